@@ -1,0 +1,7 @@
+"""Observers: one Callback a file; a run with one and a run without it end in the same weights."""
+
+from callbacks.adversary_monitor import AdversaryMonitor
+from callbacks.group_metrics import GroupMetrics
+from callbacks.official_evaluation import OfficialEvaluation
+
+__all__ = ("AdversaryMonitor", "GroupMetrics", "OfficialEvaluation")

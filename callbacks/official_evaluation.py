@@ -1,0 +1,77 @@
+"""Scores of a benchmark's own evaluator, and predictions in its leaderboard's format."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from surefoot.distributed import sum_over_ranks
+
+__all__ = ("OfficialEvaluation",)
+
+
+class OfficialEvaluation(Callback):
+    """Logs ``<split>/official/<name>`` from WILDS' evaluators and writes WILDS' submission files.
+
+    After ``validate`` or ``test``, the predictions go to ``predictions/<dataset>_split:<split>_seed:<seed>_epoch:best_pred.csv``
+    in the run folder: one predicted class a line, in the split's order.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        """Initialize the callback.
+
+        Args:
+            seed: Seed of the run, for the file name.
+        """
+        self.seed = seed
+        self._predictions: dict[str, Tensor] = {}
+
+    def _collect(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+        if split not in self._predictions:
+            n_examples = len(trainer.datamodule.splits[split].target)  # type: ignore[attr-defined]
+            self._predictions[split] = torch.zeros(n_examples, dtype=torch.long, device=batch["index"].device)
+        self._predictions[split][batch["index"]] = outputs["logits"].argmax(1)
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for split, mine in self._predictions.items():
+            predictions = sum_over_ranks(mine).cpu()  # each example is on one rank; the others hold 0
+            scores = trainer.datamodule.official_evaluation(split, predictions)  # type: ignore[attr-defined]
+            for name, value in scores.items():
+                pl_module.log(f"{split}/official/{name}", value, rank_zero_only=False)
+            if trainer.state.fn != "fit":
+                self._write(trainer, split, predictions)
+        self._predictions = {}
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer, split: str, predictions: Tensor) -> None:
+        folder = Path(trainer.default_root_dir) / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        start = trainer.datamodule.submission_name(split)  # type: ignore[attr-defined]
+        lines = "".join(f"{label}\n" for label in predictions.tolist())
+        (folder / f"{start}_seed:{self.seed}_epoch:best_pred.csv").write_text(lines)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep a batch's predictions."""
+        stage = "fit" if trainer.state.fn == "fit" else "validate"
+        split = trainer.datamodule.evaluated(stage)[dataloader_idx]  # type: ignore[attr-defined]
+        if not trainer.sanity_checking:
+            self._collect(trainer, split, outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep a batch's predictions."""
+        self._collect(trainer, "test", outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score val, and test during fit."""
+        self._finish(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score test."""
+        self._finish(trainer, pl_module)

@@ -1,0 +1,275 @@
+"""WILDS: distribution shifts in the wild, through WILDS' own loaders, groupers and evaluators."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from datamodules.classification import Batch, ClassificationDataModule, Split
+from datamodules.images import Augmentation, ImagePipeline, is_training
+from surefoot.errors import ConfigError, DataError
+
+__all__ = ("WILDSDataModule",)
+
+#: Dataset -> fields of the training grouping; others take the fields of WILDS' own evaluation grouper.
+GROUPINGS: Mapping[str, tuple[str, ...]] = {
+    "waterbirds": ("background", "y"),
+    "celebA": ("male", "y"),
+    "civilcomments": ("identity_any", "y"),  # four disjoint groups, as JTT and Group DRO train on
+    "camelyon17": ("hospital",),
+    "fmow": ("region",),
+    "amazon": ("user",),
+    "iwildcam": ("location",),
+}
+IMAGE_SIZES: Mapping[str, int] = {"camelyon17": 96, "iwildcam": 448, "rxrx1": 256}  # others 224
+TEXT = ("civilcomments", "amazon", "yelp", "sqf")
+
+
+class _WILDSExamples(Dataset[Batch]):
+    """Examples of one WILDS subset."""
+
+    def __init__(self, subset: Any, pipeline: ImagePipeline | None, group: Tensor | None) -> None:
+        self.subset, self.pipeline, self.group = subset, pipeline, group
+
+    def __len__(self) -> int:
+        return len(self.subset)
+
+    def __getitem__(self, index: int) -> Batch:
+        position = int(self.subset.indices[index])
+        try:
+            value = self.subset.dataset.get_input(position)
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            raise DataError(f"example {position} of {self.subset.dataset.dataset_name} cannot be read: {error}") from error
+        example: Batch = {"index": index}
+        if self.group is not None:  # labelled
+            example |= {"target": self.subset.dataset.y_array[position], "group": self.group[index]}
+        if isinstance(value, Image.Image):
+            assert self.pipeline is not None
+            value = self.pipeline.load(value)
+        return example | {"input": value}
+
+
+class WILDSDataModule(ClassificationDataModule):
+    """Any classification dataset of WILDS, from ``root/<dataset>_v<version>/`` in WILDS' own format.
+
+    Images become ``(batch, 3, size, size)``; texts become a dict of ``input_ids`` and ``attention_mask``
+    ``(batch, seq)``, padded to the batch's longest. Evaluation groups are the training grouping's, but
+    CivilComments' 16 overlapping ones (identity x toxicity). Nothing is downloaded unless asked for.
+
+    Reference: Koh et al., ICML 2021, arXiv 2012.07421; Sagawa et al., ICLR 2022, arXiv 2112.05090 (unlabeled data).
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: Path = Path("data"),
+        groupby_fields: Sequence[str] | None = None,
+        val_split: str = "val",
+        test_split: str = "test",
+        image_size: int | None = None,
+        augmentation: Augmentation = "none",
+        tokenizer: str | None = None,
+        max_length: int = 300,
+        download: bool = False,
+        **loading: Any,
+    ) -> None:
+        """Initialize WILDS.
+
+        Args:
+            dataset: Name, such as ``waterbirds``, ``celebA``, ``civilcomments``, ``camelyon17``, ``fmow``, ``amazon``
+                or ``iwildcam``.
+            root: Folder that holds the datasets' folders.
+            groupby_fields: Metadata fields that form the training groups; the usual ones by default.
+            val_split: Split used as val (``id_val`` for example).
+            test_split: Split used as test (``id_test`` for example).
+            image_size: Height and width that images are resized to, pixels; the dataset's usual one by default.
+            augmentation: What is done to training images.
+            tokenizer: Hub name or folder of the tokenizer, for texts.
+            max_length: Longest text, tokens.
+            download: Whether to download a missing dataset.
+            loading: Arguments of `ClassificationDataModule`.
+
+        Raises:
+            ConfigError: If WILDS has no such dataset, or a text dataset has no tokenizer.
+        """
+        super().__init__(**loading)
+        import wilds
+
+        if dataset not in wilds.supported_datasets:
+            raise ConfigError(f"WILDS has no dataset {dataset!r}; it has {', '.join(wilds.supported_datasets)}.")
+        if dataset in TEXT and tokenizer is None:
+            raise ConfigError(f"{dataset} is text: set data.init_args.tokenizer, for example distilbert-base-uncased.")
+        self.dataset, self.root, self.download = dataset, Path(root), download
+        self.groupby_fields = tuple(groupby_fields) if groupby_fields else GROUPINGS.get(dataset)
+        self.wilds_splits = {"train": "train", "val": val_split, "test": test_split}
+        self.tokenizer_name, self.max_length = tokenizer, max_length
+        self.pipeline = (
+            None
+            if dataset in TEXT
+            else ImagePipeline(image_size or IMAGE_SIZES.get(dataset, 224), augmentation)
+        )
+
+    def prepare_data(self) -> None:
+        """Download the dataset if that was asked for."""
+        if self.download:
+            self._open(download=True)
+
+    def _open(self, download: bool = False, unlabeled: bool = False) -> Any:
+        from wilds import get_dataset
+
+        try:
+            return get_dataset(self.dataset, root_dir=str(self.root), download=download, unlabeled=unlabeled)
+        except FileNotFoundError as error:
+            kind = "unlabeled part of " if unlabeled else ""
+            raise DataError(
+                f"the {kind}WILDS dataset {self.dataset} is not in {self.root} ({error}). Expected layout:"
+                f" {self.root}/{self.dataset}{'_unlabeled' if unlabeled else ''}_v<version>/ as WILDS distributes it; set"
+                " data.init_args.root, or data.init_args.download to true where there is a network."
+            ) from error
+        except (KeyError, UnicodeDecodeError, ValueError) as error:
+            raise DataError(f"the metadata of {self.dataset} in {self.root} cannot be read: {error}.") from error
+
+    @cached_property
+    def wilds(self) -> Any:
+        """WILDS' own dataset object; reads the metadata, no example."""
+        return self._open()
+
+    @cached_property
+    def grouper(self) -> Any:
+        """WILDS' grouper of the training groups.
+
+        Raises:
+            ConfigError: If a field does not exist.
+        """
+        from wilds.common.grouper import CombinatorialGrouper
+
+        fields = self.groupby_fields
+        if fields is None:
+            fields = tuple(self.wilds._eval_grouper.groupby_fields)
+        unknown = sorted(set(fields) - set(self.wilds.metadata_fields))
+        if unknown:
+            raise ConfigError(f"{self.dataset} has no metadata field {unknown[0]!r}; it has {self.wilds.metadata_fields}.")
+        return CombinatorialGrouper(self.wilds, list(fields))
+
+    @property
+    def n_classes(self) -> int:  # type: ignore[override]
+        """Number of classes.
+
+        Raises:
+            ConfigError: If the dataset is not a classification dataset.
+        """
+        if self.wilds.n_classes is None or self.wilds.y_size != 1:
+            raise ConfigError(f"{self.dataset} is not a classification dataset.")
+        return int(self.wilds.n_classes)
+
+    @property
+    def group_names(self) -> list[str]:  # type: ignore[override]
+        """Names of the training groups, as WILDS writes them."""
+        return [" ".join(self.grouper.group_str(g).split()) for g in range(self.grouper.n_groups)]
+
+    @property
+    def eval_group_names(self) -> list[str]:  # type: ignore[override]
+        """Names of the evaluation groups."""
+        if self.dataset != "civilcomments":
+            return self.group_names
+        return [f"{identity},y={y}" for identity in self.wilds._identity_vars for y in (0, 1)]
+
+    def _eval_group(self, metadata: Tensor) -> Tensor:
+        """Return evaluation groups of rows of metadata: ``(examples,)``, or membership ``(examples, 16)``."""
+        if self.dataset != "civilcomments":
+            return self.grouper.metadata_to_group(metadata).long()
+        y = metadata[:, self.wilds.metadata_fields.index("y")]
+        columns = []
+        for identity in self.wilds._identity_vars:
+            mentioned = metadata[:, self.wilds.metadata_fields.index(identity)] == 1
+            columns += [mentioned & (y == 0), mentioned & (y == 1)]
+        return torch.stack(columns, 1)
+
+    def build(self) -> dict[str, Split]:
+        """Take WILDS' official splits."""
+        splits = {}
+        for name, wilds_name in self.wilds_splits.items():
+            if wilds_name not in self.wilds.split_dict:
+                raise ConfigError(f"{self.dataset} has no split {wilds_name!r}; it has {list(self.wilds.split_dict)}.")
+            subset = self.wilds.get_subset(wilds_name)
+            if len(subset) == 0:
+                raise DataError(f"the split {wilds_name!r} of {self.dataset} is empty.")
+            metadata = subset.metadata_array
+            group = self._eval_group(metadata)
+            splits[name] = Split(
+                _WILDSExamples(subset, self.pipeline, group),
+                subset.y_array.long().reshape(-1),
+                self.grouper.metadata_to_group(metadata).long(),
+                group,
+            )
+        return splits
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of text datasets."""
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.tokenizer_name)
+        except OSError as error:
+            raise DataError(f"tokenizer {self.tokenizer_name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+    def collate(self, examples: Any) -> Batch:
+        """Make a batch; texts are tokenised and padded to the longest."""
+        if self.pipeline is not None:
+            return super().collate(examples)
+        texts = [example.pop("input") for example in examples]
+        tokens = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        kept = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        return {**default_collate(examples), "input": kept}
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment and normalise images on the device."""
+        if self.pipeline is None:
+            return batch
+        training = is_training(self) and self.augmenting
+        return batch | {"input": self.pipeline.finish(batch["input"], training)}
+
+    def unlabeled_dataloader(self, split: str) -> DataLoader[Any]:
+        """Return a loader of an unlabeled split, batches of ``input`` and ``index``.
+
+        Args:
+            split: For example ``train_unlabeled``, ``val_unlabeled``, ``test_unlabeled`` or ``extra_unlabeled``.
+
+        Raises:
+            ConfigError: If the dataset has no unlabeled data or no such split.
+        """
+        import wilds
+
+        if self.dataset not in wilds.unlabeled_datasets:
+            raise ConfigError(f"{self.dataset} has no unlabeled data; these have: {', '.join(wilds.unlabeled_datasets)}.")
+        dataset = self._open(unlabeled=True)
+        if split not in dataset.split_dict:
+            raise ConfigError(f"{self.dataset} has no unlabeled split {split!r}; it has {list(dataset.split_dict)}.")
+        examples = _WILDSExamples(dataset.get_subset(split), self.pipeline, None)
+        return DataLoader(examples, self.batch_size, shuffle=True, collate_fn=self.collate, num_workers=self.num_workers)
+
+    def official_evaluation(self, split: str, predictions: Tensor) -> dict[str, float]:
+        """Score predictions with the dataset's own evaluator.
+
+        Args:
+            split: ``val`` or ``test``.
+            predictions: Predicted class per example, in the split's order, ``(examples,)``.
+
+        Returns:
+            The evaluator's numbers by its own names (``acc_wg``, ``F1-macro_all``, ``10th_percentile_acc``, ...).
+        """
+        subset = self.wilds.get_subset(self.wilds_splits[split])
+        results, _ = self.wilds.eval(predictions, subset.y_array, subset.metadata_array)
+        return {name: float(value) for name, value in results.items()}
+
+    def submission_name(self, split: str) -> str:
+        """Return the start of the leaderboard's file name for predictions on a split."""
+        return f"{self.dataset}_split:{self.wilds_splits[split]}"

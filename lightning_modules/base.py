@@ -1,0 +1,92 @@
+"""What every module of Surefoot shares: exact resumption and a stop at the first non-finite loss."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from surefoot.errors import NonFiniteLossError
+from surefoot.random_state import gather_random_states, restore_random_state
+
+__all__ = ("ResumableModule",)
+
+
+class ResumableModule(LightningModule):
+    """Saves every rank's random state, restores it, and refuses to go on from a NaN.
+
+    On a GPU the loss is looked at every ``trainer.log_every_n_steps`` steps and before every checkpoint, so that
+    training never waits for it; on a CPU, at every step. No checkpoint with a non-finite loss behind it is written.
+    """
+
+    _random_states: list[dict[str, Any]] | None = None
+    _finite: Tensor | None = None
+
+    def check_finite(self, loss: Tensor) -> Tensor:
+        """Return the loss; raise if it, or one since the last look, is NaN or infinite.
+
+        Args:
+            loss: Scalar training loss.
+
+        Raises:
+            NonFiniteLossError: If a loss was not finite.
+        """
+        finite = loss.detach().isfinite()
+        self._finite = finite if self._finite is None else self._finite & finite
+        if loss.device.type == "cpu" or self.global_step % self.trainer.log_every_n_steps == 0:
+            self._raise_if_not_finite()
+        return loss
+
+    def _raise_if_not_finite(self) -> None:
+        if self._finite is not None and not self._finite:
+            raise NonFiniteLossError(
+                f"the training loss is NaN or infinite at epoch {self.current_epoch}, optimizer step"
+                f" {self.global_step}: check the inputs for NaN, or lower the learning rate."
+            )
+
+    def on_train_start(self) -> None:
+        """Restore the random state of a resumed run, after everything before the first batch has drawn from it."""
+        if self._random_states is not None:
+            rank = self.global_rank
+            if rank < len(self._random_states):
+                restore_random_state(self._random_states[rank])
+            self._random_states = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add every rank's random state."""
+        self._raise_if_not_finite()
+        checkpoint["random_states"] = gather_random_states()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random states for `on_train_start`."""
+        self._random_states = checkpoint.get("random_states")
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of processes that train together."""
+        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+    def train_size(self) -> int:
+        """Return the number of training examples.
+
+        Raises:
+            TypeError: If the trainer was given dataloaders instead of a datamodule.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None or not hasattr(datamodule, "n_train"):
+            raise TypeError(
+                f"{type(self).__name__} keeps state per training example and needs a datamodule with `n_train`,"
+                " not dataloaders alone."
+            )
+        return int(datamodule.n_train)
+
+    def register_example_buffer(self, name: str, fill: float | bool) -> None:
+        """Register one value per training example, to be called in ``setup("fit")``; resumed runs keep theirs.
+
+        Args:
+            name: Name of the buffer.
+            fill: Value before the example was first seen; its type is the buffer's.
+        """
+        dtype = torch.bool if isinstance(fill, bool) else torch.float32
+        self.register_buffer(name, torch.full((self.train_size(),), fill, dtype=dtype))

@@ -1,0 +1,99 @@
+"""DFR: deep feature reweighting, or last-layer retraining on a balanced held-out set."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.classification import ClassifierModule
+from surefoot.distributed import gather_batch
+from surefoot.errors import ConfigError, DataError
+from surefoot.last_layer import balanced_last_layer
+from surefoot.networks import Encoder
+
+__all__ = ("DFR",)
+
+
+class DFR(ClassifierModule):
+    """Keep a trained encoder and refit its last layer on group-balanced examples, by l1 logistic regression.
+
+    One epoch over the training loader collects features; ``data.init_args.train_split: val`` makes the held-out
+    set the one to fit on, as in the paper. The strength is chosen on half of it by the worst group's accuracy,
+    then the layers fitted on several balanced subsets are averaged.
+
+    Reference: Kirichenko et al., ICLR 2023, arXiv 2204.02937 (DFR with validation data).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        checkpoint: Path | None,
+        n_classes: int | None = None,
+        n_subsets: int = 10,
+        inverse_strengths: tuple[float, ...] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
+        seed: int = 0,
+    ) -> None:
+        """Initialize DFR.
+
+        Args:
+            encoder: Network from inputs to features, of the checkpoint's kind.
+            checkpoint: Checkpoint of any classifier of Surefoot, for example an ERM run's ``last.ckpt``; none keeps
+                the encoder as it is (pretrained, say).
+            n_classes: Number of classes; filled in from the datamodule.
+            n_subsets: Balanced subsets whose layers are averaged.
+            inverse_strengths: Candidates for C, the inverse strength of the l1 penalty.
+            seed: Seed of the subsets.
+
+        Raises:
+            ConfigError: If a count is unknown or too small.
+            DataError: If the checkpoint is missing or does not fit the encoder.
+        """
+        super().__init__(encoder, optimizer=None, n_classes=n_classes)
+        if n_subsets < 1 or not inverse_strengths:
+            raise ConfigError(
+                f"n_subsets must be at least 1 and inverse_strengths not empty, got {n_subsets} and {inverse_strengths}."
+            )
+        self.automatic_optimization = False
+        self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed
+        if checkpoint is not None:
+            self._load_network(checkpoint)
+        self.collected: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def _load_network(self, path: Path) -> None:
+        if not Path(path).is_file():
+            raise DataError(f"checkpoint {path} is not a file: train one first, for example with the ERM config.")
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        try:
+            self.network.load_state_dict(network)
+        except RuntimeError as error:
+            reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+            raise DataError(f"checkpoint {path} does not fit this encoder: {reason}") from error
+
+    @torch.no_grad()
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Collect a batch's features."""
+        if "group" not in batch:
+            raise ConfigError("DFR needs the groups of the held-out set: set data.init_args.group_labels to given.")
+        self.network.eval()
+        features = self.network(batch["input"])[1]
+        self.collected.append(
+            tuple(gather_batch(x).cpu() for x in (features.float(), batch["target"], batch["group"]))  # type: ignore[arg-type]
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """Fit the last layer and put it on the encoder."""
+        features, target, group = (
+            np.concatenate([np.asarray(part[i]) for part in self.collected]) for i in range(3)
+        )
+        self.collected.clear()
+        layer = balanced_last_layer(
+            features, target, group, self.n_subsets, self.inverse_strengths, self.seed
+        )
+        head = self.network.head
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(layer.weight))
+            head.bias.copy_(torch.from_numpy(layer.bias))
+        self.log("train/inverse_strength", layer.inverse_strength)

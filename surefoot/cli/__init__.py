@@ -1,0 +1,86 @@
+"""The command line. Nothing heavy is imported before a verb needs it."""
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+
+from surefoot.errors import SurefootError
+
+__all__ = ("main",)
+
+_HELP = """usage: surefoot VERB [options]      (surefoot VERB --help lists a verb's options)
+
+Train and evaluate (LightningCLI: --config FILE.yaml, --dotted.key value overrides it):
+  fit         train; the same settings again resume an interrupted run, and a finished one is not run twice
+  validate    evaluate a checkpoint on the validation split
+  test        evaluate a checkpoint on the test split
+  predict     predict with a checkpoint
+
+Measure and report:
+  reproduce   re-measure a paper's claims (--list shows the papers)
+  report      tables, figures and one HTML page from run folders
+
+  --debug     with any verb: show the whole traceback of an error
+  --version   show the version
+"""
+
+_TRAINER_VERBS = ("fit", "validate", "test", "predict")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one verb.
+
+    Args:
+        args: Arguments after the program's name; those of the process by default.
+
+    Raises:
+        SystemExit: With code 2 and one line on stderr, for an error that the user can mend.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP, end="")
+        return
+    if arguments[0] == "--version":
+        from surefoot import __version__
+
+        print(__version__)
+        return
+    try:
+        _verb(arguments[0])(arguments)
+    except Exception as error:
+        line = _user_error(error)
+        if debug or line is None:
+            raise
+        print(f"surefoot: error: {' '.join(line.split())}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _verb(name: str) -> Callable[[list[str]], None]:
+    """Return the function that runs a verb's arguments, verb included."""
+    if name in _TRAINER_VERBS:
+        from surefoot.cli.training import run_trainer
+
+        return run_trainer
+    if name == "reproduce":
+        from surefoot.reproduce import run_reproduce
+
+        return run_reproduce
+    if name == "report":
+        from surefoot.report import run_report
+
+        return run_report
+    raise SurefootError(f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, 'reproduce', 'report'))}.")
+
+
+def _user_error(error: Exception) -> str | None:
+    """Return the line for an error that a user can mend, none for a defect of ours."""
+    if isinstance(error, SurefootError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT):
+        return f"{error.strerror}: {error.filename or ''}"
+    if type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    # Raised in a loading process, an error arrives as its own type with the traceback as its text.
+    return None

@@ -1,0 +1,363 @@
+"""The verbs fit, validate, test and predict: LightningCLI with run folders, facts from data to model and safe resumption."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+# Imported so that configs may name a class without its module path.
+import callbacks
+import datamodules
+import lightning_modules
+import surefoot.adversaries
+import surefoot.networks
+from surefoot.errors import ConfigError, SurefootError
+from surefoot.runs import Run, describe_environment, fingerprint, hold, open_run, write_json
+
+__all__ = ("SurefootCLI", "callbacks", "datamodules", "lightning_modules", "load_module", "run_trainer")
+
+#: Facts of the data that a model needs, filled in wherever the model has such an argument.
+FACTS = ("n_classes", "n_groups")
+#: Settings that say where and how to run, not what; they do not tell runs apart.
+_NOT_IDENTITY = ("config", "ckpt_path", "weights_only", "runs_root", "experiment", "fresh", "override_optimizer")
+_RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"  # tells the ranks that Lightning launches where to write
+
+
+class _Parser(LightningArgumentParser):
+    """Errors become one line, without a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        if not self.exit_on_error:
+            return super().error(message, ex)
+        raise ConfigError(message) from ex
+
+
+class _RunFinished(Exception):
+    """The run of these settings has ended well before; nothing is left to do."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+
+class RunRecorder(Callback):
+    """Writes the environment and the end of a run into its folder, and its settings into its checkpoints."""
+
+    def __init__(self, run: Run, settings: Mapping[str, Any], override_optimizer: bool) -> None:
+        self.run, self.settings, self.override_optimizer = run, dict(settings), override_optimizer
+
+    @rank_zero_only
+    def _write_environment(self, trainer: Trainer) -> None:
+        splits = getattr(trainer.datamodule, "splits", {})  # type: ignore[attr-defined]
+        data = {
+            name: fingerprint({"target": s.target.tolist(), "group": s.group.tolist()})
+            for name, s in splits.items()
+        }
+        environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
+        write_json(self.run.path / "environment.json", environment)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the environment; tell, and if asked set, the learning rates of a resumed run."""
+        self._write_environment(trainer)
+        if trainer.ckpt_path is None or not trainer.optimizers:
+            return
+        configured = _configured_rates(pl_module)
+        for optimizer, wanted in zip(trainer.optimizers, configured, strict=False):
+            for group, settings in zip(optimizer.param_groups, wanted, strict=False):
+                if self.override_optimizer:
+                    group.update(settings)
+                note = (
+                    "from the settings, as --override_optimizer says"
+                    if self.override_optimizer
+                    else f"restored from the checkpoint; settings say {settings['lr']},"
+                    " which --override_optimizer true would take"
+                    if group["lr"] != settings["lr"]
+                    else "as in the settings"
+                )
+                rank_zero_info(f"resumed: learning rate {group['lr']} ({note})")
+        if self.override_optimizer:
+            for scheduler in trainer.lr_scheduler_configs:
+                rates = [g["lr"] for g in scheduler.scheduler.optimizer.param_groups]
+                scheduler.scheduler.base_lrs = rates  # type: ignore[union-attr]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the settings, so that a checkpoint can be evaluated without its config."""
+        checkpoint["surefoot_settings"] = self.settings
+
+    def finish(self, trainer: Trainer) -> None:
+        """Mark the run as finished, unless it was interrupted."""
+        if trainer.is_global_zero and trainer.state.finished and not trainer.interrupted:
+            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            write_json(
+                self.run.path / "finished.json",
+                {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics},
+            )
+
+
+def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
+    """Return what fresh optimizers would be set to, per optimizer and parameter group."""
+    fresh = pl_module.configure_optimizers()
+    optimizers = fresh[0] if isinstance(fresh, tuple) else [fresh]
+    return [
+        [{k: v for k, v in g.items() if k not in ("params", "initial_lr")} for g in o.param_groups]
+        for o in optimizers  # type: ignore[union-attr]
+    ]
+
+
+class SurefootCLI(LightningCLI):
+    """LightningCLI in subclass mode; `STYLE` traps 1 to 6 are dealt with here and tested."""
+
+    run: Run
+    recorder: RunRecorder
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return a parser whose errors are one line."""
+        self.parser_class = _Parser
+        return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to a run rather than to a model, its data or the trainer."""
+        parser.add_argument("--experiment", type=str | None, default=None, help="Name of the experiment; by default the config's.")
+        parser.add_argument("--runs_root", type=Path, default=Path("runs"), help="Folder of all run folders.")
+        parser.add_argument("--fresh", type=bool, default=False, help="Start a new run even if these settings have one.")
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int | None,
+            default=None,
+            help="Optimizer steps between checkpoints to resume from; every epoch by default.",
+        )
+        parser.add_argument(
+            "--override_optimizer",
+            type=bool,
+            default=False,
+            help="On resume, take learning rate and the like from the settings, not from the checkpoint.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a checkpoint's settings fill in what neither configs nor flags say."""
+        arguments = list(args)
+        self.config = parser.parse_args(arguments)
+        verb = self.config.subcommand
+        path = self.config[verb].get("ckpt_path")
+        stored = _stored_settings(path) if path and Path(path).is_file() else None
+        if stored is None:
+            return
+        base = {k: stored[k] for k in ("model", "data") if k in stored}
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(base, file)
+            file.flush()
+            self.config = parser.parse_args([verb, "--config", file.name, *arguments[1:]])
+        now = yaml.safe_load(parser.dump(self.config, skip_none=False))[verb]
+        for key, was, is_now in _differences(base, {k: now[k] for k in base}):
+            rank_zero_info(f"resumed: {key} was {was} in the checkpoint and is now {is_now}")
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: `parse_arguments` has let the checkpoint's settings in, with the lowest priority."""
+
+    def before_instantiate_classes(self) -> None:
+        """Carry facts from data to model, then open the run folder."""
+        config = self.config[self.subcommand]
+        if config.get("model") is None or config.get("data") is None:
+            missing = "model" if config.get("model") is None else "data"
+            raise ConfigError(f"no {missing} is configured: give --config FILE.yaml, or --ckpt_path of a Surefoot run.")
+        if "weights_only" in config and config.weights_only is None:
+            config.weights_only = True  # loading never unpickles code
+        self._carry_facts(config)
+        self._open_run(config)
+
+    def _carry_facts(self, config: Namespace) -> None:
+        wanted = [f for f in FACTS if f in config.model.get("init_args", {})]
+        if not wanted:
+            return
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(LightningDataModule, "data")
+        parsed = parser.parse_object({"data": config.data.as_dict()})
+        datamodule = parser.instantiate_classes(parsed).data
+        for fact in wanted:
+            value, given = getattr(datamodule, fact, None), config.model.init_args[fact]
+            if given is None:
+                config.model.init_args[fact] = value
+            elif value is not None and given != value:
+                raise ConfigError(f"model.init_args.{fact} is {given} but the data has {value}; leave it out.")
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the effective settings as plain types."""
+        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+        settings: dict[str, Any] = yaml.safe_load(text)[self.subcommand]
+        return settings
+
+    def _open_run(self, config: Namespace) -> None:
+        inherited = os.environ.get(_RUN_VARIABLE)
+        settings = self._settings()
+        if inherited is not None:  # a rank that rank zero launched
+            self.run = Run(Path(inherited))
+        else:
+            configs = [c for c in config.get("config") or [] if str(c)]
+            experiment = config.experiment or (Path(str(configs[0])).stem if configs else "run")
+            identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {"verb": self.subcommand}
+            if config.get("ckpt_path"):
+                identity["ckpt_path"] = str(config.ckpt_path)
+            fresh = config.fresh or self.subcommand != "fit"
+            self.run = open_run(Path(config.runs_root), experiment, identity, fresh)
+            if self.subcommand == "fit" and self.run.finished:
+                raise _RunFinished(self.run)
+        last = self.run.last_checkpoint
+        if self.subcommand == "fit" and last is not None:
+            config.ckpt_path = str(last)
+            rank_zero_info(f"resuming {self.run.path} from {last.name}")
+        self.settings = settings
+
+    def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
+        """Run the trainer while holding the run folder; ranks that Lightning launches find it in the environment."""
+        if _RUN_VARIABLE in os.environ:
+            return getattr(self.trainer, verb)(**arguments)
+        os.environ[_RUN_VARIABLE] = str(self.run.path.resolve())
+        try:
+            with hold(self.run):
+                result = getattr(self.trainer, verb)(**arguments)
+                if verb == "fit":
+                    self.recorder.finish(self.trainer)
+                rank_zero_info(f"run folder: {self.run.path}")
+                return result
+        finally:
+            del os.environ[_RUN_VARIABLE]
+
+    def fit(self, **arguments: Any) -> Any:
+        """Train."""
+        return self._run_verb("fit", arguments)
+
+    def validate(self, **arguments: Any) -> Any:
+        """Evaluate on the validation split."""
+        return self._run_verb("validate", arguments)
+
+    def test(self, **arguments: Any) -> Any:
+        """Evaluate on the test split."""
+        return self._run_verb("test", arguments)
+
+    def predict(self, **arguments: Any) -> Any:
+        """Predict on the test split."""
+        return self._run_verb("predict", arguments)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with its run folder, loggers and the checkpoint to resume from."""
+        config = self.config[self.subcommand]
+        folder, trainer = self.run.path, self.config_init[self.subcommand].trainer
+        if trainer.default_root_dir is None:
+            trainer.default_root_dir = str(folder)
+        if trainer.logger in (None, True) and not trainer.fast_dev_run:
+            _set_aside_metrics(folder)
+            trainer.logger = [
+                CSVLogger(str(folder), name="", version=""),
+                TensorBoardLogger(str(folder), name="", version="tensorboard"),
+            ]
+        self.recorder = RunRecorder(self.run, self.settings, config.get("override_optimizer", False))
+        extra: list[Callback] = [self.recorder]
+        if self.subcommand == "fit" and trainer.enable_checkpointing in (None, True):
+            every = config.checkpoint_every_n_steps
+            extra.append(
+                ModelCheckpoint(
+                    dirpath=folder / "checkpoints",
+                    filename="last",
+                    every_n_train_steps=every,
+                    every_n_epochs=None if every else 1,
+                    save_on_train_epoch_end=True,
+                    enable_version_counter=False,
+                )
+            )
+        trainer.callbacks = [*(trainer.callbacks or []), *extra]
+        return super().instantiate_trainer(**kwargs)
+
+
+def _set_aside_metrics(folder: Path) -> None:
+    """Rename an interrupted run's ``metrics.csv``, which Lightning's logger would delete."""
+    path = folder / "metrics.csv"
+    if path.is_file() and rank_zero_only.rank == 0:
+        path.rename(folder / f"metrics.{len(list(folder.glob('metrics.*.csv')))}.csv")
+
+
+def _stored_settings(path: str | Path) -> dict[str, Any] | None:
+    """Return the settings in a checkpoint, none if it has none.
+
+    Raises:
+        SurefootError: If the file is not a checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SurefootError(f"checkpoint {path} cannot be read ({reason}); it may be damaged or unsafe.") from error
+    settings: dict[str, Any] | None = checkpoint.get("surefoot_settings")
+    return settings
+
+
+def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, before, now) wherever two settings differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*before, *now]))
+        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{key}.{k}" if key else k)]
+    return [] if before == now else [(key, before, now)]
+
+
+class _SaveSettings(SaveConfigCallback):
+    """Saves the effective config into the run folder, over an earlier attempt's."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and not self.already_saved:
+            path = Path(trainer.default_root_dir) / self.config_filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
+            self.already_saved = True
+
+
+def run_trainer(arguments: Sequence[str]) -> None:
+    """Run one of LightningCLI's verbs; a finished run says so and is not run again.
+
+    Args:
+        arguments: The verb and its options.
+    """
+    try:
+        SurefootCLI(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=_SaveSettings,
+            args=list(arguments),
+        )
+    except _RunFinished as finished:
+        rank_zero_info(f"already finished: {finished.run.path} (--fresh true runs it again)")
+
+
+def load_module(checkpoint: Path) -> LightningModule:
+    """Build the module of a run's checkpoint with its weights.
+
+    Args:
+        checkpoint: Checkpoint written by ``surefoot fit``.
+
+    Returns:
+        The module in evaluation mode, on the CPU.
+
+    Raises:
+        SurefootError: If the file is not such a checkpoint.
+    """
+    settings = _stored_settings(checkpoint)
+    if settings is None:
+        raise SurefootError(f"{checkpoint} was not written by surefoot fit: it holds no settings.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model")
+    module: LightningModule = parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    module.on_load_checkpoint(state)
+    module.load_state_dict(state["state_dict"], strict=False)
+    return module.eval()

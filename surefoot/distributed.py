@@ -1,0 +1,45 @@
+"""What every rank has to know of the others; without a process group there is one rank."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ("gather_batch", "is_distributed", "local_slice", "sum_over_ranks")
+
+
+def is_distributed() -> bool:
+    """Tell whether more than one rank takes part."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gather_batch(values: Tensor) -> Tensor:
+    """Concatenate every rank's rows, in the order of the ranks; no gradient flows.
+
+    Args:
+        values: This rank's rows, ``(batch, ...)``; every rank has the same number.
+
+    Returns:
+        All rows, ``(ranks * batch, ...)``; the argument, detached, where there is one rank.
+    """
+    values = values.detach()
+    if not is_distributed():
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def local_slice(values: Tensor) -> Tensor:
+    """Return this rank's rows of what `gather_batch` returned."""
+    if not is_distributed():
+        return values
+    return values.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Sum a tensor of the same shape over all ranks; a new tensor comes back."""
+    if not is_distributed():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total

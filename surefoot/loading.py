@@ -1,0 +1,137 @@
+"""Deterministic order and exact resumption of training data, for every datamodule.
+
+The order of an epoch depends on a seed and the epoch alone; a loader's position in it is part of the
+checkpoint. Nothing here draws from torch's global generator, so that loading data never changes training.
+"""
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from surefoot.errors import ConfigError
+
+__all__ = ("EpochSampler", "ResumableDataLoader", "ShardSampler")
+
+
+class EpochSampler(DistributedSampler[int]):
+    """Shuffles without replacement, or draws by weight with replacement; dealt out to ranks like cards.
+
+    Rank r of R takes places r, r+R, ...: with a batch of B/R on each rank, the ranks' batches together are the
+    batch of B that one rank would see. To subclass torch's sampler keeps Lightning from replacing this one.
+    """
+
+    def __init__(self, dataset: Sized, seed: int, weights: Tensor | None = None) -> None:
+        """Initialize the sampler.
+
+        Args:
+            dataset: What is sampled from; only its length matters.
+            seed: Seed of the order; the same on every rank.
+            weights: Sampling weight per example ``(examples,)``, or none to shuffle.
+        """
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            num_replicas=None if distributed else 1,
+            rank=None if distributed else 0,
+            seed=seed,
+        )
+        self.n_skip = 0
+        self.reweight(weights)
+
+    def reweight(self, weights: Tensor | None) -> None:
+        """Draw by these weights from the next epoch on; an epoch keeps its number of draws.
+
+        Args:
+            weights: Sampling weight per example, at least 0, ``(examples,)``; none to shuffle.
+
+        Raises:
+            ConfigError: If there is not one finite weight at least 0 per example, or all are zero.
+        """
+        if weights is not None:
+            n_examples = len(self.dataset)  # type: ignore[arg-type]
+            if weights.shape != (n_examples,):
+                raise ConfigError(f"expected {n_examples} sampling weights, got shape {tuple(weights.shape)}.")
+            if not bool((weights >= 0).all() and weights.isfinite().all() and weights.sum() > 0):
+                raise ConfigError("sampling weights must be finite, at least 0 and not all zero.")
+            weights = weights.double().cpu()
+        self.weights = weights
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's indices of the current epoch, from the resumed position on."""
+        n_examples = len(self.dataset)  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        if self.weights is None:
+            order = torch.randperm(n_examples, generator=generator)
+        else:
+            order = torch.multinomial(self.weights, n_examples, replacement=True, generator=generator)
+        order = torch.cat([order, order[: self.total_size - n_examples]])  # even shares
+        mine = order[self.rank :: self.num_replicas].tolist()
+        start, self.n_skip = self.n_skip, 0
+        return iter(mine[start:])
+
+
+class ShardSampler(DistributedSampler[int]):
+    """Deals examples out to ranks in order, each exactly once: no rank repeats one to even out the shares."""
+
+    def __init__(self, dataset: Sized) -> None:
+        """Initialize the sampler.
+
+        Args:
+            dataset: What is sampled from; only its length matters.
+        """
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            num_replicas=None if distributed else 1,
+            rank=None if distributed else 0,
+            shuffle=False,
+        )
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's indices."""
+        return iter(self._mine())
+
+    def __len__(self) -> int:
+        """Return the number of this rank's indices."""
+        return len(self._mine())
+
+    def _mine(self) -> range:
+        return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
+
+
+class ResumableDataLoader(DataLoader[Any]):
+    """A DataLoader whose position within the epoch goes into Lightning's checkpoints."""
+
+    def __init__(self, dataset: Dataset[Any], sampler: EpochSampler, **arguments: Any) -> None:
+        """Initialize the loader.
+
+        Args:
+            dataset: Map-style dataset.
+            sampler: Order of the examples.
+            arguments: Further arguments of torch's DataLoader.
+        """
+        # A generator of its own keeps the workers' seeds from drawing on the global one.
+        super().__init__(dataset, sampler=sampler, generator=torch.Generator(), **arguments)
+        self._n_yielded = 0
+        self._n_resumed = 0
+
+    def __iter__(self) -> Any:
+        """Yield the epoch's batches, from the resumed position on."""
+        start, self._n_resumed = self._n_resumed, 0
+        assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
+        self.sampler.n_skip = start * self.batch_size
+        self._n_yielded = start
+        for batch in super().__iter__():
+            self._n_yielded += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of batches handed out in this epoch."""
+        return {"n_batches": self._n_yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next epoch after that many batches; a finished epoch starts anew."""
+        self._n_resumed = state["n_batches"] if state["n_batches"] < len(self) else 0

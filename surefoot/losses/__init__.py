@@ -1,0 +1,28 @@
+"""Losses and example weights: one paper a file."""
+
+from surefoot.losses.br_dro import (
+    adversary_objective,
+    br_dro_example_weights,
+    br_dro_risk,
+    tail_classification_loss,
+)
+from surefoot.losses.cvar_dro import cvar_dual_loss, cvar_example_weights, loss_quantile
+from surefoot.losses.group_dro import group_dro_example_weights, update_group_log_weights
+from surefoot.losses.jtt import upsampling_multiplicity
+from surefoot.losses.lff import class_maximum, generalized_cross_entropy, relative_difficulty
+
+__all__ = (
+    "adversary_objective",
+    "br_dro_example_weights",
+    "br_dro_risk",
+    "class_maximum",
+    "cvar_dual_loss",
+    "cvar_example_weights",
+    "generalized_cross_entropy",
+    "group_dro_example_weights",
+    "loss_quantile",
+    "relative_difficulty",
+    "tail_classification_loss",
+    "update_group_log_weights",
+    "upsampling_multiplicity",
+)

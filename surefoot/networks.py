@@ -1,0 +1,212 @@
+"""Encoders, from inputs to features, and the classifier that puts a linear head on one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.errors import ConfigError
+
+__all__ = (
+    "MLP",
+    "ChannelStatistics",
+    "Classifier",
+    "Encoder",
+    "Flatten",
+    "SmallCNN",
+    "TimmEncoder",
+    "TransformersEncoder",
+)
+
+
+class Encoder(nn.Module, ABC):
+    """A network from inputs to features ``(batch, n_features)``."""
+
+    n_features: int
+
+    @abstractmethod
+    def forward(self, input: Any) -> Tensor:
+        """Return the features of a batch, ``(batch, n_features)``."""
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear head; one forward pass gives features and logits."""
+
+    def __init__(self, encoder: Encoder, n_outputs: int) -> None:
+        """Put a fresh head on an encoder.
+
+        Args:
+            encoder: From inputs to features.
+            n_outputs: Number of logits.
+        """
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.n_features, n_outputs)
+
+    def forward(self, input: Any) -> tuple[Tensor, Tensor]:
+        """Return logits ``(batch, n_outputs)`` and the features before the head ``(batch, n_features)``."""
+        features = self.encoder(input)
+        return self.head(features), features
+
+
+class Flatten(Encoder):
+    """No encoder: the flattened input, so that the classifier is linear."""
+
+    def __init__(self, n_inputs: int) -> None:
+        """Initialize the encoder.
+
+        Args:
+            n_inputs: Numbers in one input.
+        """
+        super().__init__()
+        self.n_features = n_inputs
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input as one vector per example."""
+        return input.flatten(1)
+
+
+class ChannelStatistics(Encoder):
+    """Mean and standard deviation of each channel: what an adversary sees that may only look at colour."""
+
+    def __init__(self, in_channels: int = 3) -> None:
+        """Initialize the encoder.
+
+        Args:
+            in_channels: Channels of the images.
+        """
+        super().__init__()
+        self.n_features = 2 * in_channels
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return means and standard deviations, ``(batch, 2 * channels)``."""
+        pixels = input.flatten(2)
+        return torch.cat([pixels.mean(2), pixels.std(2)], dim=1)
+
+
+class MLP(Encoder):
+    """A multilayer perceptron on the flattened input."""
+
+    def __init__(self, n_inputs: int, widths: Sequence[int] = (64, 64)) -> None:
+        """Initialize the encoder.
+
+        Args:
+            n_inputs: Numbers in one input.
+            widths: Units of each layer; the last is the number of features.
+
+        Raises:
+            ConfigError: If no width is given.
+        """
+        super().__init__()
+        if not widths:
+            raise ConfigError("widths must hold at least one number, got none; a linear model is `Flatten`.")
+        sizes = [n_inputs, *widths]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.n_features = sizes[-1]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the last layer's activations."""
+        features: Tensor = self.layers(input)
+        return features
+
+
+class SmallCNN(Encoder):
+    """Two or more convolutions with stride 2 and average pooling, for images of 8 to 64 pixels."""
+
+    def __init__(self, in_channels: int = 3, widths: Sequence[int] = (16, 32)) -> None:
+        """Initialize the encoder.
+
+        Args:
+            in_channels: Channels of the images.
+            widths: Channels after each convolution; the last is the number of features.
+
+        Raises:
+            ConfigError: If no width is given.
+        """
+        super().__init__()
+        if not widths:
+            raise ConfigError("widths must hold at least one number, got none.")
+        sizes = [in_channels, *widths]
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.n_features = sizes[-1]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the pooled channels of the last convolution."""
+        features: Tensor = self.layers(input)
+        return features
+
+
+class TimmEncoder(Encoder):
+    """Any image model of timm, without its classifier."""
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = False,
+        in_channels: int = 3,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Initialize the encoder.
+
+        Args:
+            name: Model name, as ``timm.list_models()`` gives it, for example ``resnet50``.
+            pretrained: Whether to load pretrained weights, from timm's cache or from the hub.
+            in_channels: Channels of the images.
+            arguments: Further arguments of ``timm.create_model``.
+
+        Raises:
+            ConfigError: If timm has no model of that name.
+        """
+        super().__init__()
+        import timm
+
+        if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
+            raise ConfigError(f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names.")
+        self.body = timm.create_model(
+            name, pretrained=pretrained, in_chans=in_channels, num_classes=0, **(arguments or {})
+        )
+        self.n_features = int(self.body.num_features)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the pooled features."""
+        features: Tensor = self.body(input)
+        return features
+
+
+class TransformersEncoder(Encoder):
+    """Any text encoder of transformers; the features are the first token's last hidden state."""
+
+    def __init__(
+        self, name: str, pretrained: bool = True, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """Initialize the encoder.
+
+        Args:
+            name: Hub name or folder; with ``pretrained=False`` a model type such as ``distilbert`` will do.
+            pretrained: Whether to load weights; otherwise the network starts at random.
+            config: Changes to the model's configuration.
+        """
+        super().__init__()
+        from transformers import AutoConfig, AutoModel
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        if pretrained:
+            self.body = AutoModel.from_pretrained(name, **(config or {}))
+        elif name in CONFIG_MAPPING:
+            self.body = AutoModel.from_config(AutoConfig.for_model(name, **(config or {})))
+        else:
+            self.body = AutoModel.from_config(AutoConfig.from_pretrained(name, **(config or {})))
+        self.n_features = int(self.body.config.hidden_size)
+
+    def forward(self, input: Mapping[str, Tensor]) -> Tensor:
+        """Return the first token's last hidden state from ``input_ids`` and ``attention_mask``, ``(batch, seq)``."""
+        hidden: Tensor = self.body(**input).last_hidden_state
+        return hidden[:, 0]

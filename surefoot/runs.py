@@ -1,0 +1,182 @@
+"""Run folders: ``<root>/<experiment>/<number>/``, found again by the settings that made them.
+
+A folder holds ``config.yaml`` (effective settings), ``environment.json``, ``metrics.csv``, ``checkpoints/`` and, when
+the run has ended well, ``finished.json``. The same settings lead back to the same folder: a finished run is not run
+again, an interrupted one goes on.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from surefoot.errors import SurefootError
+
+__all__ = ("Run", "describe_environment", "fingerprint", "hold", "list_runs", "open_run", "read_json", "write_json")
+
+_PACKAGES = ("surefoot", "torch", "lightning", "torchvision", "transformers", "timm", "wilds", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended well."""
+        return (self.path / "finished.json").is_file()
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, if one was written."""
+        path = self.path / "checkpoints" / "last.ckpt"
+        return path if path.is_file() else None
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Return a short hash of settings, whatever their order."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        SurefootError: If the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SurefootError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def list_runs(folder: Path) -> list[Run]:
+    """Return the runs of one experiment, oldest first."""
+    numbered = [p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir() and not p.is_symlink()]
+    return [Run(p) for p in sorted(numbered, key=lambda p: int(p.name))]
+
+
+def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bool = False) -> Run:
+    """Find the newest run of these settings, or make a new folder for them.
+
+    Args:
+        root: Folder of all runs.
+        experiment: Name of the experiment.
+        settings: What identifies the run; JSON types.
+        fresh: Make a new folder in any case.
+
+    Returns:
+        The run; ``latest`` beside it points to it.
+    """
+    folder, key = root / experiment, fingerprint(settings)
+    runs = list_runs(folder)
+    found = [r for r in runs if _key_of(r) == key]
+    if found and not fresh:
+        run = found[-1]
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        number = int(runs[-1].path.name) + 1 if runs else 0
+        while True:
+            try:
+                (folder / str(number)).mkdir()
+                break
+            except FileExistsError:  # another process was faster
+                number += 1
+        run = Run(folder / str(number))
+        write_json(run.path / "identity.json", {"fingerprint": key, "created": time.time()})
+    latest = folder / "latest"
+    if latest.is_symlink() or not latest.exists():
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(run.path.name)
+    return run
+
+
+def _key_of(run: Run) -> str | None:
+    path = run.path / "identity.json"
+    return str(read_json(path)["fingerprint"]) if path.is_file() else None
+
+
+@contextmanager
+def hold(run: Run) -> Iterator[None]:
+    """Keep two living processes from writing to one run folder.
+
+    Raises:
+        SurefootError: If another process of this machine holds it.
+    """
+    path = run.path / "running.json"
+    if path.is_file():
+        holder = read_json(path)
+        if holder["host"] == platform.node() and holder["pid"] != os.getpid() and _alive(holder["pid"]):
+            raise SurefootError(
+                f"{run.path} is being written by process {holder['pid']}: wait for it, or start another run with --fresh true."
+            )
+    write_json(path, {"pid": os.getpid(), "host": platform.node()})
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions, source revision and device of this process."""
+    import torch
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    revision = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return {
+        "python": sys.version.split()[0],
+        "versions": versions,
+        "revision": revision.stdout.strip() or None,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name and the number of cores."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{name}, {os.cpu_count()} cores"
