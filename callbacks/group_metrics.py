@@ -64,14 +64,18 @@ class GroupMetrics(Callback):
 
     def _count(self, trainer: Trainer, stage: str, outputs: Any, batch: Any, position: int) -> None:
         if "group" not in batch:
-            raise ConfigError("GroupMetrics needs a group per evaluated example and the batch has none.")
+            raise ConfigError(
+                "GroupMetrics needs a group per evaluated example and the batch has none."
+            )
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         split = datamodule.evaluated(stage)[position]
         correct = outputs["logits"].argmax(1) == batch["target"]
         counts = count_groups(correct, batch["group"], datamodule.n_eval_groups)
         before = self._running.get(split)
         self._running[split] = (
-            counts if before is None else GroupCounts(*(a + b for a, b in zip(before, counts, strict=True)))
+            counts
+            if before is None
+            else GroupCounts(*(a + b for a, b in zip(before, counts, strict=True)))
         )
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,7 +91,9 @@ class GroupMetrics(Callback):
                 pl_module.log(key, float(value), rank_zero_only=False, sync_dist=False)
         self._running = {}
 
-    def _quantities(self, counts: GroupCounts, names: list[str], shares: Tensor) -> dict[str, Tensor]:
+    def _quantities(
+        self, counts: GroupCounts, names: list[str], shares: Tensor
+    ) -> dict[str, Tensor]:
         accuracy = counts.accuracy
         per_group = {
             f"group_accuracy/{name}": value
@@ -108,17 +114,31 @@ class GroupMetrics(Callback):
         if empty and split not in self._warned:
             self._warned.add(split)
             shown = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
-            rank_zero_warn(f"{len(empty)} groups have no example in {split} and count nowhere there: {shown}")
+            rank_zero_warn(
+                f"{len(empty)} groups have no example in {split} and count nowhere there: {shown}"
+            )
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Add a batch's counts."""
         fitting = trainer.state.fn == "fit"
         self._count(trainer, "fit" if fitting else "validate", outputs, batch, dataloader_idx)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Add a batch's counts."""
         self._count(trainer, "test", outputs, batch, dataloader_idx)

@@ -32,12 +32,16 @@ class OfficialEvaluation(Callback):
     def _collect(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
         if split not in self._predictions:
             n_examples = len(trainer.datamodule.splits[split].target)  # type: ignore[attr-defined]
-            self._predictions[split] = torch.zeros(n_examples, dtype=torch.long, device=batch["index"].device)
+            self._predictions[split] = torch.zeros(
+                n_examples, dtype=torch.long, device=batch["index"].device
+            )
         self._predictions[split][batch["index"]] = outputs["logits"].argmax(1)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for split, mine in self._predictions.items():
-            predictions = sum_over_ranks(mine).cpu()  # each example is on one rank; the others hold 0
+            predictions = sum_over_ranks(
+                mine
+            ).cpu()  # each example is on one rank; the others hold 0
             scores = trainer.datamodule.official_evaluation(split, predictions)  # type: ignore[attr-defined]
             for name, value in scores.items():
                 pl_module.log(f"{split}/official/{name}", value, rank_zero_only=False)
@@ -54,7 +58,13 @@ class OfficialEvaluation(Callback):
         (folder / f"{start}_seed:{self.seed}_epoch:best_pred.csv").write_text(lines)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep a batch's predictions."""
         stage = "fit" if trainer.state.fn == "fit" else "validate"
@@ -63,7 +73,13 @@ class OfficialEvaluation(Callback):
             self._collect(trainer, split, outputs, batch)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep a batch's predictions."""
         self._collect(trainer, "test", outputs, batch)

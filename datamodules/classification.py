@@ -30,8 +30,12 @@ class Split:
     examples: Dataset[Any]
     target: Tensor  # (examples,)
     group: Tensor  # group of the training grouping, (examples,)
-    eval_group: Tensor  # group (examples,) or membership (examples, groups) of the evaluation grouping
-    annotations: Mapping[str, Tensor] = field(default_factory=dict)  # True/False per example, (examples,)
+    eval_group: (
+        Tensor  # group (examples,) or membership (examples, groups) of the evaluation grouping
+    )
+    annotations: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # True/False per example, (examples,)
 
 
 class TensorExamples(Dataset[Batch]):
@@ -155,7 +159,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
         present = set(self.train_set.target.tolist())
         missing = sorted(set(range(self.n_classes)) - present)
         if len(present) < 2:
-            raise DataError(f"the training split holds only class {present}; at least two are needed.")
+            raise DataError(
+                f"the training split holds only class {present}; at least two are needed."
+            )
         if missing:
             rank_zero_warn(f"classes {missing} have no training example and cannot be learnt.")
 
@@ -240,7 +246,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return the loaders of val and, during fit, test."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
-        return [self._evaluation_loader(s) for s in self.evaluated("fit" if fitting else "validate")]
+        return [
+            self._evaluation_loader(s) for s in self.evaluated("fit" if fitting else "validate")
+        ]
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the test loader."""

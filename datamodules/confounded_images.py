@@ -53,7 +53,9 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         super().__init__(**loading)
         unknown = set(confounders) - set(CONFOUNDERS)
         if unknown or len(set(confounders)) != len(confounders) or not confounders:
-            raise ConfigError(f"confounders must be distinct, from {CONFOUNDERS}, got {list(confounders)}.")
+            raise ConfigError(
+                f"confounders must be distinct, from {CONFOUNDERS}, got {list(confounders)}."
+            )
         for name, share in (
             ("minority_fraction", minority_fraction),
             ("eval_minority_fraction", eval_minority_fraction),
@@ -63,7 +65,10 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], got {share}.")
         self.target, self.n_classes, self.confounders = target, n_classes, tuple(confounders)
-        self.minority_fraction, self.eval_minority_fraction = minority_fraction, eval_minority_fraction
+        self.minority_fraction, self.eval_minority_fraction = (
+            minority_fraction,
+            eval_minority_fraction,
+        )
         self.confounder_strength = confounder_strength
         self.label_noise, self.noise_on = label_noise, noise_on
         suffix = "" if n_classes == 2 else "_agrees"

@@ -44,4 +44,6 @@ class DigitsDataModule(ConfoundedImagesDataModule):
         order = torch.randperm(len(digit), generator=torch.Generator().manual_seed(self.seed))
         n_eval = len(digit) // 5
         parts = order.split([len(digit) - 2 * n_eval, n_eval, n_eval])
-        return {n: (images[p], target[p]) for n, p in zip(("train", "val", "test"), parts, strict=True)}
+        return {
+            n: (images[p], target[p]) for n, p in zip(("train", "val", "test"), parts, strict=True)
+        }

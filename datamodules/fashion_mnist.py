@@ -47,7 +47,9 @@ def read_idx(path: Path) -> Tensor:
             raise ValueError("not an IDX file of unsigned bytes")
         return torch.from_numpy(values.reshape(shape).copy())
     except (OSError, EOFError, ValueError, struct.error) as error:
-        raise DataError(f"{found} cannot be read as an IDX file: {error}. Fetch it again.") from error
+        raise DataError(
+            f"{found} cannot be read as an IDX file: {error}. Fetch it again."
+        ) from error
 
 
 class FashionMNISTDataModule(ConfoundedImagesDataModule):
@@ -80,7 +82,9 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
         """
         self.classes = tuple(range(10)) if classes is None else tuple(classes)
         if len(set(self.classes)) < 2 or not set(self.classes) <= set(range(10)):
-            raise ConfigError(f"classes must hold at least two of 0 to 9, got {list(self.classes)}.")
+            raise ConfigError(
+                f"classes must hold at least two of 0 to 9, got {list(self.classes)}."
+            )
         super().__init__(
             "class",
             len(self.classes),
@@ -92,7 +96,10 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
         """Read the files and keep the chosen classes and sizes."""
         root = self.root or Path(os.environ.get("SUREFOOT_DATA", "data")) / "fashion_mnist"
         read = {
-            split: tuple(read_idx(Path(root) / f"{stem}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+            split: tuple(
+                read_idx(Path(root) / f"{stem}-{part}")
+                for part in ("images-idx3-ubyte", "labels-idx1-ubyte")
+            )
             for split, stem in _FILES.items()
         }
         images, labels = read["train"]

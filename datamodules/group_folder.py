@@ -4,7 +4,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from datamodules.classification import ClassificationDataModule, Split
@@ -46,12 +45,14 @@ class GroupFolderDataModule(ClassificationDataModule):
         self.pipeline = ImagePipeline(image_size, augmentation)
 
     @cached_property
-    def metadata(self) -> pd.DataFrame:
+    def metadata(self) -> Any:
         """The table of ``metadata.csv``.
 
         Raises:
             DataError: If it is missing, unreadable or lacks a column.
         """
+        import pandas as pd
+
         path = self.root / "metadata.csv"
         columns = ["img_filename", "y", self.attribute, "split"]
         if not path.is_file():

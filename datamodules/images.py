@@ -29,7 +29,9 @@ def open_image(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"image {path} is missing.") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(f"image {path} cannot be read: {error}. Replace it or take it out of the metadata.") from error
+        raise DataError(
+            f"image {path} cannot be read: {error}. Replace it or take it out of the metadata."
+        ) from error
 
 
 class ImagePipeline:
@@ -57,7 +59,9 @@ class ImagePipeline:
         """Return an image as ``uint8 (3, size, size)``."""
         from torchvision.transforms.v2 import functional as TF
 
-        pixels: Tensor = TF.pil_to_tensor(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        pixels: Tensor = TF.pil_to_tensor(
+            image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        )
         return pixels
 
     def finish(self, pixels: Tensor, training: bool) -> Tensor:
@@ -72,7 +76,11 @@ class ImageExamples(Dataset[dict[str, Any]]):
     """Images opened when asked for."""
 
     def __init__(
-        self, open_input: Callable[[int], Image.Image], pipeline: ImagePipeline, target: Tensor, group: Tensor
+        self,
+        open_input: Callable[[int], Image.Image],
+        pipeline: ImagePipeline,
+        target: Tensor,
+        group: Tensor,
     ) -> None:
         """Initialize the dataset.
 
@@ -82,7 +90,12 @@ class ImageExamples(Dataset[dict[str, Any]]):
             target: Class per example, ``(examples,)``.
             group: Evaluation group ``(examples,)`` or membership ``(examples, groups)``.
         """
-        self.open_input, self.pipeline, self.target, self.group = open_input, pipeline, target, group
+        self.open_input, self.pipeline, self.target, self.group = (
+            open_input,
+            pipeline,
+            target,
+            group,
+        )
 
     def __len__(self) -> int:
         """Return the number of examples."""

@@ -44,7 +44,9 @@ class _WILDSExamples(Dataset[Batch]):
         try:
             value = self.subset.dataset.get_input(position)
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            raise DataError(f"example {position} of {self.subset.dataset.dataset_name} cannot be read: {error}") from error
+            raise DataError(
+                f"example {position} of {self.subset.dataset.dataset_name} cannot be read: {error}"
+            ) from error
         example: Batch = {"index": index}
         if self.group is not None:  # labelled
             example |= {"target": self.subset.dataset.y_array[position], "group": self.group[index]}
@@ -101,9 +103,13 @@ class WILDSDataModule(ClassificationDataModule):
         import wilds
 
         if dataset not in wilds.supported_datasets:
-            raise ConfigError(f"WILDS has no dataset {dataset!r}; it has {', '.join(wilds.supported_datasets)}.")
+            raise ConfigError(
+                f"WILDS has no dataset {dataset!r}; it has {', '.join(wilds.supported_datasets)}."
+            )
         if dataset in TEXT and tokenizer is None:
-            raise ConfigError(f"{dataset} is text: set data.init_args.tokenizer, for example distilbert-base-uncased.")
+            raise ConfigError(
+                f"{dataset} is text: set data.init_args.tokenizer, for example distilbert-base-uncased."
+            )
         self.dataset, self.root, self.download = dataset, Path(root), download
         self.groupby_fields = tuple(groupby_fields) if groupby_fields else GROUPINGS.get(dataset)
         self.wilds_splits = {"train": "train", "val": val_split, "test": test_split}
@@ -123,7 +129,9 @@ class WILDSDataModule(ClassificationDataModule):
         from wilds import get_dataset
 
         try:
-            return get_dataset(self.dataset, root_dir=str(self.root), download=download, unlabeled=unlabeled)
+            return get_dataset(
+                self.dataset, root_dir=str(self.root), download=download, unlabeled=unlabeled
+            )
         except FileNotFoundError as error:
             kind = "unlabeled part of " if unlabeled else ""
             raise DataError(
@@ -132,7 +140,9 @@ class WILDSDataModule(ClassificationDataModule):
                 " data.init_args.root, or data.init_args.download to true where there is a network."
             ) from error
         except (KeyError, UnicodeDecodeError, ValueError) as error:
-            raise DataError(f"the metadata of {self.dataset} in {self.root} cannot be read: {error}.") from error
+            raise DataError(
+                f"the metadata of {self.dataset} in {self.root} cannot be read: {error}."
+            ) from error
 
     @cached_property
     def wilds(self) -> Any:
@@ -153,7 +163,9 @@ class WILDSDataModule(ClassificationDataModule):
             fields = tuple(self.wilds._eval_grouper.groupby_fields)
         unknown = sorted(set(fields) - set(self.wilds.metadata_fields))
         if unknown:
-            raise ConfigError(f"{self.dataset} has no metadata field {unknown[0]!r}; it has {self.wilds.metadata_fields}.")
+            raise ConfigError(
+                f"{self.dataset} has no metadata field {unknown[0]!r}; it has {self.wilds.metadata_fields}."
+            )
         return CombinatorialGrouper(self.wilds, list(fields))
 
     @property
@@ -195,7 +207,9 @@ class WILDSDataModule(ClassificationDataModule):
         splits = {}
         for name, wilds_name in self.wilds_splits.items():
             if wilds_name not in self.wilds.split_dict:
-                raise ConfigError(f"{self.dataset} has no split {wilds_name!r}; it has {list(self.wilds.split_dict)}.")
+                raise ConfigError(
+                    f"{self.dataset} has no split {wilds_name!r}; it has {list(self.wilds.split_dict)}."
+                )
             subset = self.wilds.get_subset(wilds_name)
             if len(subset) == 0:
                 raise DataError(f"the split {wilds_name!r} of {self.dataset} is empty.")
@@ -217,7 +231,9 @@ class WILDSDataModule(ClassificationDataModule):
         try:
             return AutoTokenizer.from_pretrained(self.tokenizer_name)
         except OSError as error:
-            raise DataError(f"tokenizer {self.tokenizer_name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise DataError(
+                f"tokenizer {self.tokenizer_name!r} cannot be loaded: {str(error).splitlines()[0]}"
+            ) from error
 
     def collate(self, examples: Any) -> Batch:
         """Make a batch; texts are tokenised and padded to the longest."""
@@ -249,12 +265,22 @@ class WILDSDataModule(ClassificationDataModule):
         import wilds
 
         if self.dataset not in wilds.unlabeled_datasets:
-            raise ConfigError(f"{self.dataset} has no unlabeled data; these have: {', '.join(wilds.unlabeled_datasets)}.")
+            raise ConfigError(
+                f"{self.dataset} has no unlabeled data; these have: {', '.join(wilds.unlabeled_datasets)}."
+            )
         dataset = self._open(unlabeled=True)
         if split not in dataset.split_dict:
-            raise ConfigError(f"{self.dataset} has no unlabeled split {split!r}; it has {list(dataset.split_dict)}.")
+            raise ConfigError(
+                f"{self.dataset} has no unlabeled split {split!r}; it has {list(dataset.split_dict)}."
+            )
         examples = _WILDSExamples(dataset.get_subset(split), self.pipeline, None)
-        return DataLoader(examples, self.batch_size, shuffle=True, collate_fn=self.collate, num_workers=self.num_workers)
+        return DataLoader(
+            examples,
+            self.batch_size,
+            shuffle=True,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+        )
 
     def official_evaluation(self, split: str, predictions: Tensor) -> dict[str, float]:
         """Score predictions with the dataset's own evaluator.

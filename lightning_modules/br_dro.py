@@ -97,16 +97,24 @@ class BRDRO(ReweightedClassifier):
                 f" got {penalty}, {warmup_epochs} and {n_adversary_steps}."
             )
         if hedge_step < 0 or (hedge_step > 0 and update != "no_regret"):
-            raise ConfigError(f"hedge_step needs update: no_regret and a value of at least 0, got {hedge_step}.")
+            raise ConfigError(
+                f"hedge_step needs update: no_regret and a value of at least 0, got {hedge_step}."
+            )
         self.level, self.penalty, self.update = level, penalty, update
-        self.n_adversary_steps, self.normalisation, self.floor = n_adversary_steps, normalisation, floor
+        self.n_adversary_steps, self.normalisation, self.floor = (
+            n_adversary_steps,
+            normalisation,
+            floor,
+        )
         self.threshold_decay, self.hedge_step = threshold_decay, hedge_step
         self.warmup_epochs = warmup_epochs
         self.observation = observation
         n_features = encoder.n_features if observation is None else observation.n_features
         self.adversary = adversary(n_features, self.network.head.out_features)
         self.register_buffer("threshold", torch.tensor(float("nan")))
-        players = [p for m in (self.adversary, observation) if m is not None for p in m.parameters()]
+        players = [
+            p for m in (self.adversary, observation) if m is not None for p in m.parameters()
+        ]
         self.adversary_optimizer = adversary_optimizer(players) if players else None
         # The adversary steps by itself, on all ranks' examples: DDP must leave its parameters alone.
         ignored = [
@@ -146,7 +154,9 @@ class BRDRO(ReweightedClassifier):
         with torch.no_grad():
             weights = self.adversary.respond(observed, target, losses, threshold)
         if self.hedge_step > 0:
-            weights = weights * self.update_importance(gather_batch(examples.batch["index"]), weights)
+            weights = weights * self.update_importance(
+                gather_batch(examples.batch["index"]), weights
+            )
         self.log("train/adversary_mean_weight", weights.mean())
         return local_slice(
             br_dro_example_weights(weights, self.level, self.normalisation, self.floor)

@@ -66,7 +66,9 @@ class ClassifierModule(ResumableModule):
         """
         super().__init__()
         if n_classes is None or n_classes < 2:
-            raise ConfigError(f"n_classes must be at least 2, got {n_classes}; the datamodule usually fills it in.")
+            raise ConfigError(
+                f"n_classes must be at least 2, got {n_classes}; the datamodule usually fills it in."
+            )
         self.network = Classifier(encoder, n_classes)
         self.optimizer, self.lr_scheduler, self.n_classes = optimizer, lr_scheduler, n_classes
         if compile:
@@ -92,7 +94,9 @@ class ClassifierModule(ResumableModule):
         correct = (examples.logits.argmax(1) == examples.batch["target"]).float()
         n_examples = len(correct)
         self.log("train/loss", loss.detach(), batch_size=n_examples)
-        self.log("train/accuracy", correct.mean(), on_step=False, on_epoch=True, batch_size=n_examples)
+        self.log(
+            "train/accuracy", correct.mean(), on_step=False, on_epoch=True, batch_size=n_examples
+        )
         relative = weights.detach() * n_examples * self.n_ranks
         return {"loss": loss, "weights": relative, "losses": examples.losses.detach()}
 

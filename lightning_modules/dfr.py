@@ -1,7 +1,6 @@
 """DFR: deep feature reweighting, or last-layer retraining on a balanced held-out set."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,9 +62,13 @@ class DFR(ClassifierModule):
 
     def _load_network(self, path: Path) -> None:
         if not Path(path).is_file():
-            raise DataError(f"checkpoint {path} is not a file: train one first, for example with the ERM config.")
+            raise DataError(
+                f"checkpoint {path} is not a file: train one first, for example with the ERM config."
+            )
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        network = {
+            k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")
+        }
         try:
             self.network.load_state_dict(network)
         except RuntimeError as error:
@@ -76,11 +79,15 @@ class DFR(ClassifierModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect a batch's features."""
         if "group" not in batch:
-            raise ConfigError("DFR needs the groups of the held-out set: set data.init_args.group_labels to given.")
+            raise ConfigError(
+                "DFR needs the groups of the held-out set: set data.init_args.group_labels to given."
+            )
         self.network.eval()
         features = self.network(batch["input"])[1]
         self.collected.append(
-            tuple(gather_batch(x).cpu() for x in (features.float(), batch["target"], batch["group"]))  # type: ignore[arg-type]
+            tuple(
+                gather_batch(x).cpu() for x in (features.float(), batch["target"], batch["group"])
+            )  # type: ignore[arg-type]
         )
 
     def on_train_epoch_end(self) -> None:

@@ -52,9 +52,13 @@ class GroupDRO(ReweightedClassifier):
         """
         super().__init__(encoder, optimizer, **classifier)
         if n_groups is None or n_groups < 1:
-            raise ConfigError(f"n_groups must be at least 1, got {n_groups}; the datamodule usually fills it in.")
+            raise ConfigError(
+                f"n_groups must be at least 1, got {n_groups}; the datamodule usually fills it in."
+            )
         if step_size < 0 or adjustment < 0:
-            raise ConfigError(f"step_size and adjustment must be at least 0, got {step_size} and {adjustment}.")
+            raise ConfigError(
+                f"step_size and adjustment must be at least 0, got {step_size} and {adjustment}."
+            )
         self.step_size, self.adjustment = step_size, adjustment
         self.register_buffer("log_group_weights", torch.zeros(n_groups).log_softmax(0))
         self.register_buffer("adjustments", torch.zeros(n_groups))
@@ -66,7 +70,9 @@ class GroupDRO(ReweightedClassifier):
         counts: Tensor = self.trainer.datamodule.train_group_counts()  # type: ignore[attr-defined]
         if bool((counts == 0).any()):
             empty = (counts == 0).nonzero()[:, 0].tolist()
-            raise ConfigError(f"adjustment divides by the group sizes, and groups {empty} have no training example.")
+            raise ConfigError(
+                f"adjustment divides by the group sizes, and groups {empty} have no training example."
+            )
         self.adjustments = (self.adjustment / counts.float().sqrt()).to(self.adjustments)
 
     def example_weights(self, examples: Examples) -> Tensor:

@@ -75,7 +75,10 @@ class LfF(ClassifierModule):
 
     def difficulty(self, biased_losses: Tensor, examples: Examples) -> Tensor:
         """Update the moving averages and return W, the relative difficulty of this rank's examples."""
-        index, target = gather_batch(examples.batch["index"]), gather_batch(examples.batch["target"])
+        index, target = (
+            gather_batch(examples.batch["index"]),
+            gather_batch(examples.batch["target"]),
+        )
         self.targets[index] = target.float()
         scaled = []
         for buffer, losses in (

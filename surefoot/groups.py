@@ -66,7 +66,9 @@ def combine_attributes(
         ValueError: If the numbers of columns and sizes differ.
     """
     if len(columns) != len(sizes) or not columns:
-        raise ValueError(f"one size per column expected, got {len(columns)} columns and {len(sizes)} sizes.")
+        raise ValueError(
+            f"one size per column expected, got {len(columns)} columns and {len(sizes)} sizes."
+        )
     group = torch.zeros_like(columns[0])
     for column, size in zip(columns, sizes, strict=True):
         group = group * size + column

@@ -29,7 +29,9 @@ def balanced_subset(group: Ints, generator: np.random.Generator) -> Ints:
     """Draw as many examples of every group present as the smallest has; indices, shuffled."""
     counts = np.bincount(group)
     size = counts[counts > 0].min()
-    parts = [generator.permutation(np.flatnonzero(group == g))[:size] for g in np.flatnonzero(counts)]
+    parts = [
+        generator.permutation(np.flatnonzero(group == g))[:size] for g in np.flatnonzero(counts)
+    ]
     return generator.permutation(np.concatenate(parts))
 
 

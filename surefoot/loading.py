@@ -53,7 +53,9 @@ class EpochSampler(DistributedSampler[int]):
         if weights is not None:
             n_examples = len(self.dataset)  # type: ignore[arg-type]
             if weights.shape != (n_examples,):
-                raise ConfigError(f"expected {n_examples} sampling weights, got shape {tuple(weights.shape)}.")
+                raise ConfigError(
+                    f"expected {n_examples} sampling weights, got shape {tuple(weights.shape)}."
+                )
             if not bool((weights >= 0).all() and weights.isfinite().all() and weights.sum() > 0):
                 raise ConfigError("sampling weights must be finite, at least 0 and not all zero.")
             weights = weights.double().cpu()
@@ -66,7 +68,9 @@ class EpochSampler(DistributedSampler[int]):
         if self.weights is None:
             order = torch.randperm(n_examples, generator=generator)
         else:
-            order = torch.multinomial(self.weights, n_examples, replacement=True, generator=generator)
+            order = torch.multinomial(
+                self.weights, n_examples, replacement=True, generator=generator
+            )
         order = torch.cat([order, order[: self.total_size - n_examples]])  # even shares
         mine = order[self.rank :: self.num_replicas].tolist()
         start, self.n_skip = self.n_skip, 0

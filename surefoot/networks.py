@@ -101,7 +101,9 @@ class MLP(Encoder):
         """
         super().__init__()
         if not widths:
-            raise ConfigError("widths must hold at least one number, got none; a linear model is `Flatten`.")
+            raise ConfigError(
+                "widths must hold at least one number, got none; a linear model is `Flatten`."
+            )
         sizes = [n_inputs, *widths]
         layers: list[nn.Module] = [nn.Flatten()]
         for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
@@ -169,7 +171,9 @@ class TimmEncoder(Encoder):
         import timm
 
         if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
-            raise ConfigError(f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names.")
+            raise ConfigError(
+                f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names."
+            )
         self.body = timm.create_model(
             name, pretrained=pretrained, in_chans=in_channels, num_classes=0, **(arguments or {})
         )

@@ -21,9 +21,28 @@ from typing import Any
 
 from surefoot.errors import SurefootError
 
-__all__ = ("Run", "describe_environment", "fingerprint", "hold", "list_runs", "open_run", "read_json", "write_json")
+__all__ = (
+    "Run",
+    "describe_environment",
+    "fingerprint",
+    "hold",
+    "list_runs",
+    "open_run",
+    "read_json",
+    "write_json",
+)
 
-_PACKAGES = ("surefoot", "torch", "lightning", "torchvision", "transformers", "timm", "wilds", "numpy", "scikit-learn")
+_PACKAGES = (
+    "surefoot",
+    "torch",
+    "lightning",
+    "torchvision",
+    "transformers",
+    "timm",
+    "wilds",
+    "numpy",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,9 @@ def read_json(path: Path) -> Any:
 
 def list_runs(folder: Path) -> list[Run]:
     """Return the runs of one experiment, oldest first."""
-    numbered = [p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir() and not p.is_symlink()]
+    numbered = [
+        p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir() and not p.is_symlink()
+    ]
     return [Run(p) for p in sorted(numbered, key=lambda p: int(p.name))]
 
 
@@ -125,7 +146,11 @@ def hold(run: Run) -> Iterator[None]:
     path = run.path / "running.json"
     if path.is_file():
         holder = read_json(path)
-        if holder["host"] == platform.node() and holder["pid"] != os.getpid() and _alive(holder["pid"]):
+        if (
+            holder["host"] == platform.node()
+            and holder["pid"] != os.getpid()
+            and _alive(holder["pid"])
+        ):
             raise SurefootError(
                 f"{run.path} is being written by process {holder['pid']}: wait for it, or start another run with --fresh true."
             )
@@ -177,6 +202,10 @@ def _processor() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         name = models[0] if models else name
     return f"{name}, {os.cpu_count()} cores"

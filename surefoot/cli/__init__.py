@@ -60,7 +60,10 @@ def main(args: Sequence[str] | None = None) -> None:
 def _verb(name: str) -> Callable[[list[str]], None]:
     """Return the function that runs a verb's arguments, verb included."""
     if name in _TRAINER_VERBS:
-        from surefoot.cli.training import run_trainer
+        from surefoot.cli.lean_imports import without_optional_metrics
+
+        with without_optional_metrics():
+            from surefoot.cli.training import run_trainer
 
         return run_trainer
     if name == "reproduce":
@@ -71,14 +74,21 @@ def _verb(name: str) -> Callable[[list[str]], None]:
         from surefoot.report import run_report
 
         return run_report
-    raise SurefootError(f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, 'reproduce', 'report'))}.")
+    raise SurefootError(
+        f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, 'reproduce', 'report'))}."
+    )
 
 
 def _user_error(error: Exception) -> str | None:
     """Return the line for an error that a user can mend, none for a defect of ours."""
     if isinstance(error, SurefootError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT):
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EACCES,
+        errno.EROFS,
+        errno.ENOENT,
+    ):
         return f"{error.strerror}: {error.filename or ''}"
     if type(error).__name__ == "MisconfigurationException":
         return str(error)

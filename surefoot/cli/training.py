@@ -19,17 +19,30 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 import callbacks
 import datamodules
 import lightning_modules
-import surefoot.adversaries
-import surefoot.networks
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.runs import Run, describe_environment, fingerprint, hold, open_run, write_json
 
-__all__ = ("SurefootCLI", "callbacks", "datamodules", "lightning_modules", "load_module", "run_trainer")
+__all__ = (
+    "SurefootCLI",
+    "callbacks",
+    "datamodules",
+    "lightning_modules",
+    "load_module",
+    "run_trainer",
+)
 
 #: Facts of the data that a model needs, filled in wherever the model has such an argument.
 FACTS = ("n_classes", "n_groups")
 #: Settings that say where and how to run, not what; they do not tell runs apart.
-_NOT_IDENTITY = ("config", "ckpt_path", "weights_only", "runs_root", "experiment", "fresh", "override_optimizer")
+_NOT_IDENTITY = (
+    "config",
+    "ckpt_path",
+    "weights_only",
+    "runs_root",
+    "experiment",
+    "fresh",
+    "override_optimizer",
+)
 _RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"  # tells the ranks that Lightning launches where to write
 
 
@@ -89,7 +102,9 @@ class RunRecorder(Callback):
                 rates = [g["lr"] for g in scheduler.scheduler.optimizer.param_groups]
                 scheduler.scheduler.base_lrs = rates  # type: ignore[union-attr]
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Add the settings, so that a checkpoint can be evaluated without its config."""
         checkpoint["surefoot_settings"] = self.settings
 
@@ -126,9 +141,21 @@ class SurefootCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to a run rather than to a model, its data or the trainer."""
-        parser.add_argument("--experiment", type=str | None, default=None, help="Name of the experiment; by default the config's.")
-        parser.add_argument("--runs_root", type=Path, default=Path("runs"), help="Folder of all run folders.")
-        parser.add_argument("--fresh", type=bool, default=False, help="Start a new run even if these settings have one.")
+        parser.add_argument(
+            "--experiment",
+            type=str | None,
+            default=None,
+            help="Name of the experiment; by default the config's.",
+        )
+        parser.add_argument(
+            "--runs_root", type=Path, default=Path("runs"), help="Folder of all run folders."
+        )
+        parser.add_argument(
+            "--fresh",
+            type=bool,
+            default=False,
+            help="Start a new run even if these settings have one.",
+        )
         parser.add_argument(
             "--checkpoint_every_n_steps",
             type=int | None,
@@ -168,7 +195,9 @@ class SurefootCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("model") is None or config.get("data") is None:
             missing = "model" if config.get("model") is None else "data"
-            raise ConfigError(f"no {missing} is configured: give --config FILE.yaml, or --ckpt_path of a Surefoot run.")
+            raise ConfigError(
+                f"no {missing} is configured: give --config FILE.yaml, or --ckpt_path of a Surefoot run."
+            )
         if "weights_only" in config and config.weights_only is None:
             config.weights_only = True  # loading never unpickles code
         self._carry_facts(config)
@@ -187,7 +216,9 @@ class SurefootCLI(LightningCLI):
             if given is None:
                 config.model.init_args[fact] = value
             elif value is not None and given != value:
-                raise ConfigError(f"model.init_args.{fact} is {given} but the data has {value}; leave it out.")
+                raise ConfigError(
+                    f"model.init_args.{fact} is {given} but the data has {value}; leave it out."
+                )
 
     def _settings(self) -> dict[str, Any]:
         """Return the effective settings as plain types."""
@@ -203,7 +234,9 @@ class SurefootCLI(LightningCLI):
         else:
             configs = [c for c in config.get("config") or [] if str(c)]
             experiment = config.experiment or (Path(str(configs[0])).stem if configs else "run")
-            identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {"verb": self.subcommand}
+            identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {
+                "verb": self.subcommand
+            }
             if config.get("ckpt_path"):
                 identity["ckpt_path"] = str(config.ckpt_path)
             fresh = config.fresh or self.subcommand != "fit"
@@ -259,7 +292,9 @@ class SurefootCLI(LightningCLI):
                 CSVLogger(str(folder), name="", version=""),
                 TensorBoardLogger(str(folder), name="", version="tensorboard"),
             ]
-        self.recorder = RunRecorder(self.run, self.settings, config.get("override_optimizer", False))
+        self.recorder = RunRecorder(
+            self.run, self.settings, config.get("override_optimizer", False)
+        )
         extra: list[Callback] = [self.recorder]
         if self.subcommand == "fit" and trainer.enable_checkpointing in (None, True):
             every = config.checkpoint_every_n_steps
@@ -294,7 +329,9 @@ def _stored_settings(path: str | Path) -> dict[str, Any] | None:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SurefootError(f"checkpoint {path} cannot be read ({reason}); it may be damaged or unsafe.") from error
+        raise SurefootError(
+            f"checkpoint {path} cannot be read ({reason}); it may be damaged or unsafe."
+        ) from error
     settings: dict[str, Any] | None = checkpoint.get("surefoot_settings")
     return settings
 
@@ -303,7 +340,11 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
     """Return (dotted key, before, now) wherever two settings differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))
-        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{key}.{k}" if key else k)]
+        return [
+            d
+            for k in keys
+            for d in _differences(before.get(k), now.get(k), f"{key}.{k}" if key else k)
+        ]
     return [] if before == now else [(key, before, now)]
 
 
@@ -314,7 +355,9 @@ class _SaveSettings(SaveConfigCallback):
         if trainer.is_global_zero and not self.already_saved:
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(
+                self.config, str(path), skip_none=False, overwrite=True, multifile=False
+            )
             self.already_saved = True
 
 
@@ -356,7 +399,9 @@ def load_module(checkpoint: Path) -> LightningModule:
         raise SurefootError(f"{checkpoint} was not written by surefoot fit: it holds no settings.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
-    module: LightningModule = parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
+    module: LightningModule = parser.instantiate_classes(
+        parser.parse_object({"model": settings["model"]})
+    ).model
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     module.on_load_checkpoint(state)
     module.load_state_dict(state["state_dict"], strict=False)

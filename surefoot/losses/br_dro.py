@@ -12,7 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ("adversary_objective", "br_dro_example_weights", "br_dro_risk", "tail_classification_loss")
+__all__ = (
+    "adversary_objective",
+    "br_dro_example_weights",
+    "br_dro_risk",
+    "tail_classification_loss",
+)
 
 
 def adversary_objective(

@@ -5,6 +5,7 @@ References: Duchi & Namkoong, arXiv 1810.08750; Levy et al., NeurIPS 2020, arXiv
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,11 +37,11 @@ def cvar_example_weights(losses: Float[Tensor, " batch"], level: float) -> Float
     size = level * len(losses)
     n_full = math.floor(size + 1e-9)
     order = losses.detach().argsort(descending=True, stable=True)
-    weights = losses.new_zeros(len(losses))
-    weights[order[:n_full]] = 1 / size
+    sorted_weights = losses.new_zeros(len(losses))
+    sorted_weights[:n_full] = 1 / size
     if n_full < len(losses):
-        weights[order[n_full]] = max(0.0, 1 - n_full / size)
-    return weights
+        sorted_weights[n_full] = max(0.0, 1 - n_full / size)
+    return torch.zeros_like(losses).scatter(0, order, sorted_weights)
 
 
 def cvar_dual_loss(

@@ -23,7 +23,9 @@ def average_ranks(values: Float[Tensor, " examples"]) -> Float[Tensor, " example
     return (last - (counts - 1).double() / 2)[inverse]
 
 
-def roc_auc(scores: Float[Tensor, " examples"], member: Bool[Tensor, " examples"]) -> Float[Tensor, ""]:
+def roc_auc(
+    scores: Float[Tensor, " examples"], member: Bool[Tensor, " examples"]
+) -> Float[Tensor, ""]:
     """Return the chance that a member scores above a non-member, ties counting half.
 
     Args:

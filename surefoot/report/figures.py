@@ -1,0 +1,131 @@
+"""Figures that can be read without colour: dots with intervals, and curves with bands; SVG and PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surefoot.reproduce.statistics import Estimate
+
+__all__ = ("PALETTE", "dot_plot", "interval_curves")
+
+#: Okabe & Ito's colours, safe for the colour-blind; each comes with its own marker and line.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":", "-", "--", "-.")
+
+
+def _save(figure: Any, path: Path) -> list[Path]:
+    from matplotlib import pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in (".svg", ".png"):
+        target = path.with_suffix(suffix)
+        metadata = {"Date": None} if suffix == ".svg" else None
+        figure.savefig(target, bbox_inches="tight", dpi=150, metadata=metadata)
+        written.append(target)
+    plt.close(figure)
+    return written
+
+
+def _axes(width: float, height: float) -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "font.size": 10,
+            "svg.hashsalt": "surefoot",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    return plt.subplots(figsize=(width, height))
+
+
+def dot_plot(
+    panels: Mapping[str, Mapping[str, Estimate]], x_label: str, path: Path, title: str = ""
+) -> list[Path]:
+    """Draw one row per name with a dot and its 95% interval for each series.
+
+    Args:
+        panels: Series -> row name -> estimate.
+        x_label: Label of the axis, with its unit.
+        path: Where to write, without ending.
+        title: Title.
+
+    Returns:
+        The files written.
+    """
+    rows = list(dict.fromkeys(name for series in panels.values() for name in series))
+    figure, axes = _axes(6.4, 0.8 + 0.36 * len(rows))
+    for i, (series, estimates) in enumerate(panels.items()):
+        shift = 0.22 * (i - (len(panels) - 1) / 2)
+        for row, e in estimates.items():
+            y = len(rows) - 1 - rows.index(row) - shift
+            axes.plot(
+                [e.low, e.high] if e.n > 1 else [e.mean] * 2, [y, y], color=PALETTE[i], lw=1.5
+            )
+            axes.plot(
+                e.mean,
+                y,
+                _MARKERS[i],
+                color=PALETTE[i],
+                label=series if row == next(iter(estimates)) else None,
+            )
+    axes.set_yticks(range(len(rows)), rows[::-1])
+    axes.set_xlabel(x_label)
+    axes.set_title(title)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _save(figure, path)
+
+
+def interval_curves(
+    series: Mapping[str, Sequence[tuple[float, Estimate]]],
+    labels: tuple[str, str],
+    path: Path,
+    title: str = "",
+    log_x: bool = False,
+    horizontals: Mapping[str, Estimate] | None = None,
+) -> list[Path]:
+    """Draw curves with 95% bands, and horizontal lines for reference.
+
+    Args:
+        series: Name -> points (x, estimate).
+        labels: Labels of the two axes, with units.
+        path: Where to write, without ending.
+        title: Title.
+        log_x: Whether x is logarithmic.
+        horizontals: Name -> estimate drawn across.
+
+    Returns:
+        The files written.
+    """
+    figure, axes = _axes(6.4, 3.6)
+    for i, (name, points) in enumerate(series.items()):
+        x = [p[0] for p in points]
+        axes.plot(
+            x, [p[1].mean for p in points], _LINES[i] + _MARKERS[i], color=PALETTE[i], label=name
+        )
+        if all(p[1].n > 1 for p in points):
+            axes.fill_between(
+                x,
+                [p[1].low for p in points],
+                [p[1].high for p in points],
+                color=PALETTE[i],
+                alpha=0.15,
+            )
+    for j, (name, estimate) in enumerate((horizontals or {}).items()):
+        colour = PALETTE[(len(series) + j) % len(PALETTE)]
+        axes.axhline(estimate.mean, color=colour, ls=_LINES[(j + 1) % 4], lw=1.2, label=name)
+    if log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _save(figure, path)
