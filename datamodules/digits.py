@@ -43,7 +43,7 @@ class DigitsDataModule(ConfoundedImagesDataModule):
         target = digit if self.target == "digit" else digit % 2
         order = torch.randperm(len(digit), generator=torch.Generator().manual_seed(self.seed))
         n_eval = len(digit) // 5
-        parts = order.split([len(digit) - 2 * n_eval, n_eval, n_eval])
+        parts: tuple[Tensor, ...] = order.split([len(digit) - 2 * n_eval, n_eval, n_eval])
         return {
             n: (images[p], target[p]) for n, p in zip(("train", "val", "test"), parts, strict=True)
         }

@@ -39,7 +39,8 @@ def read_idx(path: Path) -> Tensor:
             " dataset-fashion-mnist puts them into /usr/share/datasets/fashion-mnist or similar (dpkg -L tells)."
         )
     try:
-        content = gzip.open(found).read() if found.suffix == ".gz" else found.read_bytes()
+        stored = found.read_bytes()
+        content = gzip.decompress(stored) if found.suffix == ".gz" else stored
         zero, kind, n_axes = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{n_axes}I", content[4 : 4 + 4 * n_axes])
         values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * n_axes)

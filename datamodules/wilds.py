@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from datamodules.classification import Batch, ClassificationDataModule, Split
 from datamodules.images import Augmentation, ImagePipeline, is_training
 from surefoot.errors import ConfigError, DataError
+from surefoot.wilds_compatibility import object_strings, torch_scatter_available
 
 __all__ = ("WILDSDataModule",)
 
@@ -129,17 +130,18 @@ class WILDSDataModule(ClassificationDataModule):
         from wilds import get_dataset
 
         try:
-            return get_dataset(
-                self.dataset, root_dir=str(self.root), download=download, unlabeled=unlabeled
-            )
+            with object_strings():
+                return get_dataset(
+                    self.dataset, root_dir=str(self.root), download=download, unlabeled=unlabeled
+                )
         except FileNotFoundError as error:
             kind = "unlabeled part of " if unlabeled else ""
             raise DataError(
-                f"the {kind}WILDS dataset {self.dataset} is not in {self.root} ({error}). Expected layout:"
-                f" {self.root}/{self.dataset}{'_unlabeled' if unlabeled else ''}_v<version>/ as WILDS distributes it; set"
+                f"the {kind}WILDS dataset {self.dataset} is not in {self.root} ({str(error).split('. ')[0]}). Expected layout:"
+                f" {self.root}/{self.dataset}{'_unlabeled' if unlabeled else ''}_v<version>/ as WILDS distributes it, with its RELEASE file; set"
                 " data.init_args.root, or data.init_args.download to true where there is a network."
             ) from error
-        except (KeyError, UnicodeDecodeError, ValueError) as error:
+        except (KeyError, UnicodeDecodeError, ValueError, AssertionError) as error:
             raise DataError(
                 f"the metadata of {self.dataset} in {self.root} cannot be read: {error}."
             ) from error
@@ -194,7 +196,8 @@ class WILDSDataModule(ClassificationDataModule):
     def _eval_group(self, metadata: Tensor) -> Tensor:
         """Return evaluation groups of rows of metadata: ``(examples,)``, or membership ``(examples, 16)``."""
         if self.dataset != "civilcomments":
-            return self.grouper.metadata_to_group(metadata).long()
+            group: Tensor = self.grouper.metadata_to_group(metadata).long()
+            return group
         y = metadata[:, self.wilds.metadata_fields.index("y")]
         columns = []
         for identity in self.wilds._identity_vars:
@@ -274,6 +277,8 @@ class WILDSDataModule(ClassificationDataModule):
                 f"{self.dataset} has no unlabeled split {split!r}; it has {list(dataset.split_dict)}."
             )
         examples = _WILDSExamples(dataset.get_subset(split), self.pipeline, None)
+        if len(examples) == 0:
+            raise DataError(f"the unlabeled split {split!r} of {self.dataset} is empty.")
         return DataLoader(
             examples,
             self.batch_size,
@@ -293,7 +298,8 @@ class WILDSDataModule(ClassificationDataModule):
             The evaluator's numbers by its own names (``acc_wg``, ``F1-macro_all``, ``10th_percentile_acc``, ...).
         """
         subset = self.wilds.get_subset(self.wilds_splits[split])
-        results, _ = self.wilds.eval(predictions, subset.y_array, subset.metadata_array)
+        with torch_scatter_available():
+            results, _ = self.wilds.eval(predictions, subset.y_array, subset.metadata_array)
         return {name: float(value) for name, value in results.items()}
 
     def submission_name(self, split: str) -> str:

@@ -34,9 +34,13 @@ class ResumableModule(LightningModule):
         """
         finite = loss.detach().isfinite()
         self._finite = finite if self._finite is None else self._finite & finite
-        if loss.device.type == "cpu" or self.global_step % self.trainer.log_every_n_steps == 0:
+        if loss.device.type == "cpu" or self._is_logging_step():
             self._raise_if_not_finite()
         return loss
+
+    def _is_logging_step(self) -> bool:
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return self.global_step % max(1, interval) == 0
 
     def _raise_if_not_finite(self) -> None:
         if self._finite is not None and not self._finite:

@@ -183,7 +183,7 @@ class BRDRO(ReweightedClassifier):
             logits = self.adversary(observed, target)
             loss = tail_classification_loss(logits, losses, threshold) + self.penalty * complexity
         self.adversary_optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.adversary_optimizer.step()
         self.log("train/adversary_complexity", complexity.detach())
 

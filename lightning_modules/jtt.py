@@ -60,6 +60,7 @@ class JTT(ReweightedClassifier):
                 f" got {identification_epochs} and {upweight}."
             )
         self.identification_epochs, self.upweight = identification_epochs, upweight
+        self.final_optimizer = optimizer
         self.identification_optimizer = identification_optimizer or optimizer
         self.first_weights = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.register_buffer("retraining", torch.tensor(False))
@@ -122,7 +123,7 @@ class JTT(ReweightedClassifier):
 
     def configure_optimizers(self) -> Any:
         """Build the current stage's optimizer and its schedule."""
-        make = self.optimizer if self.retraining else self.identification_optimizer
+        make = self.final_optimizer if self.retraining else self.identification_optimizer
         optimizer = make(self.network.parameters())
         if self.lr_scheduler is None:
             return optimizer
@@ -146,4 +147,5 @@ class JTT(ReweightedClassifier):
                     self.trainer.strategy.remove_checkpoint(path)
                 callback.best_k_models.clear()
                 callback.best_model_score, callback.best_model_path = None, ""
-                callback.kth_value, callback.kth_best_model_path = None, ""
+                callback.kth_best_model_path = ""
+                callback.kth_value = None  # type: ignore[assignment]

@@ -64,7 +64,8 @@ class Adversary(nn.Module, ABC):
         self, observation: Tensor, target: Tensor, losses: Tensor, threshold: Tensor
     ) -> Tensor:
         """Return weights in [0, 1], ``(batch,)``; only an unrestricted adversary looks at the losses."""
-        return (self.temperature * self(observation, target)).sigmoid()
+        logits: Tensor = self(observation, target)
+        return (self.temperature * logits).sigmoid()
 
 
 class ConstantAdversary(Adversary):

@@ -125,7 +125,8 @@ class ResumableDataLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         """Yield the epoch's batches, from the resumed position on."""
         start, self._n_resumed = self._n_resumed, 0
-        assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
         self.sampler.n_skip = start * self.batch_size
         self._n_yielded = start
         for batch in super().__iter__():

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ class MLP(Encoder):
             )
         sizes = [n_inputs, *widths]
         layers: list[nn.Module] = [nn.Flatten()]
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.n_features = sizes[-1]
@@ -135,7 +136,7 @@ class SmallCNN(Encoder):
             raise ConfigError("widths must hold at least one number, got none.")
         sizes = [in_channels, *widths]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.n_features = sizes[-1]
@@ -177,7 +178,7 @@ class TimmEncoder(Encoder):
         self.body = timm.create_model(
             name, pretrained=pretrained, in_chans=in_channels, num_classes=0, **(arguments or {})
         )
-        self.n_features = int(self.body.num_features)
+        self.n_features = int(self.body.num_features)  # type: ignore[arg-type]
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the pooled features."""

@@ -14,7 +14,7 @@ __all__ = ("capture_random_state", "gather_random_states", "restore_random_state
 
 def capture_random_state() -> dict[str, Any]:
     """Return the states of Python's, numpy's, torch's and this rank's CUDA generators."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state = {
         "python": random.getstate(),
         "numpy": (

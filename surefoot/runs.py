@@ -23,6 +23,7 @@ from surefoot.errors import SurefootError
 
 __all__ = (
     "Run",
+    "await_run",
     "describe_environment",
     "fingerprint",
     "hold",
@@ -131,6 +132,25 @@ def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bo
     return run
 
 
+def await_run(
+    root: Path, experiment: str, settings: Mapping[str, Any], seconds: float = 120
+) -> Run:
+    """Find the run that rank zero has opened for these settings, on a rank that was launched by itself (torchrun, SLURM).
+
+    Raises:
+        SurefootError: If rank zero holds no such run in time.
+    """
+    key, deadline = fingerprint(settings), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for run in reversed(list_runs(root / experiment)):
+            if (run.path / "running.json").is_file() and _key_of(run) == key:
+                return run
+        time.sleep(0.2)
+    raise SurefootError(
+        f"rank zero opened no run of these settings in {root / experiment} within {seconds:.0f} s."
+    )
+
+
 def _key_of(run: Run) -> str | None:
     path = run.path / "identity.json"
     return str(read_json(path)["fingerprint"]) if path.is_file() else None
@@ -175,7 +195,7 @@ def describe_environment() -> dict[str, Any]:
     """Return versions, source revision and device of this process."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

@@ -1,5 +1,6 @@
 """The verbs fit, validate, test and predict: LightningCLI with run folders, facts from data to model and safe resumption."""
 
+import csv
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,15 @@ import callbacks
 import datamodules
 import lightning_modules
 from surefoot.errors import ConfigError, SurefootError
-from surefoot.runs import Run, describe_environment, fingerprint, hold, open_run, write_json
+from surefoot.runs import (
+    Run,
+    await_run,
+    describe_environment,
+    fingerprint,
+    hold,
+    open_run,
+    write_json,
+)
 
 __all__ = (
     "SurefootCLI",
@@ -100,7 +109,7 @@ class RunRecorder(Callback):
         if self.override_optimizer:
             for scheduler in trainer.lr_scheduler_configs:
                 rates = [g["lr"] for g in scheduler.scheduler.optimizer.param_groups]
-                scheduler.scheduler.base_lrs = rates  # type: ignore[union-attr]
+                scheduler.scheduler.base_lrs = rates
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -120,11 +129,11 @@ class RunRecorder(Callback):
 
 def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
     """Return what fresh optimizers would be set to, per optimizer and parameter group."""
-    fresh = pl_module.configure_optimizers()
+    fresh: Any = pl_module.configure_optimizers()
     optimizers = fresh[0] if isinstance(fresh, tuple) else [fresh]
     return [
         [{k: v for k, v in g.items() if k not in ("params", "initial_lr")} for g in o.param_groups]
-        for o in optimizers  # type: ignore[union-attr]
+        for o in optimizers
     ]
 
 
@@ -239,19 +248,23 @@ class SurefootCLI(LightningCLI):
             }
             if config.get("ckpt_path"):
                 identity["ckpt_path"] = str(config.ckpt_path)
-            fresh = config.fresh or self.subcommand != "fit"
-            self.run = open_run(Path(config.runs_root), experiment, identity, fresh)
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                fresh = config.fresh or self.subcommand != "fit"
+                self.run = open_run(Path(config.runs_root), experiment, identity, fresh)
+            else:
+                self.run = await_run(Path(config.runs_root), experiment, identity)
             if self.subcommand == "fit" and self.run.finished:
                 raise _RunFinished(self.run)
         last = self.run.last_checkpoint
         if self.subcommand == "fit" and last is not None:
+            _stored_settings(last)  # tells a damaged file
             config.ckpt_path = str(last)
             rank_zero_info(f"resuming {self.run.path} from {last.name}")
         self.settings = settings
 
     def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
         """Run the trainer while holding the run folder; ranks that Lightning launches find it in the environment."""
-        if _RUN_VARIABLE in os.environ:
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return getattr(self.trainer, verb)(**arguments)
         os.environ[_RUN_VARIABLE] = str(self.run.path.resolve())
         try:
@@ -277,8 +290,11 @@ class SurefootCLI(LightningCLI):
         return self._run_verb("test", arguments)
 
     def predict(self, **arguments: Any) -> Any:
-        """Predict on the test split."""
-        return self._run_verb("predict", arguments)
+        """Predict on the test split; writes ``predictions.csv``: example id, class, probability of each class."""
+        batches = self._run_verb("predict", arguments)
+        if rank_zero_only.rank == 0 and batches:  # type: ignore[attr-defined]
+            _write_predictions(self.run.path / "predictions.csv", batches)
+        return batches
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with its run folder, loggers and the checkpoint to resume from."""
@@ -312,10 +328,23 @@ class SurefootCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
+def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """Write this rank's predictions, one example a row."""
+    probabilities = torch.cat([b["probabilities"] for b in batches]).cpu()
+    index = torch.cat([b["index"] for b in batches]).cpu()
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["index", "class", *(f"probability_{c}" for c in range(probabilities.shape[1]))]
+        )
+        for i, row in zip(index.tolist(), probabilities, strict=True):
+            writer.writerow([i, int(row.argmax()), *(f"{p:.6f}" for p in row.tolist())])
+
+
 def _set_aside_metrics(folder: Path) -> None:
     """Rename an interrupted run's ``metrics.csv``, which Lightning's logger would delete."""
     path = folder / "metrics.csv"
-    if path.is_file() and rank_zero_only.rank == 0:
+    if path.is_file() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         path.rename(folder / f"metrics.{len(list(folder.glob('metrics.*.csv')))}.csv")
 
 
@@ -326,7 +355,7 @@ def _stored_settings(path: str | Path) -> dict[str, Any] | None:
         SurefootError: If the file is not a checkpoint.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SurefootError(

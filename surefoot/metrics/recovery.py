@@ -20,7 +20,8 @@ def average_ranks(values: Float[Tensor, " examples"]) -> Float[Tensor, " example
     """Rank from 1 upwards; ties share their mean rank, ``(examples,)``."""
     _, inverse, counts = values.unique(sorted=True, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
-    return (last - (counts - 1).double() / 2)[inverse]
+    ranks: Tensor = (last - (counts - 1).double() / 2)[inverse]
+    return ranks
 
 
 def roc_auc(

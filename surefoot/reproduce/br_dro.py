@@ -528,7 +528,7 @@ def result_rows(
             "candidate": chosen[name],
             "group_labels": by_name[name].groups,
             "seed": seed,
-            **{k: v for k, v in result.selection[_RULE].items()},
+            **result.selection[_RULE],
             "oracle_worst_group": result.selection["test_oracle"][_WORST],
             "val_average_worst_group": result.selection["val_average"][_WORST],
             "train_accuracy": result.last.get("train/accuracy"),
@@ -588,8 +588,8 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
         "label_noise": [],
     }
     notes = [
-        "Selection: every method, group labels or not in training, picks its candidate and its epoch by the worst group"
-        " on val, whose groups are known; three candidates a method; the same weight decay for all.",
+        "Selection: every method picks its candidate and its epoch by the worst group on val, whose groups are known.",
+        "Three candidates a method; the same weight decay for all.",
         "BR-DRO's VIB adversary observes means and deviations of the colour channels, and the label.",
         "Averages weight the groups' accuracies by their training shares.",
     ]

@@ -1,0 +1,65 @@
+"""Shared fixtures: warnings become errors, real data is optional, runs go into a temporary folder."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """The folder of real data; the test is skipped without it."""
+    root = os.environ.get("SUREFOOT_DATA")
+    if root is None or not Path(root).is_dir():
+        pytest.skip("SUREFOOT_DATA names no folder: this test needs real data")
+    return Path(root)
+
+
+Fit = Callable[..., Path]
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> Fit:
+    """Train a config through the public ``main()``; returns the run folder."""
+    from surefoot.cli import main
+
+    def run(settings: dict[str, Any], *flags: str, name: str = "tiny") -> Path:
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        main(["fit", "--config", str(config), "--runs_root", str(tmp_path / "runs"), *flags])
+        return (tmp_path / "runs" / name / "latest").resolve()
+
+    return run
+
+
+def tiny(method: str = "ERM", **model: Any) -> dict[str, Any]:
+    """Return a config that trains a small network on digits for two epochs."""
+    init = {
+        "encoder": {"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [8]}},
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
+    }
+    if method == "BRDRO":
+        init |= {
+            "adversary": {"class_path": "VIBAdversary", "init_args": {"n_samples": 2}},
+            "adversary_optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
+        }
+    if method == "JTT":
+        model = {"identification_epochs": 1, "upweight": 5} | model
+    return {
+        "seed_everything": 3,
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 2,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "AdversaryMonitor"}],
+        },
+        "model": {"class_path": method, "init_args": init | model},
+        "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 128}},
+    }

@@ -1,0 +1,218 @@
+"""Small data sets in WILDS' own on-disk formats, one writer a dataset."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+RNG = np.random.default_rng(0)
+
+
+def image(path: Path, size: int = 16) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(path)
+
+
+def waterbirds(root: Path) -> Path:
+    folder = root / "waterbirds_v1.0"
+    rows = []
+    for i in range(24):
+        image(folder / f"{i}.png")
+        rows.append(
+            {
+                "img_id": i,
+                "img_filename": f"{i}.png",
+                "y": i % 2,
+                "split": (i // 4) % 3,
+                "place": (i // 2) % 2,
+            }
+        )
+    pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def celeba(root: Path) -> Path:
+    folder = root / "celebA_v1.0"
+    attributes, partition = [], []
+    for i in range(24):
+        image(folder / "img_align_celeba" / f"{i:06d}.jpg")
+        attributes.append(
+            {
+                "image_id": f"{i:06d}.jpg",
+                "Blond_Hair": 1 if i % 2 else -1,
+                "Male": 1 if (i // 2) % 2 else -1,
+            }
+        )
+        partition.append({"image_id": f"{i:06d}.jpg", "partition": (i // 4) % 3})
+    pd.DataFrame(attributes).to_csv(folder / "list_attr_celeba.csv", index=False)
+    pd.DataFrame(partition).to_csv(folder / "list_eval_partition.csv", index=False)
+    return folder
+
+
+IDENTITIES = ("male", "female", "LGBTQ", "christian", "muslim", "other_religions", "black", "white")
+AUXILIARY = (
+    "identity_any",
+    "severe_toxicity",
+    "obscene",
+    "threat",
+    "insult",
+    "identity_attack",
+    "sexual_explicit",
+)
+
+
+def civilcomments(root: Path) -> Path:
+    folder = root / "civilcomments_v1.0"
+    folder.mkdir(parents=True)
+    rows = []
+    for i in range(48):
+        row = {
+            "comment_text": f"comment number {i} is {'rude' if i % 2 else 'kind'}",
+            "toxicity": float(i % 2),
+        }
+        row |= {"split": ("train", "val", "test")[(i // 2) % 3]}
+        row |= {
+            name: float((i // 6) % 8 == k or (i // 6 + 1) % 8 == k)
+            for k, name in enumerate(IDENTITIES)
+        }
+        row |= dict.fromkeys(AUXILIARY, 0.0) | {"identity_any": float((i // 6) % 4 != 0)}
+        rows.append(row)
+    pd.DataFrame(rows).to_csv(folder / "all_data_with_identities.csv")
+    return folder
+
+
+def camelyon17(root: Path) -> Path:
+    folder = root / "camelyon17_v1.0"
+    rows = []
+    for i in range(40):
+        center = i % 5
+        row = {
+            "patient": f"{center:03d}",
+            "node": 0,
+            "x_coord": i,
+            "y_coord": 0,
+            "tumor": (i // 5) % 2,
+            "slide": center,
+        }
+        row |= {"center": center, "split": int((i // 10) % 2)}
+        image(
+            folder
+            / f"patches/patient_{center:03d}_node_0/patch_patient_{center:03d}_node_0_x_{i}_y_0.png"
+        )
+        rows.append(row)
+    pd.DataFrame(rows).to_csv(folder / "metadata.csv")
+    return folder
+
+
+def fmow(root: Path) -> Path:
+    folder = root / "fmow_v1.1"
+    rows = []
+    years = {"train": 2005, "val": 2014, "test": 2016}
+    for i in range(36):
+        split = ("train", "val", "test")[i % 3]
+        country = ("FRA", "KEN", "BRA")[(i // 3) % 3]
+        row = {
+            "split": split,
+            "category": ("airport", "zoo")[(i // 9) % 2],
+            "country_code": country,
+        }
+        rows.append(row | {"timestamp": f"{years[split]}-06-01T00:00:00Z"})
+        image(folder / "images" / f"rgb_img_{i}.png")
+    pd.DataFrame(rows).to_csv(folder / "rgb_metadata.csv", index=False)
+    regions = {"FRA": "Europe", "KEN": "Africa", "BRA": "Americas"}
+    pd.DataFrame({"alpha-3": list(regions), "region": list(regions.values())}).to_csv(
+        folder / "country_code_mapping.csv", index=False
+    )
+    return folder
+
+
+def amazon(root: Path) -> Path:
+    folder = root / "amazon_v2.1"
+    (folder / "splits").mkdir(parents=True)
+    rows, splits = [], []
+    for i in range(80):
+        split = i % 4
+        row = {
+            "reviewerID": f"user{split}{(i // 4) % 4}",
+            "asin": f"product{i % 7}",
+            "overall": float(1 + (i // 4) % 5),
+        }
+        row |= {
+            "reviewTime": "01 1, 2015",
+            "unixReviewTime": 1420070400 + i,
+            "reviewText": f"review {i} fine",
+            "summary": "s",
+        }
+        rows.append(
+            row | {"verified": True, "category": ("Books", "Toys")[i % 2], "reviewYear": 2015}
+        )
+        splits.append(
+            {"split": (0, 1, 3, 12)[split], "clean": True}
+        )  # train, val, test, test_unlabeled
+    pd.DataFrame(rows).to_csv(folder / "reviews.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+    pd.DataFrame(splits).to_csv(folder / "splits" / "user.csv", index=False)
+    return folder
+
+
+def iwildcam(root: Path) -> Path:
+    folder = root / "iwildcam_v2.0"
+    rows = []
+    for i in range(40):
+        row = {
+            "split": ("train", "val", "test", "id_val", "id_test")[i % 5],
+            "filename": f"{i}.jpg",
+            "y": (i // 5) % 2,
+        }
+        row |= {
+            "location_remapped": i % 5,
+            "sequence_remapped": i,
+            "datetime": "2013-06-05 05:44:19.000",
+        }
+        rows.append(row)
+        image(folder / "train" / f"{i}.jpg")
+    pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False)
+    pd.DataFrame({"y": [0, 1], "category_id": [0, 1], "name": ["empty", "cat"]}).to_csv(
+        folder / "categories.csv", index=False
+    )
+    return folder
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "waterbirds": waterbirds,
+    "celebA": celeba,
+    "civilcomments": civilcomments,
+    "camelyon17": camelyon17,
+    "fmow": fmow,
+    "amazon": amazon,
+    "iwildcam": iwildcam,
+}
+
+
+def tokenizer(root: Path) -> Path:
+    """Write a word-level tokenizer that transformers loads from its folder."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "comment", "number", "is", "rude", "kind", "review", "fine"]
+    model = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    model.pre_tokenizer = Whitespace()
+    folder = root / "tokenizer"
+    PreTrainedTokenizerFast(
+        tokenizer_object=model, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    assert json.loads((folder / "tokenizer.json").read_text())
+    return folder
+
+
+def write(name: str, root: Path) -> Path:
+    """Write a data set with the file by which WILDS knows that it is whole; returns its folder."""
+    folder = WRITERS[name](root)
+    version = folder.name.rsplit("_v", 1)[1]
+    (folder / f"RELEASE_v{version}.txt").write_text("written by a test\n")
+    return folder
