@@ -45,7 +45,8 @@ class AdversaryMonitor(Callback):
         """Log how the epoch's weights were spread."""
         if self._running is None:
             return
-        self.weights, self._running = self._running.cpu(), None
+        # Rounded, so that weights that differ by floating-point error alone are ties.
+        self.weights, self._running = self._running.cpu().round(decimals=4), None
         annotations = trainer.datamodule.train_annotations()  # type: ignore[attr-defined]
         group = annotations.pop("group")
         names = trainer.datamodule.group_names  # type: ignore[attr-defined]

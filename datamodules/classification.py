@@ -170,8 +170,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return group_counts(self.train_set.group, self.n_groups)
 
     def train_eval_group_shares(self) -> Tensor:
-        """Return the share of training examples in each group of the evaluation grouping, ``(groups,)``."""
-        return membership(self.train_set.eval_group, self.n_eval_groups).double().mean(0)
+        """Return the share of the train split in each group of the evaluation grouping, ``(groups,)``."""
+        return membership(self.splits["train"].eval_group, self.n_eval_groups).double().mean(0)
 
     def train_annotations(self) -> dict[str, Tensor]:
         """Return what is known of the training examples beyond the batches, for monitors; never for training.

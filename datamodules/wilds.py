@@ -1,5 +1,6 @@
 """WILDS: distribution shifts in the wild, through WILDS' own loaders, groupers and evaluators."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -183,8 +184,9 @@ class WILDSDataModule(ClassificationDataModule):
 
     @property
     def group_names(self) -> list[str]:  # type: ignore[override]
-        """Names of the training groups, as WILDS writes them."""
-        return [" ".join(self.grouper.group_str(g).split()) for g in range(self.grouper.n_groups)]
+        """Names of the training groups, for example ``y=landbird,background=water``."""
+        names = (self.grouper.group_str(g) for g in range(self.grouper.n_groups))
+        return [re.sub(r"\s*([=,])\s*", r"\1", name).strip() for name in names]
 
     @property
     def eval_group_names(self) -> list[str]:  # type: ignore[override]

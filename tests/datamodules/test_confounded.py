@@ -1,5 +1,4 @@
-import gzip
-import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,9 @@ import torch
 from datamodules import DigitsDataModule, FashionMNISTDataModule
 from datamodules.classification import Split, TensorExamples, check_split
 from surefoot.errors import ConfigError, DataError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_datasets import write_idx
 
 
 def test_facts_hold_before_setup() -> None:
@@ -128,14 +130,6 @@ def test_missing_classes_and_nan_inputs() -> None:
         NaNImages().setup("fit")
     with pytest.warns(UserWarning, match=r"classes \[3\] have no training example"):
         MissingDigit("digit").setup("fit")
-
-
-def write_idx(path: Path, values: torch.Tensor, compress: bool = False) -> None:
-    head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    content = head + values.numpy().tobytes()
-    path.with_name(path.name + ".gz").write_bytes(
-        gzip.compress(content)
-    ) if compress else path.write_bytes(content)
 
 
 @pytest.fixture

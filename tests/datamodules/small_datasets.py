@@ -1,12 +1,15 @@
 """Small data sets in WILDS' own on-disk formats, one writer a dataset."""
 
 import csv
+import gzip
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 RNG = np.random.default_rng(0)
@@ -216,3 +219,12 @@ def write(name: str, root: Path) -> Path:
     version = folder.name.rsplit("_v", 1)[1]
     (folder / f"RELEASE_v{version}.txt").write_text("written by a test\n")
     return folder
+
+
+def write_idx(path: Path, values: torch.Tensor, compress: bool = False) -> None:
+    """Write an IDX file of unsigned bytes."""
+    head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    content = head + values.numpy().tobytes()
+    path.with_name(path.name + ".gz").write_bytes(
+        gzip.compress(content)
+    ) if compress else path.write_bytes(content)

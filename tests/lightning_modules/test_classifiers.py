@@ -1,0 +1,303 @@
+"""One step changes what it should; limits of the methods are each other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from datamodules import DigitsDataModule
+from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
+from lightning_modules.classification import ClassifierModule
+from surefoot.adversaries import Adversary, ConstantAdversary, LinearAdversary, UnrestrictedAdversary, VIBAdversary
+from surefoot.errors import ConfigError, DataError, NonFiniteLossError
+from surefoot.networks import MLP, ChannelStatistics, Flatten, SmallCNN
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def build(kind: str, **settings: Any) -> ClassifierModule:
+    torch.manual_seed(0)
+    encoder, common = settings.pop("encoder", None) or MLP(192, (16,)), {"n_classes": 2}
+    if kind == "JTT":
+        return JTT(encoder, sgd, **({"identification_epochs": 1, "upweight": 5.0} | settings), **common)
+    if kind == "GroupDRO":
+        return GroupDRO(encoder, sgd, **({"n_groups": 4} | settings), **common)
+    if kind == "BRDRO":
+        adversary = settings.pop("adversary", VIBAdversary)
+        return BRDRO(encoder, sgd, adversary, sgd, **settings, **common)
+    return {"ERM": ERM, "CVaRDRO": CVaRDRO, "LfF": LfF}[kind](encoder, sgd, **settings, **common)
+
+
+def trainer(**settings: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(**(quiet | {"accelerator": "cpu", "max_epochs": 2, "num_sanity_val_steps": 0} | settings))
+
+
+def weights_after(module: ClassifierModule, data: DigitsDataModule | None = None, **settings: Any) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    trainer(**settings).fit(module, datamodule=data or DigitsDataModule(batch_size=100))
+    return {k: v.clone() for k, v in module.network.state_dict().items()}
+
+
+KINDS = ("ERM", "GroupDRO", "CVaRDRO", "LfF", "JTT", "BRDRO")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"precision": "bf16-mixed"}, {"accumulate_grad_batches": 3}],
+    ids=["plain", "bf16", "accumulate"],
+)
+def test_trains_and_changes_every_weight(kind: str, settings: dict[str, Any]) -> None:
+    module = build(kind)
+    before = {k: v.clone() for k, v in module.network.state_dict().items()}
+    after = weights_after(module, **settings)
+    assert all(not before[k].equal(after[k]) for k in before)
+    assert all(bool(v.isfinite().all()) for v in after.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_equals_plain(kind: str) -> None:
+    settings = {"limit_train_batches": 2, "limit_val_batches": 0}
+    plain = weights_after(build(kind), **settings)
+    compiled = weights_after(build(kind, compile=True), **settings)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-6)
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_group_dro_with_one_group_is_erm() -> None:
+    class OneGroup(DigitsDataModule):
+        def collate_training(self, examples: Any) -> Any:
+            batch = super().collate_training(examples)
+            return batch | {"group": torch.zeros_like(batch["group"])}
+
+    assert_same(weights_after(build("ERM")), weights_after(build("GroupDRO", n_groups=1), OneGroup(batch_size=100)))
+
+
+def test_cvar_at_level_one_is_erm() -> None:
+    assert_same(weights_after(build("ERM")), weights_after(build("CVaRDRO", level=1.0)))
+
+
+def test_br_dro_with_a_constant_adversary_is_erm() -> None:
+    assert_same(weights_after(build("ERM")), weights_after(build("BRDRO", adversary=ConstantAdversary)))
+
+
+@pytest.mark.parametrize("normalisation", ["batch", "level"])
+def test_br_dro_with_an_unrestricted_adversary_is_cvar(normalisation: str) -> None:
+    # Whole batches of 100 and a level of 0.1: ten examples in the tail, no remainder. A linear model: dead hidden
+    # units would give examples equal losses, and ties are broken differently.
+    data = {"limit_train_batches": 10}
+    cvar = weights_after(build("CVaRDRO", level=0.1, encoder=Flatten(192)), **data)
+    settings = {"encoder": Flatten(192), "adversary": UnrestrictedAdversary, "level": 0.1, "floor": 0.0, "normalisation": normalisation}
+    assert_same(cvar, weights_after(build("BRDRO", **settings), **data))
+
+
+def test_br_dro_warm_up_is_erm() -> None:
+    assert_same(weights_after(build("ERM")), weights_after(build("BRDRO", warmup_epochs=2)))
+
+
+def test_the_players_leave_each_other_alone() -> None:
+    module = build("BRDRO", adversary=LinearAdversary, observation=ChannelStatistics())
+    data = DigitsDataModule(batch_size=100)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    trainer(limit_train_batches=1, limit_val_batches=0, max_epochs=1).fit(module, datamodule=data)
+    assert isinstance(module, BRDRO)
+    assert module.adversary.weight.abs().sum() > 0, "the adversary has stepped"  # type: ignore[operator,union-attr]
+    module.zero_grad()
+    network = {k: v.clone() for k, v in module.network.state_dict().items()}
+    examples = module.classify(batch)
+    losses, threshold = examples.losses.detach(), module.update_threshold(examples.losses.detach())
+    module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
+    module.adversary_step(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
+    assert all(p.grad is None for p in module.network.parameters()), "its gradient never reaches the network"
+    assert all(v.equal(network[k]) for k, v in module.network.state_dict().items())
+    adversary = [p.clone() for p in module.adversary.parameters()]
+    module.zero_grad()
+    weights = module.adversary.respond(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
+    (weights.detach() * examples.losses).sum().backward()
+    assert all(p.grad is None for p in module.adversary.parameters())
+    assert all(p.equal(q) for p, q in zip(module.adversary.parameters(), adversary, strict=True))
+
+
+@pytest.mark.parametrize("update", ["soft", "no_regret"])
+def test_br_dros_observation_may_be_a_trained_backbone(update: str) -> None:
+    observation = SmallCNN(3, (4,))
+    before = [p.clone() for p in observation.parameters()]
+    hedge = {"hedge_step": 0.05} if update == "no_regret" else {}
+    module = build("BRDRO", observation=observation, update=update, n_adversary_steps=2, threshold_decay=0.9, **hedge)
+    weights_after(module)
+    assert any(not p.equal(q) for p, q in zip(observation.parameters(), before, strict=True))
+    if hedge:
+        assert isinstance(module, BRDRO)
+        assert float(module.log_importance.min()) > 0, "every example was visited"
+
+
+def test_hedge_grows_by_the_weight_at_each_visit() -> None:
+    module = build("BRDRO", update="no_regret", hedge_step=0.5)
+    assert isinstance(module, BRDRO)
+    module.register_buffer("log_importance", torch.zeros(4))
+    importance = module.update_importance(torch.tensor([1, 3]), torch.tensor([1.0, 0.2]))
+    expected = torch.exp(torch.tensor([0.0, 0.5, 0.0, 0.1]))
+    torch.testing.assert_close(importance, (expected / expected.mean())[[1, 3]])
+
+
+def test_jtt_retrains_from_the_first_weights_with_the_errors_drawn_more_often() -> None:
+    module = build("JTT", upweight=50.0)
+    assert isinstance(module, JTT)
+    first = {k: v.clone() for k, v in module.network.state_dict().items()}
+    data = DigitsDataModule(batch_size=100)
+    seen: list[torch.Tensor] = []
+    at_switch: dict[str, torch.Tensor] = {}
+    step = module.training_step
+
+    def spy(batch: dict[str, torch.Tensor], batch_idx: int) -> Any:
+        if module.retraining:
+            if not at_switch:
+                at_switch.update({k: v.clone() for k, v in module.network.state_dict().items()})
+            seen.append(batch["index"])
+        return step(batch, batch_idx)
+
+    module.training_step = spy  # type: ignore[method-assign]
+    trainer(max_epochs=3).fit(module, datamodule=data)
+    assert all(v.equal(first[k]) for k, v in at_switch.items())
+    draws = torch.bincount(torch.cat(seen), minlength=data.n_train).float()
+    ratio = float(draws[module.errors].mean() / draws[~module.errors].mean())
+    assert ratio == pytest.approx(51, rel=0.5)
+    assert module.selectable
+
+
+def test_jtt_says_when_its_error_set_is_degenerate() -> None:
+    module = build("JTT", identification_epochs=1)
+    module.misclassified.__func__  # noqa: B018  (it is the method under test)
+    with pytest.raises(ConfigError, match="max_epochs is 1 and must exceed identification_epochs, 1"):
+        trainer(max_epochs=1).fit(module, datamodule=DigitsDataModule())
+
+    class Separable(DigitsDataModule):
+        def load(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+            parts = super().load()
+            return {k: (t[:, None, None].float().expand(-1, 8, 8), t) for k, (_, t) in parts.items()}
+
+    easy = build("JTT", identification_epochs=8)
+    with pytest.raises(ConfigError, match="no training example is misclassified after 8 epochs"):
+        trainer(max_epochs=10, limit_val_batches=0).fit(easy, datamodule=Separable(minority_fraction=0.0))
+
+
+def test_lff_weights_are_shares_and_its_memory_is_by_example() -> None:
+    module = build("LfF")
+    weights_after(module)
+    assert isinstance(module, LfF)
+    assert bool(module.biased_losses.isfinite().all())
+    assert module.targets.long().equal(_targets())
+    fresh = build("LfF")
+    fresh.on_load_checkpoint({"random_states": None, "state_dict": module.state_dict()})
+
+
+def _targets() -> torch.Tensor:
+    data = DigitsDataModule()
+    data.setup("fit")
+    return data.train_set.target
+
+
+def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
+    erm = ERM(MLP(192, (16,)), sgd, n_classes=2)
+    run = trainer(max_epochs=8, limit_val_batches=0)
+    run.fit(erm, datamodule=DigitsDataModule(group_labels="hidden"))
+    run.save_checkpoint(tmp_path / "erm.ckpt")
+    module = DFR(MLP(192, (16,)), tmp_path / "erm.ckpt", n_classes=2, n_subsets=3)
+    encoder = {k: v.clone() for k, v in module.network.encoder.state_dict().items()}
+    head = module.network.head.weight.clone()
+    trainer(max_epochs=1).fit(module, datamodule=DigitsDataModule(train_split="val"))
+    assert all(v.equal(encoder[k]) for k, v in module.network.encoder.state_dict().items())
+    assert not module.network.head.weight.equal(head)
+    with pytest.raises(DataError, match=r"nothing.ckpt is not a file"):
+        DFR(MLP(192, (16,)), tmp_path / "nothing.ckpt", n_classes=2)
+    with pytest.raises(DataError, match="does not fit this encoder"):
+        DFR(MLP(192, (5,)), tmp_path / "erm.ckpt", n_classes=2)
+
+
+def test_group_methods_say_that_they_need_groups() -> None:
+    with pytest.raises(ConfigError, match="needs a group per training example"):
+        trainer().fit(build("GroupDRO"), datamodule=DigitsDataModule(group_labels="hidden"))
+
+
+def test_adjustment_moves_small_groups_up_and_refuses_empty_ones() -> None:
+    module = build("GroupDRO", adjustment=3.0)
+    assert isinstance(module, GroupDRO)
+    weights_after(module)
+    data = DigitsDataModule()
+    data.setup("fit")
+    torch.testing.assert_close(module.adjustments, 3 / data.train_group_counts().float().sqrt())
+    with pytest.raises(ConfigError, match=r"groups \[1, 2\] have no training example"):
+        trainer().fit(build("GroupDRO", adjustment=1.0), datamodule=DigitsDataModule(minority_fraction=0.0))
+
+
+def test_a_group_absent_from_train_is_no_harm_without_adjustment() -> None:
+    after = weights_after(build("GroupDRO"), DigitsDataModule(minority_fraction=0.0))
+    assert all(bool(v.isfinite().all()) for v in after.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_one_work(kind: str) -> None:
+    module = build(kind)
+    epochs = 2 if kind == "JTT" else 1
+    settings = {"max_epochs": epochs, "limit_train_batches": 3, "limit_val_batches": 0}
+    after = weights_after(module, DigitsDataModule(batch_size=1), **settings)
+    assert all(bool(v.isfinite().all()) for v in after.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_nan_stops_training_with_a_word_where(kind: str) -> None:
+    module = build(kind)
+
+    class Poisoned(DigitsDataModule):
+        def collate_training(self, examples: Any) -> Any:
+            batch = super().collate_training(examples)
+            return batch | {"input": batch["input"] * float("nan")}
+
+    with pytest.raises(NonFiniteLossError, match="NaN or infinite at epoch 0, optimizer step 0"):
+        trainer().fit(module, datamodule=Poisoned())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ERM(MLP(4), sgd), "n_classes must be at least 2, got None"),
+        (lambda: build("GroupDRO", n_groups=None), "n_groups must be at least 1, got None"),
+        (lambda: build("GroupDRO", step_size=-1.0), "step_size and adjustment must be at least 0"),
+        (lambda: build("CVaRDRO", level=0.0), r"level must be in \(0, 1\], got 0.0"),
+        (lambda: build("BRDRO", level=2.0), r"level must be in \(0, 1\]"),
+        (lambda: build("BRDRO", penalty=-1.0), "penalty and warmup_epochs must be at least 0"),
+        (lambda: build("BRDRO", hedge_step=0.1), "hedge_step needs update: no_regret"),
+        (lambda: build("JTT", upweight=-1.0), "upweight at least 0"),
+    ],
+)
+def test_bad_settings_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_a_new_adversary_is_one_class() -> None:
+    class ByLabel(Adversary):
+        def __init__(self, n_features: int, n_classes: int) -> None:
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.zeros(n_classes))
+
+        def forward(self, observation: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return self.logits[target]
+
+        def complexity(self, observation: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return self.logits.square().sum()
+
+    weights_after(build("BRDRO", adversary=ByLabel), max_epochs=1)
