@@ -90,10 +90,19 @@ class JTT(ReweightedClassifier):
             self.retraining.fill_(True)
             self.trainer.strategy.setup_optimizers(self.trainer)
             self._forget_best_checkpoints()
+            self._draw_errors_more_often()
         if self.retraining:
-            multiplicity = upsampling_multiplicity(self.errors, self.upweight)
-            self.trainer.train_dataloader.sampler.reweight(multiplicity)  # type: ignore[union-attr]
             self.log("train/error_set_size", self.errors.sum().float())
+
+    def on_train_start(self) -> None:
+        """Go on with a resumed second stage, in mid-epoch too."""
+        super().on_train_start()
+        if self.retraining:
+            self._draw_errors_more_often()
+
+    def _draw_errors_more_often(self) -> None:
+        multiplicity = upsampling_multiplicity(self.errors, self.upweight)
+        self.trainer.train_dataloader.sampler.reweight(multiplicity)  # type: ignore[union-attr]
 
     @torch.no_grad()
     def misclassified(self) -> Tensor:

@@ -10,7 +10,17 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("lightning_modules", "datamodules", "callbacks")
 #: Floors of the core, from the ground; imports run downwards or stay on a floor.
 FLOORS = {
-    0: ("errors", "groups", "distributed", "random_state", "torchvision_cpu", "wilds_compatibility", "runs", "loading", "confounders"),
+    0: (
+        "errors",
+        "groups",
+        "distributed",
+        "random_state",
+        "torchvision_cpu",
+        "wilds_compatibility",
+        "runs",
+        "loading",
+        "confounders",
+    ),
     1: ("losses", "metrics", "networks", "adversaries", "last_layer"),
     2: ("reproduce", "report"),
     3: ("cli",),
@@ -43,7 +53,11 @@ def test_the_core_never_imports_lightning_or_the_rooms(path: Path) -> None:
     assert not roots & {"lightning", "pytorch_lightning", *ROOMS}
 
 
-@pytest.mark.parametrize("path", [p for p in CORE if p.relative_to(ROOT).parts[1:] != ("__init__.py",)], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [p for p in CORE if p.relative_to(ROOT).parts[1:] != ("__init__.py",)],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_imports_run_downwards(path: Path) -> None:
     own = path.relative_to(ROOT / "surefoot").parts[0].removesuffix(".py")
     for name in imports(path):
@@ -105,7 +119,9 @@ def test_every_public_file_says_what_it_exports() -> None:
 
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
-    pattern = re.compile(r"(?<![\w.])(eval|exec)\(|pickle\.load|weights_only=False|allow_pickle=True")
+    pattern = re.compile(
+        r"(?<![\w.])(eval|exec)\(|pickle\.load|weights_only=False|allow_pickle=True"
+    )
     for folder in ("surefoot", *ROOMS):
         for path in (ROOT / folder).rglob("*.py"):
             assert not pattern.search(path.read_text()), path

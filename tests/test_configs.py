@@ -14,7 +14,9 @@ TWINS = sorted((ROOT / "tests/configs").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "configs/overlays").glob("*.yaml"))
 sys.path.insert(0, str(ROOT / "tests/datamodules"))
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
 
 
 def test_there_are_configs() -> None:
@@ -33,9 +35,20 @@ def test_parses(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
 def test_overlays_parse_over_an_experiment(overlay: Path) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", str(ROOT / "configs/erm_digits.yaml"), "--config", str(overlay), "--print_config"])
+        main(
+            [
+                "fit",
+                "--config",
+                str(ROOT / "configs/erm_digits.yaml"),
+                "--config",
+                str(overlay),
+                "--print_config",
+            ]
+        )
     assert stop.value.code == 0
-    assert set(yaml.safe_load(overlay.read_text())) == {"trainer"}, "overlays are for machines, never for science"
+    assert set(yaml.safe_load(overlay.read_text())) == {"trainer"}, (
+        "overlays are for machines, never for science"
+    )
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
@@ -60,8 +73,13 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
         import torch
 
         for stem in ("train", "t10k"):
-            write_idx(tmp_path / f"{stem}-images-idx3-ubyte", torch.randint(0, 256, (600, 28, 28), dtype=torch.uint8))
-            write_idx(tmp_path / f"{stem}-labels-idx1-ubyte", (torch.arange(600) % 10).to(torch.uint8))
+            write_idx(
+                tmp_path / f"{stem}-images-idx3-ubyte",
+                torch.randint(0, 256, (600, 28, 28), dtype=torch.uint8),
+            )
+            write_idx(
+                tmp_path / f"{stem}-labels-idx1-ubyte", (torch.arange(600) % 10).to(torch.uint8)
+            )
         flags += ["--data.init_args.root", str(tmp_path)]
     if config.stem.startswith("jtt"):  # a network this small may get every or no example right
         flags += ["--trainer.limit_val_batches", "1"]

@@ -81,8 +81,11 @@ def _verb(name: str) -> Callable[[list[str]], None]:
 
 def _user_error(error: Exception) -> str | None:
     """Return the line for an error that a user can mend, none for a defect of ours."""
-    if isinstance(error, SurefootError):
-        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:  # what builds classes from settings wraps their errors
+        if isinstance(cause, SurefootError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.errno in (
         errno.ENOSPC,
         errno.EACCES,
@@ -92,5 +95,4 @@ def _user_error(error: Exception) -> str | None:
         return f"{error.strerror}: {error.filename or ''}"
     if type(error).__name__ == "MisconfigurationException":
         return str(error)
-    # Raised in a loading process, an error arrives as its own type with the traceback as its text.
     return None

@@ -4,6 +4,7 @@ import csv
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> Any:
         if not self.exit_on_error:
             return super().error(message, ex)
+        if message.startswith("the following arguments are required"):
+            message += ": give --config FILE.yaml, or --ckpt_path of a Surefoot run"
         raise ConfigError(message) from ex
 
 
@@ -181,11 +184,14 @@ class SurefootCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a checkpoint's settings fill in what neither configs nor flags say."""
         arguments = list(args)
-        self.config = parser.parse_args(arguments)
-        verb = self.config.subcommand
-        path = self.config[verb].get("ckpt_path")
+        verb = arguments[0]
+        self.config_files = _values(arguments, "--config", "-c")
+        for config in self.config_files:
+            _check_yaml(Path(config))
+        path = next(iter(_values(arguments, "--ckpt_path")), None)
         stored = _stored_settings(path) if path and Path(path).is_file() else None
         if stored is None:
+            self.config = parser.parse_args(arguments)
             return
         base = {k: stored[k] for k in ("model", "data") if k in stored}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
@@ -241,8 +247,9 @@ class SurefootCLI(LightningCLI):
         if inherited is not None:  # a rank that rank zero launched
             self.run = Run(Path(inherited))
         else:
-            configs = [c for c in config.get("config") or [] if str(c)]
-            experiment = config.experiment or (Path(str(configs[0])).stem if configs else "run")
+            experiment = config.experiment or (
+                Path(self.config_files[0]).stem if self.config_files else "run"
+            )
             identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {
                 "verb": self.subcommand
             }
@@ -326,6 +333,26 @@ class SurefootCLI(LightningCLI):
             )
         trainer.callbacks = [*(trainer.callbacks or []), *extra]
         return super().instantiate_trainer(**kwargs)
+
+
+def _values(arguments: Sequence[str], *flags: str) -> list[str]:
+    """Return the values of a flag among raw arguments, as ``--flag value`` or ``--flag=value``."""
+    found = [a.split("=", 1)[1] for a in arguments if a.split("=", 1)[0] in flags and "=" in a]
+    return found + [v for a, v in pairwise(arguments) if a in flags]
+
+
+def _check_yaml(path: Path) -> None:
+    """Raise a `ConfigError` that names the file if it is no yaml of settings."""
+    if not path.is_file():
+        raise ConfigError(f"config {path} is not a file.")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not valid yaml: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"config {path} holds no settings: a mapping such as 'trainer: ...' is expected."
+        )
 
 
 def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:

@@ -89,7 +89,7 @@ def test_unlabeled_splits(tmp_path: Path) -> None:
     batch = next(iter(loader))
     assert set(batch) == {"index", "input"}
     assert batch["input"]["input_ids"].shape[0] == 4
-    with pytest.raises(DataError, match="split 'val_unlabeled' of amazon is empty"):
+    with pytest.raises(DataError, match=r"split 'val_unlabeled' of amazon is empty"):
         data.unlabeled_dataloader("val_unlabeled")
     with pytest.raises(ConfigError, match="no unlabeled split 'train'"):
         data.unlabeled_dataloader("train")

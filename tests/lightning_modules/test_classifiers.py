@@ -10,11 +10,19 @@ from lightning.pytorch import Trainer
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
 from lightning_modules.classification import ClassifierModule
-from surefoot.adversaries import Adversary, ConstantAdversary, LinearAdversary, UnrestrictedAdversary, VIBAdversary
+from surefoot.adversaries import (
+    Adversary,
+    ConstantAdversary,
+    LinearAdversary,
+    UnrestrictedAdversary,
+    VIBAdversary,
+)
 from surefoot.errors import ConfigError, DataError, NonFiniteLossError
 from surefoot.networks import MLP, ChannelStatistics, Flatten, SmallCNN
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -25,7 +33,9 @@ def build(kind: str, **settings: Any) -> ClassifierModule:
     torch.manual_seed(0)
     encoder, common = settings.pop("encoder", None) or MLP(192, (16,)), {"n_classes": 2}
     if kind == "JTT":
-        return JTT(encoder, sgd, **({"identification_epochs": 1, "upweight": 5.0} | settings), **common)
+        return JTT(
+            encoder, sgd, **({"identification_epochs": 1, "upweight": 5.0} | settings), **common
+        )
     if kind == "GroupDRO":
         return GroupDRO(encoder, sgd, **({"n_groups": 4} | settings), **common)
     if kind == "BRDRO":
@@ -35,11 +45,20 @@ def build(kind: str, **settings: Any) -> ClassifierModule:
 
 
 def trainer(**settings: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(**(quiet | {"accelerator": "cpu", "max_epochs": 2, "num_sanity_val_steps": 0} | settings))
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(
+        **(quiet | {"accelerator": "cpu", "max_epochs": 2, "num_sanity_val_steps": 0} | settings)
+    )
 
 
-def weights_after(module: ClassifierModule, data: DigitsDataModule | None = None, **settings: Any) -> dict[str, torch.Tensor]:
+def weights_after(
+    module: ClassifierModule, data: DigitsDataModule | None = None, **settings: Any
+) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
     trainer(**settings).fit(module, datamodule=data or DigitsDataModule(batch_size=100))
     return {k: v.clone() for k, v in module.network.state_dict().items()}
@@ -82,7 +101,10 @@ def test_group_dro_with_one_group_is_erm() -> None:
             batch = super().collate_training(examples)
             return batch | {"group": torch.zeros_like(batch["group"])}
 
-    assert_same(weights_after(build("ERM")), weights_after(build("GroupDRO", n_groups=1), OneGroup(batch_size=100)))
+    assert_same(
+        weights_after(build("ERM")),
+        weights_after(build("GroupDRO", n_groups=1), OneGroup(batch_size=100)),
+    )
 
 
 def test_cvar_at_level_one_is_erm() -> None:
@@ -90,7 +112,9 @@ def test_cvar_at_level_one_is_erm() -> None:
 
 
 def test_br_dro_with_a_constant_adversary_is_erm() -> None:
-    assert_same(weights_after(build("ERM")), weights_after(build("BRDRO", adversary=ConstantAdversary)))
+    assert_same(
+        weights_after(build("ERM")), weights_after(build("BRDRO", adversary=ConstantAdversary))
+    )
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "level"])
@@ -99,7 +123,13 @@ def test_br_dro_with_an_unrestricted_adversary_is_cvar(normalisation: str) -> No
     # units would give examples equal losses, and ties are broken differently.
     data = {"limit_train_batches": 10}
     cvar = weights_after(build("CVaRDRO", level=0.1, encoder=Flatten(192)), **data)
-    settings = {"encoder": Flatten(192), "adversary": UnrestrictedAdversary, "level": 0.1, "floor": 0.0, "normalisation": normalisation}
+    settings = {
+        "encoder": Flatten(192),
+        "adversary": UnrestrictedAdversary,
+        "level": 0.1,
+        "floor": 0.0,
+        "normalisation": normalisation,
+    }
     assert_same(cvar, weights_after(build("BRDRO", **settings), **data))
 
 
@@ -121,11 +151,15 @@ def test_the_players_leave_each_other_alone() -> None:
     losses, threshold = examples.losses.detach(), module.update_threshold(examples.losses.detach())
     module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
     module.adversary_step(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
-    assert all(p.grad is None for p in module.network.parameters()), "its gradient never reaches the network"
+    assert all(p.grad is None for p in module.network.parameters()), (
+        "its gradient never reaches the network"
+    )
     assert all(v.equal(network[k]) for k, v in module.network.state_dict().items())
     adversary = [p.clone() for p in module.adversary.parameters()]
     module.zero_grad()
-    weights = module.adversary.respond(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
+    weights = module.adversary.respond(
+        ChannelStatistics()(batch["input"]), batch["target"], losses, threshold
+    )
     (weights.detach() * examples.losses).sum().backward()
     assert all(p.grad is None for p in module.adversary.parameters())
     assert all(p.equal(q) for p, q in zip(module.adversary.parameters(), adversary, strict=True))
@@ -136,7 +170,14 @@ def test_br_dros_observation_may_be_a_trained_backbone(update: str) -> None:
     observation = SmallCNN(3, (4,))
     before = [p.clone() for p in observation.parameters()]
     hedge = {"hedge_step": 0.05} if update == "no_regret" else {}
-    module = build("BRDRO", observation=observation, update=update, n_adversary_steps=2, threshold_decay=0.9, **hedge)
+    module = build(
+        "BRDRO",
+        observation=observation,
+        update=update,
+        n_adversary_steps=2,
+        threshold_decay=0.9,
+        **hedge,
+    )
     weights_after(module)
     assert any(not p.equal(q) for p, q in zip(observation.parameters(), before, strict=True))
     if hedge:
@@ -181,17 +222,23 @@ def test_jtt_retrains_from_the_first_weights_with_the_errors_drawn_more_often() 
 def test_jtt_says_when_its_error_set_is_degenerate() -> None:
     module = build("JTT", identification_epochs=1)
     module.misclassified.__func__  # noqa: B018  (it is the method under test)
-    with pytest.raises(ConfigError, match="max_epochs is 1 and must exceed identification_epochs, 1"):
+    with pytest.raises(
+        ConfigError, match="max_epochs is 1 and must exceed identification_epochs, 1"
+    ):
         trainer(max_epochs=1).fit(module, datamodule=DigitsDataModule())
 
     class Separable(DigitsDataModule):
         def load(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             parts = super().load()
-            return {k: (t[:, None, None].float().expand(-1, 8, 8), t) for k, (_, t) in parts.items()}
+            return {
+                k: (t[:, None, None].float().expand(-1, 8, 8), t) for k, (_, t) in parts.items()
+            }
 
     easy = build("JTT", identification_epochs=8)
     with pytest.raises(ConfigError, match="no training example is misclassified after 8 epochs"):
-        trainer(max_epochs=10, limit_val_batches=0).fit(easy, datamodule=Separable(minority_fraction=0.0))
+        trainer(max_epochs=10, limit_val_batches=0).fit(
+            easy, datamodule=Separable(minority_fraction=0.0)
+        )
 
 
 def test_lff_weights_are_shares_and_its_memory_is_by_example() -> None:
@@ -240,7 +287,9 @@ def test_adjustment_moves_small_groups_up_and_refuses_empty_ones() -> None:
     data.setup("fit")
     torch.testing.assert_close(module.adjustments, 3 / data.train_group_counts().float().sqrt())
     with pytest.raises(ConfigError, match=r"groups \[1, 2\] have no training example"):
-        trainer().fit(build("GroupDRO", adjustment=1.0), datamodule=DigitsDataModule(minority_fraction=0.0))
+        trainer().fit(
+            build("GroupDRO", adjustment=1.0), datamodule=DigitsDataModule(minority_fraction=0.0)
+        )
 
 
 def test_a_group_absent_from_train_is_no_harm_without_adjustment() -> None:
