@@ -170,11 +170,7 @@ class GroupMetrics(Callback):
             for c in trainer.checkpoint_callbacks
             if isinstance(c, ModelCheckpoint) and c.monitor is not None
         }
-        columns = ["epoch", "step"] + [
-            f"{split}/{name}"
-            for split in ("val", "test")
-            for name in ("accuracy", "train_weighted_accuracy", "worst_group_accuracy")
-        ]
+        columns = [c for c in self.history[-1] if c != "selectable"]
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "selection.csv").open("w", newline="") as file:

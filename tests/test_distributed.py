@@ -13,7 +13,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import Fit, tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
 METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
 
 #: Runs every config given, one after the other, as one rank of two.
@@ -53,11 +55,21 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
     common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", RANK, str(folder / "runs"), *configs]
     ranks = [
-        subprocess.Popen(command, env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command,
+            env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for r in range(2)
     ]
     for rank in ranks:
@@ -69,12 +81,22 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
     alone = fit(settings(method, 1), name=method)
-    states = [torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (alone, two_ranks / method / "0")]
+    states = [
+        torch.load(r / "checkpoints/last.ckpt", weights_only=True)
+        for r in (alone, two_ranks / method / "0")
+    ]
     one, two = (s["state_dict"] for s in states)
     assert one.keys() == two.keys()
     for name, value in one.items():
         if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                two[name],
+                value,
+                rtol=1e-4,
+                atol=1e-5,
+                equal_nan=True,
+                msg=lambda m, n=name: f"{n}: {m}",
+            )
     assert len(states[1]["random_states"]) == 2, "each rank's random state is in the checkpoint"
     metrics = ((r / "selection.csv").read_text() for r in (alone, two_ranks / method / "0"))
     rows = [[line.split(",")[:7] for line in text.splitlines()] for text in metrics]

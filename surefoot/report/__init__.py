@@ -47,4 +47,6 @@ def run_report(arguments: Sequence[str]) -> None:
         )
     table = write_report(runs, options.metric, options.rule, options.out)
     print(table)
-    print(f"written to {options.out}: runs.csv, table.md, table.tex, comparison.svg, report.html")
+    print(
+        f"written to {options.out}: runs.csv, table.md, table.tex, report.html, comparison.svg, groups.svg"
+    )

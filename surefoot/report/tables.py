@@ -2,7 +2,7 @@
 
 import csv
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from surefoot.report.figures import dot_plot
@@ -55,7 +55,7 @@ def _page(
 
 
 def write_report(runs: Sequence[RecordedRun], metric: str, rule: str, out: Path) -> str:
-    """Write ``runs.csv``, ``table.md``, ``table.tex``, ``comparison.svg/.png`` and ``report.html``.
+    """Write ``runs.csv``, ``table.md``, ``table.tex``, ``report.html`` and the figures ``comparison`` and ``groups``.
 
     Args:
         runs: Finished runs; those that differ in their seeds alone form an arm.
@@ -68,6 +68,7 @@ def write_report(runs: Sequence[RecordedRun], metric: str, rule: str, out: Path)
     """
     out.mkdir(parents=True, exist_ok=True)
     arms: dict[str, dict[int, float]] = {}
+    arm_of: dict[Path, str] = {}
     for run in runs:
         same = [r.arm for r in runs if (r.method, r.data) == (run.method, run.data)]
         suffix = f" [{run.arm}]" if len(set(same)) > 1 else ""
@@ -93,6 +94,23 @@ def write_report(runs: Sequence[RecordedRun], metric: str, rule: str, out: Path)
                 pair_rows.append([first, second, f"{d.mean:+.3f}", _interval(d), str(d.n)])
     pair_header = ["arm", "minus", "difference", "95% interval", "shared seeds"]
     figure = dot_plot({metric: estimates}, metric, out / "comparison")[0].read_text()
+    groups = _group_estimates(runs, rule, arm_of)
+    if groups:
+        dot_plot(
+            groups, "test accuracy", out / "groups", "Accuracy per group: mean and 95% interval"
+        )
+        group_names = list(next(iter(groups.values())))
+        header += group_names
+        rows = [
+            [
+                *row,
+                *(
+                    f"{groups[row[0]][g].mean:.3f}" if g in groups.get(row[0], {}) else ""
+                    for g in group_names
+                ),
+            ]
+            for row in rows
+        ]
     table = markdown_table(header, rows) + "\n\n" + markdown_table(pair_header, pair_rows) + "\n"
     (out / "table.md").write_text(table)
     (out / "table.tex").write_text(latex_table(header, rows))
@@ -100,6 +118,25 @@ def write_report(runs: Sequence[RecordedRun], metric: str, rule: str, out: Path)
         _page(f"Surefoot: {metric}", (header, rows), (pair_header, pair_rows), figure)
     )
     return table
+
+
+def _group_estimates(
+    runs: Sequence[RecordedRun], rule: str, arm_of: Mapping[Path, str]
+) -> dict[str, dict[str, Estimate]]:
+    """Return arm -> group -> accuracy on the test split, where `GroupMetrics` recorded it."""
+    prefix, values = "test/group_accuracy/", dict[str, dict[str, list[float]]]()
+    for run in runs:
+        chosen = (
+            {k: v[-1] for k, v in run.metrics.items()}
+            if rule == "last"
+            else run.selection.get(rule, {})
+        )
+        for key, value in chosen.items():
+            if key.startswith(prefix):
+                values.setdefault(arm_of[run.path], {}).setdefault(
+                    key.removeprefix(prefix), []
+                ).append(value)
+    return {arm: {g: mean_interval(v) for g, v in groups.items()} for arm, groups in values.items()}
 
 
 def _interval(e: Estimate) -> str:

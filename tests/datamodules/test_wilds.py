@@ -100,7 +100,7 @@ def test_unlabeled_splits(tmp_path: Path) -> None:
 def test_wrong_names_and_missing_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="WILDS has no dataset 'waterbird'"):
         WILDSDataModule("waterbird")
-    with pytest.raises(ConfigError, match="amazon is text: set data.init_args.tokenizer"):
+    with pytest.raises(ConfigError, match=r"amazon is text: set data\.init_args\.tokenizer"):
         WILDSDataModule("amazon")
     with pytest.raises(DataError, match=r"waterbirds is not in .*Expected layout"):
         WILDSDataModule("waterbirds", tmp_path).n_groups  # noqa: B018
