@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules.classification import Examples, ReweightedClassifier
-from surefoot.adversaries import Adversary
+from surefoot.adversaries import Adversary, standardise
 from surefoot.distributed import gather_batch, is_distributed, local_slice
 from surefoot.errors import ConfigError
 from surefoot.losses import (
@@ -60,6 +60,7 @@ class BRDRO(ReweightedClassifier):
         hedge_step: float = 0.0,
         warmup_epochs: int = 0,
         observation: Encoder | None = None,
+        standardise_observation: bool = False,
         **classifier: Any,
     ) -> None:
         """Initialize BR-DRO.
@@ -80,6 +81,8 @@ class BRDRO(ReweightedClassifier):
             warmup_epochs: Epochs of ERM before the adversary starts.
             observation: What the adversary sees of the input; without it, the network's features (detached). If it
                 has parameters, the adversary's optimizer trains them.
+            standardise_observation: Whether the adversary sees each feature at mean zero and variance one over the
+                batch, so that the penalty does not depend on its scale (not in the paper).
             classifier: Arguments of `ClassifierModule`.
 
         Raises:
@@ -108,7 +111,7 @@ class BRDRO(ReweightedClassifier):
         )
         self.threshold_decay, self.hedge_step = threshold_decay, hedge_step
         self.warmup_epochs = warmup_epochs
-        self.observation = observation
+        self.observation, self.standardise_observation = observation, standardise_observation
         n_features = encoder.n_features if observation is None else observation.n_features
         self.adversary = adversary(n_features, self.network.head.out_features)
         self.register_buffer("threshold", torch.tensor(float("nan")))
@@ -142,15 +145,12 @@ class BRDRO(ReweightedClassifier):
         if self.current_epoch < self.warmup_epochs:
             return self.uniform_weights(examples.losses)
         threshold = self.update_threshold(losses)
-        if self.observation is None:
-            observed = gather_batch(examples.features).float()
-            for _ in range(self.n_adversary_steps):
-                self.adversary_step(observed, target, losses, threshold)
-        else:
-            inputs = gather_batch(examples.batch["input"])
-            for _ in range(self.n_adversary_steps):
-                self.adversary_step(self.observation(inputs), target, losses, threshold)
-            observed = self.observation(inputs).detach()
+        source = gather_batch(
+            examples.features if self.observation is None else examples.batch["input"]
+        )
+        for _ in range(self.n_adversary_steps):
+            self.adversary_step(self.observe(source), target, losses, threshold)
+        observed = self.observe(source).detach()
         with torch.no_grad():
             weights = self.adversary.respond(observed, target, losses, threshold)
         if self.hedge_step > 0:
@@ -161,6 +161,11 @@ class BRDRO(ReweightedClassifier):
         return local_slice(
             br_dro_example_weights(weights, self.level, self.normalisation, self.floor)
         )
+
+    def observe(self, source: Tensor) -> Tensor:
+        """Return what the adversary sees of features or inputs, ``(batch, features)``."""
+        observed: Tensor = source if self.observation is None else self.observation(source)
+        return standardise(observed.float()) if self.standardise_observation else observed.float()
 
     def update_threshold(self, losses: Tensor) -> Tensor:
         """Return eta, the batch's quantile or its moving average."""

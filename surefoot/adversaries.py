@@ -22,6 +22,7 @@ __all__ = (
     "VIBAdversary",
     "gaussian_bits",
     "select_label",
+    "standardise",
 )
 
 Norm = Literal["l1", "l2"]
@@ -32,6 +33,14 @@ def select_label(
 ) -> Float[Tensor, " batch"]:
     """Pick each row's entry of its label, ``(batch,)``."""
     return per_label.gather(1, target[:, None])[:, 0]
+
+
+def standardise(
+    observation: Float[Tensor, "batch features"],
+) -> Float[Tensor, "batch features"]:
+    """Return the batch's features at mean zero and variance one; constant ones and a batch of one become zero."""
+    centred = observation - observation.mean(0)
+    return centred / (centred.square().mean(0) + 1e-8).sqrt()
 
 
 def gaussian_bits(

@@ -72,9 +72,8 @@ def write_report(runs: Sequence[RecordedRun], metric: str, rule: str, out: Path)
     for run in runs:
         same = [r.arm for r in runs if (r.method, r.data) == (run.method, run.data)]
         suffix = f" [{run.arm}]" if len(set(same)) > 1 else ""
-        arms.setdefault(f"{run.method} on {run.data}{suffix}", {})[run.seed] = run.value(
-            metric, rule
-        )
+        arm_of[run.path] = f"{run.method} on {run.data}{suffix}"
+        arms.setdefault(arm_of[run.path], {})[run.seed] = run.value(metric, rule)
     _write_runs(runs, out / "runs.csv")
     estimates: dict[str, Estimate] = {
         name: mean_interval(list(values.values())) for name, values in arms.items()
