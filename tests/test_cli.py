@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import Fit, tiny
 
 from surefoot.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Fit, tiny
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"

@@ -1,6 +1,5 @@
 """Every shipped config parses against the real signatures; every tiny twin trains through the public ``main()``."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TWINS = sorted((ROOT / "tests/configs").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "configs/overlays").glob("*.yaml"))
-sys.path.insert(0, str(ROOT / "tests/datamodules"))
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"

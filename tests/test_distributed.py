@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
 from conftest import Fit, tiny
 
 pytestmark = pytest.mark.filterwarnings(

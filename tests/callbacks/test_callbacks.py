@@ -198,9 +198,6 @@ def test_states_survive_a_checkpoint() -> None:
 
 
 def test_official_scores_and_submission_file(tmp_path: Path) -> None:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "datamodules"))
     from small_datasets import write
 
     from datamodules import WILDSDataModule

@@ -1,15 +1,12 @@
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from small_datasets import write_idx
 
 from datamodules import DigitsDataModule, FashionMNISTDataModule
 from datamodules.classification import Split, TensorExamples, check_split
 from surefoot.errors import ConfigError, DataError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_datasets import write_idx
 
 
 def test_facts_hold_before_setup() -> None:

@@ -1,16 +1,13 @@
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_datasets import WRITERS, tokenizer, write
 
 from datamodules import WILDSDataModule
 from surefoot.errors import ConfigError, DataError
 from surefoot.wilds_compatibility import torch_scatter_available
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_datasets import WRITERS, tokenizer, write
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"

@@ -1,0 +1,128 @@
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Fit, tiny
+
+from surefoot.cli import main
+from surefoot.errors import SurefootError
+from surefoot.report.figures import PALETTE, dot_plot, interval_curves
+from surefoot.report.runs import flatten, read_metrics, read_runs
+from surefoot.report.tables import latex_table, markdown_table
+from surefoot.reproduce.statistics import mean_interval
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
+
+
+def test_two_methods_over_two_seeds(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values: dict[str, list[float]] = {}
+    for method in ("ERM", "CVaRDRO"):
+        for seed in (0, 1):
+            config = tiny(method) | {"seed_everything": seed}
+            config["data"]["init_args"]["seed"] = seed
+            run = fit(config, name=f"{method}-{seed}")
+            with (run / "selection.csv").open() as file:
+                rows = {r["rule"]: r for r in csv.DictReader(file)}
+            values.setdefault(method, []).append(
+                float(rows["val_worst_group"]["test/worst_group_accuracy"])
+            )
+    capsys.readouterr()
+    main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")])
+    table = capsys.readouterr().out
+    for method, found in values.items():
+        estimate = mean_interval(found)
+        assert (
+            f"| {method} on DigitsDataModule | {estimate.mean:.3f} | ({estimate.low:.3f}, {estimate.high:.3f}) | 2 |"
+            in table
+        )
+    difference = mean_interval(
+        [a - b for a, b in zip(values["CVaRDRO"], values["ERM"], strict=True)]
+    )
+    assert f"{difference.mean:+.3f}" in table or f"{-difference.mean:+.3f}" in table
+    for name in (
+        "runs.csv",
+        "table.md",
+        "table.tex",
+        "report.html",
+        "comparison.svg",
+        "comparison.png",
+        "groups.svg",
+    ):
+        assert (tmp_path / "report" / name).stat().st_size > 0
+    page = (tmp_path / "report/report.html").read_text()
+    assert "<svg" in page
+    assert "http://www.w3.org" in page.replace("https", "http")
+    assert 'src="' not in page, "one self-contained page"
+    with (tmp_path / "report/runs.csv").open() as file:
+        records = list(csv.DictReader(file))
+    assert len(records) == 4, "the latest links are not read twice"
+    assert records[0]["model.class_path"]
+
+
+def test_a_single_seed_has_no_interval_and_a_missing_quantity_is_named(
+    fit: Fit, tmp_path: Path
+) -> None:
+    run = fit(tiny())
+    main(
+        [
+            "report",
+            str(run),
+            "--out",
+            str(tmp_path / "report"),
+            "--rule",
+            "last",
+            "--metric",
+            "train/accuracy",
+        ]
+    )
+    assert "one seed, no interval" in (tmp_path / "report/table.md").read_text()
+    (record,) = read_runs([run])
+    with pytest.raises(SurefootError, match="has no 'test/f1' under rule 'last'; it has"):
+        record.value("test/f1", "last")
+
+
+def test_parts_of_an_interrupted_run_are_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,loss\n3,0.1\n")
+    (tmp_path / "metrics.0.csv").write_text("step,loss\n1,0.3\n")
+    (tmp_path / "metrics.1.csv").write_text("step,loss,accuracy\n2,0.2,\n2,,0.9\n")
+    assert read_metrics(tmp_path)["loss"] == [0.3, 0.2, 0.1]
+    assert read_metrics(tmp_path)["accuracy"] == [0.9]
+
+
+def test_damaged_configs_are_named(fit: Fit, tmp_path: Path) -> None:
+    run = fit(tiny())
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "config.yaml").write_text("model: [")
+    with pytest.raises(SurefootError, match=r"copy/config.yaml cannot be read"):
+        read_runs([copy])
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "runs" / "nothing"), "--out", str(tmp_path / "r")])
+
+
+def test_tables_by_hand() -> None:
+    assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert "a\\_b & 5\\% \\\\" in latex_table(["a_b", "5%"], [])
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
+
+
+def test_figures_are_repeatable_and_told_apart_without_colour(tmp_path: Path) -> None:
+    points = [(0.1, mean_interval([0.1, 0.2])), (1.0, mean_interval([0.5, 0.6]))]
+    arguments = ({"a": points, "b": points}, ("x", "y"))
+    first = interval_curves(
+        *arguments, tmp_path / "one", log_x=True, horizontals={"c": points[0][1]}
+    )
+    second = interval_curves(
+        *arguments, tmp_path / "two", log_x=True, horizontals={"c": points[0][1]}
+    )
+    assert first[0].read_text() == second[0].read_text()
+    assert [p.suffix for p in dot_plot({"s": {"row": points[0][1]}}, "x", tmp_path / "dots")] == [
+        ".svg",
+        ".png",
+    ]
+    assert len(set(PALETTE)) == len(PALETTE)
