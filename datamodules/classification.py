@@ -155,7 +155,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             return
         self.splits = self.build()
         for name, split in self.splits.items():
-            check_split(name, split, self.n_classes)
+            check_split(name, split, self.n_classes, self.n_groups)
         present = set(self.train_set.target.tolist())
         missing = sorted(set(range(self.n_classes)) - present)
         if len(present) < 2:
@@ -280,13 +280,14 @@ def subsample(key: Tensor, counts: Tensor, seed: int) -> list[int]:
     return torch.cat(chosen).sort().values.tolist()
 
 
-def check_split(name: str, split: Split, n_classes: int) -> None:
-    """Raise a `DataError` if the split is empty or a target lies outside ``[0, n_classes)``."""
+def check_split(name: str, split: Split, n_classes: int, n_groups: int) -> None:
+    """Raise a `DataError` if the split is empty, or a target or group lies outside its range."""
     if len(split.target) == 0:
         raise DataError(f"the split {name!r} is empty.")
-    outside = ((split.target < 0) | (split.target >= n_classes)).nonzero()[:, 0]
-    if len(outside):
-        first = int(outside[0])
-        raise DataError(
-            f"target {int(split.target[first])} of example {first} in split {name!r} is outside [0, {n_classes})."
-        )
+    for kind, values, n in (("target", split.target, n_classes), ("group", split.group, n_groups)):
+        outside = ((values < 0) | (values >= n)).nonzero()[:, 0]
+        if len(outside):
+            first = int(outside[0])
+            raise DataError(
+                f"{kind} {int(values[first])} of example {first} in split {name!r} is outside [0, {n})."
+            )

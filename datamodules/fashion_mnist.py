@@ -16,6 +16,7 @@ from surefoot.errors import ConfigError, DataError
 
 __all__ = ("FashionMNISTDataModule", "read_idx")
 
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 _FILES = {"train": "train", "test": "t10k"}
 
 
@@ -36,7 +37,7 @@ def read_idx(path: Path) -> Tensor:
         raise DataError(
             f"{path} (or {path.name}.gz) is missing. Expected layout: train-images-idx3-ubyte, train-labels-idx1-ubyte,"
             " t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, plain or .gz, in data.init_args.root. Debian's package"
-            " dataset-fashion-mnist puts them into /usr/share/datasets/fashion-mnist or similar (dpkg -L tells)."
+            f" dataset-fashion-mnist puts them into {_DEBIAN}, which is found by itself."
         )
     try:
         stored = found.read_bytes()
@@ -51,6 +52,14 @@ def read_idx(path: Path) -> Tensor:
         raise DataError(
             f"{found} cannot be read as an IDX file: {error}. Fetch it again."
         ) from error
+
+
+def _default_root() -> Path:
+    """Return ``fashion_mnist`` in the folder that SUREFOOT_DATA names, or Debian's folder where that is not set."""
+    data = os.environ.get("SUREFOOT_DATA")
+    if data is None and _DEBIAN.is_dir():
+        return _DEBIAN
+    return Path(data or "data") / "fashion_mnist"
 
 
 class FashionMNISTDataModule(ConfoundedImagesDataModule):
@@ -71,7 +80,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
 
         Args:
             root: Folder of the IDX files; by default ``fashion_mnist`` in the folder that the environment variable
-                ``SUREFOOT_DATA`` names.
+                ``SUREFOOT_DATA`` names, or Debian's folder where that is not set.
             classes: Classes to keep, renumbered in this order; all ten by default. (0 T-shirt, 1 trouser, 2 pullover,
                 3 dress, 4 coat, 5 sandal, 6 shirt, 7 sneaker, 8 bag, 9 ankle boot.)
             n_train: Training images to keep, drawn with the seed; all by default.
@@ -95,7 +104,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
 
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Read the files and keep the chosen classes and sizes."""
-        root = self.root or Path(os.environ.get("SUREFOOT_DATA", "data")) / "fashion_mnist"
+        root = self.root or _default_root()
         read = {
             split: tuple(
                 read_idx(Path(root) / f"{stem}-{part}")

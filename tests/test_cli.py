@@ -334,6 +334,34 @@ def test_missing_data_names_layout_and_remedy(
     assert "none/metadata.csv is missing. Expected layout" in line
 
 
+def test_an_error_in_a_loading_process_ends_in_one_line_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from small_datasets import write
+
+    (write("waterbirds", tmp_path) / "2.png").write_bytes(b"no image")
+    config = tiny()
+    config["model"]["init_args"]["encoder"] = {
+        "class_path": "SmallCNN",
+        "init_args": {"widths": [4]},
+    }
+    config["data"] = {
+        "class_path": "WILDSDataModule",
+        "init_args": {
+            "dataset": "waterbirds",
+            "root": str(tmp_path),
+            "image_size": 8,
+            "num_workers": 1,
+            "batch_size": 4,
+        },
+    }
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(config))
+    line = error_of(
+        ["fit", "--config", str(tmp_path / "x.yaml"), "--runs_root", str(tmp_path / "runs")], capsys
+    )
+    assert line.startswith("surefoot: error: example 2 of waterbirds cannot be read")
+
+
 def test_a_full_disk_ends_in_one_line(
     fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

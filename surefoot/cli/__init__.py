@@ -79,12 +79,19 @@ def _verb(name: str) -> Callable[[list[str]], None]:
     )
 
 
+def _original(message: str) -> str:
+    """Return the message that a loading process raised, without the traceback that torch puts before it."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1].split(": ", 1)[-1]
+
+
 def _user_error(error: Exception) -> str | None:
     """Return the line for an error that a user can mend, none for a defect of ours."""
     cause: BaseException | None = error
     while cause is not None:  # what builds classes from settings wraps their errors
         if isinstance(cause, SurefootError):
-            return str(cause)
+            return _original(str(cause))
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.errno in (
         errno.ENOSPC,

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from surefoot.reproduce.statistics import Estimate
 
-__all__ = ("PALETTE", "dot_plot", "interval_curves")
+__all__ = ("PALETTE", "Plane", "decision_planes", "dot_plot", "interval_curves")
 
 #: Okabe & Ito's colours, safe for the colour-blind; each comes with its own marker and line.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,7 +28,7 @@ def _save(figure: Any, path: Path) -> list[Path]:
     return written
 
 
-def _axes(width: float, height: float) -> Any:
+def _axes(width: float, height: float, n_columns: int = 1) -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -42,7 +42,7 @@ def _axes(width: float, height: float) -> Any:
             "axes.spines.right": False,
         }
     )
-    return plt.subplots(figsize=(width, height))
+    return plt.subplots(ncols=n_columns, figsize=(width, height))
 
 
 def dot_plot(
@@ -128,4 +128,54 @@ def interval_curves(
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _save(figure, path)
+
+
+class Plane(NamedTuple):
+    """Points in two dimensions and the lines that cut them."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: Sequence[int]
+    lines: Mapping[str, tuple[float, float, float]]  # name -> (a, b, c) of a x + b y + c = 0
+
+
+def decision_planes(
+    planes: Mapping[str, Plane], labels: tuple[str, str], path: Path, title: str = ""
+) -> list[Path]:
+    """Draw points by label with decision lines, one panel a name.
+
+    Args:
+        planes: Name -> points and lines.
+        labels: Labels of the two axes.
+        path: Where to write, without ending.
+        title: Title.
+
+    Returns:
+        The files written.
+    """
+    figure, axes = _axes(4.2 * len(planes), 3.6, n_columns=len(planes))
+    for axis, (name, plane) in zip(axes, planes.items(), strict=True):
+        for value in sorted(set(plane.label)):
+            rows = [i for i, label in enumerate(plane.label) if label == value]
+            axis.plot(
+                [plane.x[i] for i in rows],
+                [plane.y[i] for i in rows],
+                _MARKERS[value],
+                color=PALETTE[value],
+                ms=3,
+                alpha=0.4,
+                label=f"label {value}",
+            )
+        bounds = axis.get_xlim(), axis.get_ylim()
+        for i, (line, (a, b, c)) in enumerate(plane.lines.items()):
+            if abs(b) >= abs(a):
+                ends = [(x, -(a * x + c) / b) for x in bounds[0]]
+            else:
+                ends = [(-(b * y + c) / a, y) for y in bounds[1]]
+            axis.plot(*zip(*ends, strict=True), _LINES[i], color=PALETTE[2 + i], lw=2, label=line)
+        axis.set(xlim=bounds[0], ylim=bounds[1], xlabel=labels[0], ylabel=labels[1], title=name)
+    axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title)
+    figure.tight_layout()
     return _save(figure, path)

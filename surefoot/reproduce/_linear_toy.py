@@ -111,6 +111,8 @@ class Outcome(NamedTuple):
     worst_group: Tensor  # accuracy on the shifted test set, (seeds,)
     average: Tensor  # (seeds,)
     weights: Tensor  # last weight of each training example, (seeds, examples)
+    learner: Tensor  # logit of label 1 against 0: weights, then bias, (seeds, features + 1)
+    adversary: Tensor | None  # one map per label, (seeds, labels, features)
 
 
 def _train_loop(
@@ -232,7 +234,9 @@ def train(data: ToyData, method: Method) -> Outcome:
     per_group = torch.einsum("st,stg->sg", correct, members) / members.sum(1)
     if method.kind == "br_dro":
         seen = _adversary_weights(adversary, data.x, F.one_hot(data.y, 2).float())
-    return Outcome(per_group.min(1).values, correct.mean(1), seen)
+    learner = torch.cat([weight[..., 1] - weight[..., 0], bias[..., 1] - bias[..., 0]], dim=1)
+    found = adversary if method.kind == "br_dro" else None
+    return Outcome(per_group.min(1).values, correct.mean(1), seen, learner, found)
 
 
 def _adversary_weights(adversary: Tensor, x: Tensor, one_hot: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 """The claims that the linear toy carries, against the specification's 20-seed table (section 10.1)."""
 
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from surefoot.report.figures import interval_curves
+import torch
+
+from surefoot.report.figures import Plane, decision_planes, interval_curves
 from surefoot.reproduce._linear_toy import (
     METHODS,
     Method,
@@ -55,14 +59,37 @@ def _one(
     noise: float, n_nuisance: int, method: Method, n_seeds: int
 ) -> tuple[Outcome, list[float], list[float]]:
     """Train a method; returns also the mean weight of minority and majority examples per seed."""
-    import torch
-
     torch.set_num_threads(1)
     data = make_data(Problem(label_noise=noise, n_nuisance=n_nuisance), n_seeds)
     outcome = train(data, method)
     in_minority = (outcome.weights * data.minority).sum(1) / data.minority.sum(1)
     in_majority = (outcome.weights * ~data.minority).sum(1) / (~data.minority).sum(1)
     return outcome, in_minority.tolist(), in_majority.tolist()
+
+
+def _draw_planes(outcomes: Mapping[str, Outcome], out: Path) -> None:
+    """Draw the first seed's training data in core and spurious feature with the decision lines of learner and adversary."""
+    data = make_data(Problem(), 1)
+    core, spurious = data.x[0, :, 0].tolist(), data.x[0, :, 1]
+    jitter = torch.linspace(-0.15, 0.15, len(spurious))[
+        torch.randperm(len(spurious), generator=torch.Generator().manual_seed(0))
+    ]
+    planes = {}
+    for name, outcome in outcomes.items():
+        w = outcome.learner[0]
+        lines = {"learner": (float(w[0]), float(w[1]), float(w[-1]))}
+        if outcome.adversary is not None:
+            for label in (0, 1):
+                a = outcome.adversary[0, label]
+                lines[f"adversary, label {label}: weight 1/2"] = (float(a[0]), float(a[1]), 0.0)
+        planes[name] = Plane(core, (spurious + jitter).tolist(), data.y[0].tolist(), lines)
+    figure = out / "figures" / "decision_boundaries_toy"
+    decision_planes(
+        planes,
+        ("core feature", "spurious feature (jittered)"),
+        figure,
+        "Linear toy, first seed, nuisance at zero",
+    )
 
 
 def measure_toy(
@@ -78,8 +105,6 @@ def measure_toy(
     Returns:
         Measurements and tidy rows.
     """
-    from dataclasses import replace
-
     arms: dict[tuple[str, float, int], Method] = {(n, v, 10): METHODS[n] for n, v in REFERENCE}
     arms |= {
         (f"BR-DRO (l2) at {p:g}", 0.0, 10): with_penalty(METHODS["BR-DRO (l2)"], p)
@@ -144,6 +169,7 @@ def measure_toy(
         out / "figures" / "label_noise_toy",
         "Simple label noise: no loss-based method is robust",
     )
+    _draw_planes({n: found[n, 0.0, 10][0] for n in ("ERM", "BR-DRO (l2)", "Group DRO")}, out)
     per_seed = [[worst[n, 0.0, 10][s] for n in path] for s in range(n_seeds)]
     gap = [
         [found[n, 0.0, 10][1][s] - found[n, 0.0, 10][2][s] for n in path] for s in range(n_seeds)

@@ -556,6 +556,38 @@ def figure(study: Study, results: Mapping[str, Sequence[Result]], out: Path) -> 
     )
 
 
+def recovery_figures(study: Study, results: Mapping[str, Sequence[Result]], out: Path) -> None:
+    """Draw how well each method's weights find the minority: over training, and in sum."""
+    names = ("auc", "precision", "recall")
+    reweighting = {n: rs for n, rs in results.items() if n != "ERM"}
+    panels = {
+        q: {
+            n: mean_interval([recovery(r, f"minority_{q}") for r in rs])
+            for n, rs in reweighting.items()
+        }
+        for q in names
+    }
+    dot_plot(
+        panels,
+        "against the true minority",
+        out / "figures" / f"recovery_{study.name}",
+        f"{study.name}: whom the weights find",
+    )
+    curves = {
+        n: [
+            (float(epoch), mean_interval([r.history["adversary/minority_auc"][epoch] for r in rs]))
+            for epoch in range(0, study.epochs, max(1, study.epochs // 15))
+        ]
+        for n, rs in reweighting.items()
+    }
+    interval_curves(
+        curves,
+        ("epoch", "AUC of the weights for the minority"),
+        out / "figures" / f"recovery_over_training_{study.name}",
+        f"{study.name}: whom the weights find, over training",
+    )
+
+
 def studies(scale: Scale) -> list[Study]:
     """Return the studies that a scale carries; Fashion-MNIST where its files are at hand."""
     if scale == "paper":
@@ -603,6 +635,7 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
         measurements += comparison_claims(study, results)
         tables["methods"] += result_rows(study, chosen, results)
         figure(study, results, out)
+        recovery_figures(study, results, out)
         if study.name == DIGITS.name:
             claims, rows = capacity_path(study, results, n_seeds, out)
             measurements += claims

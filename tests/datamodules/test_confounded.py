@@ -93,10 +93,13 @@ def test_targets_outside_the_range_and_empty_splits_are_named() -> None:
     with pytest.raises(
         DataError, match=r"target 7 of example 2 in split 'val' is outside \[0, 2\)"
     ):
-        check_split("val", split, 2)
+        check_split("val", split, 2, 8)
+    unknown = Split(TensorExamples(target=target), target % 2, target, target)
+    with pytest.raises(DataError, match=r"group 7 of example 2 in split 'val' is outside \[0, 4\)"):
+        check_split("val", unknown, 2, 4)
     empty = torch.zeros(0, dtype=torch.long)
     with pytest.raises(DataError, match="'val' is empty"):
-        check_split("val", Split(TensorExamples(target=empty), empty, empty, empty), 2)
+        check_split("val", Split(TensorExamples(target=empty), empty, empty, empty), 2, 2)
 
 
 class OneClass(DigitsDataModule):

@@ -1,5 +1,6 @@
 """One step changes what it should; limits of the methods are each other."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,7 @@ def test_trains_and_changes_every_weight(kind: str, settings: dict[str, Any]) ->
     assert all(bool(v.isfinite().all()) for v in after.values())
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_equals_plain(kind: str) -> None:
     settings = {"limit_train_batches": 2, "limit_val_batches": 0}
