@@ -1,7 +1,8 @@
 """Observers: one Callback a file; a run with one and a run without it end in the same weights."""
 
 from callbacks.adversary_monitor import AdversaryMonitor
+from callbacks.evaluation import EvaluationObserver
 from callbacks.group_metrics import GroupMetrics
 from callbacks.official_evaluation import OfficialEvaluation
 
-__all__ = ("AdversaryMonitor", "GroupMetrics", "OfficialEvaluation")
+__all__ = ("AdversaryMonitor", "EvaluationObserver", "GroupMetrics", "OfficialEvaluation")

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
+from callbacks.evaluation import EvaluationObserver
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
 from surefoot.metrics import (
@@ -24,7 +25,7 @@ from surefoot.metrics import (
 __all__ = ("GroupMetrics",)
 
 
-class GroupMetrics(Callback):
+class GroupMetrics(EvaluationObserver):
     """Logs accuracies per group on every evaluated split and keeps their history.
 
     Logged per split: ``accuracy`` (each example once), ``train_weighted_accuracy`` (groups weighted by their training
@@ -53,7 +54,6 @@ class GroupMetrics(Callback):
         self.history: list[dict[str, float]] = []
         self.counts: dict[str, GroupCounts] = {}
         self._running: dict[str, GroupCounts] = {}
-        self._pending: dict[str, float] = {}
         self._warned: set[str] = set()
 
     @property
@@ -62,15 +62,19 @@ class GroupMetrics(Callback):
         selectable = [entry for entry in self.history if entry["selectable"]]
         return {rule: dict(entry) for rule, entry in select_checkpoints(selectable).items()}
 
-    def _count(self, trainer: Trainer, stage: str, outputs: Any, batch: Any, position: int) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+        """Add a batch's counts.
+
+        Raises:
+            ConfigError: If the batch has no groups.
+        """
         if "group" not in batch:
             raise ConfigError(
                 "GroupMetrics needs a group per evaluated example and the batch has none."
             )
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        split = datamodule.evaluated(stage)[position]
         correct = outputs["logits"].argmax(1) == batch["target"]
-        counts = count_groups(correct, batch["group"], datamodule.n_eval_groups)
+        n_groups = trainer.datamodule.n_eval_groups  # type: ignore[attr-defined]
+        counts = count_groups(correct, batch["group"], n_groups)
         before = self._running.get(split)
         self._running[split] = (
             counts
@@ -78,18 +82,26 @@ class GroupMetrics(Callback):
             else GroupCounts(*(a + b for a, b in zip(before, counts, strict=True)))
         )
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the splits' accuracies and, during fit, remember them."""
         shares = trainer.datamodule.train_eval_group_shares()  # type: ignore[attr-defined]
         names = trainer.datamodule.eval_group_names  # type: ignore[attr-defined]
+        entry = {
+            "epoch": float(trainer.current_epoch),
+            "step": float(trainer.global_step),
+            "selectable": float(getattr(pl_module, "selectable", True)),
+        }
         for split, running in self._running.items():
             counts = GroupCounts(*(sum_over_ranks(c).cpu() for c in running))
             self.counts[split] = counts
             self._warn_if_empty(split, names, counts)
             for name, value in self._quantities(counts, names, shares).items():
                 key = f"{split}/{name}"
-                self._pending[key] = float(value)
+                entry[key] = float(value)
                 pl_module.log(key, float(value), rank_zero_only=False, sync_dist=False)
         self._running = {}
+        if trainer.state.fn == "fit":
+            self.history.append(entry)
 
     def _quantities(
         self, counts: GroupCounts, names: list[str], shares: Tensor
@@ -117,48 +129,6 @@ class GroupMetrics(Callback):
             rank_zero_warn(
                 f"{len(empty)} groups have no example in {split} and count nowhere there: {shown}"
             )
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Add a batch's counts."""
-        fitting = trainer.state.fn == "fit"
-        self._count(trainer, "fit" if fitting else "validate", outputs, batch, dataloader_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Add a batch's counts."""
-        self._count(trainer, "test", outputs, batch, dataloader_idx)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the split's accuracies and remember them."""
-        self._finish(trainer, pl_module)
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            entry = {
-                "epoch": float(trainer.current_epoch),
-                "step": float(trainer.global_step),
-                "selectable": float(getattr(pl_module, "selectable", True)),
-            }
-            self.history.append(entry | self._pending)
-        self._pending = {}
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the split's accuracies."""
-        self._finish(trainer, pl_module)
-        self._pending = {}
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

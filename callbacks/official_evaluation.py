@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from callbacks.evaluation import EvaluationObserver
 from surefoot.distributed import sum_over_ranks
 
 __all__ = ("OfficialEvaluation",)
 
 
-class OfficialEvaluation(Callback):
+class OfficialEvaluation(EvaluationObserver):
     """Logs ``<split>/official/<name>`` from WILDS' evaluators and writes WILDS' submission files.
 
     After ``validate`` or ``test``, the predictions go to ``predictions/<dataset>_split:<split>_seed:<seed>_epoch:best_pred.csv``
@@ -29,7 +30,8 @@ class OfficialEvaluation(Callback):
         self.seed = seed
         self._predictions: dict[str, Tensor] = {}
 
-    def _collect(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+        """Keep a batch's predictions."""
         if split not in self._predictions:
             n_examples = len(trainer.datamodule.splits[split].target)  # type: ignore[attr-defined]
             self._predictions[split] = torch.zeros(
@@ -37,7 +39,8 @@ class OfficialEvaluation(Callback):
             )
         self._predictions[split][batch["index"]] = outputs["logits"].argmax(1)
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score each split; after ``validate`` or ``test`` write its predictions."""
         for split, mine in self._predictions.items():
             predictions = sum_over_ranks(
                 mine
@@ -56,38 +59,3 @@ class OfficialEvaluation(Callback):
         start = trainer.datamodule.submission_name(split)  # type: ignore[attr-defined]
         lines = "".join(f"{label}\n" for label in predictions.tolist())
         (folder / f"{start}_seed:{self.seed}_epoch:best_pred.csv").write_text(lines)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep a batch's predictions."""
-        stage = "fit" if trainer.state.fn == "fit" else "validate"
-        split = trainer.datamodule.evaluated(stage)[dataloader_idx]  # type: ignore[attr-defined]
-        if not trainer.sanity_checking:
-            self._collect(trainer, split, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep a batch's predictions."""
-        self._collect(trainer, "test", outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score val, and test during fit."""
-        self._finish(trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score test."""
-        self._finish(trainer, pl_module)

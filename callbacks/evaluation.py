@@ -1,0 +1,56 @@
+"""What observers of evaluations share: which split a batch belongs to, in fit, validate and test alike."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+__all__ = ("EvaluationObserver",)
+
+
+class EvaluationObserver(Callback, ABC):
+    """Sees every evaluated batch with the name of its split; the sanity check before training is passed over."""
+
+    @abstractmethod
+    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+        """Take note of a batch and of what the module returned for it."""
+
+    @abstractmethod
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the evaluation that ends here has shown, of all its splits."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Pass on a batch of val or, during fit, of test."""
+        if not trainer.sanity_checking:
+            stage = "fit" if trainer.state.fn == "fit" else "validate"
+            split = trainer.datamodule.evaluated(stage)[dataloader_idx]  # type: ignore[attr-defined]
+            self.observe(trainer, split, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Pass on a batch of test."""
+        self.observe(trainer, "test", outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End an evaluation of val and, during fit, of test."""
+        if not trainer.sanity_checking:
+            self.conclude(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End an evaluation of test."""
+        self.conclude(trainer, pl_module)
