@@ -3,6 +3,7 @@
 import csv
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,10 @@ from surefoot.runs import (
     open_run,
     write_json,
 )
+
+# Lightning's, about itself and about a file that `_set_aside_metrics` has moved away.
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
 
 __all__ = (
     "SurefootCLI",

@@ -175,6 +175,29 @@ def test_toy_penalty_bounds_the_adversary() -> None:
     assert spread[1] < spread[0]
 
 
+@pytest.mark.parametrize("study", ["DIGITS", "FASHION", "WATERBIRDS"])
+def test_every_candidate_of_every_method_parses(
+    study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The paper's scale needs a GPU and Waterbirds; that its settings are right shows here."""
+    import yaml
+
+    from surefoot.reproduce import br_dro
+
+    chosen = getattr(br_dro, study)
+    for method in br_dro.methods(chosen):
+        for i, candidate in enumerate(method.candidates):
+            settings = br_dro.job(chosen, method, candidate, 0, "x").settings
+            path = tmp_path / f"{br_dro.slug(method.name)}-{i}.yaml"
+            path.write_text(yaml.safe_dump(dict(settings)))
+            with pytest.raises(SystemExit) as stop:
+                main(["fit", "--config", str(path), "--print_config"])
+            assert stop.value.code == 0
+            capsys.readouterr()
+    counts = {len(m.candidates) for m in br_dro.methods(chosen)}
+    assert len(counts) == 1, "the same tuning budget for every method"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_quick_reproduction_ends_within_a_minute_and_goes_on_after_a_stop(tmp_path: Path) -> None:
