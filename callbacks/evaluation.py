@@ -19,6 +19,11 @@ class EvaluationObserver(Callback, ABC):
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the evaluation that ends here has shown, of all its splits."""
 
+    def splits(self, trainer: Trainer) -> list[str]:
+        """Return the names of the splits under evaluation, the same on every rank."""
+        names: list[str] = trainer.datamodule.evaluated(str(trainer.state.fn))  # type: ignore[attr-defined]
+        return names
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -30,9 +35,7 @@ class EvaluationObserver(Callback, ABC):
     ) -> None:
         """Pass on a batch of val or, during fit, of test."""
         if not trainer.sanity_checking:
-            stage = "fit" if trainer.state.fn == "fit" else "validate"
-            split = trainer.datamodule.evaluated(stage)[dataloader_idx]  # type: ignore[attr-defined]
-            self.observe(trainer, split, outputs, batch)
+            self.observe(trainer, self.splits(trainer)[dataloader_idx], outputs, batch)
 
     def on_test_batch_end(
         self,

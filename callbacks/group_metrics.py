@@ -91,7 +91,9 @@ class GroupMetrics(EvaluationObserver):
             "step": float(trainer.global_step),
             "selectable": float(getattr(pl_module, "selectable", True)),
         }
-        for split, running in self._running.items():
+        none = torch.zeros(0, dtype=torch.long, device=pl_module.device)
+        for split in self.splits(trainer):  # on a rank that saw no example too
+            running = self._running.get(split) or count_groups(none.bool(), none, len(names))
             counts = GroupCounts(*(sum_over_ranks(c).cpu() for c in running))
             self.counts[split] = counts
             self._warn_if_empty(split, names, counts)

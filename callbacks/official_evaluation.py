@@ -32,19 +32,21 @@ class OfficialEvaluation(EvaluationObserver):
 
     def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
         """Keep a batch's predictions."""
+        predicted = outputs["logits"].argmax(1)
+        self._of(trainer, split, predicted.device)[batch["index"]] = predicted
+
+    def _of(self, trainer: Trainer, split: str, device: torch.device) -> Tensor:
+        """Return this rank's predictions on a split, 0 where another rank has the example."""
         if split not in self._predictions:
             n_examples = len(trainer.datamodule.splits[split].target)  # type: ignore[attr-defined]
-            self._predictions[split] = torch.zeros(
-                n_examples, dtype=torch.long, device=batch["index"].device
-            )
-        self._predictions[split][batch["index"]] = outputs["logits"].argmax(1)
+            self._predictions[split] = torch.zeros(n_examples, dtype=torch.long, device=device)
+        return self._predictions[split]
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score each split; after ``validate`` or ``test`` write its predictions."""
-        for split, mine in self._predictions.items():
-            predictions = sum_over_ranks(
-                mine
-            ).cpu()  # each example is on one rank; the others hold 0
+        for split in self.splits(trainer):
+            mine = self._of(trainer, split, pl_module.device)
+            predictions = sum_over_ranks(mine).cpu()
             scores = trainer.datamodule.official_evaluation(split, predictions)  # type: ignore[attr-defined]
             for name, value in scores.items():
                 pl_module.log(f"{split}/official/{name}", value, rank_zero_only=False)
