@@ -175,7 +175,10 @@ def decision_planes(
                 ends = [(-(b * y + c) / a, y) for y in bounds[1]]
             axis.plot(*zip(*ends, strict=True), _LINES[i], color=PALETTE[2 + i], lw=2, label=line)
         axis.set(xlim=bounds[0], ylim=bounds[1], xlabel=labels[0], ylabel=labels[1], title=name)
-    axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
+    axes[-1].legend(
+        handles=[*handles.values()], frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     figure.suptitle(title)
     figure.tight_layout()
     return _save(figure, path)
