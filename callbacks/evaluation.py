@@ -21,7 +21,9 @@ class EvaluationObserver(Callback, ABC):
 
     def splits(self, trainer: Trainer) -> list[str]:
         """Return the names of the splits under evaluation, the same on every rank."""
-        names: list[str] = trainer.datamodule.evaluated(str(trainer.state.fn))  # type: ignore[attr-defined]
+        assert trainer.state.fn is not None
+        stage = trainer.state.fn.value  # fit, validate or test
+        names: list[str] = trainer.datamodule.evaluated(stage)  # type: ignore[attr-defined]
         return names
 
     def on_validation_batch_end(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from datamodules.classification import Batch, ClassificationDataModule, Split
 from datamodules.images import Augmentation, ImagePipeline, is_training
 from surefoot.errors import ConfigError, DataError
-from surefoot.wilds_compatibility import object_strings, torch_scatter_available
+from surefoot.wilds_compatibility import import_wilds, object_strings, torch_scatter_available
 
 __all__ = ("WILDSDataModule",)
 
@@ -102,8 +102,7 @@ class WILDSDataModule(ClassificationDataModule):
             ConfigError: If WILDS has no such dataset, or a text dataset has no tokenizer.
         """
         super().__init__(**loading)
-        import wilds
-
+        wilds = import_wilds()
         if dataset not in wilds.supported_datasets:
             raise ConfigError(
                 f"WILDS has no dataset {dataset!r}; it has {', '.join(wilds.supported_datasets)}."
@@ -128,11 +127,9 @@ class WILDSDataModule(ClassificationDataModule):
             self._open(download=True)
 
     def _open(self, download: bool = False, unlabeled: bool = False) -> Any:
-        from wilds import get_dataset
-
         try:
             with object_strings():
-                return get_dataset(
+                return import_wilds().get_dataset(
                     self.dataset, root_dir=str(self.root), download=download, unlabeled=unlabeled
                 )
         except FileNotFoundError as error:
@@ -267,8 +264,7 @@ class WILDSDataModule(ClassificationDataModule):
         Raises:
             ConfigError: If the dataset has no unlabeled data or no such split.
         """
-        import wilds
-
+        wilds = import_wilds()
         if self.dataset not in wilds.unlabeled_datasets:
             raise ConfigError(
                 f"{self.dataset} has no unlabeled data; these have: {', '.join(wilds.unlabeled_datasets)}."

@@ -87,3 +87,17 @@ def test_the_stand_in_reduces_as_torch_scatter_documents(reduce: str) -> None:
             torch_scatter.scatter(src=values, index=index, dim_size=3, reduce=reduce).tolist()
             == expected
         )
+
+
+def test_wilds_asks_nothing_of_the_internet() -> None:
+    code = (
+        "import socket, sys, threading\n"
+        "def refuse(*a, **k): raise AssertionError('network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from datamodules import WILDSDataModule\n"
+        "WILDSDataModule('waterbirds')\n"
+        "assert 'wilds' in sys.modules and 'outdated' not in sys.modules\n"
+        "assert threading.active_count() == 1, threading.enumerate()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

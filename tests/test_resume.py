@@ -104,7 +104,11 @@ def test_a_killed_run_ends_like_one_that_was_not(
     root = Path(__file__).parents[1]
     process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
-        env=os.environ | {"KILL_AT": str(kill_at), "PYTHONPATH": str(root)},
+        env=os.environ
+        | {
+            "KILL_AT": str(kill_at),
+            "PYTHONPATH": os.pathsep.join((str(root), str(root / "tests"))),
+        },
         capture_output=True,
         check=False,
     )
