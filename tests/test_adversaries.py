@@ -113,6 +113,6 @@ def test_ascent_raises_the_objective(make: type[Adversary]) -> None:
         (-objective()).backward()
         optimizer.step()
     assert float(objective().detach()) > start + 0.05
-    weights = adversary.respond(x, y, losses, torch.tensor(0.5))
+    weights = adversary.respond(x, y, losses, torch.tensor(0.5)).detach()
     assert float(weights[losses == 1].mean() - weights[losses == 0].mean()) > 0.3
     assert math.isfinite(start)
