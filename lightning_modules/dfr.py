@@ -1,6 +1,7 @@
 """DFR: deep feature reweighting, or last-layer retraining on a balanced held-out set."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,12 @@ class DFR(ClassifierModule):
             )  # type: ignore[arg-type]
         )
 
-    def on_train_epoch_end(self) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Refit after the last batch, which is before the epoch's evaluation."""
+        if self.trainer.is_last_batch:
+            self.refit()
+
+    def refit(self) -> None:
         """Fit the last layer and put it on the encoder."""
         features, target, group = (
             np.concatenate([np.asarray(part[i]) for part in self.collected]) for i in range(3)

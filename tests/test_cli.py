@@ -232,8 +232,8 @@ def test_validate_test_and_predict(fit: Fit, tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ({"modle": {"a": 1}}, "modle"),
-        ({"model": {"class_path": "ERMM"}}, "ERMM"),
-        ({"trainer": {"max_epochs": "many"}}, "max_epochs"),
+        ({"model": {"class_path": "ERMM"}}, "no class of this name is known: ERMM"),
+        ({"trainer": {"max_epochs": "many"}}, 'trainer.max_epochs": expected int; got many'),
         ({"data": {"class_path": "DigitsDataModule", "init_args": {"minority": 0.1}}}, "minority"),
         (
             {"data": {"class_path": "DigitsDataModule", "init_args": {"minority_fraction": 3}}},

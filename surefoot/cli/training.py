@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,28 @@ _NOT_IDENTITY = (
 _RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"  # tells the ranks that Lightning launches where to write
 
 
+#: Lines of jsonargparse's messages that tell how it searches, not what is wrong.
+_SEARCH = (
+    "Does not validate against any",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "Given value type:",
+    "Given value: Namespace(",
+    "Given value: {",
+)
+
+
+def _plain(message: str) -> str:
+    """Return a parser's message without the account of its search, in one line."""
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(_SEARCH)]
+    text = "; ".join(kept).replace(":; ", ": ").replace("Given value: ", "got ")
+    text = text.replace("Expected a dot import path string: ", "no class of this name is known: ")
+    return re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", text)
+
+
 class _Parser(LightningArgumentParser):
     """Errors become one line, without a page of usage."""
 
@@ -69,7 +92,7 @@ class _Parser(LightningArgumentParser):
             return super().error(message, ex)
         if message.startswith("the following arguments are required"):
             message += ": give --config FILE.yaml, or --ckpt_path of a Surefoot run"
-        raise ConfigError(message) from ex
+        raise ConfigError(_plain(message)) from ex
 
 
 class _RunFinished(Exception):

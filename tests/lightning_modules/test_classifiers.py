@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from callbacks import GroupMetrics
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
 from lightning_modules.classification import ClassifierModule
@@ -267,7 +268,15 @@ def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
     module = DFR(MLP(192, (16,)), tmp_path / "erm.ckpt", n_classes=2, n_subsets=3)
     encoder = {k: v.clone() for k, v in module.network.encoder.state_dict().items()}
     head = module.network.head.weight.clone()
-    trainer(max_epochs=1).fit(module, datamodule=DigitsDataModule(train_split="val"))
+    metrics, data = GroupMetrics(), DigitsDataModule(train_split="val")
+    run = trainer(max_epochs=1, callbacks=[metrics])
+    run.fit(module, datamodule=data)
+    split = data.splits["test"]
+    with torch.no_grad():
+        right = module.eval()(split.examples.tensors["input"]).argmax(1) == split.target  # type: ignore[attr-defined]
+    assert metrics.history[0]["test/accuracy"] == pytest.approx(float(right.float().mean())), (
+        "the evaluation sees the new layer"
+    )
     assert all(v.equal(encoder[k]) for k, v in module.network.encoder.state_dict().items())
     assert not module.network.head.weight.equal(head)
     with pytest.raises(DataError, match=r"nothing.ckpt is not a file"):
