@@ -367,13 +367,13 @@ def test_a_full_disk_ends_in_one_line(
 ) -> None:
     import errno
 
-    from surefoot.cli import training
+    from surefoot.cli import recorder
 
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/disk")
 
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny()))
-    monkeypatch.setattr(training, "write_json", full)
+    monkeypatch.setattr(recorder, "write_json", full)
     line = error_of(
         ["fit", "--config", str(tmp_path / "tiny.yaml"), "--runs_root", str(tmp_path / "runs")],
         capsys,

@@ -2,11 +2,9 @@
 
 import csv
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,20 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 import callbacks
 import datamodules
 import lightning_modules
+from surefoot.cli.recorder import RunRecorder
+from surefoot.cli.settings import (
+    check_yaml,
+    differences,
+    flag_values,
+    plain_message,
+    stored_settings,
+)
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.runs import (
     Run,
     await_run,
-    describe_environment,
-    fingerprint,
     hold,
     open_run,
-    write_json,
 )
 
 # Lightning's, about itself and about a file that `_set_aside_metrics` has moved away.
@@ -62,28 +65,6 @@ _NOT_IDENTITY = (
 _RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"  # tells the ranks that Lightning launches where to write
 
 
-#: Lines of jsonargparse's messages that tell how it searches, not what is wrong.
-_SEARCH = (
-    "Does not validate against any",
-    "Subtypes:",
-    "Errors:",
-    "Expected a <class 'NoneType'>",
-    "Expected a path but",
-    "Given value type:",
-    "Given value: Namespace(",
-    "Given value: {",
-)
-
-
-def _plain(message: str) -> str:
-    """Return a parser's message without the account of its search, in one line."""
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(_SEARCH)]
-    text = "; ".join(kept).replace(":; ", ": ").replace("Given value: ", "got ")
-    text = text.replace("Expected a dot import path string: ", "no class of this name is known: ")
-    return re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", text)
-
-
 class _Parser(LightningArgumentParser):
     """Errors become one line, without a page of usage."""
 
@@ -92,7 +73,7 @@ class _Parser(LightningArgumentParser):
             return super().error(message, ex)
         if message.startswith("the following arguments are required"):
             message += ": give --config FILE.yaml, or --ckpt_path of a Surefoot run"
-        raise ConfigError(_plain(message)) from ex
+        raise ConfigError(plain_message(message)) from ex
 
 
 class _RunFinished(Exception):
@@ -100,72 +81,6 @@ class _RunFinished(Exception):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-
-
-class RunRecorder(Callback):
-    """Writes the environment and the end of a run into its folder, and its settings into its checkpoints."""
-
-    def __init__(self, run: Run, settings: Mapping[str, Any], override_optimizer: bool) -> None:
-        self.run, self.settings, self.override_optimizer = run, dict(settings), override_optimizer
-
-    @rank_zero_only
-    def _write_environment(self, trainer: Trainer) -> None:
-        splits = getattr(trainer.datamodule, "splits", {})  # type: ignore[attr-defined]
-        data = {
-            name: fingerprint({"target": s.target.tolist(), "group": s.group.tolist()})
-            for name, s in splits.items()
-        }
-        environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
-        write_json(self.run.path / "environment.json", environment)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the environment; tell, and if asked set, the learning rates of a resumed run."""
-        self._write_environment(trainer)
-        if trainer.ckpt_path is None or not trainer.optimizers:
-            return
-        configured = _configured_rates(pl_module)
-        for optimizer, wanted in zip(trainer.optimizers, configured, strict=False):
-            for group, settings in zip(optimizer.param_groups, wanted, strict=False):
-                if self.override_optimizer:
-                    group.update(settings)
-                note = (
-                    "from the settings, as --override_optimizer says"
-                    if self.override_optimizer
-                    else f"restored from the checkpoint; settings say {settings['lr']},"
-                    " which --override_optimizer true would take"
-                    if group["lr"] != settings["lr"]
-                    else "as in the settings"
-                )
-                rank_zero_info(f"resumed: learning rate {group['lr']} ({note})")
-        if self.override_optimizer:
-            for scheduler in trainer.lr_scheduler_configs:
-                rates = [g["lr"] for g in scheduler.scheduler.optimizer.param_groups]
-                scheduler.scheduler.base_lrs = rates
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the settings, so that a checkpoint can be evaluated without its config."""
-        checkpoint["surefoot_settings"] = self.settings
-
-    def finish(self, trainer: Trainer) -> None:
-        """Mark the run as finished, unless it was interrupted."""
-        if trainer.is_global_zero and trainer.state.finished and not trainer.interrupted:
-            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            write_json(
-                self.run.path / "finished.json",
-                {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics},
-            )
-
-
-def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
-    """Return what fresh optimizers would be set to, per optimizer and parameter group."""
-    fresh: Any = pl_module.configure_optimizers()
-    optimizers = fresh[0] if isinstance(fresh, tuple) else [fresh]
-    return [
-        [{k: v for k, v in g.items() if k not in ("params", "initial_lr")} for g in o.param_groups]
-        for o in optimizers
-    ]
 
 
 class SurefootCLI(LightningCLI):
@@ -213,11 +128,11 @@ class SurefootCLI(LightningCLI):
         """Parse; a checkpoint's settings fill in what neither configs nor flags say."""
         arguments = list(args)
         verb = arguments[0]
-        self.config_files = _values(arguments, "--config", "-c")
+        self.config_files = flag_values(arguments, "--config", "-c")
         for config in self.config_files:
-            _check_yaml(Path(config))
-        path = next(iter(_values(arguments, "--ckpt_path")), None)
-        stored = _stored_settings(path) if path and Path(path).is_file() else None
+            check_yaml(Path(config))
+        path = next(iter(flag_values(arguments, "--ckpt_path")), None)
+        stored = stored_settings(path) if path and Path(path).is_file() else None
         if stored is None:
             self.config = parser.parse_args(arguments)
             return
@@ -227,7 +142,7 @@ class SurefootCLI(LightningCLI):
             file.flush()
             self.config = parser.parse_args([verb, "--config", file.name, *arguments[1:]])
         now = yaml.safe_load(parser.dump(self.config, skip_none=False))[verb]
-        for key, was, is_now in _differences(base, {k: now[k] for k in base}):
+        for key, was, is_now in differences(base, {k: now[k] for k in base}):
             rank_zero_info(f"resumed: {key} was {was} in the checkpoint and is now {is_now}")
 
     def _parse_ckpt_path(self) -> None:
@@ -292,7 +207,7 @@ class SurefootCLI(LightningCLI):
                 raise _RunFinished(self.run)
         last = self.run.last_checkpoint
         if self.subcommand == "fit" and last is not None:
-            _stored_settings(last)  # tells a damaged file
+            stored_settings(last)  # tells a damaged file
             config.ckpt_path = str(last)
             rank_zero_info(f"resuming {self.run.path} from {last.name}")
         self.settings = settings
@@ -363,26 +278,6 @@ class SurefootCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
-def _values(arguments: Sequence[str], *flags: str) -> list[str]:
-    """Return the values of a flag among raw arguments, as ``--flag value`` or ``--flag=value``."""
-    found = [a.split("=", 1)[1] for a in arguments if a.split("=", 1)[0] in flags and "=" in a]
-    return found + [v for a, v in pairwise(arguments) if a in flags]
-
-
-def _check_yaml(path: Path) -> None:
-    """Raise a `ConfigError` that names the file if it is no yaml of settings."""
-    if not path.is_file():
-        raise ConfigError(f"config {path} is not a file.")
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not valid yaml: {error}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(
-            f"config {path} holds no settings: a mapping such as 'trainer: ...' is expected."
-        )
-
-
 def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
     """Write this rank's predictions, one example a row."""
     probabilities = torch.cat([b["probabilities"] for b in batches]).cpu()
@@ -401,35 +296,6 @@ def _set_aside_metrics(folder: Path) -> None:
     path = folder / "metrics.csv"
     if path.is_file() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         path.rename(folder / f"metrics.{len(list(folder.glob('metrics.*.csv')))}.csv")
-
-
-def _stored_settings(path: str | Path) -> dict[str, Any] | None:
-    """Return the settings in a checkpoint, none if it has none.
-
-    Raises:
-        SurefootError: If the file is not a checkpoint.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SurefootError(
-            f"checkpoint {path} cannot be read ({reason}); it may be damaged or unsafe."
-        ) from error
-    settings: dict[str, Any] | None = checkpoint.get("surefoot_settings")
-    return settings
-
-
-def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Return (dotted key, before, now) wherever two settings differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = list(dict.fromkeys([*before, *now]))
-        return [
-            d
-            for k in keys
-            for d in _differences(before.get(k), now.get(k), f"{key}.{k}" if key else k)
-        ]
-    return [] if before == now else [(key, before, now)]
 
 
 class _SaveSettings(SaveConfigCallback):
@@ -478,7 +344,7 @@ def load_module(checkpoint: Path) -> LightningModule:
     Raises:
         SurefootError: If the file is not such a checkpoint.
     """
-    settings = _stored_settings(checkpoint)
+    settings = stored_settings(checkpoint)
     if settings is None:
         raise SurefootError(f"{checkpoint} was not written by surefoot fit: it holds no settings.")
     parser = ArgumentParser(exit_on_error=False)

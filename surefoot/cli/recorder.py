@@ -1,0 +1,84 @@
+"""What the command line adds to every run: its environment, its end, and its settings in the checkpoints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from surefoot.runs import Run, describe_environment, fingerprint, write_json
+
+__all__ = ("RunRecorder",)
+
+
+class RunRecorder(Callback):
+    """Writes the environment and the end of a run into its folder, and its settings into its checkpoints."""
+
+    def __init__(self, run: Run, settings: Mapping[str, Any], override_optimizer: bool) -> None:
+        """Initialize the recorder.
+
+        Args:
+            run: Folder to write to.
+            settings: Effective settings, plain types.
+            override_optimizer: Whether a resumed optimizer takes its settings from these.
+        """
+        self.run, self.settings, self.override_optimizer = run, dict(settings), override_optimizer
+
+    @rank_zero_only
+    def _write_environment(self, trainer: Trainer) -> None:
+        splits = getattr(trainer.datamodule, "splits", {})  # type: ignore[attr-defined]
+        data = {
+            name: fingerprint({"target": s.target.tolist(), "group": s.group.tolist()})
+            for name, s in splits.items()
+        }
+        environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
+        write_json(self.run.path / "environment.json", environment)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the environment; tell, and if asked set, the learning rates of a resumed run."""
+        self._write_environment(trainer)
+        if trainer.ckpt_path is None or not trainer.optimizers:
+            return
+        configured = _configured_rates(pl_module)
+        for optimizer, wanted in zip(trainer.optimizers, configured, strict=False):
+            for group, settings in zip(optimizer.param_groups, wanted, strict=False):
+                if self.override_optimizer:
+                    group.update(settings)
+                note = (
+                    "from the settings, as --override_optimizer says"
+                    if self.override_optimizer
+                    else f"restored from the checkpoint; settings say {settings['lr']},"
+                    " which --override_optimizer true would take"
+                    if group["lr"] != settings["lr"]
+                    else "as in the settings"
+                )
+                rank_zero_info(f"resumed: learning rate {group['lr']} ({note})")
+        if self.override_optimizer:
+            for scheduler in trainer.lr_scheduler_configs:
+                rates = [g["lr"] for g in scheduler.scheduler.optimizer.param_groups]
+                scheduler.scheduler.base_lrs = rates
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the settings, so that a checkpoint can be evaluated without its config."""
+        checkpoint["surefoot_settings"] = self.settings
+
+    def finish(self, trainer: Trainer) -> None:
+        """Mark the run as finished, unless it was interrupted."""
+        if trainer.is_global_zero and trainer.state.finished and not trainer.interrupted:
+            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            write_json(
+                self.run.path / "finished.json",
+                {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics},
+            )
+
+
+def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
+    """Return what fresh optimizers would be set to, per optimizer and parameter group."""
+    fresh: Any = pl_module.configure_optimizers()
+    optimizers = fresh[0] if isinstance(fresh, tuple) else [fresh]
+    return [
+        [{k: v for k, v in g.items() if k not in ("params", "initial_lr")} for g in o.param_groups]
+        for o in optimizers
+    ]

@@ -1,0 +1,84 @@
+"""Settings before and after parsing: raw flags, yaml files, checkpoints, and messages about them."""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from surefoot.errors import ConfigError, SurefootError
+
+__all__ = ("check_yaml", "differences", "flag_values", "plain_message", "stored_settings")
+
+#: Lines of jsonargparse's messages that tell how it searches, not what is wrong.
+_SEARCH = (
+    "Does not validate against any",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "Given value type:",
+    "Given value: Namespace(",
+    "Given value: {",
+)
+
+
+def plain_message(message: str) -> str:
+    """Return a parser's message without the account of its search, in one line."""
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(_SEARCH)]
+    text = "; ".join(kept).replace(":; ", ": ").replace("Given value: ", "got ")
+    text = text.replace("Expected a dot import path string: ", "no class of this name is known: ")
+    return re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", text)
+
+
+def flag_values(arguments: Sequence[str], *flags: str) -> list[str]:
+    """Return the values of a flag among raw arguments, as ``--flag value`` or ``--flag=value``."""
+    found = [a.split("=", 1)[1] for a in arguments if a.split("=", 1)[0] in flags and "=" in a]
+    return found + [v for a, v in pairwise(arguments) if a in flags]
+
+
+def check_yaml(path: Path) -> None:
+    """Raise a `ConfigError` that names the file if it is no yaml of settings."""
+    if not path.is_file():
+        raise ConfigError(f"config {path} is not a file.")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not valid yaml: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"config {path} holds no settings: a mapping such as 'trainer: ...' is expected."
+        )
+
+
+def stored_settings(path: str | Path) -> dict[str, Any] | None:
+    """Return the settings in a checkpoint, none if it has none.
+
+    Raises:
+        SurefootError: If the file is not a checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SurefootError(
+            f"checkpoint {path} cannot be read ({reason}); it may be damaged or unsafe."
+        ) from error
+    settings: dict[str, Any] | None = checkpoint.get("surefoot_settings")
+    return settings
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, before, now) wherever two settings differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*before, *now]))
+        return [
+            d
+            for k in keys
+            for d in differences(before.get(k), now.get(k), f"{key}.{k}" if key else k)
+        ]
+    return [] if before == now else [(key, before, now)]
