@@ -43,6 +43,22 @@ def test_help_is_fast_and_heavy_packages_stay_out() -> None:
     assert time.monotonic() - start < 1
 
 
+def test_packages_left_out_while_lightning_is_imported_are_there_again() -> None:
+    code = (
+        "import sys\n"
+        "from surefoot.cli.lean_imports import without_optional_metrics\n"
+        "with without_optional_metrics():\n"
+        "    import lightning.pytorch, torchmetrics\n"
+        "assert not {'scipy.signal', 'transformers', 'torchvision'} & set(sys.modules)\n"
+        "from lightning_utilities.core.imports import RequirementCache, package_available\n"
+        "assert RequirementCache('scipy') and package_available('scipy')\n"
+        "assert torchmetrics.package_available('scipy')\n"
+        "import transformers, torchvision, scipy.signal\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_help_of_fit_takes_less_than_six_seconds() -> None:
     times = []

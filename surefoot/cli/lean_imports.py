@@ -17,19 +17,26 @@ _SKIPPED = ("transformers", "torchvision", "scipy", "matplotlib")
 @contextmanager
 def without_optional_metrics() -> Iterator[None]:
     """Answer "absent" to questions about the skipped packages; does nothing once torchmetrics is loaded."""
-    from lightning_utilities.core.imports import RequirementCache
+    from lightning_utilities.core import imports
 
     if "torchmetrics" in sys.modules:
         yield
         return
-    answer = RequirementCache.__bool__
+    ask_requirement, ask_package = imports.RequirementCache.__bool__, imports.package_available
+    importing = True
 
-    def lean(self: RequirementCache) -> bool:
+    def lean_requirement(self: imports.RequirementCache) -> bool:
         asked = self.requirement or self.module or ""
-        return not asked.startswith(_SKIPPED) and answer(self)
+        return not asked.startswith(_SKIPPED) and ask_requirement(self)
 
-    RequirementCache.__bool__ = lean  # type: ignore[method-assign]
+    def lean_package(package_name: str) -> bool:  # modules keep this one; later it answers truly
+        return not (importing and package_name in _SKIPPED) and ask_package(package_name)
+
+    imports.RequirementCache.__bool__ = lean_requirement  # type: ignore[method-assign]
+    imports.package_available = lean_package  # type: ignore[assignment]
     try:
         yield
     finally:
-        RequirementCache.__bool__ = answer  # type: ignore[method-assign]
+        importing = False
+        imports.RequirementCache.__bool__ = ask_requirement  # type: ignore[method-assign]
+        imports.package_available = ask_package
