@@ -1,0 +1,22 @@
+"""Final answers: how they are found in a completion, and whether they equal the reference.
+
+Nothing that a model writes can hang or crash a run: equality is decided in worker processes that are killed at a time
+limit, and every completion ends in exactly one status.
+"""
+
+from surefoot.answers.extraction import EXTRACTION_RULES, MAX_ANSWER_LENGTH, extract_answer
+from surefoot.answers.grading import ExtractionWarning, Grade, Grader, status_rates
+from surefoot.answers.pool import STATUSES, GraderPool, Status
+
+__all__ = (
+    "EXTRACTION_RULES",
+    "MAX_ANSWER_LENGTH",
+    "STATUSES",
+    "ExtractionWarning",
+    "Grade",
+    "Grader",
+    "GraderPool",
+    "Status",
+    "extract_answer",
+    "status_rates",
+)

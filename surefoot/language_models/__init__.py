@@ -1,0 +1,13 @@
+"""Causal language models with their tokenizers: pretrained ones, the bundled SmolLM2, and tiny ones from a config."""
+
+from surefoot.language_models.base import LanguageModel, LoRA
+from surefoot.language_models.pretrained import PretrainedLanguageModel, load_tokenizer
+from surefoot.language_models.tiny import TinyLanguageModel
+
+__all__ = (
+    "LanguageModel",
+    "LoRA",
+    "PretrainedLanguageModel",
+    "TinyLanguageModel",
+    "load_tokenizer",
+)

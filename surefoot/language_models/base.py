@@ -1,0 +1,210 @@
+"""A causal language model and its tokenizer, as every loop of the reasoning half uses them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.errors import ConfigError
+from surefoot.sequences import PACKED_ATTENTION, Pack, TokenScores, token_scores
+from surefoot.sequences.attention import PackLayout, register_packed_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ("LanguageModel", "LoRA")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters through peft.
+
+    Args:
+        rank: Rank of the adapters.
+        alpha: Scale; the adapter's output is multiplied by alpha / rank.
+        dropout: Dropout on the adapter's input.
+        target_modules: Names of the layers that get an adapter; "all-linear" for every linear layer but the head.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class LanguageModel(nn.Module):
+    """A causal language model, its tokenizer, and what the loops ask of them."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        lora: LoRA | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        """Initialize the language model.
+
+        Args:
+            model: Causal language model of transformers.
+            tokenizer: Its tokenizer.
+            lora: Train low-rank adapters instead of all weights.
+            gradient_checkpointing: Recompute activations in the backward pass to save memory.
+
+        Raises:
+            ConfigError: If the model cannot be packed or LoRA's layers do not exist.
+        """
+        super().__init__()
+        register_packed_attention()
+        try:
+            model.set_attn_implementation(PACKED_ATTENTION)
+        except ValueError as error:
+            raise ConfigError(
+                f"{type(model).__name__} does not take a custom attention implementation: {error}"
+            ) from error
+        if model.get_output_embeddings() is None:
+            raise ConfigError(f"{type(model).__name__} has no language-model head.")
+        if getattr(model.get_output_embeddings(), "bias", None) is not None:
+            raise ConfigError(f"{type(model).__name__} has a head with a bias, which is not supported.")
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.lora = lora
+        self.model: Any = _with_adapters(model, lora) if lora is not None else model
+        if lora is not None and gradient_checkpointing:
+            self.model.enable_input_require_grads()
+        self.tokenizer = tokenizer
+
+    @property
+    def base(self) -> "PreTrainedModel":
+        """The model of transformers, below any adapters."""
+        base: PreTrainedModel = (
+            self.model.get_base_model() if self.lora is not None else self.model
+        )
+        return base
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def eos_token_id(self) -> int:
+        """The token that ends a completion.
+
+        Raises:
+            ConfigError: If the tokenizer has none.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise ConfigError("the tokenizer has no end-of-sequence token.")
+        return int(self.tokenizer.eos_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's token ids, without special tokens that the text does not contain."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, without special tokens."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[assignment]
+        return text
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return each token's own text."""
+        return [self.tokenizer.decode([i]) for i in ids]  # type: ignore[misc]
+
+    def forward(self, pack: Pack, temperature: float = 1.0) -> TokenScores:
+        """Score a pack's tokens.
+
+        Args:
+            pack: Packed sequences, on the model's device.
+            temperature: Divides the logits, as in sampling.
+
+        Returns:
+            Log-probabilities and entropies, ``(scored,)`` each.
+        """
+        base = self.base
+        layout = PackLayout(pack.segments, pack.tokens.device)
+        # A mask of four dimensions is handed on as it is; the layout stands in for it.
+        unused = torch.empty(1, 1, 1, 1, device=pack.tokens.device)
+        hidden = base.base_model(
+            input_ids=pack.tokens[None],
+            position_ids=pack.positions[None],
+            attention_mask=unused,
+            use_cache=False,
+            layout=layout,
+        ).last_hidden_state[0]
+        head: Any = base.get_output_embeddings()
+        softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
+        return token_scores(
+            hidden[pack.predictors], head.weight, pack.targets, temperature, softcap
+        )
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the model's tensors under transformers' names, adapters merged, tied ones once."""
+        seen: set[int] = set()
+        if self.lora is None:
+            for name, tensor in self.base.state_dict(keep_vars=True).items():
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield name, tensor.detach()
+            return
+        deltas = _adapter_deltas(self.base)
+        for name, tensor in self.base.state_dict(keep_vars=True).items():
+            if "lora_" in name or id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            layer, plain = name.rsplit(".", 1)[0], name.replace(".base_layer", "")
+            delta = deltas.get(layer.removesuffix(".base_layer"))
+            merged = name.endswith("base_layer.weight") and delta is not None
+            yield plain, (tensor + delta().to(tensor)).detach() if merged else tensor.detach()  # type: ignore[misc]
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that transformers and vLLM load: config, tokenizer, weights as safetensors."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {n: t.to("cpu").contiguous() for n, t in self.named_weights()}
+        temporary = folder / "model.safetensors.part"
+        save_file(weights, temporary, metadata={"format": "pt"})
+        self.save_description(folder)
+        temporary.replace(folder / "model.safetensors")
+
+    def save_description(self, folder: Path) -> None:
+        """Write config and tokenizer without the weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        base = self.base
+        base.config.save_pretrained(folder)
+        if base.generation_config is not None:
+            base.generation_config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"LoRA: {error}") from error
+
+
+def _adapter_deltas(base: nn.Module) -> dict[str, Any]:
+    """Return, by layer name, the function that gives an adapter's weight, ``(out, in)``."""
+    from peft.tuners.lora import LoraLayer
+
+    return {
+        name: (lambda layer=module: layer.get_delta_weight("default"))
+        for name, module in base.named_modules()
+        if isinstance(module, LoraLayer)
+    }

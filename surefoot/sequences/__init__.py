@@ -1,0 +1,19 @@
+"""Token sequences: packing without padding, attention within packs, log-probabilities in chunks, step spans."""
+
+from surefoot.sequences.attention import PACKED_ATTENTION, register_packed_attention
+from surefoot.sequences.logprobs import TokenScores, token_scores
+from surefoot.sequences.packing import Pack, PromptCompletion, Segment, pack_sequences
+from surefoot.sequences.spans import Span, split_spans
+
+__all__ = (
+    "PACKED_ATTENTION",
+    "Pack",
+    "PromptCompletion",
+    "Segment",
+    "Span",
+    "TokenScores",
+    "pack_sequences",
+    "register_packed_attention",
+    "split_spans",
+    "token_scores",
+)

@@ -1,0 +1,142 @@
+"""Log-probabilities and entropies of tokens, without ever holding all logits."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ("TokenScores", "token_scores")
+
+#: Elements of one chunk of logits: 64 MiB in float32.
+_CHUNK_ELEMENTS = 2**24
+
+
+class TokenScores(NamedTuple):
+    """What a policy says about the tokens it is asked about."""
+
+    logprobs: Tensor  # nats, (scored,)
+    entropies: Tensor  # of the next-token distribution, nats, (scored,)
+
+
+def token_scores(
+    hidden: Float[Tensor, "scored width"],
+    weight: Float[Tensor, "vocabulary width"],
+    targets: Int[Tensor, " scored"],
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    chunk_size: int | None = None,
+) -> TokenScores:
+    """Return each target's log-probability and its distribution's entropy under a linear head.
+
+    Forward and backward compute the logits of one chunk at a time and drop them; the backward pass computes them again.
+    Under autocast the products run in its precision; softmax and sums are float32 (float64 for float64 input).
+
+    Args:
+        hidden: Last hidden states, one for each scored token.
+        weight: The head's matrix.
+        targets: Token ids.
+        temperature: Divides the logits, as in sampling.
+        softcap: Bound c of ``c tanh(logits / c)``, applied before the temperature; none for most models.
+        chunk_size: Tokens whose logits are held at once; by default as many as fit into 64 MiB.
+
+    Returns:
+        Log-probabilities and entropies, ``(scored,)`` each, in nats, differentiable in ``hidden`` and ``weight``.
+    """
+    if chunk_size is None:
+        chunk_size = max(1, _CHUNK_ELEMENTS // weight.shape[0])
+    logprobs, entropies = _ChunkedScores.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, targets, temperature, softcap, chunk_size
+    )
+    return TokenScores(logprobs, entropies)
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """Return the precision of the matrix products: autocast's where it is on."""
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return hidden.dtype
+
+
+def _scaled_logits(
+    hidden: Tensor, weight: Tensor, temperature: float, softcap: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return logits over the temperature, ``(chunk, vocabulary)``, and the soft cap's slope."""
+    logits = hidden @ weight.T
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    slope = None
+    if softcap is not None:
+        squashed = torch.tanh(logits / softcap)
+        logits, slope = softcap * squashed, 1 - squashed * squashed
+    if temperature != 1.0:
+        logits = logits / temperature
+    return logits, slope
+
+
+class _ChunkedScores(torch.autograd.Function):
+    """Forward keeps two numbers per token; backward recomputes each chunk's logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        softcap: float | None,
+        chunk_size: int,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _product_dtype(hidden)
+        low_hidden, low_weight = hidden.to(dtype), weight.to(dtype)
+        logprobs, entropies, normalizers = [], [], []
+        for h, t in zip(low_hidden.split(chunk_size), targets.split(chunk_size), strict=True):
+            logits, _ = _scaled_logits(h, low_weight, temperature, softcap)
+            normalizer = logits.logsumexp(1)
+            logprobs.append(logits.gather(1, t[:, None])[:, 0] - normalizer)
+            probabilities = (logits - normalizer[:, None]).exp_()
+            entropies.append(normalizer - probabilities.mul_(logits).sum(1))
+            normalizers.append(normalizer)
+        empty = hidden.new_zeros(0, dtype=torch.promote_types(dtype, torch.float32))
+        entropy = torch.cat([empty, *entropies])
+        ctx.save_for_backward(
+            hidden, weight, targets, torch.cat([empty, *normalizers]), entropy.clone()
+        )
+        ctx.settings = dtype, temperature, softcap, chunk_size
+        return torch.cat([empty, *logprobs]), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, normalizers, entropies = ctx.saved_tensors
+        dtype, temperature, softcap, chunk_size = ctx.settings
+        low_hidden, low_weight = hidden.to(dtype), weight.to(dtype)
+        wide = torch.promote_types(dtype, torch.float32)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
+        columns = (low_hidden, targets, normalizers, entropies, *gradients)
+        start = 0
+        for h, t, normalizer, entropy, g_logprob, g_entropy in zip(
+            *(c.split(chunk_size) for c in columns), strict=True
+        ):
+            logits, slope = _scaled_logits(h, low_weight, temperature, softcap)
+            logits.sub_(normalizer[:, None])  # log-probabilities
+            probabilities = logits.exp()
+            # d logprob / d logit = onehot - p;  d entropy / d logit = -p (log p + entropy)
+            if bool(g_entropy.any()):
+                inner = g_logprob[:, None] + g_entropy[:, None] * logits.add_(entropy[:, None])
+            else:
+                inner = g_logprob[:, None]
+            grad_logits = probabilities.mul_(inner).neg_()
+            grad_logits.scatter_add_(1, t[:, None], g_logprob[:, None].to(grad_logits.dtype))
+            if slope is not None:
+                grad_logits.mul_(slope)
+            low_gradient = grad_logits.div_(temperature).to(dtype)
+            grad_hidden[start : start + len(h)] = low_gradient @ low_weight
+            if grad_weight is not None and dtype == wide:
+                grad_weight.addmm_(low_gradient.T, h)
+            elif grad_weight is not None:
+                grad_weight.add_(low_gradient.T @ h)
+            start += len(h)
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype)
+        return grad_hidden, grad_weight, None, None, None, None

@@ -1,0 +1,188 @@
+"""Packing: many sequences in one row of tokens, no padding, a shared prompt only once.
+
+A pack is a row of segments. Each token attends to its own segment up to itself and to the whole of the segments
+before it in its chain of prefixes; nothing attends across chains. Completions of one prompt share its segment, so a group
+of G completions costs ``prompt + G * completion`` tokens instead of ``G * (prompt + completion)``, with the same
+log-probabilities and gradients. A sequence's last token is only ever predicted, so it is not put through the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ("Pack", "PromptCompletion", "Segment", "pack_sequences")
+
+
+class PromptCompletion(NamedTuple):
+    """A sequence of which the completion's tokens are scored."""
+
+    prompt: Sequence[int]  # token ids, at least one
+    completion: Sequence[int]  # token ids
+    mask: Sequence[bool] | None = None  # which of the completion's tokens are scored; all by default
+
+
+class Segment(NamedTuple):
+    """A stretch of a pack's tokens."""
+
+    start: int  # first token in the pack
+    length: int  # tokens
+    prefix: int | None  # the segment that this one continues, by its place in the pack
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Sequences that are run through the model together."""
+
+    tokens: Tensor  # token ids, (tokens,)
+    positions: Tensor  # place within its sequence, (tokens,)
+    segments: tuple[Segment, ...]
+    predictors: Tensor  # the token whose hidden state predicts the scored one, (scored,)
+    targets: Tensor  # id of the scored token, (scored,)
+    sequences: Tensor  # number of the sequence that a scored token belongs to, (scored,)
+    places: Tensor  # its place in that sequence's completion, (scored,)
+
+    def to(self, device: torch.device) -> "Pack":
+        """Return the pack with its tensors on a device."""
+        names = ("tokens", "positions", "predictors", "targets", "sequences", "places")
+        return replace(self, **{n: getattr(self, n).to(device) for n in names})
+
+    def gather(self, values: Sequence[Tensor]) -> Tensor:
+        """Line up one value per completion token, given per sequence, with the scored tokens.
+
+        Args:
+            values: For every sequence that was packed, in its order, a tensor ``(completion,)``.
+
+        Returns:
+            ``(scored,)``, on the pack's device.
+        """
+        lengths = torch.tensor([0, *(len(v) for v in values)], device=self.places.device)
+        flat = torch.cat(list(values)).to(self.places.device)
+        return flat[lengths.cumsum(0)[self.sequences] + self.places]
+
+
+class _Unit(NamedTuple):
+    """A prompt with some of its completions; never split further."""
+
+    members: tuple[int, ...]
+    n_tokens: int
+
+
+def pack_sequences(
+    sequences: Sequence[PromptCompletion], max_tokens: int, share_prompts: bool = True
+) -> list[Pack]:
+    """Pack sequences into as few rows of at most ``max_tokens`` tokens as first-fit-decreasing finds.
+
+    Sequences with equal prompts share it where that saves tokens. One that is longer than ``max_tokens`` by itself gets a
+    pack of its own. Sequences without a scored token are left out.
+
+    Args:
+        sequences: What is to be packed.
+        max_tokens: Most tokens of a pack.
+        share_prompts: Whether equal prompts are put through the model once per pack.
+
+    Returns:
+        The packs; their ``sequences`` number into the argument.
+
+    Raises:
+        ValueError: If a prompt is empty, or a mask's length differs from its completion's.
+    """
+    for i, s in enumerate(sequences):
+        if len(s.prompt) == 0:
+            raise ValueError(f"sequence {i} has an empty prompt: nothing predicts its first token.")
+        if s.mask is not None and len(s.mask) != len(s.completion):
+            raise ValueError(
+                f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values."
+            )
+    units = sorted(
+        _units(sequences, max_tokens, share_prompts), key=lambda u: u.n_tokens, reverse=True
+    )
+    bins: list[list[_Unit]] = []
+    room: list[int] = []
+    for unit in units:
+        place = next((b for b, free in enumerate(room) if unit.n_tokens <= free), None)
+        if place is None:
+            bins.append([unit])
+            room.append(max_tokens - unit.n_tokens)
+        else:
+            bins[place].append(unit)
+            room[place] -= unit.n_tokens
+    return [_lay_out(sequences, chosen) for chosen in bins]
+
+
+def _scored(sequence: PromptCompletion) -> list[int]:
+    """Return the places of the completion's scored tokens."""
+    if sequence.mask is None:
+        return list(range(len(sequence.completion)))
+    return [i for i, counts in enumerate(sequence.mask) if counts]
+
+
+def _n_inputs(sequence: PromptCompletion) -> int:
+    """Return how many of the completion's tokens are put through the model: those before the last scored one."""
+    return _scored(sequence)[-1]
+
+
+def _units(
+    sequences: Sequence[PromptCompletion], max_tokens: int, share_prompts: bool
+) -> list[_Unit]:
+    groups: dict[object, list[int]] = {}
+    for i, s in enumerate(sequences):
+        if _scored(s):
+            groups.setdefault(tuple(s.prompt) if share_prompts else i, []).append(i)
+    units = []
+    for members in groups.values():
+        n_prompt = len(sequences[members[0]].prompt)
+        current: list[int] = []
+        n_tokens = n_prompt
+        for i in members:
+            extra = _n_inputs(sequences[i])
+            if current and n_tokens + extra > max_tokens:
+                units.append(_Unit(tuple(current), n_tokens))
+                current, n_tokens = [], n_prompt
+            current.append(i)
+            n_tokens += extra
+        units.append(_Unit(tuple(current), n_tokens))
+    return units
+
+
+def _lay_out(sequences: Sequence[PromptCompletion], units: Sequence[_Unit]) -> Pack:
+    tokens: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+    predictors: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    places: list[int] = []
+
+    def append(ids: Sequence[int], first_position: int, prefix: int | None) -> int:
+        start = len(tokens)
+        tokens.extend(ids)
+        positions.extend(range(first_position, first_position + len(ids)))
+        segments.append(Segment(start, len(ids), prefix))
+        return start
+
+    for unit in units:
+        prompt = list(sequences[unit.members[0]].prompt)
+        shared = len(unit.members) > 1
+        if shared:
+            prompt_start, prompt_segment = append(prompt, 0, None), len(segments) - 1
+        for i in unit.members:
+            s = sequences[i]
+            inputs = list(s.completion[: _n_inputs(s)])
+            if not shared:
+                prompt_start = append(prompt + inputs, 0, None)
+                start = prompt_start + len(prompt)
+            elif inputs:
+                start = append(inputs, len(prompt), prompt_segment)
+            else:
+                start = len(tokens)
+            for place in _scored(s):
+                predictors.append(start + place - 1 if place else prompt_start + len(prompt) - 1)
+                targets.append(s.completion[place])
+                owners.append(i)
+                places.append(place)
+    numbers = (tokens, positions, predictors, targets, owners, places)
+    t, p, q, y, o, c = (torch.tensor(n, dtype=torch.long) for n in numbers)
+    return Pack(t, p, tuple(segments), q, y, o, c)
