@@ -10,19 +10,34 @@ from surefoot.losses.cvar_dro import cvar_dual_loss, cvar_example_weights, loss_
 from surefoot.losses.group_dro import group_dro_example_weights, update_group_log_weights
 from surefoot.losses.jtt import upsampling_multiplicity
 from surefoot.losses.lff import class_maximum, generalized_cross_entropy, relative_difficulty
+from surefoot.losses.policy import (
+    PolicyLoss,
+    mismatch_weights,
+    policy_loss,
+    sequence_mean,
+    token_weights,
+)
+from surefoot.losses.preference import PreferenceLoss, dpo_loss
 
 __all__ = (
+    "PolicyLoss",
+    "PreferenceLoss",
     "adversary_objective",
     "br_dro_example_weights",
     "br_dro_risk",
     "class_maximum",
     "cvar_dual_loss",
     "cvar_example_weights",
+    "dpo_loss",
     "generalized_cross_entropy",
     "group_dro_example_weights",
     "loss_quantile",
+    "mismatch_weights",
+    "policy_loss",
     "relative_difficulty",
+    "sequence_mean",
     "tail_classification_loss",
+    "token_weights",
     "update_group_log_weights",
     "upsampling_multiplicity",
 )

@@ -7,6 +7,7 @@ from surefoot.metrics.groups import (
     shares_weighted_accuracy,
 )
 from surefoot.metrics.recovery import Recovery, precision_recall_of_top, roc_auc
+from surefoot.metrics.sampling import majority_at_k, pass_at_k
 from surefoot.metrics.selection import SELECTION_RULES, select_checkpoints
 
 __all__ = (
@@ -14,7 +15,9 @@ __all__ = (
     "GroupCounts",
     "Recovery",
     "count_groups",
+    "majority_at_k",
     "mean_of_worst",
+    "pass_at_k",
     "precision_recall_of_top",
     "roc_auc",
     "select_checkpoints",

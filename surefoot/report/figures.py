@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from surefoot.reproduce.statistics import Estimate
+from surefoot.statistics import Estimate
 
 __all__ = ("PALETTE", "Plane", "decision_planes", "dot_plot", "interval_curves")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from surefoot.report.figures import dot_plot
 from surefoot.report.runs import RecordedRun
-from surefoot.reproduce.statistics import Estimate, mean_interval, paired_difference
+from surefoot.statistics import Estimate, mean_interval, paired_difference
 
 __all__ = ("latex_table", "markdown_table", "write_report")
 

@@ -20,7 +20,7 @@ from surefoot.reproduce._linear_toy import (
     with_penalty,
 )
 from surefoot.reproduce.claims import Measurement, at_least, at_most, close_to, interval_above
-from surefoot.reproduce.statistics import mean_interval, paired_difference, rank_correlation
+from surefoot.statistics import mean_interval, paired_difference, rank_correlation
 
 __all__ = ("measure_toy",)
 

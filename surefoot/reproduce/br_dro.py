@@ -44,7 +44,7 @@ from surefoot.reproduce.claims import (
     interval_above,
     reported,
 )
-from surefoot.reproduce.statistics import (
+from surefoot.statistics import (
     Estimate,
     mean_interval,
     paired_difference,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from surefoot.reproduce.statistics import Estimate
+from surefoot.statistics import Estimate
 
 __all__ = (
     "Claim",

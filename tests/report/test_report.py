@@ -10,7 +10,7 @@ from surefoot.errors import SurefootError
 from surefoot.report.figures import PALETTE, dot_plot, interval_curves
 from surefoot.report.runs import flatten, read_metrics, read_runs
 from surefoot.report.tables import latex_table, markdown_table
-from surefoot.reproduce.statistics import mean_interval
+from surefoot.statistics import mean_interval
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"

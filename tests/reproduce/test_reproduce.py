@@ -26,7 +26,7 @@ from surefoot.reproduce.claims import (
     interval_above,
     reported,
 )
-from surefoot.reproduce.statistics import (
+from surefoot.statistics import (
     Estimate,
     mean_interval,
     paired_difference,
@@ -36,7 +36,7 @@ from surefoot.reproduce.statistics import (
 PAPER_FILE = '''
 """A paper added as one file."""
 from surefoot.reproduce.claims import Findings, Measurement, Paper, at_least
-from surefoot.reproduce.statistics import mean_interval
+from surefoot.statistics import mean_interval
 
 def measure(scale, n_seeds, out, recorded):
     estimate = mean_interval([1.0] * n_seeds)

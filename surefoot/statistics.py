@@ -1,4 +1,4 @@
-"""Means over seeds with 95% intervals, paired differences and trends."""
+"""Means (over seeds, problems) with 95% intervals, paired differences and trends."""
 
 import math
 from collections.abc import Sequence

@@ -1,0 +1,70 @@
+"""GSM-Symbolic: grade-school word problems from templates, as many as one likes."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from datamodules.reasoning.problems import ProblemsDataModule, Split
+from surefoot.errors import DataError
+from surefoot.problems import Problem
+
+__all__ = ("GSMSymbolicDataModule",)
+
+
+class GSMSymbolicDataModule(ProblemsDataModule):
+    """A hundred templates of word problems with fresh names and numbers, through reasoning-gym; seeded, offline.
+
+    Problems with the same question never stand in two splits.
+
+    Reference: Mirzadeh et al., ICLR 2025; reasoning-gym, task gsm_symbolic.
+    """
+
+    def __init__(self, n_train: int = 2000, n_test: int = 500, **splits: Any) -> None:
+        """Initialize the generator.
+
+        Args:
+            n_train: Training problems.
+            n_test: Test problems.
+            splits: Arguments of `ProblemsDataModule`.
+        """
+        super().__init__(
+            **({"n_train": n_train, "n_test": n_test, "contamination": "off"} | splits)
+        )
+        self.sizes: dict[Split, int] = {"train": n_train, "val": self.n_val, "test": n_test}
+        self._drawn: dict[Split, list[Problem]] = {}
+
+    def read(self, split: Split) -> Sequence[Problem] | None:
+        """Return a split's problems, generated once."""
+        if not self._drawn:
+            seen: set[str] = set()
+            for name in ("test", "val", "train"):
+                self._drawn[name] = self._draw(name, seen)
+        return self._drawn[split]
+
+    def _draw(self, split: Split, seen: set[str]) -> list[Problem]:
+        try:
+            import reasoning_gym
+        except ImportError as error:
+            raise DataError("GSMSymbolicDataModule needs reasoning-gym: pip install reasoning-gym.") from error
+        size = self.sizes[split]
+        digest = hashlib.sha256(f"{self.seed}/{split}".encode()).digest()
+        dataset = reasoning_gym.create_dataset(
+            "gsm_symbolic", size=2 * size + 100, seed=int.from_bytes(digest[:4], "big") % 2**31
+        )
+        problems: list[Problem] = []
+        for i in range(2 * size + 100):
+            if len(problems) == size:
+                break
+            entry = dataset[i]
+            if entry["question"] in seen:
+                continue
+            seen.add(entry["question"])
+            solution = str(entry["metadata"].get("answer_cot", f"#### {entry['answer']}"))
+            details = {"n_steps": max(1, len([s for s in solution.split("\n") if s.strip()]) - 2)}
+            identity = f"gsm_symbolic-{self.seed}-{split}-{i}"
+            problems.append(
+                Problem(identity, entry["question"], str(entry["answer"]), solution, details)
+            )
+        if len(problems) < size:
+            raise DataError(f"only {len(problems)} distinct {split} problems could be generated, not {size}.")
+        return problems

@@ -1,0 +1,91 @@
+"""Loaders over records of text: what problems, completions and preferences share."""
+
+from collections.abc import Sequence, Sized
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from surefoot.errors import ConfigError
+from surefoot.loading import EpochSampler, ResumableDataLoader, ShardSampler
+
+__all__ = ("RecordsDataModule",)
+
+
+class _Records(Sized, Protocol):
+    def __getitem__(self, index: int) -> Any: ...
+
+
+class _Numbered:
+    """Records with their places."""
+
+    def __init__(self, records: _Records) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.records[index]
+
+
+class RecordsDataModule(LightningDataModule):
+    """Deterministic, resumable batches of records; nothing is tokenised here."""
+
+    def __init__(
+        self, batch_size: int = 32, eval_batch_size: int = 64, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        """Initialize the loading.
+
+        Args:
+            batch_size: Records of a training batch on each rank.
+            eval_batch_size: Records of an evaluation batch on each rank.
+            num_workers: Loading processes.
+            seed: Seed of the splits and of the training order.
+
+        Raises:
+            ConfigError: If a batch size is not positive.
+        """
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise ConfigError(
+                f"batch sizes must be positive, got {batch_size} and {eval_batch_size}."
+            )
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.seed = num_workers, seed
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Leave the batch where it is: it holds text and token ids, not tensors of numbers."""
+        return batch
+
+    def training_loader(self, records: _Records) -> DataLoader[Any]:
+        """Return the shuffled loader; its position is in every checkpoint."""
+        dataset: Any = _Numbered(records)
+        return ResumableDataLoader(
+            dataset,
+            EpochSampler(dataset, self.seed),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self._collate,
+        )
+
+    def evaluation_loader(self, records: _Records) -> DataLoader[Any]:
+        """Return a loader that deals every record out once, in order."""
+        dataset: Any = _Numbered(records)
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            sampler=ShardSampler(dataset),
+            num_workers=self.num_workers,
+            collate_fn=self._collate,
+            generator=torch.Generator(),
+        )
+
+    def _collate(self, numbered: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+        index = torch.tensor([i for i, _ in numbered])
+        return {**self.collate([r for _, r in numbered]), "index": index}
+
+    def collate(self, records: Sequence[Any]) -> dict[str, Any]:
+        """Return a batch's fields but for ``index``."""
+        raise NotImplementedError

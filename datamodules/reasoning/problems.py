@@ -1,0 +1,143 @@
+"""What every datamodule of problems shares: splits, subsets and the check for contamination."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from datamodules.reasoning.loaders import RecordsDataModule
+from surefoot.contamination import find_contaminated
+from surefoot.errors import ConfigError, DataError
+from surefoot.problems import Problem
+
+__all__ = ("ProblemsDataModule", "Split")
+
+Split = Literal["train", "val", "test"]
+
+
+class ProblemsDataModule(RecordsDataModule, ABC):
+    """Problems in three splits.
+
+    Batches: ``problem`` (list of `Problem`) and ``index (batch,)``, the place in its split.
+    """
+
+    def __init__(
+        self,
+        n_train: int | None = None,
+        n_val: int = 256,
+        n_test: int | None = None,
+        contamination: Literal["report", "drop", "off"] = "report",
+        contamination_ngram: int = 13,
+        **loading: Any,
+    ) -> None:
+        """Initialize the splits.
+
+        Args:
+            n_train: Use so many training problems; all by default.
+            n_val: Problems held out for validation, from the training file unless there is a file of their own.
+            n_test: Use the first so many test problems; all by default.
+            contamination: What is done with training problems' doubles in val and test: report their number, drop
+                them from val and test, or do not look.
+            contamination_ngram: Words in a row that count as shared.
+            loading: Arguments of `RecordsDataModule`.
+
+        Raises:
+            ConfigError: If a number is negative.
+        """
+        super().__init__(**loading)
+        if n_val < 0 or contamination_ngram < 1 or min(n_train or 1, n_test or 1) < 0:
+            raise ConfigError("n_train, n_val and n_test must not be negative.")
+        self.limit_train, self.n_val, self.limit_test = n_train, n_val, n_test
+        self.contamination, self.contamination_ngram = contamination, contamination_ngram
+        self.splits: dict[Split, list[Problem]] = {}
+        #: Per evaluation split, the ids of problems that share words with a training problem.
+        self.contaminated: dict[Split, list[str]] = {}
+
+    @abstractmethod
+    def read(self, split: Split) -> Sequence[Problem] | None:
+        """Return a split's problems; none if there is no such file. Without ``val``, train is split."""
+
+    def setup(self, stage: str) -> None:
+        """Read the problems and split them; the same on every rank."""
+        if self.splits:
+            return
+        train = list(self.read("train") or ())
+        val = self.read("val")
+        if val is None:
+            order = list(range(len(train)))
+            random.Random(self.seed).shuffle(order)
+            if self.n_val >= len(train) > 0:
+                raise ConfigError(
+                    f"n_val is {self.n_val}, but there are {len(train)} training problems."
+                )
+            held, kept = sorted(order[: self.n_val]), sorted(order[self.n_val :])
+            val, train = [train[i] for i in held], [train[i] for i in kept]
+        else:
+            val = list(val)[: self.n_val]
+        if self.limit_train is not None and self.limit_train < len(train):
+            chosen = random.Random(self.seed + 1).sample(range(len(train)), self.limit_train)
+            train = [train[i] for i in sorted(chosen)]
+        test = list(self.read("test") or ())[: self.limit_test]
+        self.splits = {"train": train, "val": list(val), "test": test}
+        if self.contamination != "off":
+            self._look_for_contamination()
+
+    def _look_for_contamination(self) -> None:
+        questions = [p.question for p in self.splits["train"]]
+        for split in ("val", "test"):
+            problems = self.splits[split]
+            found = set(
+                find_contaminated(
+                    questions, [p.question for p in problems], self.contamination_ngram
+                )
+            )
+            self.contaminated[split] = [problems[i].id for i in sorted(found)]
+            if found:
+                dropped = self.contamination == "drop"
+                rank_zero_info(
+                    f"{type(self).__name__}: {len(found)} of {len(problems)} {split} problems share"
+                    f" {self.contamination_ngram} words in a row with a training problem"
+                    f" ({', '.join(self.contaminated[split][:3])}, ...){': dropped' if dropped else ''}"
+                )
+            if self.contamination == "drop":
+                self.splits[split] = [p for i, p in enumerate(problems) if i not in found]
+
+    def problems(self, split: Split) -> list[Problem]:
+        """Return a split's problems.
+
+        Raises:
+            DataError: If it is empty.
+        """
+        self.setup("")
+        if not self.splits[split]:
+            raise DataError(f"{type(self).__name__} has no {split} problems.")
+        return self.splits[split]
+
+    @property
+    def n_train(self) -> int:
+        """Number of training problems."""
+        return len(self.problems("train"))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training loader."""
+        return self.training_loader(self.problems("train"))
+
+    def val_dataloader(self) -> Any:
+        """Return the validation loader, none without validation problems."""
+        self.setup("")
+        return self.evaluation_loader(self.splits["val"]) if self.splits["val"] else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the test loader."""
+        return self.evaluation_loader(self.problems("test"))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return the test loader."""
+        return self.test_dataloader()
+
+    def collate(self, records: Sequence[Problem]) -> dict[str, Any]:
+        """Return the batch's problems."""
+        return {"problem": list(records)}

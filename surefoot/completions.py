@@ -1,0 +1,128 @@
+"""Stored completions with their grades: what ``surefoot generate`` writes and what is chosen from it for training."""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from surefoot.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = (
+    "COLUMNS",
+    "PreferencePair",
+    "distinct_correct",
+    "group_by_problem",
+    "preference_pairs",
+    "read_completions",
+)
+
+#: Columns of a dataset of completions, one row per completion.
+COLUMNS = (
+    "problem_id",
+    "problem_index",
+    "sample",
+    "question",
+    "reference",
+    "prompt_ids",
+    "completion_ids",
+    "logprobs",
+    "text",
+    "finish_reason",
+    "status",
+    "answer",
+)
+
+Row = Mapping[str, Any]
+
+
+class PreferencePair(NamedTuple):
+    """Two continuations of one prompt, the first preferred; token ids."""
+
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+
+def read_completions(folder: Path) -> "Dataset":
+    """Return a dataset of completions.
+
+    Args:
+        folder: What ``surefoot generate --out`` wrote.
+
+    Raises:
+        DataError: If it is missing, unfinished, damaged or lacks a column.
+    """
+    from datasets import load_from_disk
+
+    if (folder / "generation.json").is_file() and not (folder / "dataset_info.json").is_file():
+        raise DataError(f"{folder} is not finished: run the same surefoot generate again to go on.")
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist: expected a folder that surefoot generate wrote.")
+    try:
+        dataset: Dataset = load_from_disk(str(folder))  # type: ignore[assignment]
+    except Exception as error:  # damaged files end in errors of pyarrow's, datasets' and json's own
+        raise DataError(f"{folder} cannot be read as a dataset: {error}") from error
+    missing = [c for c in COLUMNS if c not in dataset.column_names]
+    if missing:
+        raise DataError(f"{folder} has no column {', '.join(missing)}: not written by surefoot generate?")
+    return dataset
+
+
+def group_by_problem(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each problem, problems in order of appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(row["problem_id"]), []).append(row)
+    return groups
+
+
+def distinct_correct(rows: Iterable[Row], max_per_problem: int, seed: int = 0) -> list[Row]:
+    """Return each problem's distinct correct completions, at most so many, chosen uniformly.
+
+    Completions that differ only in white space are the same. Truncated ones are left out.
+
+    Args:
+        rows: Rows of completions.
+        max_per_problem: Most completions kept of a problem.
+        seed: Seed of the choice.
+
+    Reference: Yuan et al., 2023, rejection sampling fine-tuning (RFT).
+    """
+    kept: list[Row] = []
+    for problem, group in group_by_problem(rows).items():
+        distinct: dict[str, Row] = {}
+        for row in group:
+            if row["status"] == "correct" and row["finish_reason"] == "stop":
+                distinct.setdefault(" ".join(str(row["text"]).split()), row)
+        chosen = list(distinct.values())
+        if len(chosen) > max_per_problem:
+            places = random.Random(f"{seed}/{problem}").sample(range(len(chosen)), max_per_problem)
+            chosen = [chosen[i] for i in sorted(places)]
+        kept += chosen
+    return kept
+
+
+def preference_pairs(
+    rows: Iterable[Row], max_per_problem: int, seed: int = 0
+) -> list[PreferencePair]:
+    """Pair each problem's distinct correct completions with its wrong ones, at random, without repeats.
+
+    Args:
+        rows: Rows of completions.
+        max_per_problem: Most pairs of a problem.
+        seed: Seed of the pairing.
+    """
+    pairs: list[PreferencePair] = []
+    for problem, group in group_by_problem(rows).items():
+        correct = distinct_correct(group, len(group), seed)
+        wrong = [r for r in group if r["status"] == "wrong" and r["finish_reason"] == "stop"]
+        wrong = list({" ".join(str(r["text"]).split()): r for r in wrong}.values())
+        every = [(c, w) for c in correct for w in wrong]
+        n = min(len(every), max_per_problem)
+        for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
+            c, w = every[i]
+            pairs.append(PreferencePair(c["prompt_ids"], c["completion_ids"], w["completion_ids"]))
+    return pairs

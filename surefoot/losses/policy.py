@@ -1,0 +1,179 @@
+"""Policy-gradient losses on tokens: GRPO, Dr. GRPO, DAPO, GSPO, CISPO.
+
+Every variant is a weighted sum over tokens. The weights are known before the first forward pass, from the lengths of all
+completions of an update on all ranks; so the sum over packs and ranks is the loss of the whole batch, however it is cut.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = (
+    "CORRECTIONS",
+    "VARIANTS",
+    "Correction",
+    "PolicyLoss",
+    "Variant",
+    "mismatch_weights",
+    "policy_loss",
+    "sequence_mean",
+    "token_weights",
+)
+
+Variant = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+VARIANTS: tuple[Variant, ...] = ("grpo", "dr_grpo", "dapo", "gspo", "cispo")
+Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+CORRECTIONS: tuple[Correction, ...] = (
+    "none",
+    "token_truncate",
+    "token_mask",
+    "sequence_truncate",
+    "sequence_mask",
+)
+
+
+class PolicyLoss(NamedTuple):
+    """Losses of tokens and what is watched in them; no gradient in the latter."""
+
+    losses: Tensor  # (scored,), to be summed with the weights
+    ratios: Tensor  # importance ratio of each token's policy, (scored,)
+    clipped_low: Tensor  # whether the lower bound stopped a gradient, (scored,)
+    clipped_high: Tensor  # whether the upper bound did, (scored,)
+    kl: Tensor  # k3 estimate to the reference, nats, (scored,); 0 without one
+
+
+def token_weights(
+    lengths: Float[Tensor, " sequences"],
+    variant: Variant,
+    n_sequences: float,
+    n_tokens: float,
+    max_tokens: int,
+) -> Float[Tensor, " sequences"]:
+    """Return the weight of each token of each sequence in the loss.
+
+    ``grpo`` and ``gspo``: mean over each sequence, then over sequences. ``dr_grpo``: sum over the constant length limit.
+    ``dapo`` and ``cispo``: mean over all tokens.
+
+    Args:
+        lengths: Scored tokens of this rank's sequences; at least 1 each.
+        variant: Loss variant.
+        n_sequences: Sequences of the update, on all ranks.
+        n_tokens: Scored tokens of the update, on all ranks.
+        max_tokens: Limit on the length of completions, tokens.
+
+    Reference: Shao et al. 2024 (eq. 3), Liu et al. 2025 (Dr. GRPO), Yu et al. 2025 (DAPO, eq. 8), Zheng et al. 2025
+    (GSPO, eq. 5), MiniMax 2025 (CISPO, eq. 4).
+    """
+    if variant in ("grpo", "gspo"):
+        return 1 / (n_sequences * lengths)
+    divisor = n_sequences * max_tokens if variant == "dr_grpo" else n_tokens
+    return torch.full_like(lengths, 1 / divisor)
+
+
+def sequence_mean(
+    values: Float[Tensor, " scored"], sequences: Int[Tensor, " scored"]
+) -> Float[Tensor, " scored"]:
+    """Return, at each token, the mean of its sequence's values.
+
+    Args:
+        values: One value per token.
+        sequences: Number of the sequence that a token belongs to.
+    """
+    n = int(sequences.max()) + 1 if len(sequences) else 0
+    zeros = values.new_zeros(n)
+    sums = zeros.index_add(0, sequences, values)
+    counts = zeros.index_add(0, sequences, torch.ones_like(values))
+    return (sums / counts.clamp(min=1))[sequences]
+
+
+def policy_loss(
+    logprobs: Float[Tensor, " scored"],
+    old_logprobs: Float[Tensor, " scored"],
+    advantages: Float[Tensor, " scored"],
+    sequences: Int[Tensor, " scored"],
+    variant: Variant = "grpo",
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    reference_logprobs: Float[Tensor, " scored"] | None = None,
+    kl_coefficient: float = 0.0,
+) -> PolicyLoss:
+    """Return each token's loss.
+
+    With the ratio r of the policy to the old one: ``-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)`` per token; in ``gspo``
+    r is the geometric mean over the sequence; in ``cispo`` the loss is ``-min(r, 1 + clip_high) A log pi`` with no gradient
+    through r. The k3 estimate of the KL divergence to the reference is added to it.
+
+    Args:
+        logprobs: Of the policy, with gradient.
+        old_logprobs: Of the policy before this rollout's updates.
+        advantages: Of each token.
+        sequences: Number of the sequence that a token belongs to.
+        variant: Loss variant.
+        clip_low: Distance of the lower bound from 1.
+        clip_high: Distance of the upper bound from 1.
+        reference_logprobs: Of the reference policy; needed with ``kl_coefficient``.
+        kl_coefficient: Weight of the KL estimate.
+
+    Raises:
+        ValueError: If a KL coefficient is given without a reference, or a clip distance is negative.
+    """
+    if clip_low < 0 or clip_high < 0:
+        raise ValueError(f"clip distances must not be negative, got {clip_low} and {clip_high}.")
+    log_ratios = logprobs - old_logprobs
+    if variant == "gspo":
+        log_ratios = sequence_mean(log_ratios, sequences)
+    ratios = log_ratios.exp()
+    if variant == "cispo":
+        losses = -ratios.detach().clamp(max=1 + clip_high) * advantages * logprobs
+        low = torch.zeros_like(ratios, dtype=torch.bool)
+        high = (ratios > 1 + clip_high) & (advantages > 0)
+    else:
+        clipped = ratios.clamp(1 - clip_low, 1 + clip_high)
+        losses = -torch.minimum(ratios * advantages, clipped * advantages)
+        low = (ratios < 1 - clip_low) & (advantages < 0)
+        high = (ratios > 1 + clip_high) & (advantages > 0)
+    kl = torch.zeros_like(logprobs)
+    if kl_coefficient:
+        if reference_logprobs is None:
+            raise ValueError("a KL coefficient needs the reference's log-probabilities.")
+        difference = reference_logprobs - logprobs
+        kl = difference.exp() - difference - 1
+        losses = losses + kl_coefficient * kl
+    return PolicyLoss(losses, ratios.detach(), low, high, kl.detach())
+
+
+def mismatch_weights(
+    logprobs: Float[Tensor, " scored"],
+    behaviour_logprobs: Float[Tensor, " scored"],
+    sequences: Int[Tensor, " scored"],
+    correction: Correction = "token_truncate",
+    cap: float = 3.0,
+) -> Float[Tensor, " scored"]:
+    """Return importance weights of the trainer's policy against the engine that sampled.
+
+    Engine and trainer compute the same policy in other kernels or precision; where they disagree, samples come from another
+    distribution than the loss assumes. Truncation takes ``min(ratio, cap)``; masking drops tokens, or whole sequences, whose
+    ratio is above the cap. A sequence's ratio is the product over its tokens.
+
+    Args:
+        logprobs: Of the trainer, before the rollout's updates.
+        behaviour_logprobs: Of the engine.
+        sequences: Number of the sequence that a token belongs to.
+        correction: What is done, and at which level.
+        cap: Largest ratio.
+
+    Reference: Yao et al. 2025, Your efficient RL framework secretly brings you off-policy training.
+    """
+    if correction == "none":
+        return torch.ones_like(logprobs)
+    difference = (logprobs - behaviour_logprobs).detach()
+    if correction.startswith("sequence"):
+        n = int(sequences.max()) + 1 if len(sequences) else 0
+        difference = difference.new_zeros(n).index_add(0, sequences, difference)[sequences]
+    ratios = difference.exp()
+    if correction.endswith("truncate"):
+        return ratios.clamp(max=cap)
+    kept: Bool[Tensor, " scored"] = ratios <= cap
+    return ratios * kept

@@ -1,0 +1,25 @@
+"""Engines that sample completions, behind one protocol."""
+
+from surefoot.rollouts.engine import (
+    Completion,
+    EngineStatistics,
+    RolloutEngine,
+    Sampling,
+    derive_seed,
+)
+from surefoot.rollouts.hf import HFEngine
+from surefoot.rollouts.ray import RayEngine
+from surefoot.rollouts.vllm import VLLMEngine
+from surefoot.rollouts.vllm_server import VLLMServerEngine
+
+__all__ = (
+    "Completion",
+    "EngineStatistics",
+    "HFEngine",
+    "RayEngine",
+    "RolloutEngine",
+    "Sampling",
+    "VLLMEngine",
+    "VLLMServerEngine",
+    "derive_seed",
+)

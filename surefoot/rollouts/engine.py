@@ -1,0 +1,148 @@
+"""What an engine is: prompts as token ids in, completions with log-probabilities out, weights that can be replaced."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from surefoot.errors import ConfigError
+from surefoot.language_models import LanguageModel
+
+__all__ = (
+    "Completion",
+    "EngineStatistics",
+    "RolloutEngine",
+    "Sampling",
+    "derive_seed",
+)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are sampled.
+
+    Args:
+        n: Completions of each prompt.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Sample from the smallest set of tokens with this probability.
+        top_k: Sample from so many most probable tokens; 0 for all.
+        max_tokens: Longest completion, tokens.
+        stop: Texts that end a completion; they stay in it.
+        stop_token_ids: Tokens that end a completion, beside the end of sequence; they stay in it.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: If one is out of range.
+        """
+        if self.n < 1 or self.max_tokens < 1:
+            raise ConfigError(f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}.")
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ConfigError(
+                "expected temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
+                f" {self.temperature}, {self.top_p} and {self.top_k}."
+            )
+
+
+class Completion(NamedTuple):
+    """One sampled completion."""
+
+    tokens: list[int]  # the stop token included
+    logprobs: list[float]  # under the distribution that was sampled from, nats
+    finish_reason: Literal["stop", "length"]
+    version: int  # of the weights
+
+
+@dataclass
+class EngineStatistics:
+    """Counts since the engine was started."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+    prefix_queries: int = 0  # tokens looked up in the prefix cache
+    prefix_hits: int = 0  # tokens found there
+    n_updates: int = 0
+    update_seconds: float = 0.0
+
+    def since(self, earlier: "EngineStatistics") -> "EngineStatistics":
+        """Return the counts since an earlier copy."""
+        return EngineStatistics(
+            **{name: value - getattr(earlier, name) for name, value in vars(self).items()}
+        )
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens per second of generating."""
+        return self.generated_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of looked-up tokens that were in the prefix cache."""
+        return self.prefix_hits / self.prefix_queries if self.prefix_queries else 0.0
+
+
+class RolloutEngine(ABC):
+    """Samples completions of a language model.
+
+    The constructor only keeps settings. `start` may take long; `close` frees everything. Completions depend on the weights,
+    the prompt, the sampling and the prompt's seed, not on what else is in the batch (up to rounding).
+    """
+
+    @abstractmethod
+    def start(self, model: LanguageModel) -> None:
+        """Make the engine ready to sample from a model's present weights; version 0."""
+
+    @abstractmethod
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """Sample completions.
+
+        Args:
+            prompts: Token ids, at least one each.
+            sampling: How.
+            seeds: One per prompt; equal seeds give equal completions. Without them, completions differ between calls.
+
+        Returns:
+            ``sampling.n`` completions per prompt.
+        """
+
+    @abstractmethod
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replace the weights; no cached prefix of the old ones is used afterwards.
+
+        Args:
+            weights: All tensors under transformers' names, tied ones once.
+            version: Stamp of the completions from now on.
+        """
+
+    @abstractmethod
+    def statistics(self) -> EngineStatistics:
+        """Return the counts since the start."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free memory and processes; a closed engine can be started again."""
+
+
+def derive_seed(*parts: object) -> int:
+    """Return a seed in [0, 2^56) that depends on all parts, the same on every machine."""
+    text = "/".join(str(p) for p in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

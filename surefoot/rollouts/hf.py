@@ -1,0 +1,224 @@
+"""The reference engine: the model itself, on whatever device it is; no second copy of the weights."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from surefoot.language_models import LanguageModel
+from surefoot.rollouts.engine import (
+    Completion,
+    EngineStatistics,
+    RolloutEngine,
+    Sampling,
+    derive_seed,
+)
+
+__all__ = ("HFEngine", "sampling_distribution")
+
+
+class HFEngine(RolloutEngine):
+    """Samples with the training model's own weights through transformers' forward pass.
+
+    Each prompt is encoded once, however many completions it gets. Finished sequences leave the batch. Randomness is one
+    stream of uniform numbers per completion, so that a completion does not depend on its neighbours.
+    """
+
+    def __init__(self, max_sequences: int = 256) -> None:
+        """Initialize the engine.
+
+        Args:
+            max_sequences: Completions that are sampled at once.
+        """
+        self.max_sequences = max_sequences
+        self._model: LanguageModel | None = None
+        self._statistics = EngineStatistics()
+        self._version = 0
+        self._n_calls = 0
+
+    def start(self, model: LanguageModel) -> None:
+        """Sample from this very model from now on."""
+        self._model, self._version = model, 0
+        self._statistics = EngineStatistics()
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """Sample completions."""
+        if self._model is None:
+            raise RuntimeError("the engine has not been started.")
+        self._n_calls += 1
+        if seeds is None:
+            salt = int(torch.randint(2**62, ()).item())
+            seeds = [derive_seed(salt, self._n_calls, i) for i in range(len(prompts))]
+        began = time.perf_counter()
+        # Prompts of like length go together, so that little is padded.
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        per_batch = max(1, self.max_sequences // sampling.n)
+        results: list[list[Completion]] = [[] for _ in prompts]
+        training = self._model.training
+        self._model.eval()
+        try:
+            for start in range(0, len(order), per_batch):
+                chosen = order[start : start + per_batch]
+                batch = [prompts[i] for i in chosen]
+                sampled = self._batch(self._model, batch, sampling, [seeds[i] for i in chosen])
+                for i, completions in zip(chosen, sampled, strict=True):
+                    results[i] = completions
+        finally:
+            self._model.train(training)
+        self._statistics.seconds += time.perf_counter() - began
+        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
+        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
+        return results
+
+    @torch.no_grad()
+    def _batch(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+    ) -> list[list[Completion]]:
+        device, n = model.device, sampling.n
+        longest = max(len(p) for p in prompts)
+        tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            tokens[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+            mask[row, longest - len(prompt) :] = 1
+        mask = mask.to(device)
+        base: Any = model.base
+        output = base(
+            input_ids=tokens.to(device),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        logits = output.logits[:, -1].repeat_interleave(n, 0)
+        positions = mask.sum(1).repeat_interleave(n, 0)
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+            mask = mask.repeat_interleave(n, 0)
+        uniforms = torch.stack(
+            [
+                torch.rand(
+                    sampling.max_tokens,
+                    dtype=torch.float64,
+                    generator=torch.Generator().manual_seed(derive_seed(seed, j)),
+                )
+                for seed in seeds
+                for j in range(n)
+            ]
+        )
+        stops = {model.eos_token_id, *sampling.stop_token_ids}
+        sampled: list[list[int]] = [[] for _ in range(len(prompts) * n)]
+        scores: list[list[float]] = [[] for _ in sampled]
+        reasons: list[Literal["stop", "length"]] = ["length"] * len(sampled)
+        alive = list(range(len(sampled)))
+        for step in range(sampling.max_tokens):
+            chosen, logprobs = _choose(logits, sampling, uniforms[alive, step].to(device))
+            going: list[int] = []
+            for row, (i, token, logprob) in enumerate(
+                zip(alive, chosen.tolist(), logprobs.tolist(), strict=True)
+            ):
+                sampled[i].append(token)
+                scores[i].append(logprob)
+                if token in stops or _ends_with_stop(model, sampled[i], sampling.stop):
+                    reasons[i] = "stop"
+                else:
+                    going.append(row)
+            if not going or step + 1 == sampling.max_tokens:
+                break
+            if len(going) < len(alive):
+                rows = torch.tensor(going, device=device)
+                cache.batch_select_indices(rows)
+                mask, positions, chosen = mask[rows], positions[rows], chosen[rows]
+                alive = [alive[row] for row in going]
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+            logits = base(
+                input_ids=chosen[:, None],
+                attention_mask=mask,
+                position_ids=positions[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+            positions = positions + 1
+        completions = [
+            Completion(t, s, r, self._version)
+            for t, s, r in zip(sampled, scores, reasons, strict=True)
+        ]
+        return [completions[i : i + n] for i in range(0, len(completions), n)]
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Stamp the version; weights that are not the model's own are copied in."""
+        assert self._model is not None
+        began = time.perf_counter()
+        own = dict(self._model.base.state_dict(keep_vars=True))
+        with torch.no_grad():
+            for name, tensor in weights:
+                if self._model.lora is None and own[name].data_ptr() != tensor.data_ptr():
+                    own[name].copy_(tensor)
+        self._version = version
+        self._statistics.n_updates += 1
+        self._statistics.update_seconds += time.perf_counter() - began
+
+    def statistics(self) -> EngineStatistics:
+        """Return the counts since the start; there is no prefix cache."""
+        return replace(self._statistics)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = None
+
+
+def _ends_with_stop(model: LanguageModel, tokens: Sequence[int], stop: Sequence[str]) -> bool:
+    """Tell whether the last token completed a stop text; only as many tokens as that can take are decoded."""
+    if not stop:
+        return False
+    tail = model.decode(tokens[-max(len(s) for s in stop) - 4 :])
+    before = model.decode(tokens[-max(len(s) for s in stop) - 4 : -1])
+    return any(s in tail and tail.count(s) > before.count(s) for s in stop)
+
+
+def sampling_distribution(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Return log-probabilities that are sampled from, ``(batch, vocabulary)``; -inf where cut off.
+
+    Args:
+        logits: ``(batch, vocabulary)``.
+        sampling: Temperature, then top-k, then top-p are applied.
+    """
+    logits = logits.float()
+    if sampling.temperature not in (0.0, 1.0):
+        logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[1]:
+        least = logits.topk(sampling.top_k, 1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, places = logits.sort(1, descending=True)
+        probabilities = ordered.softmax(1)
+        # A token stays while the more probable ones together have not reached top_p.
+        cut = probabilities.cumsum(1) - probabilities >= sampling.top_p
+        logits = logits.masked_fill(cut.gather(1, places.argsort(1)), -torch.inf)
+    return logits.log_softmax(1)
+
+
+def _choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Return tokens and their log-probabilities, ``(batch,)`` each, by the inverse of the cumulative distribution."""
+    logprobs = sampling_distribution(logits, sampling)
+    if sampling.temperature == 0:
+        chosen = logprobs.argmax(1)
+    else:
+        cumulative = logprobs.double().exp().cumsum(1)
+        targets = uniforms[:, None] * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, targets, right=True)[:, 0]
+        chosen = chosen.clamp(max=logits.shape[1] - 1)
+    return chosen, logprobs.gather(1, chosen[:, None])[:, 0]

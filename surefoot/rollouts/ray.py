@@ -1,0 +1,183 @@
+"""Ray Data over many engines: prompts are spread over workers of one machine or a cluster."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surefoot.errors import ConfigError
+from surefoot.language_models import LanguageModel, PretrainedLanguageModel
+from surefoot.rollouts.engine import (
+    Completion,
+    EngineStatistics,
+    RolloutEngine,
+    Sampling,
+    derive_seed,
+)
+from surefoot.rollouts.vllm import write_weights
+
+__all__ = ("RayEngine",)
+
+
+class RayEngine(RolloutEngine):
+    """Spreads prompts over workers that each run an engine of their own.
+
+    Workers start with every call and load the weights from ``exchange``: it is meant for `surefoot generate` and the like,
+    where one call has much to do, rather than for reinforcement learning.
+    """
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        n_workers: int = 2,
+        batch_size: int = 32,
+        cpus_per_worker: float = 1.0,
+        gpus_per_worker: float = 0.0,
+        address: str | None = None,
+        exchange: Path | None = None,
+    ) -> None:
+        """Initialize the engine.
+
+        Args:
+            engine: What every worker runs: HFEngine or VLLMEngine.
+            n_workers: Number of workers.
+            batch_size: Prompts that a worker takes at once.
+            cpus_per_worker: CPU cores of a worker.
+            gpus_per_worker: GPUs of a worker.
+            address: Address of a running cluster, or auto; by default one is started on this machine.
+            exchange: Folder for the weights that every machine sees; by default one of this machine's.
+
+        Raises:
+            ConfigError: If a number is not positive.
+        """
+        if n_workers < 1 or batch_size < 1:
+            raise ConfigError(
+                f"n_workers and batch_size must be positive, got {n_workers} and {batch_size}."
+            )
+        self.engine, self.n_workers, self.batch_size = engine, n_workers, batch_size
+        self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
+        self.address, self.exchange = address, exchange
+        self._folder: Path | None = None
+        self._statistics = EngineStatistics()
+        self._version = 0
+
+    def start(self, model: LanguageModel) -> None:
+        """Join or start the cluster and put the weights where the workers find them.
+
+        Raises:
+            ConfigError: If Ray is not installed.
+        """
+        self.close()
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError("RayEngine needs Ray: pip install 'ray[data]'.") from error
+        if not ray.is_initialized():
+            root = str(Path(__file__).parents[2])
+            path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+            ray.init(
+                address=self.address,
+                num_cpus=None if self.address else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
+                include_dashboard=None if self.address else False,
+                log_to_driver=False,
+                logging_level="error",
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+            )
+        self._folder = Path(tempfile.mkdtemp(prefix="surefoot-ray-", dir=self.exchange))
+        model.save(self._folder)
+        self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        self._statistics, self._version = EngineStatistics(), 0
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """Sample completions; the result is in the order of the prompts, whichever worker was faster."""
+        if self._folder is None:
+            raise RuntimeError("the engine has not been started.")
+        import ray.data
+
+        began = time.perf_counter()
+        salt = int(torch.randint(2**62, ()).item()) if seeds is None else 0
+        rows = [
+            {"place": i, "prompt": list(p), "seed": derive_seed(salt, i) if seeds is None else seeds[i]}
+            for i, p in enumerate(prompts)
+        ]
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4 * self.n_workers))
+        sampled = dataset.map_batches(
+            _Worker,
+            fn_constructor_args=(self.engine, str(self._folder), self._dtype, asdict(sampling)),
+            batch_size=self.batch_size,
+            compute=ray.data.ActorPoolStrategy(size=self.n_workers),
+            num_cpus=self.cpus_per_worker,
+            num_gpus=self.gpus_per_worker or None,
+        ).take_all()
+        results: list[list[Completion]] = [[] for _ in prompts]
+        for row in sampled:
+            results[row["place"]] = [
+                Completion([int(t) for t in c], [float(x) for x in p], r, self._version)
+                for c, p, r in zip(
+                    row["completions"], row["logprobs"], row["finish_reasons"], strict=True
+                )
+            ]
+        self._statistics.seconds += time.perf_counter() - began
+        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
+        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
+        return results
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Put new weights where the next call's workers find them."""
+        assert self._folder is not None
+        began = time.perf_counter()
+        write_weights(weights, self._folder)
+        self._version = version
+        self._statistics.n_updates += 1
+        self._statistics.update_seconds += time.perf_counter() - began
+
+    def statistics(self) -> EngineStatistics:
+        """Return the counts since the start; the workers' prefix caches are not counted."""
+        return replace(self._statistics)
+
+    def close(self) -> None:
+        """Remove the weights; the cluster stays, for it may be shared."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+class _Worker:
+    """One worker: a model and an engine, for as long as one call lasts."""
+
+    def __init__(self, engine: RolloutEngine, folder: str, dtype: Any, sampling: dict[str, Any]) -> None:
+        self.engine, self.sampling = engine, Sampling(**sampling)
+        self.engine.start(PretrainedLanguageModel(folder, dtype=dtype))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        prompts = [[int(t) for t in p] for p in batch["prompt"]]
+        sampled = self.engine.generate(prompts, self.sampling, [int(s) for s in batch["seed"]])
+        return {
+            "place": batch["place"],
+            "completions": _objects([[c.tokens for c in r] for r in sampled]),
+            "logprobs": _objects([[c.logprobs for c in r] for r in sampled]),
+            "finish_reasons": _objects([[c.finish_reason for c in r] for r in sampled]),
+        }
+
+
+def _objects(values: list[Any]) -> Any:
+    """Return an array of Python objects, which Ray stores as nested lists."""
+    import numpy as np
+
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

