@@ -3,6 +3,15 @@
 from callbacks.adversary_monitor import AdversaryMonitor
 from callbacks.evaluation import EvaluationObserver
 from callbacks.group_metrics import GroupMetrics
+from callbacks.model_exporter import ModelExporter
 from callbacks.official_evaluation import OfficialEvaluation
+from callbacks.sample_table import SampleTable
 
-__all__ = ("AdversaryMonitor", "EvaluationObserver", "GroupMetrics", "OfficialEvaluation")
+__all__ = (
+    "AdversaryMonitor",
+    "EvaluationObserver",
+    "GroupMetrics",
+    "ModelExporter",
+    "OfficialEvaluation",
+    "SampleTable",
+)

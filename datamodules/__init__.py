@@ -5,13 +5,31 @@ from datamodules.confounded_images import ConfoundedImagesDataModule
 from datamodules.digits import DigitsDataModule
 from datamodules.fashion_mnist import FashionMNISTDataModule
 from datamodules.group_folder import GroupFolderDataModule
+from datamodules.reasoning import (
+    ArithmeticDataModule,
+    CompletionsDataModule,
+    EvaluationSetDataModule,
+    GSM8KDataModule,
+    GSMSymbolicDataModule,
+    HendrycksMathDataModule,
+    PreferencesDataModule,
+    ProblemsDataModule,
+)
 from datamodules.wilds import WILDSDataModule
 
 __all__ = (
+    "ArithmeticDataModule",
     "ClassificationDataModule",
+    "CompletionsDataModule",
     "ConfoundedImagesDataModule",
     "DigitsDataModule",
+    "EvaluationSetDataModule",
     "FashionMNISTDataModule",
+    "GSM8KDataModule",
+    "GSMSymbolicDataModule",
     "GroupFolderDataModule",
+    "HendrycksMathDataModule",
+    "PreferencesDataModule",
+    "ProblemsDataModule",
     "WILDSDataModule",
 )

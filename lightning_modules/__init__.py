@@ -9,16 +9,22 @@ from lightning_modules.erm import ERM
 from lightning_modules.group_dro import GroupDRO
 from lightning_modules.jtt import JTT
 from lightning_modules.lff import LfF
+from lightning_modules.reasoning import DPO, GRPO, RFT, SFT, ReasoningModule
 
 __all__ = (
     "BRDRO",
     "DFR",
+    "DPO",
     "ERM",
+    "GRPO",
     "JTT",
+    "RFT",
+    "SFT",
     "CVaRDRO",
     "ClassifierModule",
     "GroupDRO",
     "LfF",
+    "ReasoningModule",
     "ResumableModule",
     "ReweightedClassifier",
 )

@@ -150,7 +150,7 @@ class LanguageModel(nn.Module):
             for name, tensor in self.base.state_dict(keep_vars=True).items():
                 if id(tensor) not in seen:
                     seen.add(id(tensor))
-                    yield name, tensor.detach()
+                    yield name, _whole(tensor)
             return
         deltas = _adapter_deltas(self.base)
         for name, tensor in self.base.state_dict(keep_vars=True).items():
@@ -160,14 +160,22 @@ class LanguageModel(nn.Module):
             layer, plain = name.rsplit(".", 1)[0], name.replace(".base_layer", "")
             delta = deltas.get(layer.removesuffix(".base_layer"))
             merged = name.endswith("base_layer.weight") and delta is not None
-            yield plain, (tensor + delta().to(tensor)).detach() if merged else tensor.detach()  # type: ignore[misc]
+            whole = _whole(tensor)
+            yield plain, whole + _whole(delta()).to(whole) if merged else whole  # type: ignore[misc]
 
-    def save(self, folder: Path) -> None:
-        """Write a folder that transformers and vLLM load: config, tokenizer, weights as safetensors."""
+    def save(self, folder: Path, write: bool = True) -> None:
+        """Write a folder that transformers and vLLM load: config, tokenizer, weights as safetensors.
+
+        Args:
+            folder: Where to; made if it does not exist.
+            write: Whether this rank writes; where weights are sharded, all ranks have to call this.
+        """
         from safetensors.torch import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
         weights = {n: t.to("cpu").contiguous() for n, t in self.named_weights()}
+        if not write:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / "model.safetensors.part"
         save_file(weights, temporary, metadata={"format": "pt"})
         self.save_description(folder)
@@ -181,6 +189,12 @@ class LanguageModel(nn.Module):
         if base.generation_config is not None:
             base.generation_config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor without its graph, put together from all ranks where it is sharded."""
+    gather = getattr(tensor, "full_tensor", None)
+    return (tensor if gather is None else gather()).detach()  # type: ignore[no-any-return]
 
 
 def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:

@@ -9,16 +9,19 @@ from surefoot.rollouts.engine import (
 )
 from surefoot.rollouts.hf import HFEngine
 from surefoot.rollouts.ray import RayEngine
+from surefoot.rollouts.samplers import GroupSampler, TrajectorySampler
 from surefoot.rollouts.vllm import VLLMEngine
 from surefoot.rollouts.vllm_server import VLLMServerEngine
 
 __all__ = (
     "Completion",
     "EngineStatistics",
+    "GroupSampler",
     "HFEngine",
     "RayEngine",
     "RolloutEngine",
     "Sampling",
+    "TrajectorySampler",
     "VLLMEngine",
     "VLLMServerEngine",
     "derive_seed",

@@ -103,8 +103,13 @@ class RolloutEngine(ABC):
     """
 
     @abstractmethod
-    def start(self, model: LanguageModel) -> None:
-        """Make the engine ready to sample from a model's present weights; version 0."""
+    def start(self, model: LanguageModel, version: int = 0) -> None:
+        """Make the engine ready to sample from a model's present weights.
+
+        Args:
+            model: The model; engines other than `HFEngine` copy its weights.
+            version: Stamp of the completions until the weights are replaced.
+        """
 
     @abstractmethod
     def generate(

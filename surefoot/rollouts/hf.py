@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
 from surefoot.rollouts.engine import (
     Completion,
@@ -39,9 +40,18 @@ class HFEngine(RolloutEngine):
         self._version = 0
         self._n_calls = 0
 
-    def start(self, model: LanguageModel) -> None:
-        """Sample from this very model from now on."""
-        self._model, self._version = model, 0
+    def start(self, model: LanguageModel, version: int = 0) -> None:
+        """Sample from this very model from now on.
+
+        Raises:
+            ConfigError: If its weights are sharded over ranks.
+        """
+        if any(hasattr(p, "full_tensor") for p in model.parameters()):
+            raise ConfigError(
+                "HFEngine samples with the training model itself, whose weights are sharded here: use VLLMEngine or"
+                " VLLMServerEngine with FSDP."
+            )
+        self._model, self._version = model, version
         self._statistics = EngineStatistics()
 
     def generate(

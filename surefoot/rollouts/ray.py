@@ -68,7 +68,7 @@ class RayEngine(RolloutEngine):
         self._statistics = EngineStatistics()
         self._version = 0
 
-    def start(self, model: LanguageModel) -> None:
+    def start(self, model: LanguageModel, version: int = 0) -> None:
         """Join or start the cluster and put the weights where the workers find them.
 
         Raises:
@@ -93,7 +93,7 @@ class RayEngine(RolloutEngine):
         self._folder = Path(tempfile.mkdtemp(prefix="surefoot-ray-", dir=self.exchange))
         model.save(self._folder)
         self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        self._statistics, self._version = EngineStatistics(), 0
+        self._statistics, self._version = EngineStatistics(), version
 
     def generate(
         self,

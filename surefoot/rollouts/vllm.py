@@ -100,7 +100,7 @@ class VLLMEngine(RolloutEngine):
         self._statistics = EngineStatistics()
         self._version = 0
 
-    def start(self, model: LanguageModel) -> None:
+    def start(self, model: LanguageModel, version: int = 0) -> None:
         """Start vLLM with the model's weights.
 
         Raises:
@@ -139,7 +139,7 @@ class VLLMEngine(RolloutEngine):
                 seed=0,
                 **arguments,
             )
-        self._statistics, self._version = EngineStatistics(), 0
+        self._statistics, self._version = EngineStatistics(), version
         self._cache_base = self._cache_counts()
 
     def generate(

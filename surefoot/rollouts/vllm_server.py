@@ -79,7 +79,7 @@ class VLLMServerEngine(RolloutEngine):
         self._statistics = EngineStatistics()
         self._version = 0
 
-    def start(self, model: LanguageModel) -> None:
+    def start(self, model: LanguageModel, version: int = 0) -> None:
         """Start or join the servers and give them the model's weights.
 
         Raises:
@@ -99,7 +99,7 @@ class VLLMServerEngine(RolloutEngine):
         self._names = [self._get(h, "/v1/models")["data"][0]["id"] for h in self._hosts]
         if self.urls is not None:
             self._push()
-        self._statistics, self._version = EngineStatistics(), 0
+        self._statistics, self._version = EngineStatistics(), version
         self._cache_base = self._cache_counts()
 
     def _launch(self, dtype: str) -> str:

@@ -71,7 +71,10 @@ class _Unit(NamedTuple):
 
 
 def pack_sequences(
-    sequences: Sequence[PromptCompletion], max_tokens: int, share_prompts: bool = True
+    sequences: Sequence[PromptCompletion],
+    max_tokens: int,
+    share_prompts: bool = True,
+    together: Sequence[int] | None = None,
 ) -> list[Pack]:
     """Pack sequences into as few rows of at most ``max_tokens`` tokens as first-fit-decreasing finds.
 
@@ -82,6 +85,8 @@ def pack_sequences(
         sequences: What is to be packed.
         max_tokens: Most tokens of a pack.
         share_prompts: Whether equal prompts are put through the model once per pack.
+        together: A number per sequence; neighbours with equal numbers and prompts (the two of a preference pair) come
+            into the same pack.
 
     Returns:
         The packs; their ``sequences`` number into the argument.
@@ -97,7 +102,7 @@ def pack_sequences(
                 f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values."
             )
     units = sorted(
-        _units(sequences, max_tokens, share_prompts), key=lambda u: u.n_tokens, reverse=True
+        _units(sequences, max_tokens, share_prompts, together), key=lambda u: u.n_tokens, reverse=True
     )
     bins: list[list[_Unit]] = []
     room: list[int] = []
@@ -125,23 +130,28 @@ def _n_inputs(sequence: PromptCompletion) -> int:
 
 
 def _units(
-    sequences: Sequence[PromptCompletion], max_tokens: int, share_prompts: bool
+    sequences: Sequence[PromptCompletion],
+    max_tokens: int,
+    share_prompts: bool,
+    together: Sequence[int] | None,
 ) -> list[_Unit]:
-    groups: dict[object, list[int]] = {}
+    groups: dict[object, dict[int, list[int]]] = {}
     for i, s in enumerate(sequences):
         if _scored(s):
-            groups.setdefault(tuple(s.prompt) if share_prompts else i, []).append(i)
+            prompt = tuple(s.prompt) if share_prompts else i if together is None else together[i]
+            atom = i if together is None else together[i]
+            groups.setdefault(prompt, {}).setdefault(atom, []).append(i)
     units = []
-    for members in groups.values():
-        n_prompt = len(sequences[members[0]].prompt)
+    for atoms in groups.values():
+        n_prompt = len(sequences[next(iter(atoms.values()))[0]].prompt)
         current: list[int] = []
         n_tokens = n_prompt
-        for i in members:
-            extra = _n_inputs(sequences[i])
+        for members in atoms.values():
+            extra = sum(_n_inputs(sequences[i]) for i in members)
             if current and n_tokens + extra > max_tokens:
                 units.append(_Unit(tuple(current), n_tokens))
                 current, n_tokens = [], n_prompt
-            current.append(i)
+            current += members
             n_tokens += extra
         units.append(_Unit(tuple(current), n_tokens))
     return units

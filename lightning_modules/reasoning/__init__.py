@@ -1,0 +1,9 @@
+"""Language models that learn to reason: one method a file."""
+
+from lightning_modules.reasoning.base import ReasoningModule
+from lightning_modules.reasoning.dpo import DPO
+from lightning_modules.reasoning.grpo import GRPO
+from lightning_modules.reasoning.rft import RFT
+from lightning_modules.reasoning.sft import SFT
+
+__all__ = ("DPO", "GRPO", "RFT", "SFT", "ReasoningModule")

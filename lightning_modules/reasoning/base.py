@@ -1,0 +1,318 @@
+"""What every language-model method shares: updates over packs, an engine in step with the weights, evaluation by sampling."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_modules.base import ResumableModule
+from surefoot.answers import Grader
+from surefoot.distributed import is_distributed, sum_over_ranks
+from surefoot.errors import ConfigError
+from surefoot.language_models import LanguageModel
+from surefoot.metrics import ProblemResult, problem_results, summarise_results
+from surefoot.problems import Problem
+from surefoot.prompts import PlainPrompt, Prompt
+from surefoot.rollouts import GroupSampler, RolloutEngine, Sampling, derive_seed
+from surefoot.sequences import Pack, split_spans
+from surefoot.trajectories import Trajectory
+
+__all__ = ("ReasoningModule",)
+
+
+class ReasoningModule(ResumableModule):
+    """A language model, how problems are put to it, and how its weights are updated.
+
+    An update is one optimizer step over a batch that is cut into packs of at most ``max_tokens_per_pack`` tokens: memory is
+    bounded by a pack, while the batch is as large as the paper says. Losses are normalised over all ranks' tokens before
+    the first pack, so that packs and ranks add up to the loss of the whole batch.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        optimizer: OptimizerCallable,
+        prompt: Prompt | None = None,
+        max_tokens_per_pack: int = 2048,
+        max_gradient_norm: float | None = 1.0,
+        schedule: Literal["constant", "linear", "cosine"] = "constant",
+        warmup: float = 0.0,
+        engine: RolloutEngine | None = None,
+        grader: Grader | None = None,
+        evaluation: Sampling | None = None,
+    ) -> None:
+        """Initialize the module.
+
+        Args:
+            language_model: The model to train.
+            optimizer: Optimizer of its parameters.
+            prompt: How problems become token ids; the question and a line break by default.
+            max_tokens_per_pack: Most tokens that are put through the model at once; a single longer sequence still is.
+            max_gradient_norm: Gradients are scaled down to this norm; null to leave them.
+            schedule: Learning rate after warm-up: constant, or falling to 0 linearly or along a cosine.
+            warmup: Warm-up, in optimizer steps, or below 1 as a share of all steps.
+            engine: Samples completions; without one evaluation does not sample.
+            grader: Finds and compares final answers; by default the mixed extraction rule.
+            evaluation: How completions are sampled in evaluation; by default one greedy completion of 256 tokens.
+
+        Raises:
+            ConfigError: If a number is out of range.
+        """
+        super().__init__()
+        if max_tokens_per_pack < 1 or warmup < 0:
+            raise ConfigError(
+                f"expected max_tokens_per_pack >= 1 and warmup >= 0, got {max_tokens_per_pack} and {warmup}."
+            )
+        self.automatic_optimization = False
+        self.language_model = language_model
+        self.optimizer, self.schedule, self.warmup = optimizer, schedule, warmup
+        self.prompt = prompt or PlainPrompt()
+        self.max_tokens_per_pack, self.max_gradient_norm = max_tokens_per_pack, max_gradient_norm
+        self.engine, self.grader = engine, grader or Grader()
+        self.evaluation = evaluation or Sampling(temperature=0.0)
+        #: The last rollout, and the trajectories of the evaluation under way; for callbacks.
+        self.rollout: list[Trajectory] = []
+        self.evaluated: list[Trajectory] = []
+        self._results: list[ProblemResult] = []
+        self._engine_version: int | None = None
+        self._sampling_seed = 0
+
+    # The model and its optimizer
+
+    def configure_model(self) -> None:
+        """Shard the model over ranks where the strategy asks for it (FSDP2)."""
+        mesh = self.device_mesh
+        if mesh is None or getattr(self, "_sharded", False):
+            return
+        from torch.distributed.fsdp import fully_shard
+
+        data_mesh = mesh["data_parallel"]
+        base: Any = self.language_model.base
+        for layer in _layers(base):
+            fully_shard(layer, mesh=data_mesh)
+        fully_shard(base.base_model, mesh=data_mesh)
+        self._sharded = True
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and a schedule that is stepped with every update."""
+        from transformers import get_scheduler
+
+        optimizer = self.optimizer(
+            p for p in self.language_model.parameters() if p.requires_grad
+        )
+        if self.schedule == "constant" and self.warmup == 0:
+            return optimizer
+        n_steps = self.trainer.estimated_stepping_batches * self.updates_per_batch
+        if self.trainer.max_steps > 0:  # counts optimizer steps
+            n_steps = min(n_steps, self.trainer.max_steps)
+        if not n_steps < float("inf"):
+            raise ConfigError("a schedule needs trainer.max_steps or trainer.max_epochs.")
+        warmup = round(self.warmup if self.warmup >= 1 else self.warmup * n_steps)
+        name = "constant_with_warmup" if self.schedule == "constant" else self.schedule
+        return [optimizer], [get_scheduler(name, optimizer, warmup, int(n_steps))]
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps for each batch of the loader."""
+        return 1
+
+    def update(self, packs: Sequence[Pack], pack_loss: Callable[[Pack], Tensor]) -> Tensor:
+        """Take one optimizer step on the sum of the packs' losses over all ranks.
+
+        Args:
+            packs: This rank's packs; ranks may have different numbers of them.
+            pack_loss: Returns a pack's share of the loss.
+
+        Returns:
+            The loss over all ranks, without gradient.
+        """
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for i, pack in enumerate(packs):
+            with self._synchronised(i + 1 == len(packs)):
+                loss = self.check_finite(pack_loss(pack.to(self.device)))
+                self.manual_backward(self.n_ranks * loss)  # ranks' gradients are averaged
+            total += loss.detach()
+        if not packs:  # the other ranks wait for this one's gradients
+            self.manual_backward(0.0 * sum(p.sum() for p in self._trained()))
+        if self.max_gradient_norm is not None:
+            norm = nn.utils.clip_grad_norm_(list(self._trained()), self.max_gradient_norm)
+            self.log("train/gradient_norm", _plain(norm), batch_size=1)
+        optimizer.step()
+        scheduler: Any = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()
+        return sum_over_ranks(total)
+
+    def _trained(self) -> Iterator[nn.Parameter]:
+        return (p for p in self.language_model.parameters() if p.requires_grad)
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Exchange gradients between ranks only with the last pack."""
+        wrapper: Any = self.trainer.strategy.model
+        if last or not hasattr(wrapper, "no_sync"):
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[Any] = wrapper.no_sync()
+        return context
+
+    # Sampling
+
+    def on_fit_start(self) -> None:
+        """Fix the seed that all sampling of this run derives from."""
+        if not self._sampling_seed:
+            self._sampling_seed = torch.initial_seed() % 2**62 + 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the seed of sampling."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["sampling_seed"] = self._sampling_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the seed of sampling back."""
+        super().on_load_checkpoint(checkpoint)
+        self._sampling_seed = checkpoint.get("sampling_seed", 0)
+
+    def ready_engine(self) -> RolloutEngine:
+        """Return the engine with the present weights, stamped with the number of optimizer steps.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if self.engine is None:
+            raise ConfigError(
+                f"{type(self).__name__} samples completions: set model.init_args.engine, such as HFEngine or VLLMEngine."
+            )
+        if self._engine_version is None:
+            self.engine.start(self.language_model, self.global_step)
+        elif self._engine_version != self.global_step:
+            self.engine.update_weights(self.language_model.named_weights(), self.global_step)
+        self._engine_version = self.global_step
+        return self.engine
+
+    def sample(
+        self, problems: Sequence[Problem], sampling: Sampling, purpose: str, sampler: Any = None
+    ) -> list[Trajectory]:
+        """Sample and grade completions of problems; each problem's seed depends on run, step, purpose and its id alone."""
+        engine = self.ready_engine()
+        prompts = [self.prompt.prompt_ids(p, self.language_model) for p in problems]
+        step = self.global_step if purpose == "train" else 0
+        seeds = [derive_seed(self._sampling_seed, purpose, step, p.id) for p in problems]
+        trajectories: list[Trajectory] = (sampler or GroupSampler())(
+            engine, problems, prompts, sampling, seeds
+        )
+        for t in trajectories:
+            t.text = self.language_model.decode(t.completion)
+        grades = self.grader(
+            [t.text for t in trajectories], [t.problem.answer for t in trajectories]
+        )
+        for t, grade in zip(trajectories, grades, strict=True):
+            t.grade = grade
+        return trajectories
+
+    def cut_into_steps(self, trajectories: Sequence[Trajectory], separator: str) -> None:
+        """Fill in the trajectories' spans; the end of sequence belongs to the last step."""
+        eos = self.language_model.eos_token_id
+        for t in trajectories:
+            pieces = [
+                "" if token == eos else piece
+                for token, piece in zip(
+                    t.completion, self.language_model.pieces(t.completion), strict=True
+                )
+            ]
+            t.spans = split_spans(pieces, separator)
+            if len(t.spans) > 1 and not any(pieces[t.spans[-1].start :]):
+                *rest, before, last = t.spans
+                t.spans = [*rest, before._replace(end=last.end)]
+
+    def teardown(self, stage: str) -> None:
+        """End the engine."""
+        if self.engine is not None and self._engine_version is not None:
+            self.engine.close()
+            self._engine_version = None
+        self.grader.pool.close()
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last evaluation."""
+        self._results, self.evaluated = [], []
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the last evaluation."""
+        self.on_validation_epoch_start()
+
+    def evaluate_problems(self, batch: dict[str, Any], stage: str) -> None:
+        """Sample, grade and keep the results of a batch of problems."""
+        if self.engine is None or "problem" not in batch:
+            return
+        trajectories = self.sample(batch["problem"], self.evaluation, stage)
+        self.evaluated += trajectories
+        self._results += problem_results(trajectories)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Evaluate a batch."""
+        self.evaluate_problems(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Evaluate a batch."""
+        self.evaluate_problems(batch, "test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """Return the graded completions of a batch of problems."""
+        trajectories = self.sample(batch["problem"], self.evaluation, "predict")
+        return [
+            {"id": t.problem.id, "text": t.text, "status": t.grade.status if t.grade else "error"}
+            for t in trajectories
+        ]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what all ranks' evaluations say."""
+        self._log_results("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log what all ranks' evaluations say."""
+        self._log_results("test")
+
+    def _log_results(self, stage: str) -> None:
+        results = self._results
+        if is_distributed():
+            parts: list[list[ProblemResult]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(parts, results)
+            results = [r for part in parts for r in part]
+        if results:
+            for name, value in summarise_results(results).items():
+                self.log(f"{stage}/{name}", value, batch_size=1)
+
+
+class Stopwatch:
+    """Seconds spent in the phases of a step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a phase."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """Return the decoder's layers: the longest list of modules."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    return list(max(lists, key=len)) if lists else []
+
+
+def _plain(value: Tensor) -> Tensor:
+    """Return a tensor that is whole on this rank."""
+    gather = getattr(value, "full_tensor", None)
+    return (value if gather is None else gather()).detach()  # type: ignore[no-any-return]

@@ -1,0 +1,150 @@
+"""DPO: direct preference optimisation, the reference's log-probabilities computed once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.reasoning.base import ReasoningModule
+from surefoot.completions import PreferencePair
+from surefoot.distributed import sum_over_ranks
+from surefoot.errors import ConfigError
+from surefoot.losses import dpo_loss
+from surefoot.problems import Problem
+from surefoot.sequences import Pack, PromptCompletion, pack_sequences
+
+__all__ = ("DPO",)
+
+
+class DPO(ReasoningModule):
+    """Prefers chosen over rejected continuations of a prompt, relative to the policy that training starts from.
+
+    The two continuations of a pair share their prompt in a pack. The reference's log-probabilities of all pairs are computed
+    before the first step and kept in the checkpoint; no second model is held.
+
+    Reference: Rafailov et al., NeurIPS 2023.
+    """
+
+    reference_logprobs: Tensor
+    val_reference_logprobs: Tensor
+
+    def __init__(
+        self, beta: float = 0.1, label_smoothing: float = 0.0, **kwargs: Any
+    ) -> None:
+        """Initialize the method.
+
+        Args:
+            beta: Strength of the implied KL penalty.
+            label_smoothing: Assumed probability that a preference is the wrong way round.
+            kwargs: Arguments of `ReasoningModule`.
+        """
+        super().__init__(**kwargs)
+        self.beta, self.label_smoothing = beta, label_smoothing
+
+    def setup(self, stage: str) -> None:
+        """Make room for the reference's log-probabilities of every pair."""
+        if stage != "fit":
+            return
+        splits = getattr(getattr(self.trainer, "datamodule", None), "splits", None)
+        if not isinstance(splits, dict) or "train" not in splits:
+            raise ConfigError("DPO trains on pairs: use PreferencesDataModule.")
+        for split, name in (("train", "reference_logprobs"), ("val", "val_reference_logprobs")):
+            self.register_buffer(name, torch.full((len(splits.get(split, ())), 2), torch.nan))
+
+    def on_train_start(self) -> None:
+        """Compute the reference's log-probabilities, unless a checkpoint brought them."""
+        super().on_train_start()
+        if bool(self.reference_logprobs.isnan().any()):
+            self._cache_reference()
+
+    @torch.no_grad()
+    def _cache_reference(self) -> None:
+        splits = self.trainer.datamodule.splits  # type: ignore[attr-defined]
+        targets = {"train": self.reference_logprobs, "val": self.val_reference_logprobs}
+        for split, target in targets.items():
+            pairs = splits.get(split, [])
+            mine = range(self.global_rank, len(pairs), self.n_ranks)
+            values = torch.zeros_like(target)
+            for start in range(0, len(mine), 64):
+                chosen = list(mine[start : start + 64])
+                packs = self._packs([pairs[i] for i in chosen])
+                for pack in packs:
+                    numbers, sums = self._pair_logprobs(pack.to(self.device))
+                    values[[chosen[i] for i in numbers]] = sums.to(values)
+            target.copy_(sum_over_ranks(values))
+
+    def _packs(self, pairs: Sequence[PreferencePair]) -> list[Pack]:
+        """Return packs in which sequences 2i and 2i + 1 are pair i's chosen and rejected continuation."""
+        sequences = [
+            s
+            for pair in pairs
+            for prompt, chosen, rejected in [self._tokens(pair)]
+            for s in (PromptCompletion(prompt, chosen), PromptCompletion(prompt, rejected))
+        ]
+        return pack_sequences(
+            sequences, self.max_tokens_per_pack, together=[i // 2 for i in range(len(sequences))]
+        )
+
+    def _tokens(self, pair: PreferencePair) -> PreferencePair:
+        """Return a pair as token ids; texts become prompts and targets, token ids stay as they are."""
+        if not isinstance(pair.prompt, str):
+            return pair
+        model, prompt = self.language_model, str(pair.prompt)
+        chosen, rejected = (
+            self.prompt.target_ids(Problem("", prompt, "", str(text)), model)
+            for text in (pair.chosen, pair.rejected)
+        )
+        return PreferencePair(
+            self.prompt.prompt_ids(Problem("", prompt, ""), model), chosen, rejected
+        )
+
+    def _pair_logprobs(self, pack: Pack) -> tuple[list[int], Tensor]:
+        """Return the numbers of a pack's pairs and both continuations' summed log-probabilities, ``(pairs, 2)``."""
+        logprobs = self.language_model(pack).logprobs
+        numbers, places = torch.unique(pack.sequences // 2, return_inverse=True)
+        sums = logprobs.new_zeros(2 * len(numbers))
+        sums = sums.index_add(0, 2 * places + pack.sequences % 2, logprobs)
+        return numbers.tolist(), sums.view(-1, 2)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Take one step on a batch of pairs."""
+        n_pairs = float(sum_over_ranks(torch.tensor(float(len(batch["pair"])))))
+        watched = torch.zeros(4, device=self.device)
+
+        def loss(pack: Pack) -> Tensor:
+            nonlocal watched
+            numbers, logprobs = self._pair_logprobs(pack)
+            reference = self.reference_logprobs[batch["index"][numbers].to(self.device)]
+            result = dpo_loss(
+                *logprobs.unbind(1), *reference.unbind(1), self.beta, self.label_smoothing
+            )
+            watched = watched + _watch(result.chosen_rewards, result.rejected_rewards, logprobs)
+            return result.losses.sum() / n_pairs
+
+        self.log(
+            "train/loss", self.update(self._packs(batch["pair"]), loss), batch_size=1, prog_bar=True
+        )
+        names = ("reward_accuracy", "reward_margin", "chosen_logprob", "rejected_logprob")
+        for name, value in zip(names, sum_over_ranks(watched) / n_pairs, strict=True):
+            self.log(f"train/{name}", value, batch_size=1)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log the loss and the share of pairs that are preferred rightly; evaluate problems by sampling."""
+        self.evaluate_problems(batch, "val")
+        if "pair" not in batch or bool(self.val_reference_logprobs.isnan().any()):
+            return  # the sanity check comes before the reference is known
+        for pack in self._packs(batch["pair"]):
+            numbers, logprobs = self._pair_logprobs(pack.to(self.device))
+            reference = self.val_reference_logprobs[batch["index"][numbers].to(self.device)]
+            result = dpo_loss(*logprobs.unbind(1), *reference.unbind(1), self.beta)
+            n = len(numbers)
+            self.log("val/loss", result.losses.mean(), batch_size=n, sync_dist=True)
+            right = (result.chosen_rewards > result.rejected_rewards).float().mean()
+            self.log("val/reward_accuracy", right, batch_size=n, sync_dist=True)
+
+
+def _watch(chosen: Tensor, rejected: Tensor, logprobs: Tensor) -> Tensor:
+    """Return sums over pairs: preferred rightly, margin, and both log-probabilities, ``(4,)``."""
+    right = (chosen > rejected).float().sum()
+    return torch.stack([right, (chosen - rejected).sum(), *logprobs.detach().sum(0)])

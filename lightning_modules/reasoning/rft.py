@@ -1,0 +1,76 @@
+"""RFT: rejection-sampling fine-tuning, as a loop."""
+
+from typing import Any
+
+import torch
+
+from lightning_modules.reasoning.sft import SFT
+from surefoot.completions import distinct_correct
+from surefoot.distributed import sum_over_ranks
+from surefoot.errors import ConfigError
+from surefoot.rollouts import Sampling
+from surefoot.sequences import PromptCompletion
+
+__all__ = ("RFT",)
+
+
+class RFT(SFT):
+    """Samples completions of every problem, keeps distinct correct ones, and fine-tunes on them; batch after batch.
+
+    The same in stages over the whole training set, each from the base model, is ``surefoot pipeline
+    configs/pipelines/rft_gsm8k.yaml``.
+
+    Reference: Yuan et al. 2023, Scaling relationship on learning mathematical reasoning; Zelikman et al. 2022 (STaR).
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling | None = None,
+        max_per_problem: int = 4,
+        **kwargs: Any,
+    ) -> None:
+        """Initialize the method.
+
+        Args:
+            sampling: How completions are sampled; by default 8 at temperature 1 of at most 256 tokens.
+            max_per_problem: Most distinct correct completions kept of a problem.
+            kwargs: Arguments of `SFT`.
+
+        Raises:
+            ConfigError: If nothing may be kept.
+        """
+        super().__init__(**kwargs)
+        if max_per_problem < 1:
+            raise ConfigError(f"max_per_problem must be positive, got {max_per_problem}.")
+        self.sampling = sampling or Sampling(n=8)
+        self.max_per_problem = max_per_problem
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Sample, grade, choose, and take one step on what was chosen."""
+        trajectories = self.rollout = self.sample(batch["problem"], self.sampling, "train")
+        rows = [
+            {
+                "problem_id": t.problem.id,
+                "status": t.grade.status if t.grade else "error",
+                "finish_reason": t.finish_reason,
+                "text": t.text,
+                "trajectory": t,
+            }
+            for t in trajectories
+        ]
+        chosen = distinct_correct(rows, self.max_per_problem, seed=self.global_step)
+        counts = torch.tensor(
+            [
+                sum(r["status"] == "correct" for r in rows),
+                len({r["problem_id"] for r in chosen}),
+                len(rows),
+                len(batch["problem"]),
+            ],
+            dtype=torch.float64,
+            device=self.device,
+        )
+        n_correct, n_solved, n_sampled, n_problems = sum_over_ranks(counts).tolist()
+        sequences: list[PromptCompletion] = [r["trajectory"].sequence for r in chosen]
+        self.fine_tune(sequences, len(rows))
+        self.log("rollout/accuracy", n_correct / n_sampled, batch_size=1, prog_bar=True)
+        self.log("rollout/share_solved", n_solved / n_problems, batch_size=1)

@@ -1,0 +1,96 @@
+"""SFT: supervised fine-tuning on reference solutions or chosen completions."""
+
+from typing import Any
+
+import torch
+
+from lightning_modules.reasoning.base import ReasoningModule
+from surefoot.distributed import sum_over_ranks
+from surefoot.errors import DataError
+from surefoot.sequences import Pack, PromptCompletion, pack_sequences
+
+__all__ = ("SFT",)
+
+
+class SFT(ReasoningModule):
+    """Maximises the log-probability of completions given their prompts, per token over the whole batch on all ranks."""
+
+    def __init__(self, max_sequence_tokens: int | None = None, **kwargs: Any) -> None:
+        """Initialize the method.
+
+        Args:
+            max_sequence_tokens: Examples with more tokens are left out, not cut; all are kept by default.
+            kwargs: Arguments of `ReasoningModule`.
+        """
+        super().__init__(**kwargs)
+        self.max_sequence_tokens = max_sequence_tokens
+
+    def sequences(self, batch: dict[str, Any]) -> list[PromptCompletion]:
+        """Return a batch's prompts and targets as token ids.
+
+        Raises:
+            DataError: If a problem has no reference solution.
+        """
+        if "completion" in batch:
+            pairs = zip(batch["prompt"], batch["completion"], strict=True)
+            return [PromptCompletion(p, c) for p, c in pairs]
+        sequences = []
+        for problem in batch["problem"]:
+            if not problem.solution:
+                raise DataError(
+                    f"the problem {problem.id} has no reference solution: SFT needs one for each."
+                )
+            model = self.language_model
+            sequences.append(
+                PromptCompletion(
+                    self.prompt.prompt_ids(problem, model), self.prompt.target_ids(problem, model)
+                )
+            )
+        return sequences
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Take one step on a batch."""
+        sequences = self.sequences(batch)
+        limit = self.max_sequence_tokens
+        kept = [s for s in sequences if limit is None or len(s.prompt) + len(s.completion) <= limit]
+        self.fine_tune(kept, len(sequences))
+
+    def fine_tune(self, sequences: list[PromptCompletion], n_given: int) -> None:
+        """Take one step on sequences.
+
+        Args:
+            sequences: This rank's sequences, possibly none.
+            n_given: How many there were before some were left out.
+        """
+        packs = pack_sequences(sequences, self.max_tokens_per_pack)
+        n_local = torch.tensor(
+            [sum(len(p.targets) for p in packs), len(sequences), n_given],
+            dtype=torch.float64,
+            device=self.device,
+        )
+        n_tokens, n_kept, n_all = sum_over_ranks(n_local).tolist()
+
+        def loss(pack: Pack) -> torch.Tensor:
+            return -self.language_model(pack).logprobs.sum() / max(1.0, n_tokens)
+
+        self.log("train/loss", self.update(packs, loss), batch_size=1, prog_bar=True)
+        self.log("train/tokens", n_tokens, batch_size=1)
+        self.log("train/share_kept", n_kept / max(1.0, n_all), batch_size=1)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log the loss on reference solutions where there are any, and evaluate by sampling where there is an engine."""
+        self._log_loss(batch, "val")
+        self.evaluate_problems(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Do the same on the test split."""
+        self._log_loss(batch, "test")
+        self.evaluate_problems(batch, "test")
+
+    def _log_loss(self, batch: dict[str, Any], stage: str) -> None:
+        if "problem" in batch and not all(p.solution for p in batch["problem"]):
+            return
+        packs = pack_sequences(self.sequences(batch), self.max_tokens_per_pack)
+        n_tokens = sum(len(p.targets) for p in packs)
+        total = sum(-self.language_model(p.to(self.device)).logprobs.sum() for p in packs)
+        self.log(f"{stage}/loss", total / n_tokens, batch_size=n_tokens, sync_dist=True)
