@@ -30,8 +30,7 @@ RETRY = "wait"
 #: How a step ``a op b = c`` is written.
 STYLES = ("{a}{op}{b}={c}", "{c}={a}{op}{b}", "so {a}{op}{b} is {c}")
 _STEP = tuple(
-    re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>GROUP_\1)", re.escape(style)))
-    for style in STYLES
+    re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>GROUP_\1)", re.escape(style))) for style in STYLES
 )
 _GROUPS = {"a": r"-?\d+", "b": r"-?\d+", "c": r"-?\d+", "op": r"[-+*]"}
 _STEP = tuple(
@@ -101,7 +100,9 @@ class State(NamedTuple):
     value: int  # current value of the chain, as the solution has it
     step: int  # operations done
     before: int  # value before the last operation
-    slipped: bool  # whether the last line was a step with a wrong result, which can still be retried
+    slipped: (
+        bool  # whether the last line was a step with a wrong result, which can still be retried
+    )
     answer: int | None  # final answer, once given
 
 
@@ -168,7 +169,9 @@ class ProceduralPolicy:
     spurious_rate: float = 0.0
     styles: tuple[int, ...] = (0,)  # places in STYLES, chosen uniformly per solution
 
-    def solve(self, question: str, random_state: random.Random, prefix: Sequence[str] = ()) -> list[str]:
+    def solve(
+        self, question: str, random_state: random.Random, prefix: Sequence[str] = ()
+    ) -> list[str]:
         """Return the lines that the policy writes after a prefix."""
         chain = read_chain(question)
         state = State(chain.start, 0, chain.start, False, None)
@@ -203,7 +206,11 @@ class ProceduralPolicy:
         pending = chain.operations[state.step]
         top = chain.modulus or 10
         while True:
-            a, b, op = random_state.randrange(top), random_state.randrange(top), random_state.choice("+-*")
+            a, b, op = (
+                random_state.randrange(top),
+                random_state.randrange(top),
+                random_state.choice("+-*"),
+            )
             if (op, b) != pending:
                 return style.format(a=a, op=op, b=b, c=_apply(a, op, b, chain.modulus))
 

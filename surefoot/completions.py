@@ -62,12 +62,14 @@ def read_completions(folder: Path) -> "Dataset":
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist: expected a folder that surefoot generate wrote.")
     try:
-        dataset: Dataset = load_from_disk(str(folder))  # type: ignore[assignment]
+        dataset: Dataset = load_from_disk(str(folder))
     except Exception as error:  # damaged files end in errors of pyarrow's, datasets' and json's own
         raise DataError(f"{folder} cannot be read as a dataset: {error}") from error
     missing = [c for c in COLUMNS if c not in dataset.column_names]
     if missing:
-        raise DataError(f"{folder} has no column {', '.join(missing)}: not written by surefoot generate?")
+        raise DataError(
+            f"{folder} has no column {', '.join(missing)}: not written by surefoot generate?"
+        )
     return dataset
 
 

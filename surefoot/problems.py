@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from surefoot.errors import DataError
 
-__all__ = ("Problem", "first_field", "last_boxed", "read_jsonl", "real_data_folder")
+__all__ = ("Detail", "Problem", "first_field", "last_boxed", "read_jsonl", "real_data_folder")
 
 Detail = str | int | float | bool
 

@@ -122,7 +122,9 @@ def assign_rewards(
         for trajectory, total, value in zip(trajectories, totals, values, strict=True):
             if value is None:
                 continue
-            parts = list(value) if isinstance(value, Sequence) else [0.0] * (len(total) - 1) + [value]
+            parts = (
+                list(value) if isinstance(value, Sequence) else [0.0] * (len(total) - 1) + [value]
+            )
             if len(parts) != len(total):
                 raise DataError(
                     f"the reward function {name} returned {len(parts)} rewards for a completion of {len(total)} spans."

@@ -86,7 +86,9 @@ class ArithmeticDataModule(RecordsDataModule):
                 f" {min_steps}, {max_steps} and {n_styles}."
             )
         if not all(0 <= r <= 1 for r in rates) or not operators or set(operators) - set("+-*"):
-            raise ConfigError(f"rates lie in [0, 1] and operators in '+-*'; got {rates}, {operators!r}.")
+            raise ConfigError(
+                f"rates lie in [0, 1] and operators in '+-*'; got {rates}, {operators!r}."
+            )
         if error_rate * retry_rate == 1:
             raise ConfigError("with error_rate and retry_rate 1 a solution never ends.")
         self.sizes = {"train": n_train, "val": n_val, "test": n_test}

@@ -8,7 +8,12 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
-from surefoot.completions import PreferencePair, distinct_correct, preference_pairs, read_completions
+from surefoot.completions import (
+    PreferencePair,
+    distinct_correct,
+    preference_pairs,
+    read_completions,
+)
 from surefoot.errors import ConfigError, DataError
 from surefoot.problems import first_field, read_jsonl
 
@@ -161,5 +166,7 @@ def _pair(row: dict[str, Any], where: str) -> PreferencePair:
     for name in PreferencePair._fields:
         first_field(row, [name], where)
     if not all(isinstance(f, str) for f in fields):
-        raise DataError(f"{where}: prompt, chosen and rejected must all be texts, or all lists of token ids.")
+        raise DataError(
+            f"{where}: prompt, chosen and rejected must all be texts, or all lists of token ids."
+        )
     return PreferencePair(*fields)  # type: ignore[arg-type]

@@ -27,16 +27,17 @@ class EvaluationSetDataModule(ProblemsDataModule):
             root: Folder with <name>.jsonl; by default math_eval in the folder that SUREFOOT_DATA names.
             splits: Arguments of `ProblemsDataModule`.
         """
-        super().__init__(**({"n_val": 0} | splits))
-        self.name, self.root = name, root
+        arguments: dict[str, Any] = {"n_val": 0}
+        super().__init__(**arguments | splits)
+        self.set, self.root = name, root
 
     def read(self, split: Split) -> Sequence[Problem] | None:
         """Return the test problems, and nothing for train and val."""
         if split != "test":
             return []
-        path = real_data_folder("math_eval", self.root) / f"{self.name}.jsonl"
+        path = real_data_folder("math_eval", self.root) / f"{self.set}.jsonl"
         return [
-            _problem(self.name, row, i, f"{path}, row {i + 1}")
+            _problem(self.set, row, i, f"{path}, row {i + 1}")
             for i, row in enumerate(read_jsonl(path))
         ]
 
@@ -53,9 +54,7 @@ def _problem(name: str, row: dict[str, Any], i: int, where: str) -> Problem:
         return Problem(identity, f"{body.strip()} {question}", answer)
     question = first_field(row, ["problem", "question"], where)
     solution = str(row.get("solution") or "")
-    answer = (
-        first_field(row, ["answer"], where) if "answer" in row else last_boxed(solution, where)
-    )
+    answer = first_field(row, ["answer"], where) if "answer" in row else last_boxed(solution, where)
     details = {
         k: int(m.group()) if (m := re.search(r"\d", str(row[k]))) and k == "level" else str(row[k])
         for k in ("level", "subject")

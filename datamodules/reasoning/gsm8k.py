@@ -54,7 +54,10 @@ class GSM8KDataModule(ProblemsDataModule):
         return [self._problem(row, split, i, f"{where}, row {i + 1}") for i, row in enumerate(rows)]
 
     def _problem(self, row: dict[str, Any], split: Split, i: int, where: str) -> Problem:
-        question, solution = first_field(row, ["question"], where), first_field(row, ["answer"], where)
+        question, solution = (
+            first_field(row, ["question"], where),
+            first_field(row, ["answer"], where),
+        )
         if "####" not in solution:
             raise DataError(f"{where}: the answer has no '#### ' before its final answer.")
         trace, answer = solution.rsplit("####", 1)

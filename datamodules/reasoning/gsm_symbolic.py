@@ -27,9 +27,8 @@ class GSMSymbolicDataModule(ProblemsDataModule):
             n_test: Test problems.
             splits: Arguments of `ProblemsDataModule`.
         """
-        super().__init__(
-            **({"n_train": n_train, "n_test": n_test, "contamination": "off"} | splits)
-        )
+        arguments: dict[str, Any] = {"n_train": n_train, "n_test": n_test, "contamination": "off"}
+        super().__init__(**arguments | splits)
         self.sizes: dict[Split, int] = {"train": n_train, "val": self.n_val, "test": n_test}
         self._drawn: dict[Split, list[Problem]] = {}
 
@@ -45,7 +44,9 @@ class GSMSymbolicDataModule(ProblemsDataModule):
         try:
             import reasoning_gym
         except ImportError as error:
-            raise DataError("GSMSymbolicDataModule needs reasoning-gym: pip install reasoning-gym.") from error
+            raise DataError(
+                "GSMSymbolicDataModule needs reasoning-gym: pip install reasoning-gym."
+            ) from error
         size = self.sizes[split]
         digest = hashlib.sha256(f"{self.seed}/{split}".encode()).digest()
         dataset = reasoning_gym.create_dataset(
@@ -66,5 +67,7 @@ class GSMSymbolicDataModule(ProblemsDataModule):
                 Problem(identity, entry["question"], str(entry["answer"]), solution, details)
             )
         if len(problems) < size:
-            raise DataError(f"only {len(problems)} distinct {split} problems could be generated, not {size}.")
+            raise DataError(
+                f"only {len(problems)} distinct {split} problems could be generated, not {size}."
+            )
         return problems

@@ -8,7 +8,7 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Problem, last_boxed, read_jsonl, real_data_folder
+from surefoot.problems import Detail, Problem, last_boxed, read_jsonl, real_data_folder
 
 __all__ = ("SUBJECTS", "HendrycksMathDataModule")
 
@@ -82,7 +82,9 @@ class HendrycksMathDataModule(ProblemsDataModule):
             for i, row in enumerate(read_jsonl(file)):
                 yield f"{file}, row {i + 1}", row
         elif folder.is_dir():
-            for path in sorted(folder.glob("*/*.json"), key=lambda p: (p.parent.name, len(p.stem), p.stem)):
+            for path in sorted(
+                folder.glob("*/*.json"), key=lambda p: (p.parent.name, len(p.stem), p.stem)
+            ):
                 try:
                     yield str(path), json.loads(path.read_text(encoding="utf-8"))
                 except ValueError as error:
@@ -100,7 +102,9 @@ class HendrycksMathDataModule(ProblemsDataModule):
         if split == "train" and self.root is None and self.hub is None and self.math500 is not None:
             return []  # evaluation on MATH-500 alone
         problems = [
-            p for i, (where, row) in enumerate(self._rows(split)) if self._kept(p := _problem(row, split, i, where))
+            p
+            for i, (where, row) in enumerate(self._rows(split))
+            if self._kept(p := _problem(row, split, i, where))
         ]
         if split == "train" and self.math500 is not None:
             held_out = {str(row.get("problem")) for row in read_jsonl(Path(self.math500))}
@@ -122,5 +126,8 @@ def _problem(row: dict[str, Any], split: Split, i: int, where: str) -> Problem:
     answer = str(row["answer"]) if row.get("answer") is not None else last_boxed(solution, where)
     level = re.search(r"\d", str(row.get("level", "")))
     subject = str(row.get("type") or row.get("subject") or "").lower().replace(" & ", " and ")
-    details = {"level": int(level.group()) if level else 0, "subject": subject.replace(" ", "_")}
+    details: dict[str, Detail] = {
+        "level": int(level.group()) if level else 0,
+        "subject": subject.replace(" ", "_"),
+    }
     return Problem(f"math-{split}-{i}", question, answer, solution, details)

@@ -102,9 +102,7 @@ class ReasoningModule(ResumableModule):
         """Build the optimizer and a schedule that is stepped with every update."""
         from transformers import get_scheduler
 
-        optimizer = self.optimizer(
-            p for p in self.language_model.parameters() if p.requires_grad
-        )
+        optimizer = self.optimizer(p for p in self.language_model.parameters() if p.requires_grad)
         if self.schedule == "constant" and self.warmup == 0:
             return optimizer
         n_steps = self.trainer.estimated_stepping_batches * self.updates_per_batch
@@ -140,7 +138,8 @@ class ReasoningModule(ResumableModule):
                 self.manual_backward(self.n_ranks * loss)  # ranks' gradients are averaged
             total += loss.detach()
         if not packs:  # the other ranks wait for this one's gradients
-            self.manual_backward(0.0 * sum(p.sum() for p in self._trained()))
+            nothing = torch.stack([p.sum() for p in self._trained()]).sum() * 0.0
+            self.manual_backward(nothing)
         if self.max_gradient_norm is not None:
             norm = nn.utils.clip_grad_norm_(list(self._trained()), self.max_gradient_norm)
             self.log("train/gradient_norm", _plain(norm), batch_size=1)
@@ -308,11 +307,11 @@ class Stopwatch:
 
 def _layers(model: nn.Module) -> list[nn.Module]:
     """Return the decoder's layers: the longest list of modules."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList)]
+    return max(lists, key=len, default=[])
 
 
 def _plain(value: Tensor) -> Tensor:
     """Return a tensor that is whole on this rank."""
     gather = getattr(value, "full_tensor", None)
-    return (value if gather is None else gather()).detach()  # type: ignore[no-any-return]
+    return (value if gather is None else gather()).detach()

@@ -10,7 +10,7 @@ from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.completions import PreferencePair
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
-from surefoot.losses import dpo_loss
+from surefoot.losses import PreferenceLoss, dpo_loss
 from surefoot.problems import Problem
 from surefoot.sequences import Pack, PromptCompletion, pack_sequences
 
@@ -29,9 +29,7 @@ class DPO(ReasoningModule):
     reference_logprobs: Tensor
     val_reference_logprobs: Tensor
 
-    def __init__(
-        self, beta: float = 0.1, label_smoothing: float = 0.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         """Initialize the method.
 
         Args:
@@ -107,6 +105,13 @@ class DPO(ReasoningModule):
         sums = sums.index_add(0, 2 * places + pack.sequences % 2, logprobs)
         return numbers.tolist(), sums.view(-1, 2)
 
+    def _loss(
+        self, logprobs: Tensor, reference: Tensor, label_smoothing: float = 0.0
+    ) -> PreferenceLoss:
+        """Return the losses of pairs; arguments are ``(pairs, 2)``."""
+        (chosen, rejected), (base_chosen, base_rejected) = logprobs.unbind(1), reference.unbind(1)
+        return dpo_loss(chosen, rejected, base_chosen, base_rejected, self.beta, label_smoothing)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Take one step on a batch of pairs."""
         n_pairs = float(sum_over_ranks(torch.tensor(float(len(batch["pair"])))))
@@ -116,9 +121,7 @@ class DPO(ReasoningModule):
             nonlocal watched
             numbers, logprobs = self._pair_logprobs(pack)
             reference = self.reference_logprobs[batch["index"][numbers].to(self.device)]
-            result = dpo_loss(
-                *logprobs.unbind(1), *reference.unbind(1), self.beta, self.label_smoothing
-            )
+            result = self._loss(logprobs, reference, self.label_smoothing)
             watched = watched + _watch(result.chosen_rewards, result.rejected_rewards, logprobs)
             return result.losses.sum() / n_pairs
 
@@ -137,7 +140,7 @@ class DPO(ReasoningModule):
         for pack in self._packs(batch["pair"]):
             numbers, logprobs = self._pair_logprobs(pack.to(self.device))
             reference = self.val_reference_logprobs[batch["index"][numbers].to(self.device)]
-            result = dpo_loss(*logprobs.unbind(1), *reference.unbind(1), self.beta)
+            result = self._loss(logprobs, reference)
             n = len(numbers)
             self.log("val/loss", result.losses.mean(), batch_size=n, sync_dist=True)
             right = (result.chosen_rewards > result.rejected_rewards).float().mean()

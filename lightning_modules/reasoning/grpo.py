@@ -28,7 +28,9 @@ class _Credited(NamedTuple):
     trajectories: list[Trajectory]
     advantages: list[Tensor]
     behaviour: list[Tensor]  # log-probabilities under the engine
-    old: list[Tensor] | None  # under the policy before the updates; none where there is one update only
+    old: (
+        list[Tensor] | None
+    )  # under the policy before the updates; none where there is one update only
     reference: list[Tensor] | None
 
 
@@ -109,7 +111,9 @@ class GRPO(ReasoningModule):
             import copy
 
             reference = copy.deepcopy(self.language_model).eval().requires_grad_(False)
-            self._reference = [reference]  # in a list, so that it is no submodule: checkpoints hold one model
+            self._reference = [
+                reference
+            ]  # in a list, so that it is no submodule: checkpoints hold one model
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Sample, reward, credit, update."""
@@ -205,7 +209,9 @@ class GRPO(ReasoningModule):
         ).to(self.device)
         advantages = chosen(credited.advantages)
         sequences = [t.sequence for t in trajectories]
-        if self.kl_coefficient == 0:  # without advantage and KL a completion has no gradient: spare its forward pass
+        if (
+            self.kl_coefficient == 0
+        ):  # without advantage and KL a completion has no gradient: spare its forward pass
             sequences = [
                 s if bool(a.any()) else s._replace(mask=[False] * len(s.completion))
                 for s, a in zip(sequences, advantages, strict=True)
@@ -220,7 +226,9 @@ class GRPO(ReasoningModule):
             present = logprobs.detach()
             old = present if credited.old is None else pack.gather(chosen(credited.old))
             behaviour = pack.gather(chosen(credited.behaviour))
-            reference = None if credited.reference is None else pack.gather(chosen(credited.reference))
+            reference = (
+                None if credited.reference is None else pack.gather(chosen(credited.reference))
+            )
             result = policy_loss(
                 logprobs,
                 old,
@@ -297,7 +305,9 @@ class GRPO(ReasoningModule):
         grades = [t.grade for t in trajectories if t.grade is not None]
         for status, rate in status_rates(grades).items():
             values[f"rollout/grade_{status}"] = (rate * len(grades), len(grades))
-        sums = sum_over_ranks(torch.tensor(list(values.values()), dtype=torch.float64).to(self.device, torch.float32))
+        sums = sum_over_ranks(
+            torch.tensor(list(values.values()), dtype=torch.float64).to(self.device, torch.float32)
+        )
         for name, (total, count) in zip(values, sums.tolist(), strict=True):
             shown = name == "rollout/reward"
             self.log(name, total / max(1.0, count), batch_size=1, prog_bar=shown)
@@ -312,8 +322,12 @@ def _check(module: GRPO) -> None:
     if module.epochs_per_rollout < 1 or module.minibatches < 1:
         raise ConfigError("epochs_per_rollout and minibatches must be positive.")
     if module.sampling.temperature == 0:
-        raise ConfigError("sampling.temperature is 0: greedy completions of a prompt are all the same.")
+        raise ConfigError(
+            "sampling.temperature is 0: greedy completions of a prompt are all the same."
+        )
     if module.clip_low < 0 or module.clip_high < 0 or module.kl_coefficient < 0:
         raise ConfigError("clip_low, clip_high and kl_coefficient must not be negative.")
     if module.variant not in VARIANTS or module.mismatch_correction not in CORRECTIONS:
-        raise ConfigError(f"variants: {', '.join(VARIANTS)}; corrections: {', '.join(CORRECTIONS)}.")
+        raise ConfigError(
+            f"variants: {', '.join(VARIANTS)}; corrections: {', '.join(CORRECTIONS)}."
+        )

@@ -7,7 +7,7 @@ import torch
 from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import DataError
-from surefoot.sequences import Pack, PromptCompletion, pack_sequences
+from surefoot.sequences import Pack, PromptCompletion, TokenScores, pack_sequences
 
 __all__ = ("SFT",)
 
@@ -68,10 +68,11 @@ class SFT(ReasoningModule):
             dtype=torch.float64,
             device=self.device,
         )
-        n_tokens, n_kept, n_all = sum_over_ranks(n_local).tolist()
+        n_tokens, n_kept, n_all = (float(n) for n in sum_over_ranks(n_local))
 
         def loss(pack: Pack) -> torch.Tensor:
-            return -self.language_model(pack).logprobs.sum() / max(1.0, n_tokens)
+            scores: TokenScores = self.language_model(pack)
+            return -scores.logprobs.sum() / max(1.0, n_tokens)
 
         self.log("train/loss", self.update(packs, loss), batch_size=1, prog_bar=True)
         self.log("train/tokens", n_tokens, batch_size=1)

@@ -7,6 +7,7 @@ r"""Rules that find the final answer in a completion; every one takes time linea
 """
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 
 __all__ = ("EXTRACTION_RULES", "MAX_ANSWER_LENGTH", "extract_answer")
@@ -16,10 +17,19 @@ MAX_ANSWER_LENGTH = 1000
 #: Of a longer text only the end is read, where the answer stands.
 _MAX_TEXT_LENGTH = 1_000_000
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+]?\.\d+")
+#: A sign counts where it cannot be an operator: the last number of ``5-3`` is 3.
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]}])[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|(?:(?<![\w.)\]}])[-+])?\.\d+"
+)
 _PHRASE = re.compile(r"answer is:?[ \t]*([^\n]*)", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)[ \t]*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Return a pattern's last match."""
+    matches = deque(pattern.finditer(text), maxlen=1)
+    return matches[0] if matches else None
 
 
 def _strict(text: str) -> tuple[int, str] | None:
@@ -47,16 +57,12 @@ def _boxed(text: str) -> tuple[int, str] | None:
 
 
 def _last_number(text: str) -> tuple[int, str] | None:
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
+    last = _last(_NUMBER, text)
     return None if last is None else (last.start(), last.group())
 
 
 def _phrase(text: str) -> tuple[int, str] | None:
-    last = None
-    for last in _PHRASE.finditer(text):
-        pass
+    last = _last(_PHRASE, text)
     if last is None:
         return None
     answer = last.group(1).strip().strip("$.").strip()

@@ -65,9 +65,7 @@ class Grader:
             One grade per completion.
         """
         answers = [extract_answer(text, self.rule) for text in completions]
-        found = [
-            (r.strip(), a) for r, a in zip(references, answers, strict=True) if a is not None
-        ]
+        found = [(r.strip(), a) for r, a in zip(references, answers, strict=True) if a is not None]
         statuses = iter(self.pool.compare(found))
         grades = [Grade("unparsable" if a is None else next(statuses), a) for a in answers]
         self._warn_once(completions, answers)
@@ -76,7 +74,9 @@ class Grader:
     def _warn_once(self, completions: Sequence[str], answers: Sequence[str | None]) -> None:
         """Warn, after the first batch, if most answers were not found."""
         self._n_batches += 1
-        missing = [text for text, answer in zip(completions, answers, strict=True) if answer is None]
+        missing = [
+            text for text, answer in zip(completions, answers, strict=True) if answer is None
+        ]
         if self._n_batches > 1 or 2 * len(missing) <= len(answers):
             return
         samples = "\n".join(f"  {i}: ...{text[-200:]!r}" for i, text in enumerate(missing[:3], 1))

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from surefoot.errors import SurefootError
 
@@ -138,7 +138,9 @@ class GraderPool:
                 if worker.ready and worker.job is None and waiting:
                     job = waiting.pop()
                     worker.job, worker.deadline = job, time.monotonic() + self.time_limit
-                    if not worker.send(*jobs[job]):  # died since its last reply: not this job's fault
+                    if not worker.send(
+                        *jobs[job]
+                    ):  # died since its last reply: not this job's fault
                         worker.job = None
                         waiting.append(job)
                         self._drop(worker)
@@ -173,12 +175,12 @@ class GraderPool:
         worker.kill()
         self._workers.remove(worker)
 
-    def _replies(self) -> list[tuple[_Worker, dict[str, Status] | None]]:
+    def _replies(self) -> list[tuple[_Worker, dict[str, Any] | None]]:
         """Wait for a reply or a deadline; none stands for a process that is late or gone."""
         active = [w for w in self._workers if w.job is not None or not w.ready]
         if not active:
             return []
-        found: list[tuple[_Worker, dict[str, Status] | None]] = []
+        found: list[tuple[_Worker, dict[str, Any] | None]] = []
         with selectors.DefaultSelector() as selector:
             for worker in active:
                 assert worker.process.stdout is not None

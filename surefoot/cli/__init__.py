@@ -16,6 +16,10 @@ Train and evaluate (LightningCLI: --config FILE.yaml, --dotted.key value overrid
   test        evaluate a checkpoint on the test split
   predict     predict with a checkpoint
 
+Sample and combine:
+  generate    sample and grade k completions per problem; resumable
+  pipeline    run a method of several stages; a rerun resumes at the first missing one
+
 Measure and report:
   reproduce   re-measure a paper's claims (--list shows the papers)
   report      tables, figures and one HTML page from run folders
@@ -25,6 +29,7 @@ Measure and report:
 """
 
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
+_OTHER_VERBS = ("generate", "pipeline", "reproduce", "report")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -66,6 +71,17 @@ def _verb(name: str) -> Callable[[list[str]], None]:
             from surefoot.cli.training import run_trainer
 
         return run_trainer
+    if name == "generate":
+        from surefoot.cli.lean_imports import without_optional_metrics
+
+        with without_optional_metrics():
+            from surefoot.cli.generate import run_generate
+
+        return run_generate
+    if name == "pipeline":
+        from surefoot.cli.pipeline import run_pipeline_verb
+
+        return run_pipeline_verb
     if name == "reproduce":
         from surefoot.reproduce import run_reproduce
 
@@ -75,7 +91,7 @@ def _verb(name: str) -> Callable[[list[str]], None]:
 
         return run_report
     raise SurefootError(
-        f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, 'reproduce', 'report'))}."
+        f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, *_OTHER_VERBS))}."
     )
 
 

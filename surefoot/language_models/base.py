@@ -69,21 +69,21 @@ class LanguageModel(nn.Module):
         if model.get_output_embeddings() is None:
             raise ConfigError(f"{type(model).__name__} has no language-model head.")
         if getattr(model.get_output_embeddings(), "bias", None) is not None:
-            raise ConfigError(f"{type(model).__name__} has a head with a bias, which is not supported.")
+            raise ConfigError(
+                f"{type(model).__name__} has a head with a bias, which is not supported."
+            )
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.lora = lora
         self.model: Any = _with_adapters(model, lora) if lora is not None else model
         if lora is not None and gradient_checkpointing:
-            self.model.enable_input_require_grads()
+            model.enable_input_require_grads()
         self.tokenizer = tokenizer
 
     @property
     def base(self) -> "PreTrainedModel":
         """The model of transformers, below any adapters."""
-        base: PreTrainedModel = (
-            self.model.get_base_model() if self.lora is not None else self.model
-        )
+        base: PreTrainedModel = self.model.get_base_model() if self.lora is not None else self.model
         return base
 
     @property
@@ -194,7 +194,7 @@ class LanguageModel(nn.Module):
 def _whole(tensor: Tensor) -> Tensor:
     """Return a tensor without its graph, put together from all ranks where it is sharded."""
     gather = getattr(tensor, "full_tensor", None)
-    return (tensor if gather is None else gather()).detach()  # type: ignore[no-any-return]
+    return (tensor if gather is None else gather()).detach()
 
 
 def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:

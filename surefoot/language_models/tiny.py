@@ -1,6 +1,6 @@
 """Llamas of a few hundred thousand parameters, built from numbers."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -56,5 +56,6 @@ class TinyLanguageModel(LanguageModel):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = LlamaForCausalLM(config).to(DTYPES[dtype])
+            model: Any = LlamaForCausalLM(config)
+        model.to(DTYPES[dtype])
         super().__init__(model, tokenizer, lora)

@@ -49,7 +49,9 @@ class Sampling:
             ConfigError: If one is out of range.
         """
         if self.n < 1 or self.max_tokens < 1:
-            raise ConfigError(f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}.")
+            raise ConfigError(
+                f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}."
+            )
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
                 "expected temperature >= 0, top_p in (0, 1] and top_k >= 0, got"

@@ -1,5 +1,6 @@
 """Ray Data over many engines: prompts are spread over workers of one machine or a cluster."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -84,10 +85,12 @@ class RayEngine(RolloutEngine):
             path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             ray.init(
                 address=self.address,
-                num_cpus=None if self.address else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
+                num_cpus=None
+                if self.address
+                else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
                 include_dashboard=None if self.address else False,
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
                 runtime_env={"env_vars": {"PYTHONPATH": path}},
             )
         self._folder = Path(tempfile.mkdtemp(prefix="surefoot-ray-", dir=self.exchange))
@@ -109,7 +112,11 @@ class RayEngine(RolloutEngine):
         began = time.perf_counter()
         salt = int(torch.randint(2**62, ()).item()) if seeds is None else 0
         rows = [
-            {"place": i, "prompt": list(p), "seed": derive_seed(salt, i) if seeds is None else seeds[i]}
+            {
+                "place": i,
+                "prompt": list(p),
+                "seed": derive_seed(salt, i) if seeds is None else seeds[i],
+            }
             for i, p in enumerate(prompts)
         ]
         context = ray.data.DataContext.get_current()
@@ -159,7 +166,9 @@ class RayEngine(RolloutEngine):
 class _Worker:
     """One worker: a model and an engine, for as long as one call lasts."""
 
-    def __init__(self, engine: RolloutEngine, folder: str, dtype: Any, sampling: dict[str, Any]) -> None:
+    def __init__(
+        self, engine: RolloutEngine, folder: str, dtype: Any, sampling: dict[str, Any]
+    ) -> None:
         self.engine, self.sampling = engine, Sampling(**sampling)
         self.engine.start(PretrainedLanguageModel(folder, dtype=dtype))
 

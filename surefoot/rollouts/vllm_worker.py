@@ -40,6 +40,6 @@ class WeightReloader:
         if next(model.parameters()).device.type == "cpu":
             for module in model.modules():
                 if isinstance(module, VocabParallelEmbedding):
-                    module.quant_method.process_weights_after_loading(module)  # type: ignore[union-attr]
+                    module.quant_method.process_weights_after_loading(module)
                     n += 1
         return n

@@ -137,7 +137,7 @@ def _packed_attention(
         )
         return result
     window = getattr(module, "sliding_window", None)
-    if window is not None and int(layout.chains and max(_chain_lengths(layout))) > window:
+    if window is not None and max(_chain_lengths(layout), default=0) > window:
         raise NotImplementedError(
             f"packed attention has no sliding window, and a sequence is longer than the model's {window}."
         )

@@ -21,7 +21,9 @@ class PromptCompletion(NamedTuple):
 
     prompt: Sequence[int]  # token ids, at least one
     completion: Sequence[int]  # token ids
-    mask: Sequence[bool] | None = None  # which of the completion's tokens are scored; all by default
+    mask: Sequence[bool] | None = (
+        None  # which of the completion's tokens are scored; all by default
+    )
 
 
 class Segment(NamedTuple):
@@ -102,7 +104,9 @@ def pack_sequences(
                 f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values."
             )
     units = sorted(
-        _units(sequences, max_tokens, share_prompts, together), key=lambda u: u.n_tokens, reverse=True
+        _units(sequences, max_tokens, share_prompts, together),
+        key=lambda u: u.n_tokens,
+        reverse=True,
     )
     bins: list[list[_Unit]] = []
     room: list[int] = []

@@ -1,0 +1,117 @@
+"""The verb generate: sample and grade completions of a datamodule's problems."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningDataModule
+
+# Imported so that configs may name a class without its module path.
+import datamodules
+from surefoot.answers import Grader
+from surefoot.cli.settings import check_yaml, flag_values, plain_message
+from surefoot.errors import ConfigError
+from surefoot.generation import generate_completions
+from surefoot.language_models import LanguageModel
+from surefoot.prompts import PlainPrompt, Prompt
+from surefoot.rollouts import RolloutEngine, Sampling
+
+__all__ = ("datamodules", "run_generate")
+
+
+class _Parser(ArgumentParser):
+    """Errors become one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        if not self.exit_on_error:
+            return super().error(message, ex)
+        raise ConfigError(plain_message(message)) from ex
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(
+        prog="surefoot generate",
+        description="Sample k completions per problem, grade them, and write them as an Arrow dataset; resumable.",
+    )
+    parser.add_argument(
+        "--config", "-c", action="config", help="YAML file with any of these settings."
+    )
+    parser.add_subclass_arguments(LanguageModel, "model", required=True)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    parser.add_subclass_arguments(RolloutEngine, "engine", required=True)
+    parser.add_subclass_arguments(Prompt, "prompt", required=False)
+    parser.add_class_arguments(Grader, "grader")
+    parser.add_class_arguments(Sampling, "sampling")
+    parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
+    parser.add_argument("--split", type=str, default="test", help="Split: train, val or test.")
+    parser.add_argument("--limit", type=int | None, default=None, help="Only the first problems.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the sampling.")
+    parser.add_argument(
+        "--problems_per_shard",
+        type=int,
+        default=128,
+        help="Problems of a shard; a kill costs one at most.",
+    )
+    return parser
+
+
+def run_generate(arguments: Sequence[str]) -> None:
+    """Run the verb.
+
+    Args:
+        arguments: The verb and its options.
+
+    Raises:
+        ConfigError: If the settings make no sense.
+    """
+    given = list(arguments)[1:]
+    for config in flag_values(given, "--config", "-c"):
+        check_yaml(Path(config))
+    parser = _parser()
+    parsed = parser.parse_args(given)
+    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    objects = parser.instantiate_classes(parsed)
+    data: Any = objects.data
+    if not hasattr(data, "problems") or parsed.split not in ("train", "val", "test"):
+        raise ConfigError(
+            f"{type(data).__name__} with --split {parsed.split} has no problems to solve: use GSM8KDataModule or the"
+            " like, and train, val or test."
+        )
+    problems = list(data.problems(parsed.split))[: parsed.limit]
+    inner = getattr(objects.engine, "engine", objects.engine)  # Ray's workers run one
+    names = ("model", "data", "prompt", "grader", "sampling", "split", "limit")
+    identity = {n: settings.get(n) for n in names} | {"engine": type(inner).__name__}
+    identity["grader"] = {"rule": settings["grader"]["rule"]}
+    began = time.perf_counter()
+
+    def progress(done: int, total: int, rate: float) -> None:
+        left = (time.perf_counter() - began) / done * (total - done)
+        print(
+            f"{done}/{total} problems, {rate:.0f} tokens/s, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    summary = generate_completions(
+        problems,
+        objects.model,
+        objects.engine,
+        objects.get("prompt") or PlainPrompt(),
+        objects.sampling,
+        objects.grader,
+        parsed.out,
+        identity,
+        parsed.seed,
+        parsed.problems_per_shard,
+        progress,
+    )
+    for name, value in summary.items():
+        if not name.endswith(("_low", "_high")):
+            low, high = summary.get(f"{name}_low"), summary.get(f"{name}_high")
+            interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
+            print(f"{name:24s} {value:.3f}{interval}")
+    print(f"completions: {parsed.out}")

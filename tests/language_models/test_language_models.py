@@ -1,0 +1,119 @@
+"""Language models: saved folders load elsewhere, adapters merge, names that lead nowhere say so."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from surefoot.digit_tokenizer import ALPHABET, digit_tokenizer
+from surefoot.errors import ConfigError, DataError
+from surefoot.language_models import (
+    LanguageModel,
+    LoRA,
+    PretrainedLanguageModel,
+    TinyLanguageModel,
+)
+from surefoot.sequences import PromptCompletion, pack_sequences
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
+
+
+def small(**arguments: object) -> LanguageModel:
+    return TinyLanguageModel(width=32, n_layers=2, n_heads=2, **arguments)  # type: ignore[arg-type]
+
+
+def scores(model: LanguageModel) -> torch.Tensor:
+    (pack,) = pack_sequences([PromptCompletion(model.encode("1+1="), model.encode("2;abc"))], 100)
+    result: torch.Tensor = model(pack).logprobs
+    return result.detach()
+
+
+def test_the_digit_tokenizer_is_one_to_one() -> None:
+    tokenizer = digit_tokenizer()
+    ids = tokenizer(ALPHABET)["input_ids"]
+    assert len(ids) == len(ALPHABET) == len(set(ids))
+    assert tokenizer.decode(ids) == ALPHABET
+    assert tokenizer("é")["input_ids"] == [tokenizer.unk_token_id]
+
+
+def test_a_saved_folder_loads_in_transformers_and_here(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = small(seed=3)
+    model.save(tmp_path / "model")
+    loaded = PretrainedLanguageModel(str(tmp_path / "model"))
+    torch.testing.assert_close(scores(loaded), scores(model), rtol=0, atol=0)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert plain.config.tie_word_embeddings
+    text = "7*8-2=\n"
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").decode(loaded.encode(text)) == text
+    assert (loaded.encode(text), loaded.eos_token_id) == (model.encode(text), model.eos_token_id)
+
+
+def test_named_weights_name_tied_tensors_once() -> None:
+    names = [n for n, _ in small().named_weights()]
+    assert "model.embed_tokens.weight" in names
+    assert "lm_head.weight" not in names
+    assert len(names) == len(set(names))
+
+
+def test_lora_trains_little_and_merges(tmp_path: Path) -> None:
+    model = small(lora=LoRA(rank=2, alpha=8.0))
+    plain = small()
+    torch.testing.assert_close(scores(model), scores(plain), rtol=1e-6, atol=1e-6)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert 0 < sum(p.numel() for p in trained) < 0.2 * sum(p.numel() for p in plain.parameters())
+    with torch.no_grad():
+        for i, p in enumerate(trained):
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    assert not torch.allclose(scores(model), scores(plain), atol=1e-2)
+    assert {n for n, _ in model.named_weights()} == {n for n, _ in plain.named_weights()}
+    model.save(tmp_path / "merged")
+    loaded = PretrainedLanguageModel(str(tmp_path / "merged"))
+    torch.testing.assert_close(scores(loaded), scores(model), rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
+    small(seed=1).save(tmp_path)
+    gradients = []
+    for checkpointing in (False, True):
+        model = PretrainedLanguageModel(str(tmp_path), gradient_checkpointing=checkpointing).train()
+        (pack,) = pack_sequences(
+            [PromptCompletion([5, 6], [7, 8, 9]), PromptCompletion([5, 6], [9])], 50
+        )
+        model(pack).logprobs.sum().backward()
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        )
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+
+
+def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*/nowhere: expected a saved model"):
+        PretrainedLanguageModel(str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty has no config\.json"):
+        PretrainedLanguageModel(str(tmp_path / "empty"))
+    small().save(tmp_path / "cut")
+    weights = tmp_path / "cut/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(DataError, match="cannot be loaded"):
+        PretrainedLanguageModel(str(tmp_path / "cut"))
+    with pytest.raises(ConfigError, match="LoRA: .*nothing_like_it"):
+        small(lora=LoRA(target_modules=["nothing_like_it"]))
+
+
+@pytest.mark.slow
+def test_the_bundled_model_speaks() -> None:
+    from surefoot.rollouts import HFEngine, Sampling
+
+    model = PretrainedLanguageModel("smollm2-135m-instruct")
+    assert 134e6 < sum(p.numel() for p in model.parameters()) < 135e6
+    engine = HFEngine()
+    engine.start(model)
+    ((completion,),) = engine.generate(
+        [model.encode("The capital of France is")], Sampling(temperature=0, max_tokens=3)
+    )
+    assert "Paris" in model.decode(completion.tokens)

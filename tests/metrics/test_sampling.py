@@ -1,0 +1,56 @@
+"""pass@k and maj@k: enumerated by hand and by brute force, intervals over problems."""
+
+from itertools import combinations
+
+import pytest
+
+from surefoot.metrics import ProblemResult, majority_at_k, pass_at_k, summarise_results
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 4), (6, 6, 2), (8, 1, 8), (7, 3, 5)]
+)
+def test_pass_at_k_is_the_share_of_subsets_with_a_success(n: int, c: int, k: int) -> None:
+    subsets = list(combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(
+        sum(any(s) for s in subsets) / len(subsets), rel=1e-12
+    )
+
+
+def test_pass_at_k_refuses_nonsense() -> None:
+    with pytest.raises(ValueError, match="got 3, 2 and k=1"):
+        pass_at_k(2, 3, 1)
+    with pytest.raises(ValueError, match="k=5"):
+        pass_at_k(4, 1, 5)
+
+
+def test_majority() -> None:
+    assert majority_at_k(["1", "2", "2", None], [False, True, True, False], 4) == 1.0
+    assert majority_at_k(["1", "2"], [False, True], 2) == 0.5, "a tie is drawn"
+    assert majority_at_k([None, None], [False, False], 2) == 0.0
+    assert majority_at_k(["1", " 1 ", "2"], [False, False, True], 3) == 0.0
+    found = majority_at_k(["1"] * 3 + ["2"] * 2, [True] * 3 + [False] * 2, 3, n_draws=4000)
+    exact = sum(sum(s) >= 2 for s in combinations([1, 1, 1, 0, 0], 3)) / 10
+    assert found == pytest.approx(exact, abs=0.04)
+
+
+def test_summary_counts_problems_not_samples() -> None:
+    """Two problems with 1 of 2 and 2 of 2 correct: accuracy .75; pass@2 1; interval by t with one degree of freedom."""
+    results = [
+        ProblemResult("a", ["correct", "wrong"], ["1", "2"], [3, 5], [False, True], 3),
+        ProblemResult("b", ["correct", "correct"], ["1", "1"], [4, 4], [False, False], 4),
+    ]
+    summary = summarise_results(results)
+    assert summary["accuracy"] == 0.75
+    assert summary["accuracy_high"] == pytest.approx(0.75 + 12.7062 * 0.25, rel=1e-4)
+    assert summary["pass@2"] == 1.0
+    assert summary["maj@2"] == 0.75
+    assert (summary["accuracy_steps_3"], summary["accuracy_steps_4"]) == (0.5, 1.0)
+    assert (summary["tokens"], summary["share_truncated"]) == (4.0, 0.25)
+    assert (summary["grade_correct"], summary["grade_wrong"], summary["grade_timeout"]) == (
+        0.75,
+        0.25,
+        0.0,
+    )
+    with pytest.raises(ValueError, match="no results"):
+        summarise_results([])
