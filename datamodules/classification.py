@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from surefoot.errors import ConfigError, DataError
 from surefoot.groups import group_counts, membership
 from surefoot.loading import EpochSampler, ResumableDataLoader, ShardSampler
+from surefoot.runs import fingerprint
 
 __all__ = ("Batch", "ClassificationDataModule", "Split", "TensorExamples")
 
@@ -236,6 +237,13 @@ class ClassificationDataModule(LightningDataModule, ABC):
             generator=torch.Generator(),
             **self._loading(training=False),
         )
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash of each split's targets and groups, for the record of a run."""
+        return {
+            name: fingerprint({"target": s.target.tolist(), "group": s.group.tolist()})
+            for name, s in self.splits.items()
+        }
 
     def evaluated(self, stage: str) -> list[str]:
         """Return the names of the splits that ``validate`` (val), ``fit`` and ``test`` evaluate, in order."""

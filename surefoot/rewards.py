@@ -2,7 +2,7 @@
 
 A reward function is any callable ``f(prompts, completions, completion_ids, **columns)`` that returns one float per
 completion, a list of floats per completion (one per span), or none where it does not apply. Columns: ``question``,
-``answer``, ``solution``, ``grade`` (status), ``spans``, ``finish_reason`` and the problems' details.
+``answer``, ``solution``, ``grade`` (status), ``spans`` and ``steps`` (tokens and text of each step), ``finish_reason`` and the problems' details.
 """
 
 import math
@@ -57,19 +57,16 @@ class FormatReward:
 
 
 class StepReward:
-    """In the arithmetic world, 1 for every right step or answer and 0 for every other line: one reward per line."""
+    """In the arithmetic world, 1 for every right step or answer and 0 for every other line: one reward per step."""
 
     def __call__(
-        self, completions: Sequence[str], question: Sequence[str], **columns: Any
+        self, steps: Sequence[Sequence[str]], question: Sequence[str], **columns: Any
     ) -> list[list[float]]:
-        """Return one reward per line of each completion; the trajectories' spans have to be lines."""
-        rewards = []
-        for text, asked in zip(completions, question, strict=True):
-            lines = [line for line in text.split("\n") if line]
-            rewards.append(
-                [float(kind in ("correct", "answer")) for kind in judge_steps(asked, lines)]
-            )
-        return rewards
+        """Return one reward per step of each completion; the steps have to be lines."""
+        return [
+            [float(kind in ("correct", "answer")) for kind in judge_steps(asked, lines)]
+            for lines, asked in zip(steps, question, strict=True)
+        ]
 
 
 def reward_name(function: RewardFunction) -> str:
@@ -101,6 +98,7 @@ def assign_rewards(
         "grade": [t.grade.status if t.grade else "error" for t in trajectories],
         "finish_reason": [t.finish_reason for t in trajectories],
         "spans": [list(t.token_spans()) for t in trajectories],
+        "steps": [list(t.steps) or [t.text] for t in trajectories],
     }
     for name in sorted({n for t in trajectories for n in t.problem.details}):
         columns.setdefault(name, [t.problem.details.get(name) for t in trajectories])

@@ -29,6 +29,7 @@ class Trajectory:
     grade: Grade | None = None
     mask: Sequence[bool] | None = None  # tokens that count in the loss; all by default
     spans: Sequence[Span] = ()  # steps or episodes; one span over everything where nothing cut it
+    steps: Sequence[str] = ()  # the text of each span
     rewards: Sequence[float] = ()  # one per span; an outcome reward stands on the last
     reward_parts: dict[str, float] = field(default_factory=dict)  # by reward function, unweighted
 

@@ -71,7 +71,7 @@ def test_chat_template_is_rendered_once(model: LanguageModel) -> None:
 
 @pytest.mark.parametrize("prompt", [PlainPrompt, ChatPrompt])
 def test_a_template_has_to_ask(prompt: type) -> None:
-    with pytest.raises(ConfigError, match="has no {question}: 'hello'"):
+    with pytest.raises(ConfigError, match=r"has no {question}: 'hello'"):
         prompt("hello")
 
 

@@ -47,6 +47,7 @@ def test_an_outcome_reward_stands_on_the_last_span_and_steps_on_their_own() -> N
     text = "7+5=2\n2-3=8\n#### 8"
     spans = (Span(0, 6), Span(6, 12), Span(12, 18))
     batch = [trajectory(text, "wrong", spans)]
+    batch[0].steps = text.split("\n")
     assign_rewards(batch, [StepReward(), AccuracyReward()], [1.0, 5.0], ["q"])
     assert list(batch[0].rewards) == [1.0, 0.0, 0.0]
     batch[0].grade = Grade("correct", "9")

@@ -1,14 +1,15 @@
 """Loaders over records of text: what problems, completions and preferences share."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from surefoot.errors import ConfigError
 from surefoot.loading import EpochSampler, ResumableDataLoader, ShardSampler
+from surefoot.runs import fingerprint
 
 __all__ = ("RecordsDataModule",)
 
@@ -17,7 +18,7 @@ class _Records(Sized, Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
-class _Numbered:
+class _Numbered(Dataset[tuple[int, Any]]):
     """Records with their places."""
 
     def __init__(self, records: _Records) -> None:
@@ -55,13 +56,18 @@ class RecordsDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
 
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash of each split's records, for the record of a run."""
+        splits: Mapping[str, Any] = getattr(self, "splits", {})
+        return {name: fingerprint({"records": list(s)}) for name, s in splits.items()}
+
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Leave the batch where it is: it holds text and token ids, not tensors of numbers."""
         return batch
 
     def training_loader(self, records: _Records) -> DataLoader[Any]:
         """Return the shuffled loader; its position is in every checkpoint."""
-        dataset: Any = _Numbered(records)
+        dataset = _Numbered(records)
         return ResumableDataLoader(
             dataset,
             EpochSampler(dataset, self.seed),

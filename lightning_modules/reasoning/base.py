@@ -228,6 +228,7 @@ class ReasoningModule(ResumableModule):
             if len(t.spans) > 1 and not any(pieces[t.spans[-1].start :]):
                 *rest, before, last = t.spans
                 t.spans = [*rest, before._replace(end=last.end)]
+            t.steps = ["".join(pieces[s.start : s.end]) for s in t.token_spans()]
 
     def teardown(self, stage: str) -> None:
         """End the engine."""

@@ -262,7 +262,8 @@ class GRPO(ReasoningModule):
         self._log_update(sum_over_ranks(watched), largest)
 
     def _log_update(self, sums: Tensor, largest: Tensor) -> None:
-        n = sums[0].clamp(min=1)
+        if float(sums[0]) == 0:  # no completion had a signal: there is nothing to report
+            return
         names = (
             "train/entropy",
             "train/kl",
@@ -272,7 +273,7 @@ class GRPO(ReasoningModule):
             "rollout/logprob_mismatch",
             "rollout/mismatch_weight",
         )
-        for name, value in zip(names, sums[1:] / n, strict=True):
+        for name, value in zip(names, sums[1:] / sums[0], strict=True):
             self.log(name, value, batch_size=1)
         self.log("rollout/logprob_mismatch_max", largest, batch_size=1)
 

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from surefoot.runs import Run, describe_environment, fingerprint, write_json
+from surefoot.runs import Run, describe_environment, write_json
 
 __all__ = ("RunRecorder",)
 
@@ -26,11 +26,7 @@ class RunRecorder(Callback):
 
     @rank_zero_only
     def _write_environment(self, trainer: Trainer) -> None:
-        splits = getattr(trainer.datamodule, "splits", {})  # type: ignore[attr-defined]
-        data = {
-            name: fingerprint({"target": s.target.tolist(), "group": s.group.tolist()})
-            for name, s in splits.items()
-        }
+        data = getattr(trainer.datamodule, "fingerprints", dict)()  # type: ignore[attr-defined]
         environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
         write_json(self.run.path / "environment.json", environment)
 

@@ -1,6 +1,7 @@
 """What an engine is: prompts as token ids in, completions with log-probabilities out, weights that can be replaced."""
 
 import hashlib
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ __all__ = (
     "RolloutEngine",
     "Sampling",
     "derive_seed",
+    "fresh_seeds",
 )
 
 
@@ -147,6 +149,11 @@ class RolloutEngine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free memory and processes; a closed engine can be started again."""
+
+
+def fresh_seeds(n: int) -> list[int]:
+    """Return seeds that never come again; no generator of the process is drawn on."""
+    return [secrets.randbits(56) for _ in range(n)]
 
 
 def derive_seed(*parts: object) -> int:

@@ -16,6 +16,7 @@ from surefoot.rollouts.engine import (
     RolloutEngine,
     Sampling,
     derive_seed,
+    fresh_seeds,
 )
 
 __all__ = ("HFEngine", "sampling_distribution")
@@ -38,7 +39,6 @@ class HFEngine(RolloutEngine):
         self._model: LanguageModel | None = None
         self._statistics = EngineStatistics()
         self._version = 0
-        self._n_calls = 0
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Sample from this very model from now on.
@@ -63,10 +63,8 @@ class HFEngine(RolloutEngine):
         """Sample completions."""
         if self._model is None:
             raise RuntimeError("the engine has not been started.")
-        self._n_calls += 1
         if seeds is None:
-            salt = int(torch.randint(2**62, ()).item())
-            seeds = [derive_seed(salt, self._n_calls, i) for i in range(len(prompts))]
+            seeds = fresh_seeds(len(prompts))
         began = time.perf_counter()
         # Prompts of like length go together, so that little is padded.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

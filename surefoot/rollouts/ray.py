@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from surefoot.errors import ConfigError
@@ -20,7 +19,7 @@ from surefoot.rollouts.engine import (
     EngineStatistics,
     RolloutEngine,
     Sampling,
-    derive_seed,
+    fresh_seeds,
 )
 from surefoot.rollouts.vllm import write_weights
 
@@ -110,12 +109,12 @@ class RayEngine(RolloutEngine):
         import ray.data
 
         began = time.perf_counter()
-        salt = int(torch.randint(2**62, ()).item()) if seeds is None else 0
+        seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
         rows = [
             {
                 "place": i,
                 "prompt": list(p),
-                "seed": derive_seed(salt, i) if seeds is None else seeds[i],
+                "seed": seeds[i],
             }
             for i, p in enumerate(prompts)
         ]

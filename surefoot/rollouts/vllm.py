@@ -19,7 +19,13 @@ from torch import Tensor
 from surefoot.distributed import is_distributed
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
-from surefoot.rollouts.engine import Completion, EngineStatistics, RolloutEngine, Sampling
+from surefoot.rollouts.engine import (
+    Completion,
+    EngineStatistics,
+    RolloutEngine,
+    Sampling,
+    fresh_seeds,
+)
 
 __all__ = ("VLLMEngine", "read_output", "sampling_parameters", "shared_memory", "write_weights")
 
@@ -159,10 +165,8 @@ class VLLMEngine(RolloutEngine):
             raise RuntimeError("the engine has not been started.")
         check_lengths(prompts, sampling, self.max_model_length)
         began = time.perf_counter()
-        parameters = [
-            sampling_parameters(sampling, None if seeds is None else seeds[i])
-            for i in range(len(prompts))
-        ]
+        seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
+        parameters = [sampling_parameters(sampling, seed) for seed in seeds]
         with _untouched_random_state():
             outputs = self._llm.generate(
                 [{"prompt_token_ids": list(p)} for p in prompts], parameters, use_tqdm=False
@@ -235,7 +239,7 @@ def check_lengths(
         )
 
 
-def sampling_parameters(sampling: Sampling, seed: int | None) -> Any:
+def sampling_parameters(sampling: Sampling, seed: int) -> Any:
     """Return vLLM's parameters."""
     from vllm import SamplingParams
 

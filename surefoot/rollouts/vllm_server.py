@@ -21,7 +21,13 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.language_models import LanguageModel
-from surefoot.rollouts.engine import Completion, EngineStatistics, RolloutEngine, Sampling
+from surefoot.rollouts.engine import (
+    Completion,
+    EngineStatistics,
+    RolloutEngine,
+    Sampling,
+    fresh_seeds,
+)
 from surefoot.rollouts.vllm import EXTENSION, check_lengths, shared_memory, write_weights
 
 __all__ = ("VLLMServerEngine",)
@@ -191,6 +197,7 @@ class VLLMServerEngine(RolloutEngine):
             raise RuntimeError("the engine has not been started.")
         check_lengths(prompts, sampling, self.max_model_length)
         began = time.perf_counter()
+        chosen_seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
 
         def ask(i: int) -> list[Completion]:
             host = i % len(self._hosts)
@@ -208,7 +215,7 @@ class VLLMServerEngine(RolloutEngine):
                 "add_special_tokens": False,
                 "logprobs": 0,
                 "return_token_ids": True,
-                "seed": None if seeds is None else seeds[i],
+                "seed": chosen_seeds[i],
             }
             reply = self._post(self._hosts[host], "/v1/completions", body)
             return [_completion(c, self._version) for c in reply["choices"]]

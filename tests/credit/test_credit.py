@@ -1,6 +1,7 @@
 """Credit assigners: numbers done by hand, and laws."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from surefoot.trajectories import Trajectory
 def trajectory(group: int, rewards: Sequence[float], lengths: Sequence[int] = (2,)) -> Trajectory:
     n = sum(lengths)
     edges = [0, *torch.tensor(lengths).cumsum(0).tolist()]
-    spans = [Span(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    spans = [Span(a, b) for a, b in pairwise(edges)]
     return Trajectory(
         Problem("p", "", ""),
         group,

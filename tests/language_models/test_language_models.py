@@ -101,7 +101,7 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(DataError, match="cannot be loaded"):
         PretrainedLanguageModel(str(tmp_path / "cut"))
-    with pytest.raises(ConfigError, match="LoRA: .*nothing_like_it"):
+    with pytest.raises(ConfigError, match=r"LoRA: .*nothing_like_it"):
         small(lora=LoRA(target_modules=["nothing_like_it"]))
 
 

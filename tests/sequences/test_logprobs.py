@@ -1,5 +1,7 @@
 """Chunked log-probabilities against the naive form, their gradients, and what is held in memory."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -96,7 +98,9 @@ def test_logits_of_all_tokens_are_never_held() -> None:
     largest = 0
 
     class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             nonlocal largest
             result = func(*args, **(kwargs or {}))
             for value in result if isinstance(result, tuple) else (result,):

@@ -1,0 +1,213 @@
+"""Datamodules of problems: real files, splits that share nothing, damaged files that say where."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from datamodules import (
+    ArithmeticDataModule,
+    CompletionsDataModule,
+    EvaluationSetDataModule,
+    GSM8KDataModule,
+    GSMSymbolicDataModule,
+    HendrycksMathDataModule,
+    PreferencesDataModule,
+)
+from surefoot.arithmetic import judge_steps
+from surefoot.errors import ConfigError, DataError
+
+
+def test_gsm8k(data_root: Path) -> None:
+    data = GSM8KDataModule(data_root / "gsm8k", n_val=100, n_test=200, batch_size=8)
+    assert (data.n_train, len(data.problems("val")), len(data.problems("test"))) == (7373, 100, 200)
+    first = data.problems("test")[0]
+    assert (first.answer, first.details["n_steps"]) == ("18", 2)
+    assert "<<" not in first.solution
+    assert first.solution.endswith("#### 18")
+    annotated = GSM8KDataModule(data_root / "gsm8k", calculator_annotations=True)
+    assert "<<16-3-4=9>>" in annotated.problems("test")[0].solution
+    ids = {s: {p.id for p in data.problems(s)} for s in ("train", "val", "test")}  # type: ignore[arg-type]
+    assert not ids["train"] & ids["val"]
+    assert len(data.contaminated["test"]) < 10, (
+        "problems that share 13 words in a row are few, and reported"
+    )
+    batch = next(iter(data.train_dataloader()))
+    assert [p.id for p in batch["problem"]] == [
+        data.problems("train")[i].id for i in batch["index"]
+    ]
+    subset = GSM8KDataModule(data_root / "gsm8k", n_train=50, contamination="off")
+    assert {p.id for p in subset.problems("train")} <= ids["train"] | ids["val"]
+    assert subset.n_train == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [
+        ("amc23", 40),
+        ("aime24", 30),
+        ("minerva_math", 272),
+        ("svamp", 1000),
+        ("asdiv", 2215),
+        ("math500", 500),
+    ],
+)
+def test_evaluation_sets(name: str, n: int, data_root: Path) -> None:
+    data = EvaluationSetDataModule(name, data_root / "math_eval")  # type: ignore[arg-type]
+    problems = data.problems("test")
+    assert len(problems) == n == len({p.id for p in problems})
+    assert all(p.question.strip() and p.answer.strip() for p in problems)
+    assert not any(p.answer.endswith(".0") and name in ("amc23", "svamp") for p in problems)
+    with pytest.raises(DataError, match="has no train problems"):
+        data.train_dataloader()
+
+
+def math_row(i: int, level: int = 1, subject: str = "Algebra") -> dict[str, str]:
+    return {
+        "problem": f"problem number {i}",
+        "solution": rf"so \boxed{{\frac{{{i}}}{{2}}}}",
+        "level": f"Level {level}",
+        "type": subject,
+    }
+
+
+def test_math_in_both_layouts(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for subject, folder in (
+            ("Algebra", "algebra"),
+            ("Counting & Probability", "counting_and_probability"),
+        ):
+            (tmp_path / "folders" / split / folder).mkdir(parents=True)
+            for i in range(6):
+                path = tmp_path / "folders" / split / folder / f"{i}.json"
+                path.write_text(json.dumps(math_row(i, 1 + i % 5, subject)))
+    (tmp_path / "lines").mkdir()
+    for split in ("train", "test"):
+        rows = [json.dumps(math_row(i, 1 + i % 5)) for i in range(10)]
+        (tmp_path / "lines" / f"{split}.jsonl").write_text("\n".join(rows))
+    folders = HendrycksMathDataModule(tmp_path / "folders", n_val=2, contamination="off")
+    assert (folders.n_train, len(folders.problems("test"))) == (10, 12)
+    assert folders.problems("test")[7].answer == r"\frac{1}{2}"
+    assert {p.details["subject"] for p in folders.problems("test")} == {
+        "algebra",
+        "counting_and_probability",
+    }
+    chosen = HendrycksMathDataModule(
+        tmp_path / "folders", n_val=0, levels=[2, 3], subjects=["algebra"], contamination="off"
+    )
+    assert [p.details["level"] for p in chosen.problems("test")] == [2, 3]
+    lines = HendrycksMathDataModule(tmp_path / "lines", n_val=0, contamination="drop")
+    with pytest.raises(
+        DataError, match="no test problems"
+    ):  # every test problem is a training problem
+        lines.problems("test")
+    with pytest.raises(ConfigError, match="levels go from 1 to 5"):
+        HendrycksMathDataModule(levels=[6])
+    with pytest.raises(ConfigError, match="subjects are algebra"):
+        HendrycksMathDataModule(subjects=["poetry"])
+    (tmp_path / "lines/train.jsonl").write_text('{"problem": "p", "solution": "no box"}')
+    with pytest.raises(DataError, match=r"train\.jsonl, row 1: the solution has no \\boxed"):
+        HendrycksMathDataModule(tmp_path / "lines").n_train  # noqa: B018
+    (tmp_path / "folders/train/algebra/0.json").write_text("{")
+    with pytest.raises(DataError, match=r"0\.json is not JSON"):
+        HendrycksMathDataModule(tmp_path / "folders").n_train  # noqa: B018
+
+
+def test_math500_is_kept_out_of_train(tmp_path: Path) -> None:
+    rows = [math_row(i) for i in range(10)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "m500.jsonl").write_text(
+        "\n".join(json.dumps(r | {"answer": "1"}) for r in rows[:3])
+    )
+    data = HendrycksMathDataModule(tmp_path, math500=tmp_path / "m500.jsonl", n_val=0)
+    assert (data.n_train, len(data.problems("test"))) == (7, 3)
+
+
+def test_gsm_symbolic_is_seeded_and_splits_are_disjoint() -> None:
+    sizes = {"n_train": 60, "n_val": 20, "n_test": 20}
+    data, again, other = (GSMSymbolicDataModule(**sizes, seed=s) for s in (0, 0, 1))
+    questions = {s: [p.question for p in data.problems(s)] for s in ("train", "val", "test")}  # type: ignore[arg-type]
+    assert {s: len(q) for s, q in questions.items()} == {"train": 60, "val": 20, "test": 20}
+    assert not set(questions["train"]) & (set(questions["val"]) | set(questions["test"]))
+    assert [p.question for p in again.problems("test")] == questions["test"]
+    assert [p.question for p in other.problems("test")] != questions["test"]
+    problem = data.problems("train")[0]
+    assert problem.solution.endswith(f"#### {problem.answer}")
+
+
+def test_arithmetic_splits_share_no_question_and_solutions_are_right() -> None:
+    data = ArithmeticDataModule(n_train=300, n_val=50, n_test=50, n_styles=3, spurious_rate=0.2)
+    problems = {s: list(data.problems(s)) for s in ("train", "val", "test")}
+    questions = {s: {p.question for p in ps} for s, ps in problems.items()}
+    assert not questions["train"] & questions["test"]
+    assert not questions["val"] & questions["test"]
+    for p in problems["train"]:
+        assert judge_steps(p.question, p.solution.split("\n"))[-1] == "answer"
+    assert (
+        list(ArithmeticDataModule(n_train=5).problems("train"))[3]
+        == ArithmeticDataModule(n_train=9).problems("train")[3]
+    )
+    noisy = ArithmeticDataModule(n_train=50, error_rate=0.5, retry_rate=0.8)
+    assert any("wait" in p.solution for p in noisy.problems("train"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_steps": 4, "max_steps": 3}, "1 <= min_steps <= max_steps"),
+        ({"operators": "/"}, "operators in"),
+        ({"error_rate": 1.0, "retry_rate": 1.0}, "never ends"),
+        ({"n_styles": 4}, "n_styles in 1..3"),
+        ({"batch_size": 0}, "batch sizes must be positive"),
+    ],
+)
+def test_arithmetic_refuses_nonsense(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ArithmeticDataModule(**arguments)  # type: ignore[arg-type]
+
+
+def test_missing_and_damaged_files_say_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SUREFOOT_DATA", raising=False)
+    with pytest.raises(
+        DataError, match=r"no folder for gsm8k: set data.init_args.root, or .* SUREFOOT_DATA"
+    ):
+        GSM8KDataModule().problems("test")
+    with pytest.raises(DataError, match=r"nowhere does not exist"):
+        GSM8KDataModule(tmp_path / "nowhere").problems("test")
+    with pytest.raises(DataError, match=r"train\.jsonl is missing"):
+        GSM8KDataModule(tmp_path).problems("test")
+    (tmp_path / "train.jsonl").write_text('{"question": "q", "answer": "5"}\n')
+    with pytest.raises(DataError, match=r"train\.jsonl, row 1: the answer has no '#### '"):
+        GSM8KDataModule(tmp_path).problems("test")
+    (tmp_path / "train.jsonl").write_text('{"question": "q", "answer": "#### 5"}\n[1]\n')
+    with pytest.raises(DataError, match="line 2 is not a JSON object"):
+        GSM8KDataModule(tmp_path).problems("test")
+    (tmp_path / "train.jsonl").write_text('{"answer": "#### 5"}\n')
+    with pytest.raises(DataError, match="row 1 has none of the fields question; it has answer"):
+        GSM8KDataModule(tmp_path).problems("test")
+    (tmp_path / "train.jsonl").write_text('{"question": "q", "answer": "#### 5"}\n')
+    with pytest.raises(ConfigError, match="n_val is 256, but there are 1 training problems"):
+        GSM8KDataModule(tmp_path).problems("test")
+
+
+def test_preferences(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": "q", "chosen": "a", "rejected": f"b{i}"} for i in range(5)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = PreferencesDataModule(pairs=tmp_path / "pairs.jsonl", n_val=2, batch_size=3)
+    assert (data.n_train, len(data.splits["val"])) == (3, 2)
+    assert {len(b["pair"]) for b in data.train_dataloader()} == {3}
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": [1], "chosen": [2, 3], "rejected": [4]}')
+    assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").train_pairs() == [
+        ([1], [2, 3], [4])
+    ]
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": [2, 3], "rejected": [4]}')
+    with pytest.raises(DataError, match="row 1: prompt, chosen and rejected must all be texts"):
+        PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").n_train  # noqa: B018
+    with pytest.raises(ConfigError, match="give either"):
+        PreferencesDataModule()
+    with pytest.raises(DataError, match="does not exist"):
+        CompletionsDataModule(tmp_path / "none").n_train  # noqa: B018
