@@ -10,6 +10,8 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from surefoot.errors import ConfigError
+
 __all__ = ("EXTRACTION_RULES", "MAX_ANSWER_LENGTH", "extract_answer")
 
 #: Longer answers count as unparsable: no reference answer is near it.
@@ -93,10 +95,10 @@ def extract_answer(text: str, rule: str = "mixed") -> str | None:
         rule: One of `EXTRACTION_RULES`.
 
     Raises:
-        ValueError: If there is no such rule.
+        ConfigError: If there is no such rule.
     """
     if rule not in EXTRACTION_RULES:
-        raise ValueError(f"no extraction rule {rule!r}; there are {', '.join(EXTRACTION_RULES)}.")
+        raise ConfigError(f"no extraction rule {rule!r}; there are {', '.join(EXTRACTION_RULES)}.")
     found = EXTRACTION_RULES[rule](text[-_MAX_TEXT_LENGTH:])
     if found is None or not found[1] or len(found[1]) > MAX_ANSWER_LENGTH:
         return None

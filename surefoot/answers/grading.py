@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from surefoot.answers.extraction import EXTRACTION_RULES, extract_answer
 from surefoot.answers.pool import STATUSES, GraderPool, Status
+from surefoot.errors import ConfigError
 
 __all__ = ("ExtractionWarning", "Grade", "Grader", "status_rates")
 
@@ -44,10 +45,10 @@ class Grader:
             time_limit: Seconds for one comparison; later is graded ``timeout``.
 
         Raises:
-            ValueError: If there is no such rule, or a number is not positive.
+            ConfigError: If there is no such rule, or a number is not positive.
         """
         if rule not in EXTRACTION_RULES:
-            raise ValueError(
+            raise ConfigError(
                 f"no extraction rule {rule!r}; there are {', '.join(EXTRACTION_RULES)}."
             )
         self.rule = rule

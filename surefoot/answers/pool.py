@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from surefoot.errors import SurefootError
+from surefoot.errors import ConfigError, SurefootError
 
 __all__ = ("STATUSES", "GraderPool", "Status")
 
@@ -91,10 +91,10 @@ class GraderPool:
             time_limit: Seconds after which a comparison is given up and its process killed.
 
         Raises:
-            ValueError: If either is not positive.
+            ConfigError: If either is not positive.
         """
         if n_workers < 1 or time_limit <= 0:
-            raise ValueError(
+            raise ConfigError(
                 f"n_workers and time_limit must be positive, got {n_workers} and {time_limit}."
             )
         self.n_workers, self.time_limit = n_workers, time_limit

@@ -1,0 +1,317 @@
+"""surefoot generate and surefoot pipeline as users meet them: resumed after kill -9, refused when settings change."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Fit
+from tiny_reasoning import tiny_reasoning
+
+from surefoot.cli import main
+from surefoot.completions import distinct_correct, preference_pairs, read_completions
+from surefoot.errors import DataError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ROOT = Path(__file__).parents[1]
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    tiny = tiny_reasoning("SFT")["model"]["init_args"]
+    return {
+        "model": tiny["language_model"],
+        "engine": {"class_path": "HFEngine", "init_args": {"max_sequences": 16}},
+        "data": {"class_path": "ArithmeticDataModule", "init_args": {"n_test": 22, "n_train": 10}},
+        "prompt": {"class_path": "PlainPrompt"},
+        "grader": {"rule": "last_number"},
+        "sampling": {"n": 3, "max_tokens": 8},
+        "problems_per_shard": 4,
+    } | changes
+
+
+def generate(folder: Path, out: str, *flags: str, **changes: Any) -> Path:
+    config = folder / "generate.yaml"
+    config.write_text(yaml.safe_dump(settings(**changes)))
+    main(["generate", "--config", str(config), "--out", str(folder / out), *flags])
+    return folder / out
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [dict(r) for r in read_completions(folder)]
+
+
+def test_a_dataset_of_graded_completions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = generate(tmp_path, "a")
+    found = rows(out)
+    assert len(found) == 22 * 3
+    assert [r["sample"] for r in found[:4]] == [0, 1, 2, 0]
+    assert len({r["problem_id"] for r in found}) == 22
+    assert all(len(r["logprobs"]) == len(r["completion_ids"]) for r in found)
+    printed = capsys.readouterr().out
+    assert "accuracy " in printed
+    assert "pass@2" in printed
+    summary = json.loads((out / "summary.json").read_text())
+    correct = sum(r["status"] == "correct" for r in found) / len(found)
+    assert summary["accuracy"] == pytest.approx(correct)
+    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+    generate(tmp_path, "a")
+    assert before == {p.name: p.stat().st_mtime_ns for p in out.iterdir()}, (
+        "a finished one is not touched"
+    )
+
+
+KILLED = """
+import os, signal, sys
+from surefoot import generation
+from surefoot.cli import main
+
+finish, n = generation._finish, 0
+
+def killed(*arguments):
+    global n
+    n += 1
+    if n == int(os.environ["KILL_AT"]):
+        path = arguments[-1].with_suffix(".part")
+        path.write_bytes(b"half a shard")
+        os.kill(os.getpid(), signal.SIGKILL)
+    finish(*arguments)
+
+generation._finish = killed
+main(sys.argv[1:])
+"""
+
+
+def test_killed_it_goes_on_with_no_duplicate_and_no_loss(tmp_path: Path) -> None:
+    whole = rows(generate(tmp_path, "whole"))
+    arguments = [
+        "generate",
+        "--config",
+        str(tmp_path / "generate.yaml"),
+        "--out",
+        str(tmp_path / "killed"),
+    ]
+    for kill_at in ("3", "1"):
+        process = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
+            env=os.environ | {"KILL_AT": kill_at, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    shards = list((tmp_path / "killed").glob("*.arrow"))
+    assert len(shards) == 2
+    with pytest.raises(DataError, match="is not finished: run the same surefoot generate again"):
+        read_completions(tmp_path / "killed")
+    stamps = {p: p.stat().st_mtime_ns for p in shards}
+    damaged, kept = sorted(shards)
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    main(arguments)
+    assert rows(tmp_path / "killed") == whole
+    assert kept.stat().st_mtime_ns == stamps[kept], "a whole shard is not sampled again"
+
+
+def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(tmp_path, "a")
+    for flags, message in (
+        (("--seed", "5"), "(seed differ; seed was 0 and is now 5)"),
+        (("--sampling.temperature", "0.5"), "(sampling differ"),
+        (("--data.init_args.n_test", "21"), "(data, problems differ"),
+    ):
+        with pytest.raises(SystemExit):
+            generate(tmp_path, "a", *flags)
+        assert message in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        generate(tmp_path, "other")
+    assert "is not empty and not a folder of surefoot generate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--split", "dev"), "with --split dev has no problems"),
+        (("--sampling.n", "0"), "n and max_tokens must be positive"),
+        (("--grader.rule", "x"), "no extraction rule 'x'"),
+        (("--engine", "NoEngine"), "NoEngine"),
+        (("--nonsense", "1"), "nonsense"),
+    ],
+)
+def test_bad_settings_end_in_one_line(
+    flags: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        generate(tmp_path, "a", *flags)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (stop.value.code, error.startswith("surefoot: error:")) == (2, True)
+    assert message in error
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_ray_workers_equal_one_engine(tmp_path: Path) -> None:
+    alone = rows(generate(tmp_path, "alone"))
+    ray_engine = {
+        "class_path": "RayEngine",
+        "init_args": {"engine": {"class_path": "HFEngine"}, "n_workers": 2, "batch_size": 2},
+    }
+    spread = rows(generate(tmp_path, "spread", engine=ray_engine))
+    for a, b in zip(alone, spread, strict=True):
+        assert a.pop("logprobs") == pytest.approx(b.pop("logprobs"), abs=1e-5)
+        assert a == b
+
+
+def row(problem: str, text: str, status: str, finish: str = "stop") -> dict[str, Any]:
+    ids = [len(text)]
+    return {
+        "problem_id": problem,
+        "text": text,
+        "status": status,
+        "finish_reason": finish,
+        "prompt_ids": [1],
+        "completion_ids": ids,
+    }
+
+
+def test_what_is_chosen_for_training() -> None:
+    given = [
+        row("a", "x  y", "correct"),
+        row("a", "x y", "correct"),
+        row("a", "xyz", "correct"),
+        row("a", "cut", "correct", "length"),
+        row("a", "w", "wrong"),
+        row("a", "w ", "wrong"),
+        row("b", "z", "wrong"),
+        row("c", "q", "correct"),
+    ]
+    assert [r["text"] for r in distinct_correct(given, 5)] == ["x  y", "xyz", "q"]
+    assert len(distinct_correct(given, 1)) == 2
+    assert preference_pairs(given, 9) in (
+        [([1], [4], [2]), ([1], [3], [2])],
+        [([1], [3], [2]), ([1], [4], [2])],
+    )
+    assert len(preference_pairs(given, 1)) == 1
+
+
+def test_rft_as_a_pipeline_resumes_at_the_first_missing_stage(
+    tmp_path: Path, fit: Fit, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sampled = settings(sampling={"n": 8, "max_tokens": 40}, grader={"rule": "mixed"}, split="train")
+    easy = {
+        "min_steps": 1,
+        "max_steps": 1,
+        "modulus": 2,
+        "max_operand": 1,
+        "n_train": 64,
+        "n_test": 4,
+    }
+    base = tiny_reasoning("SFT", engine=None)
+    base["trainer"] |= {
+        "max_epochs": 6,
+        "callbacks": [{"class_path": "ModelExporter"}],
+        "limit_val_batches": 0,
+    }
+    base["data"]["init_args"] = easy | {"batch_size": 8, "n_val": 4}
+    base["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.02
+    sampled["data"] = {"class_path": "ArithmeticDataModule", "init_args": easy}
+    tuned = json.loads(json.dumps(base))
+    tuned["data"] = {
+        "class_path": "CompletionsDataModule",
+        "init_args": {"completions": "x", "batch_size": 8},
+    }
+    tuned["trainer"]["max_epochs"] = 1
+    sampled["model"] = {"class_path": "PretrainedLanguageModel", "init_args": {"name": "x"}}
+    tuned["model"]["init_args"]["language_model"] = sampled["model"]
+    for name, content in (("base", base), ("sample", sampled), ("tune", tuned)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    stages = [
+        {"name": "base", "verb": "fit", "config": "base.yaml"},
+        {
+            "name": "sample",
+            "verb": "generate",
+            "config": "sample.yaml",
+            "flags": {"model.init_args.name": "{base}/model"},
+        },
+        {
+            "name": "tune",
+            "verb": "fit",
+            "config": "tune.yaml",
+            "flags": {
+                "data.init_args.completions": "{sample}",
+                "model.init_args.language_model.init_args.name": "{base}/model",
+            },
+        },
+    ]
+    (tmp_path / "rft.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    main(["pipeline", "rft.yaml"])
+    first = capfd.readouterr()
+    assert first.err.count(": running") == 3
+    tuned_model = next((tmp_path / "runs/pipelines/rft").glob("tune-*/latest/model"))
+    assert (tuned_model / "model.safetensors").is_file()
+    main(["pipeline", "rft.yaml"])
+    again = capfd.readouterr()
+    assert again.err.count(": done") == 3
+    assert (
+        again.out
+        == first.out.splitlines()[-3] + "\n" + "\n".join(first.out.splitlines()[-2:]) + "\n"
+    )
+    shard = next((tmp_path / "runs/pipelines/rft").glob("sample-*/*.arrow"))
+    shard.unlink()
+    main(["pipeline", "rft.yaml"])
+    third = capfd.readouterr().err
+    assert (third.count(": done"), third.count("sample: running")) == (2, 1), (
+        "made again, with the same content"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("stages: [", "is not a pipeline"),
+        ("stages: []", "has no stages"),
+        ("stages: [{name: a, verb: dance, config: x.yaml}]", "a verb among fit, generate"),
+        ("stages: [{name: a, verb: fit, config: none.yaml}]", "has no config none.yaml"),
+        (
+            "stages: [{name: a, verb: fit, config: x.yaml, flags: {k: '{b}'}}]",
+            "reads 'b', which is no earlier stage",
+        ),
+    ],
+)
+def test_bad_pipelines_end_in_one_line(
+    content: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("a: 1\n")
+    Path("p.yaml").write_text(content)
+    with pytest.raises(SystemExit):
+        main(["pipeline", "p.yaml"])
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["pipeline", "missing.yaml"])
+    assert "missing.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_a_failing_stage_says_which(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("a: 1\n")
+    Path("p.yaml").write_text("stages: [{name: a, verb: fit, config: x.yaml}]")
+    with pytest.raises(SystemExit):
+        main(["pipeline", "p.yaml"])
+    assert (
+        "the stage 'a' ended with code 2; the same command again goes on from here"
+        in capfd.readouterr().err
+    )
