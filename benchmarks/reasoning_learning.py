@@ -41,8 +41,7 @@ def run(method: str, seed: int, runs: Path) -> dict[str, float]:
     surefoot(["test", "--config", config, *flags, *test])
     with (runs / f"{method}-{seed}-test/latest/metrics.csv").open() as file:
         row = next(r for r in csv.DictReader(file) if r.get("test/accuracy"))
-    finished = json.loads((runs / f"{method}-{seed}/latest/finished.json").read_text())
-    return {"accuracy": float(row["test/accuracy"]), "seconds": float(finished.get("seconds", 0.0))}
+    return {"accuracy": float(row["test/accuracy"])}
 
 
 def measure(seeds: int, runs: Path) -> dict[str, object]:

@@ -37,7 +37,7 @@ class SampleTable(Callback):
         self.every_n_steps, self.n_samples = every_n_steps, n_samples
         self._last = -1
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows of steps that are about to be taken again."""
         path = self._path(trainer)
         if trainer.is_global_zero and path.is_file():

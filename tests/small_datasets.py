@@ -228,3 +228,24 @@ def write_idx(path: Path, values: torch.Tensor, compress: bool = False) -> None:
     path.with_name(path.name + ".gz").write_bytes(
         gzip.compress(content)
     ) if compress else path.write_bytes(content)
+
+
+def write_gsm8k(folder: Path, n: int = 12) -> None:
+    """Write a small GSM8K in its own format."""
+    for split in ("train", "test"):
+        rows = [
+            {
+                "question": f"Tom has {i} eggs and gets {i + 1} more. How many?",
+                "answer": f"{i}+{i + 1}=<<{i}+{i + 1}={2 * i + 1}>>{2 * i + 1}\n#### {2 * i + 1}",
+            }
+            for i in range(n)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def write_pairs(folder: Path, n: int = 10) -> Path:
+    """Write preference pairs as text."""
+    path = folder / "pairs.jsonl"
+    rows = [{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": f"{i}"} for i in range(n)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path

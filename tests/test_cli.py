@@ -414,3 +414,22 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
             logged = set(next(csv.reader(file))) - {"epoch", "step"}
         missing = {k for k in logged if not any(p.match(k) for p in patterns)}
         assert not missing
+
+
+def test_one_batch_is_not_the_whole_split_whatever_was_imported_before() -> None:
+    """An earlier ``Optional[Union[float, int]]`` would make the parser read 1 as 1.0, which means 100%."""
+    code = (
+        "import typing; typing.Optional[typing.Union[float, int]]\n"
+        "import lightning.pytorch\nfrom surefoot.cli import main\n"
+        "main(['fit', '--config', 'configs/erm_digits.yaml', '--trainer.limit_val_batches', '1',"
+        " '--trainer.limit_test_batches', '0.5', '--print_config'])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    out = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    trainer = yaml.safe_load(out.stdout)["trainer"]
+    assert (trainer["limit_val_batches"], trainer["limit_test_batches"]) == (1, 0.5)
+    assert isinstance(trainer["limit_val_batches"], int)

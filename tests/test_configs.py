@@ -32,12 +32,13 @@ def test_parses(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
 def test_overlays_parse_over_an_experiment(overlay: Path) -> None:
+    experiment = "gsm8k_llama3_8b_sft" if overlay.stem == "fsdp" else "erm_digits"
     with pytest.raises(SystemExit) as stop:
         main(
             [
                 "fit",
                 "--config",
-                str(ROOT / "configs/erm_digits.yaml"),
+                str(ROOT / f"configs/{experiment}.yaml"),
                 "--config",
                 str(overlay),
                 "--print_config",
@@ -58,7 +59,7 @@ def test_experiments_start_with_their_command_and_set_a_seed(config: Path) -> No
 
 @pytest.mark.parametrize("config", TWINS, ids=lambda p: p.stem)
 def test_twin_trains(config: Path, tmp_path: Path) -> None:
-    from small_datasets import tokenizer, write, write_idx
+    from small_datasets import tokenizer, write, write_gsm8k, write_idx, write_pairs
 
     flags = ["--runs_root", str(tmp_path / "runs")]
     data = yaml.safe_load(config.read_text())["data"]
@@ -79,6 +80,11 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
                 tmp_path / f"{stem}-labels-idx1-ubyte", (torch.arange(600) % 10).to(torch.uint8)
             )
         flags += ["--data.init_args.root", str(tmp_path)]
+    if data["class_path"] == "GSM8KDataModule":
+        write_gsm8k(tmp_path)
+        flags += ["--data.init_args.root", str(tmp_path)]
+    if data["class_path"] == "PreferencesDataModule":
+        flags += ["--data.init_args.pairs", str(write_pairs(tmp_path))]
     if config.stem.startswith("jtt"):  # a network this small may get every or no example right
         flags += ["--trainer.limit_val_batches", "1"]
     main(["fit", "--config", str(config), *flags])
@@ -86,3 +92,29 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
     assert (run / "finished.json").is_file()
     assert (run / "config.yaml").is_file()
     assert (run / "metrics.csv").is_file()
+
+
+PIPELINES = sorted(p for p in (ROOT / "configs/pipelines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)
+def test_pipelines_and_their_stages_parse(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from surefoot.pipelines import read_pipeline
+
+    monkeypatch.chdir(ROOT)
+    content = yaml.safe_load(path.read_text())
+    if "stages" in content:
+        for stage in read_pipeline(path):
+            command = [stage.verb, "--config", str(stage.config)]
+            command += [x for k, v in stage.flags.items() for x in (f"--{k}", str(v))]
+            command += ["--out", "x"] if stage.verb == "generate" else []
+            with pytest.raises(SystemExit) as stop:
+                main([*command, "--print_config"])
+            assert stop.value.code == 0
+    else:
+        verb = ["fit"] if "trainer" in content else ["generate", "--out", "x"]
+        with pytest.raises(SystemExit) as stop:
+            main([*verb, "--config", str(path), "--print_config"])
+        assert stop.value.code == 0

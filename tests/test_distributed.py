@@ -1,20 +1,25 @@
 """Two gloo ranks train like one: whole-batch weights, thresholds and adversaries agree within float tolerance."""
 
+import csv
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from small_datasets import write_pairs
+from tiny_reasoning import tiny_reasoning
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
 METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
+REASONING = ("SFT", "GRPO", "DPO", "RFT")
 
 #: Runs every config given, one after the other, as one rank of two.
 RANK = """
@@ -41,14 +46,42 @@ def settings(method: str, n_ranks: int) -> dict[str, object]:
     return config
 
 
+def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any]:
+    """Return a config in which two ranks with half the batch each see what one rank sees."""
+    config = tiny_reasoning(method)
+    config["model"]["init_args"] |= {"max_gradient_norm": 0.5, "max_tokens_per_pack": 120}
+    config["model"]["init_args"]["optimizer"] = {
+        "class_path": "torch.optim.SGD",
+        "init_args": {"lr": 0.5},
+    }
+    if (
+        method == "GRPO"
+    ):  # a single epoch over each minibatch: dealt out, minibatches would hold other groups
+        config["model"]["init_args"] |= {
+            "epochs_per_rollout": 2,
+            "credit": {"class_path": "GroupAdvantage", "init_args": {"scale": "batch"}},
+        }
+    if method == "DPO":
+        config["model"]["init_args"]["engine"] = None
+        config["data"] = {
+            "class_path": "PreferencesDataModule",
+            "init_args": {"pairs": str(write_pairs(folder)), "n_val": 2},
+        }
+    config["data"]["init_args"]["batch_size"] = 8 // n_ranks
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train every method on two ranks, launched as torchrun would."""
     folder = tmp_path_factory.mktemp("ranks")
     configs = []
-    for method in METHODS:
+    for method in (*METHODS, *REASONING):
         path = folder / f"{method}.yaml"
-        path.write_text(yaml.safe_dump(settings(method, 2)))
+        given = settings(method, 2) if method in METHODS else reasoning_settings(method, 2, folder)
+        path.write_text(yaml.safe_dump(given))
         configs.append(str(path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -101,3 +134,30 @@ def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
     assert rows[0] == rows[1], "each example is evaluated once, on one rank or the other"
     assert (two_ranks / method / "0/finished.json").is_file()
     assert not (two_ranks / method / "1").exists(), "both ranks write to one folder"
+
+
+@pytest.mark.parametrize("method", REASONING)
+def test_two_ranks_of_a_language_model_equal_one(
+    method: str, two_ranks: Path, fit: Fit, tmp_path: Path
+) -> None:
+    """Same completions, same losses, same weights: ranks sample by problem and normalise over all ranks' tokens."""
+    alone = fit(reasoning_settings(method, 1, tmp_path), name=method)
+    one, two = (
+        torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for r in (alone, two_ranks / method / "0")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(
+            two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    rows = [
+        list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / method / "0")
+    ]
+    keys = {
+        k
+        for k in rows[0][0]
+        if k.split("/")[0] in ("train", "val") or k in ("rollout/reward", "rollout/accuracy")
+    }
+    found = [[{k: float(r[k]) for k in keys if r.get(k)} for r in table] for table in rows]
+    for a, b in zip(*found, strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-5)

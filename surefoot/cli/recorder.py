@@ -26,7 +26,8 @@ class RunRecorder(Callback):
 
     @rank_zero_only
     def _write_environment(self, trainer: Trainer) -> None:
-        data = getattr(trainer.datamodule, "fingerprints", dict)()  # type: ignore[attr-defined]
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        data: dict[str, str] = getattr(datamodule, "fingerprints", dict)()
         environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
         write_json(self.run.path / "environment.json", environment)
 

@@ -65,6 +65,25 @@ _NOT_IDENTITY = (
 _RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"  # tells the ranks that Lightning launches where to write
 
 
+def _tell_batches_from_shares() -> None:
+    """Let ``limit_val_batches: 1`` be one batch, whatever was imported before.
+
+    Lightning writes ``Optional[Union[int, float]]``; Python's typing caches that by its set of members, so that an earlier
+    ``Optional[Union[float, int]]`` anywhere makes the parser try float first, and 1 batch become 1.0, the whole split.
+    """
+    names = ("train", "val", "test", "predict")
+    given: Any = Trainer.__init__
+    while given is not None:
+        for name in (*(f"limit_{n}_batches" for n in names), "overfit_batches"):
+            if name in given.__annotations__:
+                optional = type(None) in getattr(given.__annotations__[name], "__args__", ())
+                given.__annotations__[name] = int | float | None if optional else int | float
+        given = getattr(given, "__wrapped__", None)
+
+
+_tell_batches_from_shares()
+
+
 class _Parser(LightningArgumentParser):
     """Errors become one line, without a page of usage."""
 

@@ -185,6 +185,7 @@ class LanguageModel(nn.Module):
         """Write config and tokenizer without the weights."""
         folder.mkdir(parents=True, exist_ok=True)
         base = self.base
+        base.config.architectures = [type(base).__name__]
         base.config.save_pretrained(folder)
         if base.generation_config is not None:
             base.generation_config.save_pretrained(folder)
