@@ -22,7 +22,12 @@ FOLDER, OUT = sys.argv[1:3]
 PROMPTS, COMPLETIONS = [7, 4, 9, 4], [5, 8, 3, 6]  # tokens of each sequence
 N_PROMPT, N_COMPLETION = max(PROMPTS), max(COMPLETIONS)
 COMMON = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-COMMON |= {"per_device_train_batch_size": 4, "max_steps": 1, "logging_steps": 1, "output_dir": tempfile.mkdtemp()}
+COMMON |= {
+    "per_device_train_batch_size": 4,
+    "max_steps": 1,
+    "logging_steps": 1,
+    "output_dir": tempfile.mkdtemp(),
+}
 
 
 def sharp_model(seed: int) -> torch.nn.Module:
@@ -43,7 +48,9 @@ def batch() -> dict[str, torch.Tensor]:
     completion = torch.randint(4, 80, (4, N_COMPLETION), generator=generator)
     prompt_mask = torch.arange(N_PROMPT)[None] >= N_PROMPT - torch.tensor(PROMPTS)[:, None]
     completion_mask = torch.arange(N_COMPLETION)[None] < torch.tensor(COMPLETIONS)[:, None]
-    prompt[3] = prompt[1]  # a pair for DPO shares its prompt: 0 with 2 does not matter, TRL pairs halves
+    prompt[3] = prompt[
+        1
+    ]  # a pair for DPO shares its prompt: 0 with 2 does not matter, TRL pairs halves
     prompt[2], prompt_mask[2] = prompt[0], prompt_mask[0]
     return {
         "prompt_ids": prompt * prompt_mask,
@@ -59,7 +66,9 @@ def logprobs(model: torch.nn.Module, b: dict[str, torch.Tensor]) -> torch.Tensor
     mask = torch.cat([b["prompt_mask"], b["completion_mask"]], 1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        logits = model(ids, attention_mask=mask, position_ids=positions).logits[:, N_PROMPT - 1 : -1]
+        logits = model(ids, attention_mask=mask, position_ids=positions).logits[
+            :, N_PROMPT - 1 : -1
+        ]
     return logits.log_softmax(-1).gather(2, b["completion_ids"][..., None])[..., 0]
 
 
@@ -94,15 +103,25 @@ def main() -> None:
             found[f"{name}/gradient/{key}"] = p.grad.clone()
 
     text = Dataset.from_list([{"prompt": "1", "completion": "2"}] * 4)
-    trainer = SFTTrainer(sharp_model(1), SFTConfig(**COMMON), train_dataset=text, processing_class=tokenizer)
+    trainer = SFTTrainer(
+        sharp_model(1), SFTConfig(**COMMON), train_dataset=text, processing_class=tokenizer
+    )
     whole = right_padded(b)
     labels = whole["input_ids"].masked_fill(whole["completion_mask"] == 0, -100)
-    inputs = {"input_ids": whole["input_ids"], "attention_mask": whole["attention_mask"], "labels": labels}
+    inputs = {
+        "input_ids": whole["input_ids"],
+        "attention_mask": whole["attention_mask"],
+        "labels": labels,
+    }
     keep("sft", trainer, trainer.compute_loss(trainer.model, inputs))
 
     pairs = Dataset.from_list([{"prompt": "1", "chosen": "2", "rejected": "3"}] * 4)
     trainer = DPOTrainer(
-        sharp_model(1), sharp_model(2), DPOConfig(beta=0.3, **COMMON), train_dataset=pairs, processing_class=tokenizer
+        sharp_model(1),
+        sharp_model(2),
+        DPOConfig(beta=0.3, **COMMON),
+        train_dataset=pairs,
+        processing_class=tokenizer,
     )
     keep("dpo", trainer, trainer.compute_loss(trainer.model, dict(whole)))
 
@@ -114,21 +133,39 @@ def main() -> None:
     prompts = Dataset.from_list([{"prompt": "1"}] * 4)
     for variant in ("grpo", "dr_grpo", "dapo", "gspo", "cispo"):
         settings = {"loss_type": "grpo" if variant == "gspo" else variant, "beta": 0.1}
+        settings |= {"use_bias_correction_kl": False}  # plain k3, as in the GRPO paper
         settings |= {"importance_sampling_level": "sequence" if variant == "gspo" else "token"}
         settings |= {"epsilon": 0.1, "epsilon_high": 1.15 if variant == "cispo" else 0.15}
         config = GRPOConfig(
-            num_generations=4, max_completion_length=10, steps_per_generation=1, temperature=1.0, **settings, **COMMON
+            num_generations=4,
+            max_completion_length=10,
+            steps_per_generation=1,
+            temperature=1.0,
+            **settings,
+            **COMMON,
         )
         trainer = GRPOTrainer(
-            sharp_model(1), lambda **_: [0.0], config, train_dataset=prompts, processing_class=tokenizer
+            sharp_model(1),
+            lambda **_: [0.0],
+            config,
+            train_dataset=prompts,
+            processing_class=tokenizer,
         )
         trainer.current_gradient_accumulation_steps = 1
         trainer.model.train()
-        inputs = b | {"advantages": advantages, "old_per_token_logps": old, "ref_per_token_logps": reference}
+        inputs = b | {
+            "advantages": advantages,
+            "old_per_token_logps": old,
+            "ref_per_token_logps": reference,
+        }
         inputs["num_items_in_batch"] = b["completion_mask"].sum()
         keep(variant, trainer, trainer._compute_loss(trainer.model, inputs))
     versions = {"trl": trl.__version__, "torch": torch.__version__}
-    save_file({k: v.contiguous() for k, v in found.items()}, OUT, metadata={"versions": json.dumps(versions)})
+    save_file(
+        {k: v.contiguous() for k, v in found.items()},
+        OUT,
+        metadata={"versions": json.dumps(versions)},
+    )
     print(versions, {k: v.item() for k, v in found.items() if k.endswith("/loss")})
 
 
