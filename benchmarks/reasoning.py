@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def rows(n: int) -> list[dict[str, str]]:
             "chosen": f" {p.solution}",
             "rejected": f" {q.solution}",
         }
-        for p, q in zip(problems, problems[1:], strict=False)
+        for p, q in pairwise(problems)
     ]
 
 
@@ -132,6 +133,7 @@ class Side:
     """One trainer in a process of its own."""
 
     def __init__(self, command: list[str]) -> None:
+        """Start the process and wait until it is ready."""
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(

@@ -28,7 +28,10 @@ def model_with(prefix: str) -> TinyLanguageModel:
 
 
 def sequences() -> list[PromptCompletion]:
-    columns = [RECORD[f"input/{k}"] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")]
+    columns = [
+        RECORD[f"input/{k}"]
+        for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    ]
     return [
         PromptCompletion(p[pm.bool()].tolist(), c[cm.bool()].tolist())
         for p, pm, c, cm in zip(*columns, strict=True)
@@ -46,10 +49,14 @@ def check(name: str, model: TinyLanguageModel, loss: Tensor) -> None:
         found = gradients[key.removeprefix(f"{name}/gradient/")]
         assert found is not None
         scale = float(expected.abs().max())
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
-def over_packs(max_tokens: int, loss: Callable[[Pack], Tensor], together: list[int] | None = None) -> Tensor:
+def over_packs(
+    max_tokens: int, loss: Callable[[Pack], Tensor], together: list[int] | None = None
+) -> Tensor:
     packs = pack_sequences(sequences(), max_tokens, together=together)
     return torch.stack([loss(p) for p in packs]).sum()
 
@@ -87,9 +94,13 @@ def test_grpo(variant: Variant, max_tokens: int) -> None:
     model = model_with("weight/")
     lengths = torch.tensor([float(len(s.completion)) for s in sequences()])
     weights = token_weights(lengths, variant, 4, float(lengths.sum()), 10)
-    advantages = [torch.full((int(n),), float(a)) for n, a in zip(lengths, RECORD["grpo/advantages"], strict=True)]
+    advantages = [
+        torch.full((int(n),), float(a))
+        for n, a in zip(lengths, RECORD["grpo/advantages"], strict=True)
+    ]
     old, reference = (
-        [row[: int(n)] for row, n in zip(RECORD[f"grpo/{k}"], lengths, strict=True)] for k in ("old", "reference")
+        [row[: int(n)] for row, n in zip(RECORD[f"grpo/{k}"], lengths, strict=True)]
+        for k in ("old", "reference")
     )
 
     def loss(pack: Pack) -> Tensor:

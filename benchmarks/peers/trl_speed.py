@@ -95,7 +95,7 @@ def main() -> None:
         )
         trainer = GRPOTrainer(
             model,
-            reward,
+            _reward,
             settings,
             train_dataset=data,
             processing_class=tokenizer,
