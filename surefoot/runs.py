@@ -61,7 +61,7 @@ class Run:
     def last_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, if one was written."""
         path = self.path / "checkpoints" / "last.ckpt"
-        return path if path.is_file() else None
+        return path if path.exists() else None  # a folder where weights are sharded
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

@@ -12,12 +12,14 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from safetensors.torch import load_file
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
+ROOT = Path(__file__).parents[1]
 METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
 REASONING = ("SFT", "GRPO", "DPO", "RFT")
 
@@ -73,6 +75,18 @@ def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any
     return config
 
 
+def sharded_settings(n_ranks: int) -> dict[str, Any]:
+    """Return SFT's config, on two ranks with the strategy of the shipped overlay."""
+    config = reasoning_settings("SFT", n_ranks, Path())
+    config["model"]["init_args"]["engine"] = None
+    config["trainer"] |= {"callbacks": [{"class_path": "ModelExporter"}], "limit_val_batches": 0}
+    if n_ranks > 1:
+        overlay = yaml.safe_load((ROOT / "configs/overlays/fsdp.yaml").read_text())["trainer"]
+        overlay["strategy"]["init_args"]["data_parallel_size"] = n_ranks
+        config["trainer"] |= overlay | {"devices": n_ranks}
+    return config
+
+
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train every method on two ranks, launched as torchrun would."""
@@ -83,6 +97,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         given = settings(method, 2) if method in METHODS else reasoning_settings(method, 2, folder)
         path.write_text(yaml.safe_dump(given))
         configs.append(str(path))
+    path = folder / "sharded.yaml"
+    path.write_text(yaml.safe_dump(sharded_settings(2)))
+    configs.append(str(path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -134,6 +151,19 @@ def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
     assert rows[0] == rows[1], "each example is evaluated once, on one rank or the other"
     assert (two_ranks / method / "0/finished.json").is_file()
     assert not (two_ranks / method / "1").exists(), "both ranks write to one folder"
+
+
+def test_two_ranks_with_sharded_weights_equal_one(
+    two_ranks: Path, fit: Fit, tmp_path: Path
+) -> None:
+    """FSDP2 through the shipped overlay on two gloo ranks: the exported model is that of one rank."""
+    alone = fit(sharded_settings(1), name="sharded")
+    one, two = (load_file(r / "model/model.safetensors") for r in (alone, two_ranks / "sharded/0"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(
+            two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("method", REASONING)

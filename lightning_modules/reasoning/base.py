@@ -92,10 +92,10 @@ class ReasoningModule(ResumableModule):
         from torch.distributed.fsdp import fully_shard
 
         data_mesh = mesh["data_parallel"]
-        base: Any = self.language_model.base
-        for layer in _layers(base):
+        for layer in _layers(self.language_model.base):
             fully_shard(layer, mesh=data_mesh)
-        fully_shard(base.base_model, mesh=data_mesh)
+        # The root holds embedding and head, which may be tied: both are used in its forward pass alone.
+        fully_shard(self.language_model, mesh=data_mesh)
         self._sharded = True
 
     def configure_optimizers(self) -> Any:

@@ -61,8 +61,9 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     Raises:
         SurefootError: If the file is not a checkpoint.
     """
+    file = Path(path) / "meta.pt" if Path(path).is_dir() else path  # a folder where weights are sharded
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SurefootError(

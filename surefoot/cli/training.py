@@ -151,7 +151,7 @@ class SurefootCLI(LightningCLI):
         for config in self.config_files:
             check_yaml(Path(config))
         path = next(iter(flag_values(arguments, "--ckpt_path")), None)
-        stored = stored_settings(path) if path and Path(path).is_file() else None
+        stored = stored_settings(path) if path and Path(path).exists() else None
         if stored is None:
             self.config = parser.parse_args(arguments)
             return
