@@ -7,7 +7,7 @@ import torch
 from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import DataError
-from surefoot.sequences import Pack, PromptCompletion, TokenScores, pack_sequences
+from surefoot.sequences import Pack, PromptCompletion, pack_sequences
 
 __all__ = ("SFT",)
 
@@ -71,8 +71,9 @@ class SFT(ReasoningModule):
         n_tokens, n_kept, n_all = (float(n) for n in sum_over_ranks(n_local))
 
         def loss(pack: Pack) -> torch.Tensor:
-            scores: TokenScores = self.language_model(pack)
-            return -scores.logprobs.sum() / max(1.0, n_tokens)
+            weights = torch.full((len(pack.targets),), -1 / max(1.0, n_tokens), device=self.device)
+            share: torch.Tensor = self.language_model(pack, token_weights=weights)
+            return share
 
         self.log("train/loss", self.update(packs, loss), batch_size=1, prog_bar=True)
         self.log("train/tokens", n_tokens, batch_size=1)

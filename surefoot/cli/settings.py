@@ -61,7 +61,9 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     Raises:
         SurefootError: If the file is not a checkpoint.
     """
-    file = Path(path) / "meta.pt" if Path(path).is_dir() else path  # a folder where weights are sharded
+    file = (
+        Path(path) / "meta.pt" if Path(path).is_dir() else path
+    )  # a folder where weights are sharded
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:

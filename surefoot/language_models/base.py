@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
-from surefoot.sequences import PACKED_ATTENTION, Pack, TokenScores, token_scores
+from surefoot.sequences import (
+    PACKED_ATTENTION,
+    Pack,
+    TokenScores,
+    token_scores,
+    weighted_logprob_sum,
+)
 from surefoot.sequences.attention import PackLayout, register_packed_attention
 
 if TYPE_CHECKING:
@@ -116,15 +122,19 @@ class LanguageModel(nn.Module):
         """Return each token's own text."""
         return [self.tokenizer.decode([i]) for i in ids]  # type: ignore[misc]
 
-    def forward(self, pack: Pack, temperature: float = 1.0) -> TokenScores:
+    def forward(
+        self, pack: Pack, temperature: float = 1.0, token_weights: Tensor | None = None
+    ) -> TokenScores | Tensor:
         """Score a pack's tokens.
 
         Args:
             pack: Packed sequences, on the model's device.
             temperature: Divides the logits, as in sampling.
+            token_weights: Weight of each scored token ``(scored,)``, where nothing but the weighted sum is asked for.
 
         Returns:
-            Log-probabilities and entropies, ``(scored,)`` each.
+            Log-probabilities and entropies, ``(scored,)`` each; with weights, the weighted sum of the log-probabilities at
+            temperature 1, ``()``, for which the head is computed once less.
         """
         base = self.base
         layout = PackLayout(pack.segments, pack.tokens.device)
@@ -139,9 +149,10 @@ class LanguageModel(nn.Module):
         ).last_hidden_state[0]
         head: Any = base.get_output_embeddings()
         softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
-        return token_scores(
-            hidden[pack.predictors], head.weight, pack.targets, temperature, softcap
-        )
+        scored = hidden[pack.predictors]
+        if token_weights is not None:
+            return weighted_logprob_sum(scored, head.weight, pack.targets, token_weights, softcap)
+        return token_scores(scored, head.weight, pack.targets, temperature, softcap)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the model's tensors under transformers' names, adapters merged, tied ones once."""

@@ -141,6 +141,12 @@ class VLLMEngine(RolloutEngine):
                 arguments["dtype"] == "auto"
             ):  # vLLM's own "auto" would turn float32 into half precision
                 arguments["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
+            if not torch.cuda.is_available():
+                # A seeded request whose prompt is prefilled in parts winds its generator back, which CPU generators cannot.
+                arguments |= {
+                    "enable_chunked_prefill": False,
+                    "max_num_batched_tokens": max(8192, self.max_model_length),
+                }
             self._llm = LLM(
                 model=str(self._folder),
                 worker_extension_cls=EXTENSION,

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from surefoot.errors import ConfigError, SurefootError
@@ -128,6 +129,9 @@ class VLLMServerEngine(RolloutEngine):
         }
         command += [x for k, v in options.items() for x in (f"--{k}", str(v))]
         command += ["--enable-prefix-caching", *(["--enforce-eager"] if self.enforce_eager else [])]
+        if not torch.cuda.is_available():  # as in VLLMEngine
+            batched = max(8192, self.max_model_length)
+            command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(batched)]
         root = str(Path(__file__).parents[2])
         environment = os.environ | {
             "VLLM_SERVER_DEV_MODE": "1",

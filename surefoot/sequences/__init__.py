@@ -1,7 +1,7 @@
 """Token sequences: packing without padding, attention within packs, log-probabilities in chunks, step spans."""
 
 from surefoot.sequences.attention import PACKED_ATTENTION, register_packed_attention
-from surefoot.sequences.logprobs import TokenScores, token_scores
+from surefoot.sequences.logprobs import TokenScores, token_scores, weighted_logprob_sum
 from surefoot.sequences.packing import Pack, PromptCompletion, Segment, pack_sequences
 from surefoot.sequences.spans import Span, split_spans
 
@@ -16,4 +16,5 @@ __all__ = (
     "register_packed_attention",
     "split_spans",
     "token_scores",
+    "weighted_logprob_sum",
 )

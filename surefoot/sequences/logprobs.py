@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ("TokenScores", "token_scores")
+__all__ = ("TokenScores", "token_scores", "weighted_logprob_sum")
 
 #: Elements of one chunk of logits: 64 MiB in float32.
 _CHUNK_ELEMENTS = 2**24
@@ -49,6 +49,35 @@ def token_scores(
         hidden, weight, targets, temperature, softcap, chunk_size
     )
     return TokenScores(logprobs, entropies)
+
+
+def weighted_logprob_sum(
+    hidden: Float[Tensor, "scored width"],
+    weight: Float[Tensor, "vocabulary width"],
+    targets: Int[Tensor, " scored"],
+    token_weights: Float[Tensor, " scored"],
+    softcap: float | None = None,
+    chunk_size: int | None = None,
+) -> Float[Tensor, ""]:
+    """Return the weighted sum of the targets' log-probabilities; the weights have no gradient.
+
+    As the weights are known in the forward pass, so is the gradient: each chunk's logits are computed once, not twice as
+    by `token_scores`.
+
+    Args:
+        hidden: Last hidden states, one for each scored token.
+        weight: The head's matrix.
+        targets: Token ids.
+        token_weights: Weight of each token in the sum.
+        softcap: Bound of the logits, as in `token_scores`.
+        chunk_size: Tokens whose logits are held at once; by default as many as fit into 64 MiB.
+    """
+    if chunk_size is None:
+        chunk_size = max(1, _CHUNK_ELEMENTS // weight.shape[0])
+    total: Tensor = _FusedSum.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, targets, token_weights, softcap, chunk_size
+    )
+    return total
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
@@ -140,3 +169,55 @@ class _ChunkedScores(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight.dtype)
         return grad_hidden, grad_weight, None, None, None, None
+
+
+class _FusedSum(torch.autograd.Function):
+    """Forward computes the sum and its gradients chunk by chunk; backward scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        token_weights: Tensor,
+        softcap: float | None,
+        chunk_size: int,
+    ) -> Tensor:
+        dtype = _product_dtype(hidden)
+        wide = torch.promote_types(dtype, torch.float32)
+        low_hidden, low_weight = hidden.to(dtype), weight.to(dtype)
+        needed = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden) if needed[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if needed[1] else None
+        total = hidden.new_zeros((), dtype=wide)
+        start = 0
+        columns = (low_hidden, targets, token_weights.to(wide))
+        for h, t, w in zip(*(c.split(chunk_size) for c in columns), strict=True):
+            logits, slope = _scaled_logits(h, low_weight, 1.0, softcap)
+            normalizer = logits.logsumexp(1)
+            total += (w * (logits.gather(1, t[:, None])[:, 0] - normalizer)).sum()
+            if grad_hidden is not None or grad_weight is not None:
+                gradient = logits.sub_(normalizer[:, None]).exp_().mul_(-w[:, None])
+                gradient.scatter_add_(1, t[:, None], w[:, None])
+                if slope is not None:
+                    gradient.mul_(slope)
+                low_gradient = gradient.to(dtype)
+                if grad_hidden is not None:
+                    grad_hidden[start : start + len(h)] = low_gradient @ low_weight
+                if grad_weight is not None and dtype == wide:
+                    grad_weight.addmm_(low_gradient.T, h)
+                elif grad_weight is not None:
+                    grad_weight.add_(low_gradient.T @ h)
+            start += len(h)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = gradients
+        hidden, weight = ctx.saved_tensors
+        hidden = None if hidden is None else hidden * scale.to(hidden.dtype)
+        weight = None if weight is None else (weight * scale).to(ctx.dtype)
+        return hidden, weight, None, None, None, None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from surefoot.sequences import token_scores
+from surefoot.sequences import token_scores, weighted_logprob_sum
 
 
 def naive(
@@ -60,9 +60,24 @@ def test_gradcheck() -> None:
     )
 
 
+@pytest.mark.parametrize("chunk_size", [1, 3, None])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_the_fused_sum_is_the_sum(softcap: float | None, chunk_size: int | None) -> None:
+    hidden, weight, targets = inputs(10, 6, 11, torch.float64)
+    token_weights = torch.linspace(-1, 2, 10, dtype=torch.float64)
+    expected = (naive(hidden, weight, targets, 1.0, softcap)[0] * token_weights).sum()
+    found = weighted_logprob_sum(hidden, weight, targets, token_weights, softcap, chunk_size)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    a = torch.autograd.grad(3 * expected, (hidden, weight))
+    b = torch.autograd.grad(3 * found, (hidden, weight))
+    torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        alone = weighted_logprob_sum(hidden, weight, targets, token_weights, softcap)
+    torch.testing.assert_close(alone, found.detach(), rtol=1e-9, atol=1e-12)
+
+
 def test_golden_numbers() -> None:
     """Logits (0, ln 3): probabilities 1/4 and 3/4; entropy ln 4 - 3/4 ln 3 = 0.562335."""
-    scores = token_scores(torch.ones(1, 1), torch.tensor([[0.0], [3.0]]).log1p(), torch.tensor([0]))
     weight = torch.tensor([[0.0], [1.0986123]])
     scores = token_scores(torch.ones(1, 1), weight, torch.tensor([0]))
     assert scores.logprobs.item() == pytest.approx(-1.386294, rel=1e-5)
