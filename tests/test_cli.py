@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from tiny_reasoning import tiny_reasoning
 
 from surefoot.cli import main
 
@@ -406,9 +407,14 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
         re.compile(re.sub(r"<[a-z_ ]+>", "[^/]+", re.sub(r"([.+])", r"\\\1", k)) + "$")
         for k in keys
     ]
-    for method in ("GroupDRO", "BRDRO", "JTT"):
-        config = tiny(method)
-        config["data"]["init_args"]["label_noise"] = 0.1
+    for method in ("GroupDRO", "BRDRO", "JTT", "SFT", "RFT", "GRPO"):
+        if method in ("SFT", "RFT", "GRPO"):
+            config = tiny_reasoning(method, evaluation={"n": 2, "max_tokens": 8})
+            if method == "GRPO":
+                config["model"]["init_args"]["minibatches"] = 2
+        else:
+            config = tiny(method)
+            config["data"]["init_args"]["label_noise"] = 0.1
         run = fit(config, name=method)
         with (run / "metrics.csv").open() as file:
             logged = set(next(csv.reader(file))) - {"epoch", "step"}
