@@ -42,6 +42,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum a tensor of the same shape over all ranks; a new tensor comes back."""
     if not is_distributed():
         return values
-    total = values.clone()
+    on_gpu = dist.get_backend() == "nccl"  # which moves nothing but tensors on a GPU
+    total = values.to("cuda") if on_gpu and not values.is_cuda else values.clone()
     dist.all_reduce(total)
-    return total
+    return total.to(values.device)

@@ -1,5 +1,6 @@
 """Loaders over records of text: what problems, completions and preferences share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class _Numbered(Dataset[tuple[int, Any]]):
         return index, self.records[index]
 
 
-class RecordsDataModule(LightningDataModule):
+class RecordsDataModule(LightningDataModule, ABC):
     """Deterministic, resumable batches of records; nothing is tokenised here."""
 
     def __init__(
@@ -92,6 +93,6 @@ class RecordsDataModule(LightningDataModule):
         index = torch.tensor([i for i, _ in numbered])
         return {**self.collate([r for _, r in numbered]), "index": index}
 
+    @abstractmethod
     def collate(self, records: Sequence[Any]) -> dict[str, Any]:
         """Return a batch's fields but for ``index``."""
-        raise NotImplementedError

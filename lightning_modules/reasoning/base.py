@@ -19,7 +19,7 @@ from surefoot.metrics import ProblemResult, problem_results, summarise_results
 from surefoot.problems import Problem
 from surefoot.prompts import PlainPrompt, Prompt
 from surefoot.rollouts import GroupSampler, RolloutEngine, Sampling, derive_seed
-from surefoot.sequences import Pack, split_spans
+from surefoot.sequences import Pack, empty_pack, split_spans
 from surefoot.trajectories import Trajectory
 
 __all__ = ("ReasoningModule",)
@@ -132,14 +132,12 @@ class ReasoningModule(ResumableModule):
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
+        packs = self.level(packs) or [empty_pack(self.language_model.eos_token_id)]
         for i, pack in enumerate(packs):
             with self._synchronised(i + 1 == len(packs)):
                 loss = self.check_finite(pack_loss(pack.to(self.device)))
                 self.manual_backward(self.n_ranks * loss)  # ranks' gradients are averaged
             total += loss.detach()
-        if not packs:  # the other ranks wait for this one's gradients
-            nothing = torch.stack([p.sum() for p in self._trained()]).sum() * 0.0
-            self.manual_backward(nothing)
         if self.max_gradient_norm is not None:
             norm = nn.utils.clip_grad_norm_(list(self._trained()), self.max_gradient_norm)
             self.log("train/gradient_norm", _plain(norm), batch_size=1)
@@ -148,6 +146,16 @@ class ReasoningModule(ResumableModule):
         if scheduler is not None:
             scheduler.step()
         return sum_over_ranks(total)
+
+    def level(self, packs: Sequence[Pack]) -> list[Pack]:
+        """Return the packs, and where weights are sharded as many as the rank with the most has: all ranks gather together."""
+        packs = list(packs)
+        if not any(hasattr(p, "full_tensor") for p in self.language_model.parameters()):
+            return packs
+        most = torch.tensor(len(packs), device=self.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        filler = empty_pack(self.language_model.eos_token_id)
+        return packs + [filler] * (int(most) - len(packs))
 
     def _trained(self) -> Iterator[nn.Parameter]:
         return (p for p in self.language_model.parameters() if p.requires_grad)

@@ -64,10 +64,9 @@ class DPO(ReasoningModule):
             pairs = splits.get(split, [])
             mine = range(self.global_rank, len(pairs), self.n_ranks)
             values = torch.zeros_like(target)
-            for start in range(0, len(mine), 64):
+            for start in range(0, -(-len(pairs) // self.n_ranks), 64):  # as often on every rank
                 chosen = list(mine[start : start + 64])
-                packs = self._packs([pairs[i] for i in chosen])
-                for pack in packs:
+                for pack in self.level(self._packs([pairs[i] for i in chosen])):
                     numbers, sums = self._pair_logprobs(pack.to(self.device))
                     values[[chosen[i] for i in numbers]] = sums.to(values)
             target.copy_(sum_over_ranks(values))
@@ -137,11 +136,12 @@ class DPO(ReasoningModule):
         self.evaluate_problems(batch, "val")
         if "pair" not in batch or bool(self.val_reference_logprobs.isnan().any()):
             return  # the sanity check comes before the reference is known
-        for pack in self._packs(batch["pair"]):
+        for pack in self.level(self._packs(batch["pair"])):
             numbers, logprobs = self._pair_logprobs(pack.to(self.device))
             reference = self.val_reference_logprobs[batch["index"][numbers].to(self.device)]
             result = self._loss(logprobs, reference)
-            n = len(numbers)
+            if (n := len(numbers)) == 0:
+                continue
             self.log("val/loss", result.losses.mean(), batch_size=n, sync_dist=True)
             right = (result.chosen_rewards > result.rejected_rewards).float().mean()
             self.log("val/reward_accuracy", right, batch_size=n, sync_dist=True)

@@ -28,9 +28,7 @@ class _Credited(NamedTuple):
     trajectories: list[Trajectory]
     advantages: list[Tensor]
     behaviour: list[Tensor]  # log-probabilities under the engine
-    old: (
-        list[Tensor] | None
-    )  # under the policy before the updates; none where there is one update only
+    old: list[Tensor] | None  # under the policy before the updates; none with one update only
     reference: list[Tensor] | None
 
 
@@ -111,9 +109,8 @@ class GRPO(ReasoningModule):
             import copy
 
             reference = copy.deepcopy(self.language_model).eval().requires_grad_(False)
-            self._reference = [
-                reference
-            ]  # in a list, so that it is no submodule: checkpoints hold one model
+            # In a list, so that it is no submodule: checkpoints hold one model.
+            self._reference = [reference]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Sample, reward, credit, update."""
@@ -162,7 +159,7 @@ class GRPO(ReasoningModule):
         """Return log-probabilities of all completions' tokens, ``(completion,)`` each."""
         scored = [torch.zeros(len(t.completion)) for t in trajectories]
         sequences = [t.sequence._replace(mask=None) for t in trajectories]
-        for pack in pack_sequences(sequences, self.max_tokens_per_pack):
+        for pack in self.level(pack_sequences(sequences, self.max_tokens_per_pack)):
             scores = (model or self.language_model)(pack.to(self.device), self._temperature)
             values = scores.logprobs.float().cpu()
             for i in pack.sequences.unique().tolist():
@@ -244,7 +241,7 @@ class GRPO(ReasoningModule):
                 old, behaviour, pack.sequences, self.mismatch_correction, self.mismatch_cap
             )
             difference = (old - behaviour).abs()
-            largest = torch.maximum(largest, difference.max())
+            largest = torch.cat([largest[None], difference]).max()
             columns = (
                 torch.ones_like(old),
                 entropies.detach(),

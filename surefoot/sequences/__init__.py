@@ -2,7 +2,7 @@
 
 from surefoot.sequences.attention import PACKED_ATTENTION, register_packed_attention
 from surefoot.sequences.logprobs import TokenScores, token_scores, weighted_logprob_sum
-from surefoot.sequences.packing import Pack, PromptCompletion, Segment, pack_sequences
+from surefoot.sequences.packing import Pack, PromptCompletion, Segment, empty_pack, pack_sequences
 from surefoot.sequences.spans import Span, split_spans
 
 __all__ = (
@@ -12,6 +12,7 @@ __all__ = (
     "Segment",
     "Span",
     "TokenScores",
+    "empty_pack",
     "pack_sequences",
     "register_packed_attention",
     "split_spans",

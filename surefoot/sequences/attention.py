@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from surefoot.errors import ConfigError
 from surefoot.sequences.packing import Segment
 
 __all__ = ("PACKED_ATTENTION", "PackLayout", "register_packed_attention")
@@ -138,7 +139,7 @@ def _packed_attention(
         return result
     window = getattr(module, "sliding_window", None)
     if window is not None and max(_chain_lengths(layout), default=0) > window:
-        raise NotImplementedError(
+        raise ConfigError(
             f"packed attention has no sliding window, and a sequence is longer than the model's {window}."
         )
     n_groups = query.shape[1] // key.shape[1]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ("Pack", "PromptCompletion", "Segment", "pack_sequences")
+__all__ = ("Pack", "PromptCompletion", "Segment", "empty_pack", "pack_sequences")
 
 
 class PromptCompletion(NamedTuple):
@@ -63,6 +63,13 @@ class Pack:
         lengths = torch.tensor([0, *(len(v) for v in values)], device=self.places.device)
         flat = torch.cat(list(values)).to(self.places.device)
         return flat[lengths.cumsum(0)[self.sequences] + self.places]
+
+
+def empty_pack(token: int) -> Pack:
+    """Return a pack of one token of which nothing is scored: a forward pass for a rank that has nothing of its own."""
+    none = torch.zeros(0, dtype=torch.long)
+    start = torch.zeros(1, dtype=torch.long)
+    return Pack(start + token, start, (Segment(0, 1, None),), none, none, none, none)
 
 
 class _Unit(NamedTuple):
