@@ -78,7 +78,12 @@ def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any
 def sharded_settings(n_ranks: int) -> dict[str, Any]:
     """Return SFT's config, on two ranks with the strategy of the shipped overlay."""
     config = reasoning_settings("SFT", n_ranks, Path())
-    config["model"]["init_args"]["engine"] = None
+    # One sequence a pack, and long ones left out: the ranks have different numbers of packs.
+    config["model"]["init_args"] |= {
+        "engine": None,
+        "max_tokens_per_pack": 1,
+        "max_sequence_tokens": 47,
+    }
     config["trainer"] |= {"callbacks": [{"class_path": "ModelExporter"}], "limit_val_batches": 0}
     if n_ranks > 1:
         overlay = yaml.safe_load((ROOT / "configs/overlays/fsdp.yaml").read_text())["trainer"]

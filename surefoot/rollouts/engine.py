@@ -2,9 +2,10 @@
 
 import hashlib
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -106,6 +107,14 @@ class RolloutEngine(ABC):
     the prompt, the sampling and the prompt's seed, not on what else is in the batch (up to rounding).
     """
 
+    _started = False
+    _version = 0
+    _counts = EngineStatistics()
+
+    def _begin(self, version: int) -> None:
+        """Count from zero; the last thing that `start` does."""
+        self._counts, self._version, self._started = EngineStatistics(), version, True
+
     @abstractmethod
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Make the engine ready to sample from a model's present weights.
@@ -115,7 +124,6 @@ class RolloutEngine(ABC):
             version: Stamp of the completions until the weights are replaced.
         """
 
-    @abstractmethod
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -131,20 +139,51 @@ class RolloutEngine(ABC):
 
         Returns:
             ``sampling.n`` completions per prompt.
-        """
 
-    @abstractmethod
+        Raises:
+            RuntimeError: If the engine has not been started.
+        """
+        if not self._started:
+            raise RuntimeError("the engine has not been started.")
+        seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
+        began = time.perf_counter()
+        results = self._sample(prompts, sampling, seeds)
+        self._counts.seconds += time.perf_counter() - began
+        self._counts.prompt_tokens += sum(len(p) for p in prompts)
+        self._counts.generated_tokens += sum(len(c.tokens) for r in results for c in r)
+        return results
+
     def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replace the weights; no cached prefix of the old ones is used afterwards.
 
         Args:
             weights: All tensors under transformers' names, tied ones once.
             version: Stamp of the completions from now on.
+
+        Raises:
+            RuntimeError: If the engine has not been started.
         """
+        if not self._started:
+            raise RuntimeError("the engine has not been started.")
+        began = time.perf_counter()
+        self._load(weights)
+        self._version = version
+        self._counts.n_updates += 1
+        self._counts.update_seconds += time.perf_counter() - began
+
+    def statistics(self) -> EngineStatistics:
+        """Return the counts since the start; the prefix cache's are 0 for engines that have or tell none."""
+        return replace(self._counts)
 
     @abstractmethod
-    def statistics(self) -> EngineStatistics:
-        """Return the counts since the start."""
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        """Return completions stamped with ``self._version``; one seed per prompt."""
+
+    @abstractmethod
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the weights and forget cached prefixes."""
 
     @abstractmethod
     def close(self) -> None:

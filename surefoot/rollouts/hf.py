@@ -1,8 +1,6 @@
 """The reference engine: the model itself, on whatever device it is; no second copy of the weights."""
 
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,11 +10,9 @@ from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
 from surefoot.rollouts.engine import (
     Completion,
-    EngineStatistics,
     RolloutEngine,
     Sampling,
     derive_seed,
-    fresh_seeds,
 )
 
 __all__ = ("HFEngine", "sampling_distribution")
@@ -37,8 +33,6 @@ class HFEngine(RolloutEngine):
         """
         self.max_sequences = max_sequences
         self._model: LanguageModel | None = None
-        self._statistics = EngineStatistics()
-        self._version = 0
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Sample from this very model from now on.
@@ -51,24 +45,16 @@ class HFEngine(RolloutEngine):
                 "HFEngine samples with the training model itself, whose weights are sharded here: use VLLMEngine or"
                 " VLLMServerEngine with FSDP."
             )
-        self._model, self._version = model, version
-        self._statistics = EngineStatistics()
+        self._model = model
+        self._begin(version)
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """Sample completions."""
-        if self._model is None:
-            raise RuntimeError("the engine has not been started.")
-        if seeds is None:
-            seeds = fresh_seeds(len(prompts))
-        began = time.perf_counter()
         # Prompts of like length go together, so that little is padded.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         per_batch = max(1, self.max_sequences // sampling.n)
+        assert self._model is not None
         results: list[list[Completion]] = [[] for _ in prompts]
         training = self._model.training
         self._model.eval()
@@ -81,9 +67,6 @@ class HFEngine(RolloutEngine):
                     results[i] = completions
         finally:
             self._model.train(training)
-        self._statistics.seconds += time.perf_counter() - began
-        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
-        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
         return results
 
     @torch.no_grad()
@@ -166,26 +149,20 @@ class HFEngine(RolloutEngine):
         ]
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
-    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Stamp the version; weights that are not the model's own are copied in."""
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy weights in that are not the model's own already; with adapters they always are."""
         assert self._model is not None
-        began = time.perf_counter()
+        if self._model.lora is not None:
+            return
         own = dict(self._model.base.state_dict(keep_vars=True))
         with torch.no_grad():
             for name, tensor in weights:
-                if self._model.lora is None and own[name].data_ptr() != tensor.data_ptr():
+                if own[name].data_ptr() != tensor.data_ptr():
                     own[name].copy_(tensor)
-        self._version = version
-        self._statistics.n_updates += 1
-        self._statistics.update_seconds += time.perf_counter() - began
-
-    def statistics(self) -> EngineStatistics:
-        """Return the counts since the start; there is no prefix cache."""
-        return replace(self._statistics)
 
     def close(self) -> None:
         """Let go of the model."""
-        self._model = None
+        self._model, self._started = None, False
 
 
 def _ends_with_stop(model: LanguageModel, tokens: Sequence[int], stop: Sequence[str]) -> bool:

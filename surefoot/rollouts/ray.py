@@ -4,9 +4,8 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel, PretrainedLanguageModel
 from surefoot.rollouts.engine import (
     Completion,
-    EngineStatistics,
     RolloutEngine,
     Sampling,
-    fresh_seeds,
 )
 from surefoot.rollouts.vllm import write_weights
 
@@ -65,8 +62,6 @@ class RayEngine(RolloutEngine):
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         self.address, self.exchange = address, exchange
         self._folder: Path | None = None
-        self._statistics = EngineStatistics()
-        self._version = 0
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Join or start the cluster and put the weights where the workers find them.
@@ -95,21 +90,14 @@ class RayEngine(RolloutEngine):
         self._folder = Path(tempfile.mkdtemp(prefix="surefoot-ray-", dir=self.exchange))
         model.save(self._folder)
         self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        self._statistics, self._version = EngineStatistics(), version
+        self._begin(version)
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions; the result is in the order of the prompts, whichever worker was faster."""
-        if self._folder is None:
-            raise RuntimeError("the engine has not been started.")
         import ray.data
 
-        began = time.perf_counter()
-        seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
         rows = [
             {
                 "place": i,
@@ -137,26 +125,16 @@ class RayEngine(RolloutEngine):
                     row["completions"], row["logprobs"], row["finish_reasons"], strict=True
                 )
             ]
-        self._statistics.seconds += time.perf_counter() - began
-        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
-        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
         return results
 
-    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Put new weights where the next call's workers find them."""
         assert self._folder is not None
-        began = time.perf_counter()
         write_weights(weights, self._folder)
-        self._version = version
-        self._statistics.n_updates += 1
-        self._statistics.update_seconds += time.perf_counter() - began
-
-    def statistics(self) -> EngineStatistics:
-        """Return the counts since the start; the workers' prefix caches are not counted."""
-        return replace(self._statistics)
 
     def close(self) -> None:
         """Remove the weights; the cluster stays, for it may be shared."""
+        self._started = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

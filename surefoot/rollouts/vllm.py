@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from surefoot.rollouts.engine import (
     EngineStatistics,
     RolloutEngine,
     Sampling,
-    fresh_seeds,
 )
 
 __all__ = ("VLLMEngine", "read_output", "sampling_parameters", "shared_memory", "write_weights")
@@ -107,8 +105,6 @@ class VLLMEngine(RolloutEngine):
         )
         self._llm: Any = None
         self._folder: Path | None = None
-        self._statistics = EngineStatistics()
-        self._version = 0
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Start vLLM with the model's weights.
@@ -157,37 +153,26 @@ class VLLMEngine(RolloutEngine):
                 seed=0,
                 **arguments,
             )
-        self._statistics, self._version = EngineStatistics(), version
+        self._begin(version)
         self._cache_base = self._cache_counts()
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions."""
-        if self._llm is None:
-            raise RuntimeError("the engine has not been started.")
         check_lengths(prompts, sampling, self.max_model_length)
-        began = time.perf_counter()
-        seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
         parameters = [sampling_parameters(sampling, seed) for seed in seeds]
         with _untouched_random_state():
             outputs = self._llm.generate(
                 [{"prompt_token_ids": list(p)} for p in prompts], parameters, use_tqdm=False
             )
         results = [[read_output(c, self._version) for c in o.outputs] for o in outputs]
-        self._statistics.seconds += time.perf_counter() - began
-        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
-        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
         return results
 
-    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace the weights in place and empty the prefix cache."""
         assert self._llm is not None
         assert self._folder is not None
-        began = time.perf_counter()
         if self._inside:
             self._llm.collective_rpc("surefoot_reload", kwargs={"weights_iterator": iter(weights)})
         else:
@@ -195,9 +180,6 @@ class VLLMEngine(RolloutEngine):
             self._llm.collective_rpc("surefoot_reload", kwargs={"weights_path": str(self._folder)})
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache: requests are still running.")
-        self._version = version
-        self._statistics.n_updates += 1
-        self._statistics.update_seconds += time.perf_counter() - began
 
     def _cache_counts(self) -> tuple[int, int]:
         values = {m.name: int(getattr(m, "value", 0)) for m in self._llm.get_metrics()}
@@ -207,13 +189,14 @@ class VLLMEngine(RolloutEngine):
         """Return the counts since the start."""
         queries, hits = self._cache_counts() if self._llm is not None else (0, 0)
         return replace(
-            self._statistics,
+            super().statistics(),
             prefix_queries=queries - self._cache_base[0],
             prefix_hits=hits - self._cache_base[1],
         )
 
     def close(self) -> None:
         """Shut vLLM down and remove its copy of the weights."""
+        self._started = False
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None

@@ -27,7 +27,6 @@ from surefoot.rollouts.engine import (
     EngineStatistics,
     RolloutEngine,
     Sampling,
-    fresh_seeds,
 )
 from surefoot.rollouts.vllm import EXTENSION, check_lengths, shared_memory, write_weights
 
@@ -83,8 +82,6 @@ class VLLMServerEngine(RolloutEngine):
         self._hosts: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
-        self._statistics = EngineStatistics()
-        self._version = 0
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Start or join the servers and give them the model's weights.
@@ -106,7 +103,7 @@ class VLLMServerEngine(RolloutEngine):
         self._names = [self._get(h, "/v1/models")["data"][0]["id"] for h in self._hosts]
         if self.urls is not None:
             self._push()
-        self._statistics, self._version = EngineStatistics(), version
+        self._begin(version)
         self._cache_base = self._cache_counts()
 
     def _launch(self, dtype: str) -> str:
@@ -190,18 +187,11 @@ class VLLMServerEngine(RolloutEngine):
             raise SurefootError(f"the vLLM server at {host} is gone: {error}.") from error
         return json.loads(text) if text.strip() else None
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions."""
-        if not self._hosts:
-            raise RuntimeError("the engine has not been started.")
         check_lengths(prompts, sampling, self.max_model_length)
-        began = time.perf_counter()
-        chosen_seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
 
         def ask(i: int) -> list[Completion]:
             host = i % len(self._hosts)
@@ -219,27 +209,20 @@ class VLLMServerEngine(RolloutEngine):
                 "add_special_tokens": False,
                 "logprobs": 0,
                 "return_token_ids": True,
-                "seed": chosen_seeds[i],
+                "seed": seeds[i],
             }
             reply = self._post(self._hosts[host], "/v1/completions", body)
             return [_completion(c, self._version) for c in reply["choices"]]
 
         with ThreadPoolExecutor(self.max_requests) as pool:
             results = list(pool.map(ask, range(len(prompts))))
-        self._statistics.seconds += time.perf_counter() - began
-        self._statistics.prompt_tokens += sum(len(p) for p in prompts)
-        self._statistics.generated_tokens += sum(len(c.tokens) for r in results for c in r)
         return results
 
-    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Hand new weights to every server and empty its prefix cache."""
         assert self._folder is not None
-        began = time.perf_counter()
         write_weights(weights, self._folder)
         self._push()
-        self._version = version
-        self._statistics.n_updates += 1
-        self._statistics.update_seconds += time.perf_counter() - began
 
     def _push(self) -> None:
         body = {"method": "surefoot_reload", "kwargs": {"weights_path": str(self._folder)}}
@@ -266,16 +249,17 @@ class VLLMServerEngine(RolloutEngine):
     def statistics(self) -> EngineStatistics:
         """Return the counts since the start."""
         if not self._hosts:
-            return replace(self._statistics)
+            return super().statistics()
         queries, hits = self._cache_counts()
         return replace(
-            self._statistics,
+            super().statistics(),
             prefix_queries=queries - self._cache_base[0],
             prefix_hits=hits - self._cache_base[1],
         )
 
     def close(self) -> None:
         """End the server that was started here; leave those that were joined."""
+        self._started = False
         if self._process is not None:
             self._finalizer()
             self._process = None
