@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = (
     "COLUMNS",
     "PreferencePair",
-    "distinct_correct",
+    "correct_completions",
     "group_by_problem",
     "preference_pairs",
     "read_completions",
@@ -81,25 +81,27 @@ def group_by_problem(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def distinct_correct(rows: Iterable[Row], max_per_problem: int, seed: int = 0) -> list[Row]:
-    """Return each problem's distinct correct completions, at most so many, chosen uniformly.
+def correct_completions(
+    rows: Iterable[Row], max_per_problem: int, seed: int = 0, distinct: bool = True
+) -> list[Row]:
+    """Return each problem's correct completions, at most so many, chosen uniformly; truncated ones are left out.
 
-    Completions that differ only in white space are the same. Truncated ones are left out.
+    Distinct ones bring variety where a problem has many solutions. Where it has few, each right one is kept once but every
+    way of reaching the answer by luck is distinct: there keep completions as often as they were sampled.
 
     Args:
         rows: Rows of completions.
         max_per_problem: Most completions kept of a problem.
         seed: Seed of the choice.
+        distinct: Keep of completions that differ only in white space the first one.
 
-    Reference: Yuan et al., 2023, rejection sampling fine-tuning (RFT).
+    References: Yuan et al. 2023, rejection sampling fine-tuning (distinct ones); Singh et al. 2024, ReST-EM (as sampled).
     """
     kept: list[Row] = []
     for problem, group in group_by_problem(rows).items():
-        distinct: dict[str, Row] = {}
-        for row in group:
-            if row["status"] == "correct" and row["finish_reason"] == "stop":
-                distinct.setdefault(" ".join(str(row["text"]).split()), row)
-        chosen = list(distinct.values())
+        chosen = [r for r in group if r["status"] == "correct" and r["finish_reason"] == "stop"]
+        if distinct:
+            chosen = _distinct(chosen)
         if len(chosen) > max_per_problem:
             places = random.Random(f"{seed}/{problem}").sample(range(len(chosen)), max_per_problem)
             chosen = [chosen[i] for i in sorted(places)]
@@ -119,12 +121,19 @@ def preference_pairs(
     """
     pairs: list[PreferencePair] = []
     for problem, group in group_by_problem(rows).items():
-        correct = distinct_correct(group, len(group), seed)
+        correct = correct_completions(group, len(group), seed)
         wrong = [r for r in group if r["status"] == "wrong" and r["finish_reason"] == "stop"]
-        wrong = list({" ".join(str(r["text"]).split()): r for r in wrong}.values())
-        every = [(c, w) for c in correct for w in wrong]
+        every = [(c, w) for c in correct for w in _distinct(wrong)]
         n = min(len(every), max_per_problem)
         for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
             c, w = every[i]
             pairs.append(PreferencePair(c["prompt_ids"], c["completion_ids"], w["completion_ids"]))
     return pairs
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Return the first of each text, up to white space."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(" ".join(str(row["text"]).split()), row)
+    return list(first.values())

@@ -14,7 +14,7 @@ from conftest import Fit
 from tiny_reasoning import tiny_reasoning
 
 from surefoot.cli import main
-from surefoot.completions import distinct_correct, preference_pairs, read_completions
+from surefoot.completions import correct_completions, preference_pairs, read_completions
 from surefoot.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -191,11 +191,16 @@ def test_what_is_chosen_for_training() -> None:
         row("b", "z", "wrong"),
         row("c", "q", "correct"),
     ]
-    assert [r["text"] for r in distinct_correct(given, 5)] == ["x  y", "xyz", "q"]
-    assert len(distinct_correct(given, 1)) == 2
+    assert [r["text"] for r in correct_completions(given, 5)] == ["x  y", "xyz", "q"]
+    assert len(correct_completions(given, 1)) == 2
+    kept = [r["text"] for r in correct_completions(given, 5, distinct=False)]
+    assert kept == [
+        r["text"] for r in given if r["status"] == "correct" and r["finish_reason"] == "stop"
+    ]
+    assert len(kept) > 3
     assert preference_pairs(given, 9) in (
-        [([1], [4], [2]), ([1], [3], [2])],
-        [([1], [3], [2]), ([1], [4], [2])],
+        [([1], [4], [1]), ([1], [3], [1])],
+        [([1], [3], [1]), ([1], [4], [1])],
     )
     assert len(preference_pairs(given, 1)) == 1
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from datamodules.reasoning.loaders import RecordsDataModule
 from surefoot.completions import (
     PreferencePair,
-    distinct_correct,
+    correct_completions,
     preference_pairs,
     read_completions,
 )
@@ -26,16 +26,24 @@ class CompletionsDataModule(RecordsDataModule):
     Batches: ``prompt`` and ``completion`` (lists of token ids) and ``index (batch,)``.
     """
 
-    def __init__(self, completions: Path, max_per_problem: int = 4, **loading: Any) -> None:
+    def __init__(
+        self,
+        completions: Path,
+        max_per_problem: int = 4,
+        distinct: bool = True,
+        **loading: Any,
+    ) -> None:
         """Initialize the data.
 
         Args:
             completions: Folder that surefoot generate wrote.
-            max_per_problem: Most distinct correct completions kept of a problem.
+            max_per_problem: Most correct completions kept of a problem.
+            distinct: Keep equal completions once; see `correct_completions` for when not to.
             loading: Arguments of `RecordsDataModule`.
         """
         super().__init__(**loading)
         self.completions, self.max_per_problem = Path(completions), max_per_problem
+        self.distinct = distinct
         self._rows: list[tuple[list[int], list[int]]] | None = None
 
     @property
@@ -47,7 +55,7 @@ class CompletionsDataModule(RecordsDataModule):
         """
         if self._rows is None:
             dataset: Any = read_completions(self.completions)
-            kept = distinct_correct(dataset, self.max_per_problem, self.seed)
+            kept = correct_completions(dataset, self.max_per_problem, self.seed, self.distinct)
             self._rows = [(r["prompt_ids"], r["completion_ids"]) for r in kept]
         if not self._rows:
             raise DataError(f"no completion in {self.completions} is correct: nothing to train on.")

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from lightning_modules.reasoning.sft import SFT
-from surefoot.completions import distinct_correct
+from surefoot.completions import correct_completions
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
 from surefoot.rollouts import Sampling
@@ -15,25 +15,28 @@ __all__ = ("RFT",)
 
 
 class RFT(SFT):
-    """Samples completions of every problem, keeps distinct correct ones, and fine-tunes on them; batch after batch.
+    """Samples completions of every problem, keeps correct ones, and fine-tunes on them; batch after batch.
 
     The same in stages over the whole training set, each from the base model, is ``surefoot pipeline
-    configs/pipelines/rft_gsm8k.yaml``.
+    configs/pipelines/rft_gsm8k_smollm2.yaml``.
 
-    Reference: Yuan et al. 2023, Scaling relationship on learning mathematical reasoning; Zelikman et al. 2022 (STaR).
+    Reference: Yuan et al. 2023, Scaling relationship on learning mathematical reasoning; Zelikman et al. 2022 (STaR);
+    Singh et al. 2024 (ReST-EM).
     """
 
     def __init__(
         self,
         sampling: Sampling | None = None,
         max_per_problem: int = 4,
+        distinct: bool = True,
         **kwargs: Any,
     ) -> None:
         """Initialize the method.
 
         Args:
             sampling: How completions are sampled; by default 8 at temperature 1 of at most 256 tokens.
-            max_per_problem: Most distinct correct completions kept of a problem.
+            max_per_problem: Most correct completions kept of a problem.
+            distinct: Keep equal completions once; see `correct_completions` for when not to.
             kwargs: Arguments of `SFT`.
 
         Raises:
@@ -43,7 +46,7 @@ class RFT(SFT):
         if max_per_problem < 1:
             raise ConfigError(f"max_per_problem must be positive, got {max_per_problem}.")
         self.sampling = sampling or Sampling(n=8)
-        self.max_per_problem = max_per_problem
+        self.max_per_problem, self.distinct = max_per_problem, distinct
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Sample, grade, choose, and take one step on what was chosen."""
@@ -58,7 +61,7 @@ class RFT(SFT):
             }
             for t in trajectories
         ]
-        chosen = distinct_correct(rows, self.max_per_problem, seed=self.global_step)
+        chosen = correct_completions(rows, self.max_per_problem, self.global_step, self.distinct)
         counts = torch.tensor(
             [
                 sum(r["status"] == "correct" for r in rows),

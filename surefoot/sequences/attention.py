@@ -32,12 +32,17 @@ class PackLayout:
             device: Where the pack's tensors are.
         """
         self.segments, self.device = tuple(segments), device
-        self.chains: list[list[Segment]] = []
-        for segment in self.segments:
+        #: For each segment the places of those it sees, itself the last.
+        self.chains: list[list[int]] = []
+        for i, segment in enumerate(self.segments):
             before = [] if segment.prefix is None else self.chains[segment.prefix]
-            self.chains.append([*before, segment])
+            self.chains.append([*before, i])
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._varlen: tuple[Tensor, Tensor, Tensor, int, int] | None = None
+
+    def chain_lengths(self) -> list[int]:
+        """Return how many tokens each segment's last token sees."""
+        return [sum(self.segments[i].length for i in chain) for chain in self.chains]
 
     def mask(self, n_queries: int, n_keys: int) -> Tensor:
         """Return the causal mask of queries that are the last of the keys, ``(queries, keys)``, True where seen."""
@@ -50,11 +55,10 @@ class PackLayout:
     def varlen(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
         """Return the keys' places, the cumulative lengths of queries and keys, and the longest of each."""
         if self._varlen is None:
-            parts = [
-                torch.arange(s.start, s.start + s.length) for chain in self.chains for s in chain
-            ]
+            seen = [self.segments[i] for chain in self.chains for i in chain]
+            parts = [torch.arange(s.start, s.start + s.length) for s in seen]
             queries = [s.length for s in self.segments]
-            keys = [sum(s.length for s in chain) for chain in self.chains]
+            keys = self.chain_lengths()
             cumulative = (
                 torch.tensor([0, *n], dtype=torch.int32).cumsum(0, dtype=torch.int32)
                 for n in (queries, keys)
@@ -73,25 +77,25 @@ class PackLayout:
 def _by_segment(
     query: Tensor, key: Tensor, value: Tensor, layout: PackLayout, scaling: float | None
 ) -> Tensor:
-    """Attend segment by segment; tensors are ``(1, heads, tokens, width)``."""
+    """Attend segment by segment; tensors are ``(1, heads, tokens, width)``.
+
+    Segments follow one another, so one split takes each tensor apart and its backward pass is one concatenation; a slice
+    per segment would fill a whole gradient with zeros for each.
+    """
+    lengths = [s.length for s in layout.segments]
+    queries, keys, values = (x.split(lengths, 2) for x in (query, key, value))
     outputs = []
-    for segment, chain in zip(layout.segments, layout.chains, strict=True):
-        q = query[:, :, segment.start : segment.start + segment.length]
-        keys, values = (
-            torch.cat([x[:, :, s.start : s.start + s.length] for s in chain], 2)
-            if len(chain) > 1
-            else x[:, :, segment.start : segment.start + segment.length]
-            for x in (key, value)
-        )
+    for q, chain in zip(queries, layout.chains, strict=True):
         if len(chain) == 1:
-            outputs.append(
-                F.scaled_dot_product_attention(q, keys, values, is_causal=True, scale=scaling)
-            )
+            k, v, mask = keys[chain[0]], values[chain[0]], None
         else:
-            mask = layout.mask(q.shape[2], keys.shape[2])
-            outputs.append(
-                F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scaling)
+            k, v = (torch.cat([x[i] for i in chain], 2) for x in (keys, values))
+            mask = layout.mask(q.shape[2], k.shape[2])
+        outputs.append(
+            F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling
             )
+        )
     return torch.cat(outputs, 2)
 
 
@@ -138,7 +142,7 @@ def _packed_attention(
         )
         return result
     window = getattr(module, "sliding_window", None)
-    if window is not None and max(_chain_lengths(layout), default=0) > window:
+    if window is not None and max(layout.chain_lengths(), default=0) > window:
         raise ConfigError(
             f"packed attention has no sliding window, and a sequence is longer than the model's {window}."
         )
@@ -148,10 +152,6 @@ def _packed_attention(
     half = query.dtype in (torch.float16, torch.bfloat16)
     attend = _varlen if query.is_cuda and half and dropout == 0 else _by_segment
     return attend(query, key, value, layout, scaling).transpose(1, 2).contiguous(), None
-
-
-def _chain_lengths(layout: PackLayout) -> list[int]:
-    return [sum(s.length for s in chain) for chain in layout.chains]
 
 
 def register_packed_attention() -> None:
