@@ -71,7 +71,7 @@ class VLLMEngine(RolloutEngine):
         self,
         max_model_length: int = 2048,
         memory_share: float = 0.3,
-        cache_gib: int = 1,
+        cache_gib: float = 1.0,
         block_size: int = 32,
         enforce_eager: bool = True,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -83,7 +83,7 @@ class VLLMEngine(RolloutEngine):
         Args:
             max_model_length: Most tokens of prompt and completion together.
             memory_share: Share of a GPU's memory for vLLM, in [0, 1].
-            cache_gib: Memory for keys and values on a CPU, GiB.
+            cache_gib: Memory for keys and values on a CPU, GiB; all of it is taken at the start.
             block_size: Tokens of a block of the prefix cache; a multiple of 32 on a CPU.
             enforce_eager: Do not compile; starts faster.
             dtype: Precision; auto takes the model's.
@@ -120,7 +120,6 @@ class VLLMEngine(RolloutEngine):
             )
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if self._inside else "1"
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(self.cache_gib)
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         self._folder = Path(tempfile.mkdtemp(prefix="surefoot-vllm-", dir=shared_memory()))
@@ -142,6 +141,7 @@ class VLLMEngine(RolloutEngine):
                 arguments |= {
                     "enable_chunked_prefill": False,
                     "max_num_batched_tokens": max(8192, self.max_model_length),
+                    "kv_cache_memory_bytes": round(self.cache_gib * 2**30),
                 }
             self._llm = LLM(
                 model=str(self._folder),

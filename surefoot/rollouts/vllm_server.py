@@ -50,7 +50,7 @@ class VLLMServerEngine(RolloutEngine):
         exchange: Path | None = None,
         max_model_length: int = 2048,
         memory_share: float = 0.9,
-        cache_gib: int = 1,
+        cache_gib: float = 1.0,
         block_size: int = 32,
         enforce_eager: bool = True,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -129,12 +129,12 @@ class VLLMServerEngine(RolloutEngine):
         if not torch.cuda.is_available():  # as in VLLMEngine
             batched = max(8192, self.max_model_length)
             command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(batched)]
+            command += ["--kv-cache-memory-bytes", str(round(self.cache_gib * 2**30))]
         root = str(Path(__file__).parents[2])
         environment = os.environ | {
             "VLLM_SERVER_DEV_MODE": "1",
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CPU_KVCACHE_SPACE": str(self.cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
         }
