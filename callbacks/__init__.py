@@ -2,7 +2,10 @@
 
 from callbacks.adversary_monitor import AdversaryMonitor
 from callbacks.evaluation import EvaluationObserver
+from callbacks.example_dynamics import ExampleDynamics
+from callbacks.generalization_predictors import GeneralizationPredictors
 from callbacks.group_metrics import GroupMetrics
+from callbacks.memorization_tracker import MemorizationTracker
 from callbacks.model_exporter import ModelExporter
 from callbacks.official_evaluation import OfficialEvaluation
 from callbacks.sample_table import SampleTable
@@ -10,7 +13,10 @@ from callbacks.sample_table import SampleTable
 __all__ = (
     "AdversaryMonitor",
     "EvaluationObserver",
+    "ExampleDynamics",
+    "GeneralizationPredictors",
     "GroupMetrics",
+    "MemorizationTracker",
     "ModelExporter",
     "OfficialEvaluation",
     "SampleTable",

@@ -98,7 +98,12 @@ class ClassifierModule(ResumableModule):
             "train/accuracy", correct.mean(), on_step=False, on_epoch=True, batch_size=n_examples
         )
         relative = weights.detach() * n_examples * self.n_ranks
-        return {"loss": loss, "weights": relative, "losses": examples.losses.detach()}
+        return {
+            "loss": loss,
+            "weights": relative,
+            "losses": examples.losses.detach(),
+            "logits": examples.logits,
+        }
 
     def evaluation_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return logits and losses of a batch."""

@@ -1,10 +1,14 @@
 """What every rank has to know of the others; without a process group there is one rank."""
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ("gather_batch", "is_distributed", "local_slice", "sum_over_ranks")
+__all__ = ("gather_batch", "gather_rows", "is_distributed", "local_slice", "sum_over_ranks")
+
+Row = TypeVar("Row")
 
 
 def is_distributed() -> bool:
@@ -36,6 +40,19 @@ def local_slice(values: Tensor) -> Tensor:
     if not is_distributed():
         return values
     return values[dist.get_rank() :: dist.get_world_size()]
+
+
+def gather_rows(rows: list[Row]) -> list[Row]:
+    """Return all ranks' rows, rank by rank, on every rank; ranks may have different numbers of them.
+
+    Args:
+        rows: This rank's rows, of plain types.
+    """
+    if not is_distributed():
+        return rows
+    parts: list[list[Row]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -17,7 +17,13 @@ from surefoot.language_models import LanguageModel
 from surefoot.metrics import ProblemResult, problem_results, summarise_results
 from surefoot.problems import Problem
 from surefoot.prompts import Prompt
-from surefoot.rollouts import GroupSampler, RolloutEngine, Sampling, derive_seed
+from surefoot.rollouts import (
+    GroupSampler,
+    RolloutEngine,
+    Sampling,
+    derive_seed,
+    grade_trajectories,
+)
 from surefoot.runs import fingerprint, read_json, write_json
 from surefoot.trajectories import Trajectory
 
@@ -154,11 +160,7 @@ def _finish(
     """Grade a shard's completions and write it, whole or not at all."""
     import pyarrow as pa
 
-    for t in trajectories:
-        t.text = model.decode(t.completion)
-    grades = grader([t.text for t in trajectories], [t.problem.answer for t in trajectories])
-    for t, grade in zip(trajectories, grades, strict=True):
-        t.grade = grade
+    grade_trajectories(trajectories, model, grader)
     table = pa.Table.from_pylist(list(_rows(trajectories)), schema=_schema())
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as file:

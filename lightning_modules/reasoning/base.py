@@ -12,13 +12,19 @@ from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
 from surefoot.answers import Grader
-from surefoot.distributed import is_distributed, sum_over_ranks
+from surefoot.distributed import gather_rows, sum_over_ranks
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
 from surefoot.metrics import ProblemResult, problem_results, summarise_results
 from surefoot.problems import Problem
 from surefoot.prompts import PlainPrompt, Prompt
-from surefoot.rollouts import GroupSampler, RolloutEngine, Sampling, derive_seed
+from surefoot.rollouts import (
+    GroupSampler,
+    RolloutEngine,
+    Sampling,
+    derive_seed,
+    grade_trajectories,
+)
 from surefoot.sequences import Pack, empty_pack, split_spans
 from surefoot.trajectories import Trajectory
 
@@ -213,13 +219,7 @@ class ReasoningModule(ResumableModule):
         trajectories: list[Trajectory] = (sampler or GroupSampler())(
             engine, problems, prompts, sampling, seeds
         )
-        for t in trajectories:
-            t.text = self.language_model.decode(t.completion)
-        grades = self.grader(
-            [t.text for t in trajectories], [t.problem.answer for t in trajectories]
-        )
-        for t, grade in zip(trajectories, grades, strict=True):
-            t.grade = grade
+        grade_trajectories(trajectories, self.language_model, self.grader)
         return trajectories
 
     def cut_into_steps(self, trajectories: Sequence[Trajectory], separator: str) -> None:
@@ -288,11 +288,7 @@ class ReasoningModule(ResumableModule):
         self._log_results("test")
 
     def _log_results(self, stage: str) -> None:
-        results = self._results
-        if is_distributed():
-            parts: list[list[ProblemResult]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(parts, results)
-            results = [r for part in parts for r in part]
+        results = gather_rows(self._results)
         if results:
             for name, value in summarise_results(results).items():
                 self.log(f"{stage}/{name}", value, batch_size=1)

@@ -11,6 +11,7 @@ from surefoot.answers import status_rates
 from surefoot.credit import CreditAssigner, GroupAdvantage
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
+from surefoot.language_models import completion_logprobs
 from surefoot.losses import mismatch_weights, policy_loss, token_weights
 from surefoot.losses.policy import CORRECTIONS, VARIANTS, Correction, Variant
 from surefoot.rewards import AccuracyReward, RewardFunction, assign_rewards, reward_name
@@ -154,18 +155,15 @@ class GRPO(ReasoningModule):
             reference = self._score(trajectories, model)
         return _Credited(trajectories, advantages, behaviour, old, reference)
 
-    @torch.no_grad()
     def _score(self, trajectories: Sequence[Trajectory], model: Any = None) -> list[Tensor]:
         """Return log-probabilities of all completions' tokens, ``(completion,)`` each."""
-        scored = [torch.zeros(len(t.completion)) for t in trajectories]
-        sequences = [t.sequence._replace(mask=None) for t in trajectories]
-        for pack in self.level(pack_sequences(sequences, self.max_tokens_per_pack)):
-            scores = (model or self.language_model)(pack.to(self.device), self._temperature)
-            values = scores.logprobs.float().cpu()
-            for i in pack.sequences.unique().tolist():
-                own = pack.sequences == i
-                scored[i][pack.places[own]] = values[own]
-        return scored
+        return completion_logprobs(
+            model or self.language_model,
+            [t.sequence for t in trajectories],
+            self.max_tokens_per_pack,
+            self._temperature,
+            self.level,
+        )
 
     @property
     def _temperature(self) -> float:

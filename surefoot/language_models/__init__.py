@@ -2,6 +2,7 @@
 
 from surefoot.language_models.base import LanguageModel, LoRA
 from surefoot.language_models.pretrained import PretrainedLanguageModel, load_tokenizer
+from surefoot.language_models.scoring import completion_logprobs, perplexities
 from surefoot.language_models.tiny import TinyLanguageModel
 
 __all__ = (
@@ -9,5 +10,7 @@ __all__ = (
     "LoRA",
     "PretrainedLanguageModel",
     "TinyLanguageModel",
+    "completion_logprobs",
     "load_tokenizer",
+    "perplexities",
 )

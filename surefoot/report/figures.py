@@ -6,15 +6,26 @@ from typing import Any, NamedTuple
 
 from surefoot.statistics import Estimate
 
-__all__ = ("PALETTE", "Plane", "decision_planes", "dot_plot", "interval_curves")
+__all__ = (
+    "LINES",
+    "MARKERS",
+    "PALETTE",
+    "Plane",
+    "decision_planes",
+    "dot_plot",
+    "interval_curves",
+    "new_axes",
+    "save_figure",
+)
 
 #: Okabe & Ito's colours, safe for the colour-blind; each comes with its own marker and line.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_LINES = ("-", "--", "-.", ":", "-", "--", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":", "-", "--", "-.")
 
 
-def _save(figure: Any, path: Path) -> list[Path]:
+def save_figure(figure: Any, path: Path) -> list[Path]:
+    """Write a figure as SVG and PNG, the same bytes for the same data, and close it."""
     from matplotlib import pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +39,8 @@ def _save(figure: Any, path: Path) -> list[Path]:
     return written
 
 
-def _axes(width: float, height: float, n_columns: int = 1) -> Any:
+def new_axes(width: float, height: float, n_columns: int = 1) -> Any:
+    """Return a figure of this size in inches and its axes, a single one or one per column."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -60,7 +72,7 @@ def dot_plot(
         The files written.
     """
     rows = list(dict.fromkeys(name for series in panels.values() for name in series))
-    figure, axes = _axes(6.4, 0.8 + 0.36 * len(rows))
+    figure, axes = new_axes(6.4, 0.8 + 0.36 * len(rows))
     for i, (series, estimates) in enumerate(panels.items()):
         shift = 0.22 * (i - (len(panels) - 1) / 2)
         for row, e in estimates.items():
@@ -71,7 +83,7 @@ def dot_plot(
             axes.plot(
                 e.mean,
                 y,
-                _MARKERS[i],
+                MARKERS[i],
                 color=PALETTE[i],
                 label=series if row == next(iter(estimates)) else None,
             )
@@ -80,7 +92,7 @@ def dot_plot(
     axes.set_title(title)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def interval_curves(
@@ -104,11 +116,11 @@ def interval_curves(
     Returns:
         The files written.
     """
-    figure, axes = _axes(6.4, 3.6)
+    figure, axes = new_axes(6.4, 3.6)
     for i, (name, points) in enumerate(series.items()):
         x = [p[0] for p in points]
         axes.plot(
-            x, [p[1].mean for p in points], _LINES[i] + _MARKERS[i], color=PALETTE[i], label=name
+            x, [p[1].mean for p in points], LINES[i] + MARKERS[i], color=PALETTE[i], label=name
         )
         if all(p[1].n > 1 for p in points):
             axes.fill_between(
@@ -120,7 +132,7 @@ def interval_curves(
             )
     for j, (name, estimate) in enumerate((horizontals or {}).items()):
         colour = PALETTE[(len(series) + j) % len(PALETTE)]
-        axes.axhline(estimate.mean, color=colour, ls=_LINES[(j + 1) % 4], lw=1.2, label=name)
+        axes.axhline(estimate.mean, color=colour, ls=LINES[(j + 1) % 4], lw=1.2, label=name)
     if log_x:
         axes.set_xscale("log")
     axes.set_xlabel(labels[0])
@@ -128,7 +140,7 @@ def interval_curves(
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 class Plane(NamedTuple):
@@ -154,14 +166,14 @@ def decision_planes(
     Returns:
         The files written.
     """
-    figure, axes = _axes(4.2 * len(planes), 3.6, n_columns=len(planes))
+    figure, axes = new_axes(4.2 * len(planes), 3.6, n_columns=len(planes))
     for axis, (name, plane) in zip(axes, planes.items(), strict=True):
         for value in sorted(set(plane.label)):
             rows = [i for i, label in enumerate(plane.label) if label == value]
             axis.plot(
                 [plane.x[i] for i in rows],
                 [plane.y[i] for i in rows],
-                _MARKERS[value],
+                MARKERS[value],
                 color=PALETTE[value],
                 ms=3,
                 alpha=0.4,
@@ -173,7 +185,7 @@ def decision_planes(
                 ends = [(x, -(a * x + c) / b) for x in bounds[0]]
             else:
                 ends = [(-(b * y + c) / a, y) for y in bounds[1]]
-            axis.plot(*zip(*ends, strict=True), _LINES[i], color=PALETTE[2 + i], lw=2, label=line)
+            axis.plot(*zip(*ends, strict=True), LINES[i], color=PALETTE[2 + i], lw=2, label=line)
         axis.set(xlim=bounds[0], ylim=bounds[1], xlabel=labels[0], ylabel=labels[1], title=name)
     handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
     axes[-1].legend(
@@ -181,4 +193,4 @@ def decision_planes(
     )
     figure.suptitle(title)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)

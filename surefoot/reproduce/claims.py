@@ -97,11 +97,13 @@ class Measurement(NamedTuple):
     criterion: Criterion
     estimate: Estimate
     unit: str
+    at_any_scale: bool = False  # measured on given data, which quick scale does not make smaller
 
     def judge(self, paper: str, scale: Scale, seconds: float) -> Claim:
-        """Compare the estimate with the criterion; at quick scale nothing is judged."""
+        """Compare the estimate with the criterion; at quick scale nothing is judged but what is the same at any."""
         verdict = None
-        if scale != "quick" and self.criterion.test is not None:
+        judged = self.at_any_scale or scale != "quick"
+        if judged and self.criterion.test is not None:
             verdict = bool(self.criterion.test(self.estimate))
         return Claim(
             self.id,

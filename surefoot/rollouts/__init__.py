@@ -7,6 +7,7 @@ from surefoot.rollouts.engine import (
     Sampling,
     derive_seed,
 )
+from surefoot.rollouts.grading import grade_trajectories
 from surefoot.rollouts.hf import HFEngine
 from surefoot.rollouts.ray import RayEngine
 from surefoot.rollouts.samplers import GroupSampler, TrajectorySampler
@@ -25,4 +26,5 @@ __all__ = (
     "VLLMEngine",
     "VLLMServerEngine",
     "derive_seed",
+    "grade_trajectories",
 )

@@ -1,0 +1,126 @@
+"""Older predictors of generalisation, measured during a run to compare with pre-memorization accuracy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from surefoot.errors import ConfigError
+from surefoot.metrics.generalization import gradient_variance, squared_distance
+from surefoot.sequences import PromptCompletion, pack_sequences
+
+__all__ = ("GeneralizationPredictors",)
+
+
+class GeneralizationPredictors(Callback):
+    """Logs ``predictors/gradient_variance`` and ``predictors/distance_from_start`` at every epoch's end.
+
+    The distance is squared and leaves out embedding and head. Gradients are those of the mean loss per token of reference
+    solutions, in batches of training problems that are the same at every epoch. A copy of the initial weights is kept, and
+    goes into checkpoints. Training is not touched. Every rank computes the same; sharded weights are not supported.
+
+    Reference: Kang et al. 2024, arXiv 2411.07681, baselines.
+    """
+
+    def __init__(self, n_batches: int = 5, batch_size: int = 128) -> None:
+        """Initialize the callback.
+
+        Args:
+            n_batches: Batches between which the gradients' variance is taken.
+            batch_size: Training problems of a batch.
+
+        Raises:
+            ConfigError: If there are fewer than two batches, or empty ones.
+        """
+        if n_batches < 2 or batch_size < 1:
+            raise ConfigError(
+                f"expected n_batches >= 2 and batch_size >= 1, got {n_batches} and {batch_size}."
+            )
+        self.n_batches, self.batch_size = n_batches, batch_size
+        self._start: dict[str, Tensor] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that the run trains a language model on problems.
+
+        Raises:
+            ConfigError: If it does not.
+        """
+        if not hasattr(pl_module, "language_model") or not hasattr(
+            getattr(trainer, "datamodule", None), "problems"
+        ):
+            raise ConfigError(
+                "GeneralizationPredictors needs a language model and a datamodule of problems."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the initial weights, unless a checkpoint brought them."""
+        model: Any = pl_module.language_model
+        if any(hasattr(p, "full_tensor") for p in model.parameters()):
+            raise ConfigError("GeneralizationPredictors does not support sharded weights.")
+        if self._start is None:
+            self._start = {n: p.detach().cpu().clone() for n, p in self._body(model)}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log."""
+        assert self._start is not None
+        module: Any = pl_module
+        with trainer.precision_plugin.forward_context():
+            gradients = [self._gradient(module, batch) for batch in self._batches(trainer)]
+        distance = squared_distance(dict(self._body(module.language_model)), self._start)
+        pl_module.log("predictors/distance_from_start", distance, rank_zero_only=False)
+        if len(gradients) > 1:
+            variance = gradient_variance(gradients)
+            pl_module.log("predictors/gradient_variance", variance, rank_zero_only=False)
+
+    def _body(self, model: Any) -> list[tuple[str, Tensor]]:
+        """Return the trained parameters but for embedding and head."""
+        base = model.base
+        outside = {
+            id(p)
+            for layer in (base.get_input_embeddings(), base.get_output_embeddings())
+            for p in layer.parameters()
+        }
+        return [
+            (n, p) for n, p in model.named_parameters() if p.requires_grad and id(p) not in outside
+        ]
+
+    def _batches(self, trainer: Trainer) -> list[list[Any]]:
+        problems = list(trainer.datamodule.problems("train"))  # type: ignore[attr-defined]
+        problems = problems[: self.n_batches * self.batch_size]
+        size = min(self.batch_size, max(1, len(problems) // self.n_batches))
+        return [problems[i * size : (i + 1) * size] for i in range(len(problems) // size)][
+            : self.n_batches
+        ]
+
+    def _gradient(self, module: Any, problems: Sequence[Any]) -> list[Tensor]:
+        """Return the gradient of the mean loss per token; no parameter's own gradient is touched."""
+        model = module.language_model
+        sequences = [
+            PromptCompletion(module.prompt.prompt_ids(p, model), module.prompt.target_ids(p, model))
+            for p in problems
+        ]
+        n_tokens = sum(len(s.completion) for s in sequences)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        total = [torch.zeros_like(p) for p in parameters]
+        training = model.training
+        model.eval()
+        try:
+            for pack in pack_sequences(sequences, module.max_tokens_per_pack):
+                weights = torch.full((len(pack.targets),), -1 / n_tokens, device=model.device)
+                with torch.enable_grad():
+                    loss = model(pack.to(model.device), token_weights=weights)
+                    parts = torch.autograd.grad(loss, parameters)
+                total = [t + g for t, g in zip(total, parts, strict=True)]
+        finally:
+            model.train(training)
+        return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the initial weights."""
+        return {"start": self._start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self._start = state_dict["start"]

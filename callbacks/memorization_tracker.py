@@ -1,0 +1,352 @@
+"""Which training examples a language model solves, and which it merely knows by heart, over a fine-tuning run."""
+
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+
+from surefoot.distributed import gather_rows
+from surefoot.errors import ConfigError
+from surefoot.language_models import perplexities
+from surefoot.learning_dynamics import checkpoint_step, write_checkpoint
+from surefoot.metrics.memorization import advance_pre_memorization, is_memorized
+from surefoot.problems import Problem
+from surefoot.rollouts import (
+    GroupSampler,
+    HFEngine,
+    RolloutEngine,
+    Sampling,
+    derive_seed,
+    grade_trajectories,
+)
+from surefoot.sequences import PromptCompletion
+from surefoot.trajectories import Trajectory
+
+__all__ = ("MemorizationTracker",)
+
+Row = dict[str, Any]
+
+
+class MemorizationTracker(Callback):
+    """Measures pre-memorization train accuracy, which tells test accuracy without a test set.
+
+    At every checkpoint it samples answers to training problems, grades them, measures the perplexity of their reference
+    traces, and appends a file to ``<run folder>/memorization`` (`surefoot.learning_dynamics` reads it). It logs
+    ``memorization/train_accuracy``, ``memorization/pre_memorization_accuracy``, ``memorization/share_memorized``,
+    ``memorization/median_perplexity`` and ``memorization/share_of_time``. Training is not touched: a run with it and a run
+    without it end in the same weights.
+
+    Reference: Kang et al. 2024, arXiv 2411.07681.
+
+    Attributes:
+        accuracies: Pre-memorization accuracy of each tracked example, by id, at the last checkpoint.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling | None = None,
+        log_log_threshold: float = -2.3,
+        samples_per_checkpoint: int = 10_000,
+        every_n_steps: int | None = None,
+        test_split: Literal["val", "test"] | None = None,
+        prefixes: Sequence[str] = (),
+        greedy: bool = False,
+        engine: RolloutEngine | None = None,
+        data: LightningDataModule | None = None,
+        folder: str = "memorization",
+        seed: int = 0,
+    ) -> None:
+        """Initialize the tracker.
+
+        Args:
+            sampling: How answers are sampled; by default 5 at temperature 0.8 and top_p 0.95 of at most 512 tokens.
+            log_log_threshold: log(log()) of the perplexity below which an example counts as memorized; the paper's are -2.3
+                for GSM8K and -1.7 for MATH. The record holds perplexities: another threshold needs no other run.
+            samples_per_checkpoint: Most answers sampled at a checkpoint, which bounds the cost: of more training (and
+                test) problems than that allows a fixed subset is tracked.
+            every_n_steps: Optimizer steps between checkpoints; by default one at the end of every epoch.
+            test_split: Also sample answers to this split's problems, to compare; none by default.
+            prefixes: At the end of training, also sample with the answer started by each of these texts: what was learned
+                by heart breaks under such a start.
+            greedy: Also take each training problem's greedy answer and its log-probability (for ATC).
+            engine: Samples; by default the module's own, or else an HFEngine.
+            data: Datamodule whose training problems are tracked, where the run's own has none (pairs, completions).
+            folder: Name of the record's folder within the run folder.
+            seed: Seed of the subset and of the sampling.
+
+        Raises:
+            ConfigError: If a number is out of range.
+        """
+        self.sampling = sampling or Sampling(n=5, temperature=0.8, top_p=0.95, max_tokens=512)
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ConfigError(f"every_n_steps must be positive, got {every_n_steps}.")
+        if samples_per_checkpoint < self.sampling.n:
+            raise ConfigError(
+                f"samples_per_checkpoint is {samples_per_checkpoint}, fewer than the {self.sampling.n} samples of one"
+                " problem."
+            )
+        self.log_log_threshold, self.samples_per_checkpoint = (
+            log_log_threshold,
+            samples_per_checkpoint,
+        )
+        self.every_n_steps, self.test_split, self.prefixes = every_n_steps, test_split, prefixes
+        self.greedy, self.engine, self.data = greedy, engine, data
+        self.folder, self.seed = folder, seed
+        self.accuracies: dict[str, float] = {}
+        self._best: dict[str, float] = {}  # best accuracy so far while not memorized
+        self._ever_memorized = False
+        self._last = -1
+        self._seconds = {"tracking": 0.0, "before": 0.0}
+        self._began = 0.0
+        self._engine_started = False
+        self._problems: dict[str, list[Problem]] = {}
+
+    # When
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that the run has what is tracked.
+
+        Raises:
+            ConfigError: If it trains no language model, or has no training problems.
+        """
+        if not hasattr(pl_module, "language_model"):
+            raise ConfigError(
+                f"MemorizationTracker follows language models; {type(pl_module).__name__} has none. For classifiers use"
+                " ExampleDynamics."
+            )
+        source: Any = self.data or getattr(trainer, "datamodule", None)
+        if not hasattr(source, "problems"):
+            raise ConfigError(
+                f"MemorizationTracker needs training problems and {type(source).__name__} has none: set its"
+                " init_args.data, such as {class_path: GSM8KDataModule}."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose what is tracked; drop the record of steps that are about to be taken again."""
+        self._began = time.perf_counter()
+        source: Any = self.data or trainer.datamodule  # type: ignore[attr-defined]
+        train = list(source.problems("train"))
+        test = list(source.problems(self.test_split)) if self.test_split else []
+        self._problems = self._within_budget({"train": train, "test": test})
+        unsolved = next((p.id for p in self._problems["train"] if not p.solution), None)
+        if unsolved is not None:
+            raise ConfigError(
+                f"MemorizationTracker measures the perplexity of reference solutions, and the problem {unsolved} has none."
+            )
+        if trainer.is_global_zero:
+            for path in self._record(trainer).glob("step-*.parquet"):
+                if checkpoint_step(path) > trainer.global_step:
+                    path.unlink()
+        if self.every_n_steps is not None:
+            self._last = trainer.global_step // self.every_n_steps
+
+    def _within_budget(self, problems: dict[str, list[Problem]]) -> dict[str, list[Problem]]:
+        """Return as many problems of each split as the budget allows, the same in every run; their order stays."""
+        per_problem = self.sampling.n + int(self.greedy)
+        allowed = max(1, self.samples_per_checkpoint // per_problem)
+        n_all = sum(len(p) for p in problems.values())
+        kept = {}
+        for split, given in problems.items():
+            n = len(given) if n_all <= allowed else max(1, allowed * len(given) // n_all)
+            order = sorted(
+                range(len(given)), key=lambda i: derive_seed(self.seed, "tracked", given[i].id)
+            )
+            kept[split] = [given[i] for i in sorted(order[:n])]
+        return kept
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Measure when the next interval of steps has begun."""
+        if self.every_n_steps is not None:
+            interval = trainer.global_step // self.every_n_steps
+            if interval > self._last:
+                self._last = interval
+                self._checkpoint(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure at the end of an epoch, unless steps are counted."""
+        if self.every_n_steps is None:
+            self._checkpoint(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sample with started answers, say so if the metric was trivial, and close an engine of one's own."""
+        if self.prefixes and self.accuracies:
+            self._perturb(trainer, pl_module)
+        if self.accuracies and not self._ever_memorized and trainer.is_global_zero:
+            warnings.warn(
+                "no tracked example was ever memorized in this run: its pre-memorization accuracy is then a running"
+                " maximum of plain train accuracy and says nothing for or against the method.",
+                stacklevel=2,
+            )
+        if self.engine is not None and self._engine_started:
+            self.engine.close()
+            self._engine_started = False
+
+    # What
+
+    def _checkpoint(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, record and log."""
+        began = time.perf_counter()
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            rows = gather_rows(self._measure(trainer, pl_module))
+        if trainer.is_global_zero:
+            write_checkpoint(self._record(trainer), trainer.global_step, rows)
+        values = self._update(rows)
+        now = time.perf_counter()
+        self._seconds["tracking"] += now - began
+        elapsed = self._seconds["before"] + now - self._began
+        values["share_of_time"] = self._seconds["tracking"] / elapsed
+        for name, value in values.items():
+            pl_module.log(f"memorization/{name}", value, rank_zero_only=False, batch_size=1)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> list[Row]:
+        """Return this rank's rows."""
+        module: Any = pl_module
+        rows: list[Row] = []
+        for split, problems in self._problems.items():
+            mine = problems[trainer.global_rank :: trainer.world_size]
+            groups = self._sample(trainer, pl_module, mine, self.sampling)
+            traces = [
+                PromptCompletion(
+                    module.prompt.prompt_ids(p, module.language_model),
+                    module.prompt.target_ids(p, module.language_model),
+                )
+                for p in (mine if split == "train" else [])
+            ]
+            measured = perplexities(
+                module.language_model, traces, module.max_tokens_per_pack, module.level
+            ).tolist()
+            greedy: Sequence[Sequence[Trajectory]] = ()
+            if self.greedy and split == "train":
+                one = Sampling(n=1, temperature=0.0, max_tokens=self.sampling.max_tokens)
+                greedy = self._sample(trainer, pl_module, mine, one)
+            for i, (problem, group) in enumerate(zip(mine, groups, strict=True)):
+                rows.append(
+                    {
+                        "split": split,
+                        "id": problem.id,
+                        "step": trainer.global_step,
+                        "epoch": trainer.current_epoch,
+                        "n_samples": len(group),
+                        "n_correct": _n_correct(group),
+                        "perplexity": measured[i] if split == "train" else None,
+                        "greedy_logprob": sum(greedy[i][0].behaviour_logprobs) if greedy else None,
+                    }
+                )
+        return rows
+
+    def _sample(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        problems: Sequence[Problem],
+        sampling: Sampling,
+        prefix: str = "",
+    ) -> list[list[Trajectory]]:
+        """Return each problem's graded answers; seeds depend on problem, step and tracker alone."""
+        if not problems:
+            return []
+        module: Any = pl_module
+        engine, model = self._ready_engine(trainer, pl_module), module.language_model
+        start = model.encode(prefix) if prefix else []
+        prompts = [[*module.prompt.prompt_ids(p, model), *start] for p in problems]
+        seeds = [derive_seed(self.seed, trainer.global_step, prefix, p.id) for p in problems]
+        sampled = GroupSampler()(engine, problems, prompts, sampling, seeds)
+        grade_trajectories(sampled, model, module.grader, prefix)
+        groups: list[list[Trajectory]] = [[] for _ in problems]
+        for trajectory in sampled:
+            groups[trajectory.group].append(trajectory)
+        return groups
+
+    def _ready_engine(self, trainer: Trainer, pl_module: LightningModule) -> RolloutEngine:
+        """Return an engine with the present weights: one's own, or the module's."""
+        module: Any = pl_module
+        if self.engine is None and module.engine is not None:
+            engine: RolloutEngine = module.ready_engine()
+            return engine
+        self.engine = self.engine or HFEngine()
+        if not self._engine_started:
+            self.engine.start(module.language_model, trainer.global_step)
+            self._engine_started = True
+        else:
+            self.engine.update_weights(module.language_model.named_weights(), trainer.global_step)
+        return self.engine
+
+    def _update(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Take the rows into account and return what is logged."""
+        train = [r for r in rows if r["split"] == "train"]
+        accuracies = torch.tensor([r["n_correct"] / r["n_samples"] for r in train])
+        measured = torch.tensor([r["perplexity"] for r in train])
+        memorized = is_memorized(measured, self.log_log_threshold)
+        self._ever_memorized |= bool(memorized.any())
+        best = torch.tensor([self._best.get(r["id"], 0.0) for r in train])
+        best, pre = advance_pre_memorization(best, accuracies, measured, self.log_log_threshold)
+        ids = [r["id"] for r in train]
+        self._best |= dict(zip(ids, best.tolist(), strict=True))
+        self.accuracies = dict(zip(ids, pre.tolist(), strict=True))
+        values = {
+            "train_accuracy": accuracies.mean(),
+            "pre_memorization_accuracy": pre.mean(),
+            "share_memorized": memorized.float().mean(),
+            "median_perplexity": measured.median(),
+        }
+        test = [r["n_correct"] / r["n_samples"] for r in rows if r["split"] == "test"]
+        if test:
+            values["test_accuracy"] = torch.tensor(test).mean()
+        return {name: float(value) for name, value in values.items()}
+
+    def _perturb(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``prefixes.json``: for each start of an answer, how many of each training problem's samples are correct."""
+        problems = self._problems["train"][trainer.global_rank :: trainer.world_size]
+        rows: list[Row] = []
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            for prefix in ("", *self.prefixes):
+                groups = self._sample(trainer, pl_module, problems, self.sampling, prefix)
+                rows += [
+                    {
+                        "prefix": prefix,
+                        "id": p.id,
+                        "n_samples": len(group),
+                        "n_correct": _n_correct(group),
+                        "pre_memorization_accuracy": self.accuracies[p.id],
+                    }
+                    for p, group in zip(problems, groups, strict=True)
+                ]
+        rows = gather_rows(rows)
+        if trainer.is_global_zero:
+            path = self._record(trainer) / "prefixes.json"
+            path.write_text(json.dumps(rows), encoding="utf-8")
+
+    def _record(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / self.folder
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next checkpoints build on."""
+        elapsed = self._seconds["before"] + time.perf_counter() - self._began
+        return {
+            "best": dict(self._best),
+            "accuracies": dict(self.accuracies),
+            "ever_memorized": self._ever_memorized,
+            "seconds": {"tracking": self._seconds["tracking"], "before": elapsed},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self._best, self.accuracies = dict(state_dict["best"]), dict(state_dict["accuracies"])
+        self._ever_memorized = bool(state_dict["ever_memorized"])
+        self._seconds = dict(state_dict["seconds"])
+
+
+def _n_correct(group: Sequence[Trajectory]) -> int:
+    return sum(t.grade is not None and t.grade.correct for t in group)
