@@ -91,6 +91,8 @@ def bootstrap_interval(
 def correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Return Pearson's correlation; NaN where a sequence does not vary."""
     n = len(x)
+    if n < 2:
+        return math.nan
     a, b = ([v - math.fsum(values) / n for v in values] for values in (x, y))
     size = math.sqrt(math.fsum(v * v for v in a) * math.fsum(v * v for v in b))
     if size == 0:

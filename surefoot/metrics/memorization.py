@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from surefoot.statistics import rank_correlation
+from surefoot.statistics import correlation, rank_correlation
 
 __all__ = (
     "LearningCurves",
@@ -22,6 +22,7 @@ __all__ = (
     "PredictionQuality",
     "ThresholdSweep",
     "advance_pre_memorization",
+    "identity_r2",
     "is_memorized",
     "is_trivial",
     "log_log",
@@ -135,30 +136,29 @@ def is_trivial(curves: LearningCurves, log_log_threshold: float) -> bool:
     return not bool(is_memorized(curves.train_perplexities, log_log_threshold).any())
 
 
+def identity_r2(predicted: Float[Tensor, " points"], observed: Float[Tensor, " points"]) -> float:
+    """Return 1 - squared errors of the line y = x / squared deviations from the mean; NaN where nothing varies."""
+    x, y = predicted.double(), observed.double()
+    spread = float(((y - y.mean()) ** 2).sum()) if len(y) else 0.0
+    return 1 - float(((y - x) ** 2).sum()) / spread if spread > 0 else math.nan
+
+
 def prediction_quality(
     predicted: Float[Tensor, " points"], observed: Float[Tensor, " points"]
 ) -> PredictionQuality:
     """Compare predicted with observed accuracies.
 
-    R² and correlation are NaN where they are not defined: fewer than two points, or no variation.
+    R² and correlations are NaN where they are not defined: fewer than two points, or no variation.
 
     Args:
         predicted: One prediction per checkpoint.
         observed: What came out.
     """
     x, y = predicted.double(), observed.double()
-    spread = float(((y - y.mean()) ** 2).sum()) if len(y) else 0.0
-    error = y - x
-    nan = math.nan
-    r2_identity = 1 - float((error**2).sum()) / spread if spread > 0 else nan
-    deviations = float(((x - x.mean()) ** 2).sum()) if len(x) else 0.0
-    r2_fit, tau = nan, nan
-    if spread > 0 and deviations > 0:
-        product = float(((x - x.mean()) * (y - y.mean())).sum())
-        r2_fit = product**2 / (spread * deviations)
-        tau = rank_correlation(x.tolist(), y.tolist())
-    mean_error = float(error.abs().mean()) if len(y) else nan
-    return PredictionQuality(r2_identity, r2_fit, mean_error, tau, len(y))
+    fit = correlation(x.tolist(), y.tolist()) ** 2
+    tau = math.nan if math.isnan(fit) else rank_correlation(x.tolist(), y.tolist())
+    mean_error = float((y - x).abs().mean()) if len(y) else math.nan
+    return PredictionQuality(identity_r2(x, y), fit, mean_error, tau, len(y))
 
 
 def threshold_grid(low: float = -6.0, high: float = 1.0, step: float = 0.1) -> list[float]:

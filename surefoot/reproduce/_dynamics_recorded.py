@@ -12,6 +12,7 @@ from surefoot.metrics.memorization import (
     LearningCurves,
     PredictionQuality,
     ThresholdSweep,
+    identity_r2,
     is_memorized,
     is_trivial,
     log_log,
@@ -121,7 +122,7 @@ def _claims(
 
     def advantage(places: Sequence[int]) -> float:
         x, z, y = (torch.cat([v[i] for i in places]) for v in (pre, plain, observed))
-        return prediction_quality(x, y).r2_identity - prediction_quality(z, y).r2_identity
+        return identity_r2(x, y) - identity_r2(z, y)
 
     bound = at_least(0.9, "the paper's abstract")
     own = reported("no figure is claimed for models of this size")
@@ -235,7 +236,7 @@ def _figures(
     for title, predicted in (("train accuracy", plain), ("pre-memorization train accuracy", pre)):
         series = panels.setdefault(title, {})
         ordered = sorted(
-            zip(curves, predicted, strict=True), key=lambda pair: _properties(pair[0].name)
+            zip(sweep.runs, predicted, strict=True), key=lambda pair: _order(pair[0].name)
         )
         for c, values in ordered:
             points = series.setdefault(_properties(c.name), [])
