@@ -15,7 +15,7 @@ __all__ = ("GeneralizationPredictors",)
 
 
 class GeneralizationPredictors(Callback):
-    """Logs ``predictors/gradient_variance`` and ``predictors/distance_from_start`` at every epoch's end.
+    """Logs ``predictors/gradient_variance`` and ``predictors/distance_from_start`` at epochs' ends.
 
     The distance is squared and leaves out embedding and head. Gradients are those of the mean loss per token of reference
     solutions, in batches of training problems that are the same at every epoch. A copy of the initial weights is kept, and
@@ -24,21 +24,26 @@ class GeneralizationPredictors(Callback):
     Reference: Kang et al. 2024, arXiv 2411.07681, baselines.
     """
 
-    def __init__(self, n_batches: int = 5, batch_size: int = 128) -> None:
+    def __init__(
+        self, n_batches: int = 5, batch_size: int = 128, every_n_epochs: int = 1
+    ) -> None:
         """Initialize the callback.
 
         Args:
             n_batches: Batches between which the gradients' variance is taken.
             batch_size: Training problems of a batch.
+            every_n_epochs: Epochs between measurements.
 
         Raises:
-            ConfigError: If there are fewer than two batches, or empty ones.
+            ConfigError: If there are fewer than two batches, or another number is not positive.
         """
-        if n_batches < 2 or batch_size < 1:
+        if n_batches < 2 or batch_size < 1 or every_n_epochs < 1:
             raise ConfigError(
-                f"expected n_batches >= 2 and batch_size >= 1, got {n_batches} and {batch_size}."
+                "expected n_batches >= 2, batch_size >= 1 and every_n_epochs >= 1, got"
+                f" {n_batches}, {batch_size} and {every_n_epochs}."
             )
         self.n_batches, self.batch_size = n_batches, batch_size
+        self.every_n_epochs = every_n_epochs
         self._start: dict[str, Tensor] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -64,6 +69,8 @@ class GeneralizationPredictors(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
         assert self._start is not None
         module: Any = pl_module
         with trainer.precision_plugin.forward_context():

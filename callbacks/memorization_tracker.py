@@ -52,6 +52,7 @@ class MemorizationTracker(Callback):
         sampling: Sampling | None = None,
         log_log_threshold: float = -2.3,
         samples_per_checkpoint: int = 10_000,
+        every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         test_split: Literal["val", "test"] | None = None,
         prefixes: Sequence[str] = (),
@@ -69,7 +70,8 @@ class MemorizationTracker(Callback):
                 for GSM8K and -1.7 for MATH. The record holds perplexities: another threshold needs no other run.
             samples_per_checkpoint: Most answers sampled at a checkpoint, which bounds the cost: of more training (and
                 test) problems than that allows a fixed subset is tracked.
-            every_n_steps: Optimizer steps between checkpoints; by default one at the end of every epoch.
+            every_n_epochs: Epochs between checkpoints.
+            every_n_steps: Optimizer steps between checkpoints, instead of epochs.
             test_split: Also sample answers to this split's problems, to compare; none by default.
             prefixes: At the end of training, also sample with the answer started by each of these texts: what was learned
                 by heart breaks under such a start.
@@ -83,8 +85,10 @@ class MemorizationTracker(Callback):
             ConfigError: If a number is out of range.
         """
         self.sampling = sampling or Sampling(n=5, temperature=0.8, top_p=0.95, max_tokens=512)
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigError(f"every_n_steps must be positive, got {every_n_steps}.")
+        if min(every_n_epochs, every_n_steps or 1) < 1 or every_n_steps == 0:
+            raise ConfigError(
+                f"every_n_epochs and every_n_steps must be positive, got {every_n_epochs} and {every_n_steps}."
+            )
         if samples_per_checkpoint < self.sampling.n:
             raise ConfigError(
                 f"samples_per_checkpoint is {samples_per_checkpoint}, fewer than the {self.sampling.n} samples of one"
@@ -94,7 +98,8 @@ class MemorizationTracker(Callback):
             log_log_threshold,
             samples_per_checkpoint,
         )
-        self.every_n_steps, self.test_split, self.prefixes = every_n_steps, test_split, prefixes
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        self.test_split, self.prefixes = test_split, prefixes
         self.greedy, self.engine, self.data = greedy, engine, data
         self.folder, self.seed = folder, seed
         self.accuracies: dict[str, float] = {}
@@ -175,8 +180,8 @@ class MemorizationTracker(Callback):
                 self._checkpoint(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure at the end of an epoch, unless steps are counted."""
-        if self.every_n_steps is None:
+        """Measure at the end of every so many epochs, unless steps are counted."""
+        if self.every_n_steps is None and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._checkpoint(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,0 +1,161 @@
+"""The runs of the learning-dynamics study: a tiny model that is pretrained once per seed, then fine-tuned in many ways."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from surefoot.reproduce._experiments import Job
+from surefoot.reproduce.claims import Scale
+
+__all__ = (
+    "PREFIXES",
+    "Size",
+    "Variant",
+    "fine_tuning",
+    "pretrained_folder",
+    "pretraining",
+    "sizes",
+)
+
+#: Starts of an answer that a memorized trace does not have; true lines that do not advance the chain.
+PREFIXES = ("1+1=2\n", "so 2*3 is 6\n")
+
+#: Several styles and useless lines: knowing a trace by heart differs from being able to solve the problem.
+WORLD: dict[str, Any] = {"min_steps": 3, "max_steps": 3, "n_styles": 3, "spurious_rate": 0.1}
+
+
+class Variant(NamedTuple):
+    """How a run fine-tunes."""
+
+    rate: float  # peak learning rate
+    epochs: int
+    share: str  # of the training problems: full, half, quarter
+
+    def name(self, seed: int) -> str:
+        """Return the run's name, which figures read."""
+        return f"arithmetic_{self.epochs}epochs_{self.share}_lr{self.rate:g}_seed{seed}"
+
+
+class Size(NamedTuple):
+    """How large the study is."""
+
+    n_train: int
+    n_test: int
+    start_accuracy: float  # at which pretraining stops
+    pretraining_problems: int  # at most
+    variants: Sequence[Variant]
+
+
+#: Two and a half decades of learning rates.
+RATES = (3e-5, 5e-4, 2e-3, 1e-2)
+MIDDLE_RATE = 5e-4
+#: The paper's 1, 3 and 6 epochs, five times as many for a model that learns from scratch what Llama brings along.
+EPOCHS = (5, 15, 30)
+
+
+def sizes(scale: Scale) -> Size:
+    """Return the study of a scale."""
+    if scale == "quick":
+        variants = [Variant(rate, 10, "full") for rate in (5e-4, 5e-3)]
+        return Size(32, 32, 0.02, 640, variants)
+    variants = [Variant(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
+    variants += [Variant(MIDDLE_RATE, 30, "half"), Variant(MIDDLE_RATE, 60, "quarter")]
+    return Size(256, 256, 0.6, 40_000, variants)
+
+
+def _data(seed: int, **numbers: Any) -> dict[str, Any]:
+    return {"class_path": "ArithmeticDataModule", "init_args": WORLD | {"seed": seed} | numbers}
+
+
+def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "accelerator": "cpu",
+        "max_epochs": epochs,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10,
+        "callbacks": list(callbacks),
+    }
+
+
+def _model(language_model: Mapping[str, Any], rate: float, **settings: Any) -> dict[str, Any]:
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": rate, "weight_decay": 0.01}}
+    init = {
+        "language_model": dict(language_model),
+        "optimizer": optimizer,
+        "max_tokens_per_pack": 8192,
+        "engine": {"class_path": "HFEngine", "init_args": {"max_sequences": 512}},
+        "evaluation": {"temperature": 0.0, "max_tokens": 80},
+    }
+    return {"class_path": "SFT", "init_args": init | settings}
+
+
+def pretraining(seed: int, size: Size) -> Job:
+    """Return the run that makes the start: fresh problems, until some are solved."""
+    stop = {
+        "class_path": "EarlyStopping",
+        "init_args": {
+            "monitor": "val/accuracy",
+            "mode": "max",
+            "stopping_threshold": size.start_accuracy,
+            "patience": 1000,
+        },
+    }
+    trainer = _trainer(1, [{"class_path": "ModelExporter"}, stop]) | {"val_check_interval": 10}
+    language_model = {"class_path": "TinyLanguageModel", "init_args": {"seed": seed}}
+    return Job(
+        f"pretrained_seed{seed}",
+        {
+            "seed_everything": seed,
+            "trainer": trainer,
+            "model": _model(language_model, 2e-3, warmup=20),
+            # other problems than those of fine-tuning, which have seed 0 to 999
+            "data": _data(
+                1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64,
+                eval_batch_size=256,
+            ),
+        },
+    )  # fmt: skip
+
+
+def pretrained_folder(out: Path, seed: int) -> Path:
+    """Return where such a run has written the model."""
+    return out / "runs" / f"pretrained_seed{seed}" / "latest" / "model"
+
+
+def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bool = False) -> Job:
+    """Return a run of the sweep."""
+    shares = {"full": 1, "half": 2, "quarter": 4}
+    every = 10 if variant.share == "quarter" else 5
+    tracker = {
+        "sampling": {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 80},
+        "every_n_epochs": every,
+        "test_split": "test",
+        "greedy": True,
+        "prefixes": list(PREFIXES) if prefixes else [],
+    }
+    observers = [
+        {"class_path": "MemorizationTracker", "init_args": tracker},
+        {
+            "class_path": "GeneralizationPredictors",
+            "init_args": {"batch_size": size.n_train // 8, "every_n_epochs": every},
+        },
+    ]
+    trainer = _trainer(variant.epochs, observers) | {"limit_val_batches": 0}
+    start = {
+        "class_path": "PretrainedLanguageModel",
+        "init_args": {"name": str(pretrained_folder(out, seed).resolve())},
+    }
+    return Job(
+        variant.name(seed),
+        {
+            "seed_everything": seed,
+            "trainer": trainer,
+            "model": _model(start, variant.rate, warmup=5, schedule="linear"),
+            "data": _data(
+                seed, n_train=size.n_train // shares[variant.share], n_val=0, n_test=size.n_test,
+                batch_size=16,
+            ),
+        },
+    )  # fmt: skip
