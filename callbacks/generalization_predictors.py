@@ -24,9 +24,7 @@ class GeneralizationPredictors(Callback):
     Reference: Kang et al. 2024, arXiv 2411.07681, baselines.
     """
 
-    def __init__(
-        self, n_batches: int = 5, batch_size: int = 128, every_n_epochs: int = 1
-    ) -> None:
+    def __init__(self, n_batches: int = 5, batch_size: int = 128, every_n_epochs: int = 1) -> None:
         """Initialize the callback.
 
         Args:

@@ -212,8 +212,15 @@ class MemorizationTracker(Callback):
         self._seconds["tracking"] += now - began
         elapsed = self._seconds["before"] + now - self._began
         values["share_of_time"] = self._seconds["tracking"] / elapsed
-        for name, value in values.items():
-            pl_module.log(f"memorization/{name}", value, rank_zero_only=False, batch_size=1)
+        self._log(trainer, pl_module, {f"memorization/{n}": v for n, v in values.items()})
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, values: dict[str, float]) -> None:
+        """Log, once: within an epoch Lightning would repeat values in the rows of later steps."""
+        if self.every_n_steps is None:
+            pl_module.log_dict(values, rank_zero_only=False)
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> list[Row]:
         """Return this rank's rows."""

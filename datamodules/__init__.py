@@ -8,6 +8,7 @@ from datamodules.group_folder import GroupFolderDataModule
 from datamodules.reasoning import (
     ArithmeticDataModule,
     CompletionsDataModule,
+    CuratedDataModule,
     EvaluationSetDataModule,
     GSM8KDataModule,
     GSMSymbolicDataModule,
@@ -22,6 +23,7 @@ __all__ = (
     "ClassificationDataModule",
     "CompletionsDataModule",
     "ConfoundedImagesDataModule",
+    "CuratedDataModule",
     "DigitsDataModule",
     "EvaluationSetDataModule",
     "FashionMNISTDataModule",

@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from surefoot.problems import Problem
 
@@ -24,7 +24,11 @@ __all__ = (
     "arithmetic_problem",
     "judge_steps",
     "read_chain",
+    "solved_problem",
+    "vary_chain",
 )
+
+T = TypeVar("T")
 
 RETRY = "wait"
 #: How a step ``a op b = c`` is written.
@@ -277,12 +281,62 @@ def arithmetic_problem(
     n = draw.randint(*n_steps)
     start = draw.randint(low, max_operand)
     operations = tuple((draw.choice(operators), draw.randint(low, max_operand)) for _ in range(n))
-    chain = Chain(start, operations, modulus)
-    lines = (policy or ProceduralPolicy()).solve(chain.question, draw)
-    return Problem(
-        id=f"arithmetic-{seed}-{index}",
-        question=chain.question,
-        answer=str(chain.values[-1]),
-        solution="\n".join(lines),
-        details={"n_steps": n},
+    question = Chain(start, operations, modulus).question
+    return solved_problem(
+        f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw
     )
+
+
+def solved_problem(
+    identity: str, question: str, policy: ProceduralPolicy, random_state: random.Random
+) -> Problem:
+    """Return a question with its answer and a reference solution that a policy writes.
+
+    Args:
+        identity: The problem's id.
+        question: A chain.
+        policy: Writes the solution.
+        random_state: What the policy draws from.
+
+    Raises:
+        ValueError: If the question is not a chain.
+    """
+    chain = read_chain(question)
+    lines = policy.solve(question, random_state)
+    details = {"n_steps": len(chain.operations)}
+    return Problem(identity, question, str(chain.values[-1]), "\n".join(lines), details)
+
+
+def vary_chain(
+    question: str, random_state: random.Random, operators: str = "+-*", max_operand: int = 9
+) -> str:
+    """Return a question that differs from the given one in a single number or operator.
+
+    Args:
+        question: A chain.
+        random_state: Draws the place and what comes there.
+        operators: Operators to choose from.
+        max_operand: Largest operand.
+
+    Raises:
+        ValueError: If the question is not a chain.
+    """
+    chain = read_chain(question)
+    low = 0 if chain.modulus is not None else 1
+    operations = list(chain.operations)
+    start, place = chain.start, random_state.randrange(-1, len(operations))
+    if place < 0:
+        start = _another(range(low, max_operand + 1), start, random_state)
+    else:
+        op, operand = operations[place]
+        if len(set(operators)) > 1 and random_state.random() < 0.5:
+            op = _another(operators, op, random_state)
+        else:
+            operand = _another(range(low, max_operand + 1), operand, random_state)
+        operations[place] = (op, operand)
+    return Chain(start, tuple(operations), chain.modulus).question
+
+
+def _another(choices: Sequence[T], present: T, random_state: random.Random) -> T:
+    """Return a choice other than the present one, where there is one."""
+    return random_state.choice([c for c in choices if c != present] or [present])

@@ -99,7 +99,7 @@ def read_recorded_runs(path: Path) -> list[RecordedRun]:
     if not path.is_file():
         raise DataError(f"{path} does not exist: expected an .npz file or a folder of records.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
@@ -180,7 +180,8 @@ def write_recorded_runs(runs: Sequence[RecordedRun], path: Path) -> None:
     Raises:
         DataError: If a run has no test samples, or there are more than 65,535 samples per example.
     """
-    meta, arrays = {}, {}
+    meta: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for run in runs:
         if run.test_correct is None:
             raise DataError(f"the recorded run {run.name} has no test samples.")

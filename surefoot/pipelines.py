@@ -12,7 +12,7 @@ A pipeline's file lists stages, in order::
         config: configs/sft_gsm8k.yaml
         flags: {data.init_args.completions: "{sample}"}
 
-``{name}`` in a flag stands for the folder of an earlier stage: what ``generate`` wrote, or the run folder of ``fit``. A stage
+``{name}`` in a flag stands for the folder of an earlier stage: what ``generate`` or ``curate`` wrote, or the run folder of ``fit``. A stage
 is done when its record names its settings, the contents of the stages it reads, and the hash of its own output; when any of
 them changes, the stage and those that read it run again, beside the old ones.
 """
@@ -33,7 +33,7 @@ from surefoot.runs import fingerprint, read_json, write_json
 
 __all__ = ("Stage", "content_hash", "read_pipeline", "run_pipeline")
 
-_VERBS = ("fit", "generate")
+_VERBS = ("fit", "generate", "curate")
 _REFERENCE = re.compile(r"\{(\w+)\}")
 
 
@@ -93,7 +93,7 @@ def read_pipeline(path: Path) -> list[Stage]:
 def content_hash(folder: Path) -> str:
     """Return a hash of what a stage hands on: a model's or a dataset's files, not logs, times and checkpoints."""
     digest = hashlib.sha256()
-    handed_on = (".safetensors", ".arrow", "config.json", "tokenizer.json")
+    handed_on = (".safetensors", ".arrow", "config.json", "tokenizer.json", "curated.jsonl")
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if path.name.endswith(handed_on) and "checkpoints" not in path.parts:
             digest.update(str(path.relative_to(folder)).encode())

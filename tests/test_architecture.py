@@ -38,6 +38,7 @@ FLOORS = {
         "prompts",
         "trajectories",
         "completions",
+        "curation",
         "learning_dynamics",
     ),
     2: ("credit", "rewards", "rollouts", "generation", "pipelines", "reproduce", "report"),

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
 
+from surefoot.learning_dynamics import read_record
+
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
@@ -69,6 +71,16 @@ def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any
             "class_path": "PreferencesDataModule",
             "init_args": {"pairs": str(write_pairs(folder)), "n_val": 2},
         }
+    if method in ("SFT", "GRPO"):
+        sampling = {"n": 3, "temperature": 0.8, "max_tokens": 10}
+        observers = [
+            {
+                "class_path": "MemorizationTracker",
+                "init_args": {"sampling": sampling, "log_log_threshold": 1.3, "greedy": True},
+            },
+            {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}},
+        ]
+        config["trainer"]["callbacks"] = [*config["trainer"]["callbacks"], *observers]
     config["data"]["init_args"]["batch_size"] = 8 // n_ranks
     if n_ranks > 1:
         config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
@@ -191,8 +203,16 @@ def test_two_ranks_of_a_language_model_equal_one(
     keys = {
         k
         for k in rows[0][0]
-        if k.split("/")[0] in ("train", "val") or k in ("rollout/reward", "rollout/accuracy")
+        if k.split("/")[0] in ("train", "val", "predictors")
+        or k == "memorization/median_perplexity"
+        or k in ("rollout/reward", "rollout/accuracy")
     }
     found = [[{k: float(r[k]) for k in keys if r.get(k)} for r in table] for table in rows]
     for a, b in zip(*found, strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
+    if method in ("SFT", "GRPO"):
+        records = [read_record(r / "memorization", "r") for r in (alone, two_ranks / method / "0")]
+        by_id = [dict(zip(r.train_ids, r.train_perplexities.T, strict=True)) for r in records]
+        assert by_id[0].keys() == by_id[1].keys(), "every example once, on one rank or the other"
+        for identity, value in by_id[0].items():
+            torch.testing.assert_close(by_id[1][identity], value, rtol=1e-3, atol=1e-5)

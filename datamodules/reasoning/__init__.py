@@ -2,6 +2,7 @@
 
 from datamodules.reasoning.arithmetic import ArithmeticDataModule
 from datamodules.reasoning.completions import CompletionsDataModule, PreferencesDataModule
+from datamodules.reasoning.curated import CuratedDataModule
 from datamodules.reasoning.evaluation_set import EvaluationSetDataModule
 from datamodules.reasoning.gsm8k import GSM8KDataModule
 from datamodules.reasoning.gsm_symbolic import GSMSymbolicDataModule
@@ -11,6 +12,7 @@ from datamodules.reasoning.problems import ProblemsDataModule
 __all__ = (
     "ArithmeticDataModule",
     "CompletionsDataModule",
+    "CuratedDataModule",
     "EvaluationSetDataModule",
     "GSM8KDataModule",
     "GSMSymbolicDataModule",

@@ -1,12 +1,19 @@
 """Chains of operations with exact correctness of every step: the didactic world."""
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
-from surefoot.arithmetic import STYLES, ProceduralPolicy, arithmetic_problem
+from surefoot.arithmetic import (
+    STYLES,
+    ProceduralPolicy,
+    arithmetic_problem,
+    solved_problem,
+    vary_chain,
+)
 from surefoot.errors import ConfigError
 from surefoot.problems import Problem
 
@@ -114,6 +121,21 @@ class ArithmeticDataModule(RecordsDataModule):
             if _split_of(problem.question) == split:
                 return problem._replace(id=f"arithmetic-{self.seed}-{split}-{index}")
             attempt += 1
+
+    def variant(self, parent: Problem, number: int) -> Problem:
+        """Return a training problem like a given one: one number or operator of its chain is another.
+
+        Args:
+            parent: A problem of this world.
+            number: Which variant; equal numbers give equal variants.
+        """
+        draw = random.Random(f"{parent.id}/{number}")
+        while True:
+            question = vary_chain(parent.question, draw, self.operators, self.max_operand)
+            if _split_of(question) == "train":
+                break
+        identity = f"{parent.id}-variant-{number}"
+        return solved_problem(identity, question, self.policy, draw)
 
     def problems(self, split: str) -> Sequence[Problem]:
         """Return a split's problems."""

@@ -1,6 +1,7 @@
 """GSM-Symbolic: grade-school word problems from templates, as many as one likes."""
 
 import hashlib
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,21 @@ class GSMSymbolicDataModule(ProblemsDataModule):
                 self._drawn[name] = self._draw(name, seen)
         return self._drawn[split]
 
+    def variant(self, parent: Problem, number: int) -> Problem:
+        """Return a problem from the same template as a given one, with fresh names and numbers.
+
+        Args:
+            parent: A problem of this datamodule.
+            number: Which variant; equal numbers give equal variants.
+        """
+        import reasoning_gym
+
+        dataset = reasoning_gym.create_dataset("gsm_symbolic", size=1, seed=0)
+        template = int(parent.details["template"])
+        draw = random.Random(f"{parent.id}/{number}")
+        entry = dataset.generators[template](draw, dataset.config.difficulty)
+        return _problem(f"{parent.id}-variant-{number}", entry, template)
+
     def _draw(self, split: Split, seen: set[str]) -> list[Problem]:
         try:
             import reasoning_gym
@@ -60,14 +76,18 @@ class GSMSymbolicDataModule(ProblemsDataModule):
             if entry["question"] in seen:
                 continue
             seen.add(entry["question"])
-            solution = str(entry["metadata"].get("answer_cot", f"#### {entry['answer']}"))
-            details = {"n_steps": max(1, len([s for s in solution.split("\n") if s.strip()]) - 2)}
             identity = f"gsm_symbolic-{self.seed}-{split}-{i}"
-            problems.append(
-                Problem(identity, entry["question"], str(entry["answer"]), solution, details)
-            )
+            problems.append(_problem(identity, entry, int(dataset.task_indices[i])))
         if len(problems) < size:
             raise DataError(
                 f"only {len(problems)} distinct {split} problems could be generated, not {size}."
             )
         return problems
+
+
+def _problem(identity: str, entry: Any, template: int) -> Problem:
+    """Return reasoning-gym's entry as a problem."""
+    solution = str(entry["metadata"].get("answer_cot", f"#### {entry['answer']}"))
+    n_steps = max(1, len([s for s in solution.split("\n") if s.strip()]) - 2)
+    details = {"n_steps": n_steps, "template": template}
+    return Problem(identity, entry["question"], str(entry["answer"]), solution, details)

@@ -18,6 +18,7 @@ Train and evaluate (LightningCLI: --config FILE.yaml, --dotted.key value overrid
 
 Sample and combine:
   generate    sample and grade k completions per problem; resumable
+  curate      new training problems near those that a tracked run has not learned
   pipeline    run a method of several stages; a rerun resumes at the first missing one
 
 Measure and report:
@@ -29,7 +30,7 @@ Measure and report:
 """
 
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
-_OTHER_VERBS = ("generate", "pipeline", "reproduce", "report")
+_OTHER_VERBS = ("generate", "curate", "pipeline", "reproduce", "report")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -78,6 +79,13 @@ def _verb(name: str) -> Callable[[list[str]], None]:
             from surefoot.cli.generate import run_generate
 
         return run_generate
+    if name == "curate":
+        from surefoot.cli.lean_imports import without_optional_metrics
+
+        with without_optional_metrics():
+            from surefoot.cli.curate import run_curate
+
+        return run_curate
     if name == "pipeline":
         from surefoot.cli.pipeline import run_pipeline_verb
 

@@ -20,20 +20,21 @@ from surefoot.language_models import LanguageModel
 from surefoot.prompts import PlainPrompt, Prompt
 from surefoot.rollouts import RolloutEngine, Sampling
 
-__all__ = ("datamodules", "run_generate")
+__all__ = ("VerbParser", "datamodules", "run_generate")
 
 
-class _Parser(ArgumentParser):
-    """Errors become one line."""
+class VerbParser(ArgumentParser):
+    """Parser of a verb without a trainer; errors become one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise a `ConfigError` with the plain message."""
         if not self.exit_on_error:
             return super().error(message, ex)
         raise ConfigError(plain_message(message)) from ex
 
 
-def _parser() -> ArgumentParser:
-    parser = _Parser(
+def _parser() -> VerbParser:
+    parser = VerbParser(
         prog="surefoot generate",
         description="Sample k completions per problem, grade them, and write them as an Arrow dataset; resumable.",
     )

@@ -43,13 +43,16 @@ class ExampleHistory(NamedTuple):
 
 def empty_history(n_examples: int) -> ExampleHistory:
     """Return the history of examples that have not been seen."""
-    counts = [torch.zeros(n_examples, dtype=torch.long) for _ in range(3)]
-    sums = [torch.zeros(n_examples, dtype=torch.float64) for _ in range(2)]
+    counts = torch.zeros(3, n_examples, dtype=torch.long)
+    sums = torch.zeros(2, n_examples, dtype=torch.float64)
     return ExampleHistory(
-        *counts,
-        torch.full((n_examples,), -1, dtype=torch.long),
-        torch.zeros(n_examples, dtype=torch.bool),
-        *sums,
+        n_seen=counts[0],
+        n_correct=counts[1],
+        n_forgotten=counts[2],
+        first_learned=torch.full((n_examples,), -1, dtype=torch.long),
+        was_correct=torch.zeros(n_examples, dtype=torch.bool),
+        confidence_sum=sums[0],
+        confidence_squares=sums[1],
     )
 
 

@@ -155,7 +155,8 @@ def prediction_quality(
         observed: What came out.
     """
     x, y = predicted.double(), observed.double()
-    fit = correlation(x.tolist(), y.tolist()) ** 2
+    r = correlation(x.tolist(), y.tolist())
+    fit = r * r
     tau = math.nan if math.isnan(fit) else rank_correlation(x.tolist(), y.tolist())
     mean_error = float((y - x).abs().mean()) if len(y) else math.nan
     return PredictionQuality(identity_r2(x, y), fit, mean_error, tau, len(y))
@@ -233,7 +234,7 @@ class ThresholdSweep:
         """
         places = [i for i, r in enumerate(self.runs) if runs is None or r.name in runs]
         errors = self._errors[places].sum(0)
-        tied = (errors <= errors.min() + 1e-12).nonzero()[:, 0].tolist()
+        tied: list[int] = (errors <= errors.min() + 1e-12).nonzero()[:, 0].tolist()
         return self.thresholds[tied[(len(tied) - 1) // 2]]
 
     def leave_one_run_out(self) -> LeaveOneRunOut:

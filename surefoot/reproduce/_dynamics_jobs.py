@@ -24,6 +24,10 @@ PREFIXES = ("1+1=2\n", "so 2*3 is 6\n")
 WORLD: dict[str, Any] = {"min_steps": 3, "max_steps": 3, "n_styles": 3, "spurious_rate": 0.1}
 
 
+#: How answers are sampled, as in the paper.
+SAMPLING = {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 80}
+
+
 class Variant(NamedTuple):
     """How a run fine-tunes."""
 
@@ -44,6 +48,9 @@ class Size(NamedTuple):
     start_accuracy: float  # at which pretraining stops
     pretraining_problems: int  # at most
     variants: Sequence[Variant]
+    n_curation: int  # originals, and new problems of a round
+    curation_rounds: int
+    curation_epochs: int
 
 
 #: Two and a half decades of learning rates.
@@ -57,10 +64,10 @@ def sizes(scale: Scale) -> Size:
     """Return the study of a scale."""
     if scale == "quick":
         variants = [Variant(rate, 10, "full") for rate in (5e-4, 5e-3)]
-        return Size(32, 32, 0.02, 640, variants)
+        return Size(32, 32, 0.02, 640, variants, 16, 1, 2)
     variants = [Variant(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
     variants += [Variant(MIDDLE_RATE, 30, "half"), Variant(MIDDLE_RATE, 60, "quarter")]
-    return Size(256, 256, 0.6, 40_000, variants)
+    return Size(256, 256, 0.6, 40_000, variants, 192, 2, 15)
 
 
 def _data(seed: int, **numbers: Any) -> dict[str, Any]:
@@ -129,7 +136,7 @@ def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bo
     shares = {"full": 1, "half": 2, "quarter": 4}
     every = 10 if variant.share == "quarter" else 5
     tracker = {
-        "sampling": {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 80},
+        "sampling": SAMPLING,
         "every_n_epochs": every,
         "test_split": "test",
         "greedy": True,
@@ -143,10 +150,7 @@ def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bo
         },
     ]
     trainer = _trainer(variant.epochs, observers) | {"limit_val_batches": 0}
-    start = {
-        "class_path": "PretrainedLanguageModel",
-        "init_args": {"name": str(pretrained_folder(out, seed).resolve())},
-    }
+    start = _pretrained(out, seed)
     return Job(
         variant.name(seed),
         {
@@ -159,3 +163,43 @@ def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bo
             ),
         },
     )  # fmt: skip
+
+
+def _pretrained(out: Path, seed: int) -> dict[str, Any]:
+    folder = str(pretrained_folder(out, seed).resolve())
+    return {"class_path": "PretrainedLanguageModel", "init_args": {"name": folder}}
+
+
+def _curation_arguments(seed: int, size: Size) -> dict[str, Any]:
+    steps = {"min_steps": 2, "max_steps": 4}
+    numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
+    return WORLD | steps | numbers | {"seed": 500 + seed}
+
+
+def curation_data(seed: int, size: Size) -> Any:
+    """Return the datamodule of a seed's originals."""
+    from surefoot.cli.generate import datamodules
+
+    return datamodules.ArithmeticDataModule(**_curation_arguments(seed, size))
+
+
+def curation_round(seed: int, size: Size, out: Path, name: str, additions: Sequence[Path]) -> Job:
+    """Return a run that trains from the pretrained model on the originals and what was added."""
+    originals = {
+        "class_path": "ArithmeticDataModule",
+        "init_args": _curation_arguments(seed, size),
+    }
+    every = max(1, size.curation_epochs // 3)
+    tracker = {"sampling": SAMPLING, "test_split": "test", "every_n_epochs": every}
+    observers = [{"class_path": "MemorizationTracker", "init_args": tracker | {"data": originals}}]
+    trainer = _trainer(size.curation_epochs, observers) | {"limit_val_batches": 0}
+    data = {"data": originals, "additions": [str(a.resolve()) for a in additions], "batch_size": 16}
+    return Job(
+        f"curation_{name}_seed{seed}",
+        {
+            "seed_everything": seed,
+            "trainer": trainer,
+            "model": _model(_pretrained(out, seed), MIDDLE_RATE, warmup=5, schedule="linear"),
+            "data": {"class_path": "CuratedDataModule", "init_args": data | {"seed": seed}},
+        },
+    )

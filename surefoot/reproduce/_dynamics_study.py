@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from surefoot.learning_dynamics import RecordedRun, read_record, write_recorded_runs
@@ -9,6 +10,7 @@ from surefoot.metrics.generalization import atc_accuracy, atc_threshold
 from surefoot.metrics.memorization import (
     ThresholdSweep,
     is_memorized,
+    pre_memorization_accuracies,
     quality_of_train_accuracy,
 )
 from surefoot.report.dynamics_figures import lines, prediction_panels, violins
@@ -43,7 +45,7 @@ def measure_study(scale: Scale, n_seeds: int, out: Path) -> Findings:
     size, seeds = sizes(scale), range(n_seeds)
     run_jobs([pretraining(s, size) for s in seeds], out)
     jobs = {
-        (s, v): fine_tuning(s, size, v, out, v == _memorizing(size))
+        (s, v): fine_tuning(s, size, v, out, v == _perturbed_variant(size))
         for s in seeds
         for v in size.variants
     }
@@ -64,7 +66,10 @@ def measure_study(scale: Scale, n_seeds: int, out: Path) -> Findings:
         for s, t in zip(seeds, thresholds, strict=True)
     ]
     baselines = _baseline_claims(gaps)
-    perturbed = [read_json(folders[s, _memorizing(size)] / "prefixes.json") for s in seeds]
+    perturbed = [
+        _perturbed_rows(folders[s, _perturbed_variant(size)], recorded[s], size, t)
+        for s, t in zip(seeds, thresholds, strict=True)
+    ]
     robustness = _robustness_claims(perturbed)
     figures = [*pooled.figures, *_gap_figure(gaps, out), *_violin_figure(perturbed, out)]
     figures += _share_figure(recorded[0], thresholds[0], out)
@@ -76,11 +81,11 @@ def measure_study(scale: Scale, n_seeds: int, out: Path) -> Findings:
     )
 
 
-def _memorizing(size: Size) -> Variant:
-    """Return the run that knows most by heart: the longest at the second-highest rate, above which learning suffers."""
-    longest = [v for v in size.variants if v.share == "full"]
-    longest = [v for v in longest if v.epochs == max(x.epochs for x in longest)]
-    return sorted(longest)[-2:][0]
+def _perturbed_variant(size: Size) -> Variant:
+    """Return the run whose answers are started: the longest at the middle rate, which memorizes and still generalises."""
+    full = [v for v in size.variants if v.share == "full"]
+    longest = [v for v in full if v.epochs == max(x.epochs for x in full)]
+    return next((v for v in longest if v.rate == MIDDLE_RATE), longest[0])
 
 
 def _sweep(runs: Runs) -> ThresholdSweep:
@@ -90,13 +95,17 @@ def _sweep(runs: Runs) -> ThresholdSweep:
 def _protocol(size: Size, n_seeds: int) -> list[str]:
     rates = sorted({v.rate for v in size.variants})
     return [
-        f"Arithmetic: chains of three operations modulo 10, three styles of writing, useless lines at a rate of 0.1, so that"
-        f" knowing a trace by heart differs from solving; a Llama of 0.3 M parameters is pretrained on other problems of the"
-        f" same kind until it solves {size.start_accuracy:.0%} greedily, then fine-tuned on {size.n_train} (half, quarter)"
-        f" problems at learning rates {rates[0]:g} to {rates[-1]:g}; 5 samples per problem at temperature 0.8 and top_p 0.95;"
-        f" {n_seeds} seeds of model, problems and sampling.",
-        "Thresholds: per seed each run is predicted with the threshold that the seed's other runs choose; pooled, with that"
-        " of all other runs. Baselines and bins use the threshold of all of a seed's runs.",
+        (
+            f"Arithmetic: chains of three operations modulo 10, three styles of writing, useless lines at a rate of 0.1, so that"
+            f" knowing a trace by heart differs from solving; a Llama of 0.3 M parameters is pretrained on other problems of the"
+            f" same kind until it solves {size.start_accuracy:.0%} greedily, then fine-tuned on {size.n_train} (half, quarter)"
+            f" problems at learning rates {rates[0]:g} to {rates[-1]:g}; 5 samples per problem at temperature 0.8 and top_p 0.95;"
+            f" {n_seeds} seeds of model, problems and sampling."
+        ),
+        (
+            "Thresholds: per seed each run is predicted with the threshold that the seed's other runs choose; pooled, with that"
+            " of all other runs. Baselines and bins use the threshold of all of a seed's runs."
+        ),
     ]
 
 
@@ -227,6 +236,15 @@ def _baseline_claims(gaps: Sequence[Sequence[Mapping[str, Any]]]) -> list[Measur
     return claims
 
 
+def _perturbed_rows(folder: Path, runs: Runs, size: Size, threshold: float) -> list[dict[str, Any]]:
+    """Return a run's samples under started answers, with pre-memorization accuracies at the study's threshold."""
+    run = runs[_perturbed_variant(size)]
+    last = pre_memorization_accuracies(run.train_accuracies, run.train_perplexities, threshold)[-1]
+    values = dict(zip(run.train_ids, last.tolist(), strict=True))
+    rows: list[dict[str, Any]] = read_json(folder / "prefixes.json")
+    return [r | {"pre_memorization_accuracy": values[r["id"]]} for r in rows]
+
+
 def _bins(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[float, list[float]]:
     """Return sampled accuracies of training examples by their pre-memorization accuracy."""
     bins: dict[float, list[float]] = {}
@@ -284,7 +302,7 @@ def _robustness_claims(perturbed: Sequence[Sequence[Mapping[str, Any]]]) -> list
 
 
 def _mean(rows: Sequence[Mapping[str, Any]]) -> float:
-    return sum(r["n_correct"] / r["n_samples"] for r in rows) / len(rows)
+    return fmean(float(r["n_correct"]) / float(r["n_samples"]) for r in rows)
 
 
 def _gap_figure(gaps: Sequence[Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:

@@ -51,7 +51,9 @@ def measure(
             "the paper's scale trains Llama-3-8B thirteen times: run configs/gsm8k_llama3_8b_sft_dynamics.yaml with each"
             " learning rate and number of epochs on GPUs, then surefoot reproduce learning_dynamics --recorded runs."
         )
-    findings = [measure_study(scale, n_seeds, out), measure_curation(scale, n_seeds, out)]
+    study = measure_study(scale, n_seeds, out)
+    threshold = next(m.estimate.mean for m in study.measurements if m.id == "own_runs_threshold")
+    findings = [study, measure_curation(scale, n_seeds, out, round(threshold, 1))]
     authors = Path(os.environ.get("SUREFOOT_DATA", "")) / "learning_dynamics/gsm8k_llama3_8b.npz"
     if authors.is_file():
         findings.append(_recorded(authors, out, GSM8K_THRESHOLD))
