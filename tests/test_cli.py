@@ -412,9 +412,16 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
             config = tiny_reasoning(method, evaluation={"n": 2, "max_tokens": 8})
             if method == "GRPO":
                 config["model"]["init_args"]["minibatches"] = 2
+            if method == "SFT":
+                tracker = {"sampling": {"n": 2, "max_tokens": 8}, "test_split": "test"}
+                config["trainer"]["callbacks"] += [
+                    {"class_path": "MemorizationTracker", "init_args": tracker},
+                    {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}},
+                ]
         else:
             config = tiny(method)
             config["data"]["init_args"]["label_noise"] = 0.1
+            config["trainer"]["callbacks"].append({"class_path": "ExampleDynamics"})
         run = fit(config, name=method)
         with (run / "metrics.csv").open() as file:
             logged = set(next(csv.reader(file))) - {"epoch", "step"}
