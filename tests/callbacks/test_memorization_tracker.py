@@ -62,6 +62,9 @@ def state(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("method", ["SFT", "RFT", "DPO", "GRPO"])
 def test_training_does_not_notice(method: str, fit: Fit, tmp_path: Path) -> None:
     tracked = settings(method, tmp_path, every_n_steps=2, prefixes=["so "], greedy=True)
+    if method != "DPO":  # whose datamodule has no problems
+        predictors = {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}}
+        tracked["trainer"]["callbacks"].append(predictors)
     plain = {**tracked, "trainer": {**tracked["trainer"], "callbacks": []}}
     runs = [fit(tracked, name="tracked"), fit(plain, name="plain")]
     one, two = map(state, runs)
@@ -208,3 +211,46 @@ def test_what_does_not_fit_ends_in_one_line(
         fit(config)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_gradient_variance_and_distance_are_those_of_plain_backward_passes(
+    fit: Fit, tmp_path: Path
+) -> None:
+    config = tiny_reasoning("SFT")
+    config["trainer"] |= {"max_epochs": 1, "limit_val_batches": 0}
+    predictors = {
+        "class_path": "GeneralizationPredictors",
+        "init_args": {"n_batches": 3, "batch_size": 4},
+    }
+    config["trainer"]["callbacks"] = [predictors, {"class_path": "ModelExporter"}]
+    run = fit(config)
+    from datamodules import ArithmeticDataModule
+    from surefoot.language_models import PretrainedLanguageModel, TinyLanguageModel
+
+    model = PretrainedLanguageModel(str(run / "model"))
+    data = ArithmeticDataModule(**config["data"]["init_args"])
+    problems = list(data.problems("train"))
+    rows = []
+    for k in range(3):
+        model.zero_grad()
+        total, n = torch.zeros(()), 0
+        for p in problems[4 * k : 4 * k + 4]:
+            prompt = model.encode(p.question + "\n")
+            target = [*model.encode(p.solution), model.eos_token_id]
+            logits = model.base(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+            total = total - logits.log_softmax(-1).gather(1, torch.tensor(target)[:, None]).sum()
+            n += len(target)
+        (total / n).backward()
+        rows.append(
+            torch.cat([q.grad.flatten() for q in model.base.parameters() if q.grad is not None])
+        )
+    expected = torch.stack(rows).double().var(0).mean()
+    found = metric_values(run, "predictors/gradient_variance")
+    assert found == pytest.approx([float(expected)], rel=1e-3)
+    start = TinyLanguageModel(**config["model"]["init_args"]["language_model"]["init_args"])
+    moved = sum(
+        float(((a - b) ** 2).sum())
+        for (name, a), b in zip(model.base.named_parameters(), start.base.parameters(), strict=True)
+        if "embed" not in name and "lm_head" not in name
+    )
+    assert metric_values(run, "predictors/distance_from_start") == pytest.approx([moved], rel=1e-4)
