@@ -65,27 +65,21 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _verb(name: str) -> Callable[[list[str]], None]:
     """Return the function that runs a verb's arguments, verb included."""
-    if name in _TRAINER_VERBS:
+    if name in (*_TRAINER_VERBS, "generate", "curate"):
         from surefoot.cli.lean_imports import without_optional_metrics
 
         with without_optional_metrics():
+            if name == "generate":
+                from surefoot.cli.generate import run_generate
+
+                return run_generate
+            if name == "curate":
+                from surefoot.cli.curate import run_curate
+
+                return run_curate
             from surefoot.cli.training import run_trainer
 
-        return run_trainer
-    if name == "generate":
-        from surefoot.cli.lean_imports import without_optional_metrics
-
-        with without_optional_metrics():
-            from surefoot.cli.generate import run_generate
-
-        return run_generate
-    if name == "curate":
-        from surefoot.cli.lean_imports import without_optional_metrics
-
-        with without_optional_metrics():
-            from surefoot.cli.curate import run_curate
-
-        return run_curate
+            return run_trainer
     if name == "pipeline":
         from surefoot.cli.pipeline import run_pipeline_verb
 

@@ -8,8 +8,7 @@ from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
 import datamodules
-from surefoot.cli.generate import VerbParser
-from surefoot.cli.settings import check_yaml, flag_values
+from surefoot.cli.verb_parser import VerbParser, verb_parser
 from surefoot.curation import (
     Arm,
     choose_parents,
@@ -27,12 +26,9 @@ __all__ = ("datamodules", "run_curate")
 
 
 def _parser() -> VerbParser:
-    parser = VerbParser(
-        prog="surefoot curate",
-        description="Choose original training problems and write variants of them as new training problems.",
-    )
-    parser.add_argument(
-        "--config", "-c", action="config", help="YAML file with any of these settings."
+    parser = verb_parser(
+        "curate",
+        "Choose original training problems and write variants of them as new training problems.",
     )
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
     parser.add_subclass_arguments(LanguageModel, "model", required=False)
@@ -79,11 +75,8 @@ def run_curate(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: If the settings make no sense.
     """
-    given = list(arguments)[1:]
-    for config in flag_values(given, "--config", "-c"):
-        check_yaml(Path(config))
     parser = _parser()
-    parsed = parser.parse_args(given)
+    parsed = parser.parse_verb(arguments)
     if parsed.n < 1:
         raise ConfigError(f"--n must be positive, got {parsed.n}.")
     objects = parser.instantiate_classes(parsed)

@@ -7,39 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
 import datamodules
 from surefoot.answers import Grader
-from surefoot.cli.settings import check_yaml, flag_values, plain_message
+from surefoot.cli.verb_parser import VerbParser, verb_parser
 from surefoot.errors import ConfigError
 from surefoot.generation import generate_completions
 from surefoot.language_models import LanguageModel
 from surefoot.prompts import PlainPrompt, Prompt
 from surefoot.rollouts import RolloutEngine, Sampling
 
-__all__ = ("VerbParser", "datamodules", "run_generate")
-
-
-class VerbParser(ArgumentParser):
-    """Parser of a verb without a trainer; errors become one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raise a `ConfigError` with the plain message."""
-        if not self.exit_on_error:
-            return super().error(message, ex)
-        raise ConfigError(plain_message(message)) from ex
+__all__ = ("datamodules", "run_generate")
 
 
 def _parser() -> VerbParser:
-    parser = VerbParser(
-        prog="surefoot generate",
-        description="Sample k completions per problem, grade them, and write them as an Arrow dataset; resumable.",
-    )
-    parser.add_argument(
-        "--config", "-c", action="config", help="YAML file with any of these settings."
+    parser = verb_parser(
+        "generate",
+        "Sample k completions per problem, grade them, and write them as an Arrow dataset; resumable.",
     )
     parser.add_subclass_arguments(LanguageModel, "model", required=True)
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
@@ -69,11 +55,8 @@ def run_generate(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: If the settings make no sense.
     """
-    given = list(arguments)[1:]
-    for config in flag_values(given, "--config", "-c"):
-        check_yaml(Path(config))
     parser = _parser()
-    parsed = parser.parse_args(given)
+    parsed = parser.parse_verb(arguments)
     settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
     objects = parser.instantiate_classes(parsed)
     data: Any = objects.data
