@@ -38,6 +38,7 @@ def settings(method: str, n_ranks: int) -> dict[str, object]:
     config = tiny(method)
     config["data"]["init_args"]["batch_size"] = 104 // n_ranks
     config["trainer"] |= {"max_epochs": 2, "limit_train_batches": 10}
+    config["trainer"]["callbacks"].append({"class_path": "ExampleDynamics"})
     if n_ranks > 1:
         config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
     if method == "BRDRO":
@@ -166,6 +167,11 @@ def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
     metrics = ((r / "selection.csv").read_text() for r in (alone, two_ranks / method / "0"))
     rows = [[line.split(",")[:7] for line in text.splitlines()] for text in metrics]
     assert rows[0] == rows[1], "each example is evaluated once, on one rank or the other"
+    seen = [
+        [r["n_seen"] for r in csv.DictReader((folder / "example_dynamics.csv").open())]
+        for folder in (alone, two_ranks / method / "0")
+    ]
+    assert seen[0] == seen[1]
     assert (two_ranks / method / "0/finished.json").is_file()
     assert not (two_ranks / method / "1").exists(), "both ranks write to one folder"
 
