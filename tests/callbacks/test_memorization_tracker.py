@@ -254,3 +254,33 @@ def test_gradient_variance_and_distance_are_those_of_plain_backward_passes(
         if "embed" not in name and "lm_head" not in name
     )
     assert metric_values(run, "predictors/distance_from_start") == pytest.approx([moved], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_it_samples_with_vllm(fit: Fit, tmp_path: Path) -> None:
+    """An engine of the tracker's own, in this process; the training does not notice it."""
+    pytest.importorskip("vllm")
+    config = settings("SFT", tmp_path)
+    init = config["model"]["init_args"]
+    init["engine"] = None
+    # vLLM on a CPU wants heads of 32
+    init["language_model"]["init_args"] = {
+        "width": 64,
+        "n_layers": 1,
+        "n_heads": 2,
+        "max_length": 128,
+    }
+    tracker = config["trainer"]["callbacks"][-1]["init_args"]
+    tracker["engine"] = {
+        "class_path": "surefoot.rollouts.VLLMEngine",
+        "init_args": {"max_model_length": 128, "cache_gib": 0.1},
+    }
+    run = fit(config, name="vllm")
+    record = read_record(run / "memorization", "r")
+    assert record.train_correct.shape == (2, 32)
+    tracker["engine"] = {"class_path": "HFEngine"}
+    other = fit(config, name="hf")
+    for name, value in state(run).items():
+        assert torch.equal(value, state(other)[name]), name
+    perplexities = [read_record(r / "memorization", "r").train_perplexities for r in (run, other)]
+    assert torch.equal(*perplexities)
