@@ -82,6 +82,7 @@ def generate_completions(
     n_done = len(problems) - sum(len(parts[i]) for i in missing)
     if missing:
         engine.start(model)
+        grader.pool.warm_up()
         try:
             with ThreadPoolExecutor(1) as background:
                 pending: Future[None] | None = None

@@ -80,7 +80,7 @@ def _kill_all(workers: list[_Worker]) -> None:
 class GraderPool:
     """Compares answers with references in processes of its own.
 
-    Processes start at the first comparison, live on between calls, and are replaced when killed.
+    Processes start at the first comparison, or ahead of it by `warm_up`, live on between calls, and are replaced when killed.
     """
 
     def __init__(self, n_workers: int = 1, time_limit: float = 5.0) -> None:
@@ -101,6 +101,11 @@ class GraderPool:
         self._workers: list[_Worker] = []
         self._known: OrderedDict[tuple[str, str], Status] = OrderedDict()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+
+    def warm_up(self) -> None:
+        """Start the processes without waiting for them: they import math-verify while something else is done."""
+        while len(self._workers) < self.n_workers:
+            self._workers.append(_start())
 
     def close(self) -> None:
         """End all processes; the next comparison starts new ones."""

@@ -293,3 +293,13 @@ def test_a_loud_warning_when_most_answers_are_missing() -> None:
 def test_numbers_have_to_be_positive() -> None:
     with pytest.raises(ValueError, match="must be positive, got 0 and 5"):
         GraderPool(0, 5)
+
+
+def test_a_pool_that_was_warmed_up_uses_those_processes() -> None:
+    pool = GraderPool(2)
+    pool.warm_up()
+    started = {w.process.pid for w in pool._workers}
+    assert len(started) == 2
+    assert pool.compare([("1", "1"), ("2", "3")]) == ["correct", "wrong"]
+    assert {w.process.pid for w in pool._workers} == started
+    pool.close()
