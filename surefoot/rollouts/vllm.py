@@ -25,7 +25,14 @@ from surefoot.rollouts.engine import (
     Sampling,
 )
 
-__all__ = ("VLLMEngine", "read_output", "sampling_parameters", "shared_memory", "write_weights")
+__all__ = (
+    "VLLMEngine",
+    "drop_weights",
+    "read_output",
+    "sampling_parameters",
+    "shared_memory",
+    "write_weights",
+)
 
 EXTENSION = "surefoot.rollouts.vllm_worker.WeightReloader"
 
@@ -43,6 +50,11 @@ def write_weights(weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
     temporary = folder / "model.safetensors.part"
     save_file(tensors, temporary, metadata={"format": "pt"})
     temporary.replace(folder / "model.safetensors")
+
+
+def drop_weights(folder: Path) -> None:
+    """Remove the file once vLLM has read it: it may lie in memory, and a killed process would leave it there."""
+    (folder / "model.safetensors").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -153,6 +165,7 @@ class VLLMEngine(RolloutEngine):
                 seed=0,
                 **arguments,
             )
+        drop_weights(self._folder)
         self._begin(version)
         self._cache_base = self._cache_counts()
 
@@ -178,6 +191,7 @@ class VLLMEngine(RolloutEngine):
         else:
             write_weights(weights, self._folder)
             self._llm.collective_rpc("surefoot_reload", kwargs={"weights_path": str(self._folder)})
+            drop_weights(self._folder)
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache: requests are still running.")
 

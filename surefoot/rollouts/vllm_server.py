@@ -28,7 +28,13 @@ from surefoot.rollouts.engine import (
     RolloutEngine,
     Sampling,
 )
-from surefoot.rollouts.vllm import EXTENSION, check_lengths, shared_memory, write_weights
+from surefoot.rollouts.vllm import (
+    EXTENSION,
+    check_lengths,
+    drop_weights,
+    shared_memory,
+    write_weights,
+)
 
 __all__ = ("VLLMServerEngine",)
 
@@ -103,6 +109,7 @@ class VLLMServerEngine(RolloutEngine):
         self._names = [self._get(h, "/v1/models")["data"][0]["id"] for h in self._hosts]
         if self.urls is not None:
             self._push()
+        drop_weights(self._folder)
         self._begin(version)
         self._cache_base = self._cache_counts()
 
@@ -223,6 +230,7 @@ class VLLMServerEngine(RolloutEngine):
         assert self._folder is not None
         write_weights(weights, self._folder)
         self._push()
+        drop_weights(self._folder)
 
     def _push(self) -> None:
         body = {"method": "surefoot_reload", "kwargs": {"weights_path": str(self._folder)}}
