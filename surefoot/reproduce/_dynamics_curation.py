@@ -1,5 +1,6 @@
 """Data curation on runs of our own: are new problems near those that were not learned worth more than any new ones?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -186,8 +187,6 @@ def _efficiency(accuracy: Mapping[str, Sequence[float]], counts: Sequence[int]) 
 
     IID's accuracies are fitted against the logarithm of the number of examples; where they do not rise, the ratio is 1.
     """
-    import math
-
     x = [math.log(n) for n in counts]
     y = list(accuracy["iid"])
     x_mean, y_mean = fmean(x), fmean(y)

@@ -1,5 +1,6 @@
 """The learning-dynamics study on runs of our own: what predicts test accuracy, and what breaks under a started answer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -306,8 +307,6 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _gap_figure(gaps: Sequence[Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:
-    import math
-
     panels: dict[str, dict[tuple[str, str], list[tuple[float, float]]]] = {}
     for name in PREDICTORS:
         series = panels.setdefault(name, {})
