@@ -170,10 +170,10 @@ def test_new_weights_take_effect_leave_no_stale_prefix_and_are_stamped(
         ]
         assert {c.version for (c,) in found} == {version}
         assert engine.statistics().n_updates == before.n_updates + 1
-        folder = getattr(engine, "_folder", None)
-        assert folder is None or not list(folder.glob("*.safetensors")), (
-            "weights handed over lie in memory: a killed process must not leave them there"
-        )
+        if isinstance(engine, VLLMEngine | VLLMServerEngine):
+            # Handed over in shared memory, where a killed process would leave them; Ray's workers read theirs later.
+            assert engine._folder is not None
+            assert not list(engine._folder.glob("*.safetensors"))
     if isinstance(engine, HFEngine):
         engine.start(model, version=7)
 
