@@ -42,7 +42,7 @@ class GSMSymbolicDataModule(ProblemsDataModule):
         return self._drawn[split]
 
     def variant(self, parent: Problem, number: int) -> Problem:
-        """Return a problem from the same template as a given one, with fresh names and numbers.
+        """Return a problem from the same template as a given one, with fresh names and numbers; none of val or test.
 
         Args:
             parent: A problem of this datamodule.
@@ -53,7 +53,10 @@ class GSMSymbolicDataModule(ProblemsDataModule):
         dataset = reasoning_gym.create_dataset("gsm_symbolic", size=1, seed=0)
         template = int(parent.details["template"])
         draw = random.Random(f"{parent.id}/{number}")
+        held = {p.question for split in ("val", "test") for p in self.read(split) or ()}
         entry = dataset.generators[template](draw, dataset.config.difficulty)
+        while entry["question"] in held:
+            entry = dataset.generators[template](draw, dataset.config.difficulty)
         return _problem(f"{parent.id}-variant-{number}", entry, template)
 
     def _draw(self, split: Split, seen: set[str]) -> list[Problem]:
