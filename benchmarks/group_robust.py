@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from callbacks import AdversaryMonitor, GroupMetrics
-from datamodules.classification import ClassificationDataModule, Split, TensorExamples
+from datamodules.classification import ClassificationDataModule
+from datamodules.splits import Split, TensorExamples
 from lightning_modules import BRDRO, ERM, CVaRDRO, GroupDRO, LfF
 from surefoot.adversaries import LinearAdversary, VIBAdversary
 from surefoot.networks import Classifier, TimmEncoder

@@ -1,6 +1,7 @@
 """Observers: one Callback a file; a run with one and a run without it end in the same weights."""
 
 from callbacks.adversary_monitor import AdversaryMonitor
+from callbacks.constant_solution_analysis import ConstantSolutionAnalysis
 from callbacks.evaluation import EvaluationObserver
 from callbacks.example_dynamics import ExampleDynamics
 from callbacks.generalization_predictors import GeneralizationPredictors
@@ -8,16 +9,21 @@ from callbacks.group_metrics import GroupMetrics
 from callbacks.memorization_tracker import MemorizationTracker
 from callbacks.model_exporter import ModelExporter
 from callbacks.official_evaluation import OfficialEvaluation
+from callbacks.ood_detection import OODDetection
 from callbacks.sample_table import SampleTable
+from callbacks.selective_risk import SelectiveRisk
 
 __all__ = (
     "AdversaryMonitor",
+    "ConstantSolutionAnalysis",
     "EvaluationObserver",
     "ExampleDynamics",
     "GeneralizationPredictors",
     "GroupMetrics",
     "MemorizationTracker",
     "ModelExporter",
+    "OODDetection",
     "OfficialEvaluation",
     "SampleTable",
+    "SelectiveRisk",
 )

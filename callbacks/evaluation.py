@@ -1,4 +1,4 @@
-"""What observers of evaluations share: which split a batch belongs to, in fit, validate and test alike."""
+"""What observers of evaluations share: which set a batch belongs to, in fit, validate and test alike."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -20,7 +20,7 @@ class EvaluationObserver(Callback, ABC):
         """Log what the evaluation that ends here has shown, of all its splits."""
 
     def splits(self, trainer: Trainer) -> list[str]:
-        """Return the names of the splits under evaluation, the same on every rank."""
+        """Return the names of the sets under evaluation (splits and shifted sets), the same on every rank."""
         assert trainer.state.fn is not None
         stage = trainer.state.fn.value  # fit, validate or test
         names: list[str] = trainer.datamodule.evaluated(stage)  # type: ignore[attr-defined]
@@ -48,8 +48,8 @@ class EvaluationObserver(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Pass on a batch of test."""
-        self.observe(trainer, "test", outputs, batch)
+        """Pass on a batch of test or of a shifted set."""
+        self.observe(trainer, self.splits(trainer)[dataloader_idx], outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End an evaluation of val and, during fit, of test."""

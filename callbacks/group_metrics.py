@@ -63,11 +63,13 @@ class GroupMetrics(EvaluationObserver):
         return {rule: dict(entry) for rule, entry in select_checkpoints(selectable).items()}
 
     def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
-        """Add a batch's counts.
+        """Add a batch's counts; sets without labels or groups, such as another dataset, are passed over.
 
         Raises:
             ConfigError: If the batch has no groups.
         """
+        if not self._has_groups(trainer, split):
+            return
         if "group" not in batch:
             raise ConfigError(
                 "GroupMetrics needs a group per evaluated example and the batch has none."
@@ -82,6 +84,12 @@ class GroupMetrics(EvaluationObserver):
             else GroupCounts(*(a + b for a, b in zip(before, counts, strict=True)))
         )
 
+    def _has_groups(self, trainer: Trainer, split: str) -> bool:
+        assert trainer.state.fn is not None
+        stage = trainer.state.fn.value
+        evaluated = trainer.datamodule.evaluation_set(stage, split)  # type: ignore[attr-defined]
+        return evaluated.eval_group is not None
+
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the splits' accuracies and, during fit, remember them."""
         shares = trainer.datamodule.train_eval_group_shares()  # type: ignore[attr-defined]
@@ -93,6 +101,8 @@ class GroupMetrics(EvaluationObserver):
         }
         none = torch.zeros(0, dtype=torch.long, device=pl_module.device)
         for split in self.splits(trainer):  # on a rank that saw no example too
+            if not self._has_groups(trainer, split):
+                continue
             running = self._running.get(split) or count_groups(none.bool(), none, len(names))
             counts = GroupCounts(*(sum_over_ranks(c).cpu() for c in running))
             self.counts[split] = counts

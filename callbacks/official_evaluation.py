@@ -31,7 +31,9 @@ class OfficialEvaluation(EvaluationObserver):
         self._predictions: dict[str, Tensor] = {}
 
     def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
-        """Keep a batch's predictions."""
+        """Keep a batch's predictions on an official split."""
+        if split not in trainer.datamodule.splits:  # type: ignore[attr-defined]
+            return
         predicted = outputs["logits"].argmax(1)
         self._of(trainer, split, predicted.device)[batch["index"]] = predicted
 
@@ -44,7 +46,8 @@ class OfficialEvaluation(EvaluationObserver):
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score each split; after ``validate`` or ``test`` write its predictions."""
-        for split in self.splits(trainer):
+        official = trainer.datamodule.splits  # type: ignore[attr-defined]
+        for split in (s for s in self.splits(trainer) if s in official):
             mine = self._of(trainer, split, pl_module.device)
             predictions = sum_over_ranks(mine).cpu()
             scores = trainer.datamodule.official_evaluation(split, predictions)  # type: ignore[attr-defined]

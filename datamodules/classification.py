@@ -1,8 +1,7 @@
 """What every classification dataset shares: splits, facts, sampling and loaders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,54 +10,18 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
+from datamodules.shifts.base import Shift
+from datamodules.splits import Batch, Split, check_split
 from surefoot.errors import ConfigError, DataError
 from surefoot.groups import group_counts, membership
 from surefoot.loading import EpochSampler, ResumableDataLoader, ShardSampler
 from surefoot.runs import fingerprint
 
-__all__ = ("Batch", "ClassificationDataModule", "Split", "TensorExamples")
+__all__ = ("ClassificationDataModule",)
 
-Batch = dict[str, Any]
 Sampling = Literal[
     "uniform", "class_balanced", "group_balanced", "class_subsampled", "group_subsampled"
 ]
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split: its examples, and what is known of all of them without loading one."""
-
-    examples: Dataset[Any]
-    target: Tensor  # (examples,)
-    group: Tensor  # group of the training grouping, (examples,)
-    eval_group: (
-        Tensor  # group (examples,) or membership (examples, groups) of the evaluation grouping
-    )
-    annotations: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # True/False per example, (examples,)
-
-
-class TensorExamples(Dataset[Batch]):
-    """Examples in memory; a whole batch is gathered at once."""
-
-    def __init__(self, **tensors: Tensor) -> None:
-        """Initialize the dataset from tensors of equal length."""
-        self.tensors = tensors
-        self.tensors["index"] = torch.arange(len(tensors["target"]))
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        return len(self.tensors["target"])
-
-    def __getitem__(self, index: int) -> Batch:
-        """Return one example."""
-        return {name: tensor[index] for name, tensor in self.tensors.items()}
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        """Return a batch."""
-        rows = torch.tensor(indices)
-        return {name: tensor[rows] for name, tensor in self.tensors.items()}
 
 
 class _Subsampled(Subset[Batch]):
@@ -78,7 +41,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
     grouping's index ``(batch,)`` or, where groups overlap, membership ``(batch, groups)``.
 
     During ``fit`` the test split is evaluated after val, under ``test/``, so that every selection rule's choice,
-    the test oracle's too, can be told from one run; nothing selects on it unless told to.
+    the test oracle's too, can be told from one run; nothing selects on it unless told to. ``validate`` and ``test`` evaluate
+    val or test and then each of ``shifts``, made from that split or held out by the dataset itself (`held_out`).
     """
 
     n_classes: int
@@ -95,6 +59,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         train_split: Literal["train", "val"] = "train",
         evaluate_test_during_fit: bool = True,
         seed: int = 0,
+        shifts: Sequence[Shift] = (),
     ) -> None:
         """Initialize the datamodule.
 
@@ -109,6 +74,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             train_split: Split to train on; ``val`` is for last-layer retraining (DFR).
             evaluate_test_during_fit: Whether the test split is evaluated along with val.
             seed: Seed of splits and order.
+            shifts: Shifted sets that validate and test evaluate after the split: Corruption, TextPerturbation,
+                OtherDataset, HeldOut.
 
         Raises:
             ConfigError: If a size is below one.
@@ -124,7 +91,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self.group_labels, self.train_split = group_labels, train_split
         self.evaluate_test_during_fit = evaluate_test_during_fit
         self.augmenting = True
+        self.shifts = tuple(shifts)
         self.splits: dict[str, Split] = {}
+        self._shifted: dict[str, dict[str, Split]] = {}  # val or test -> name -> shifted set
 
     @abstractmethod
     def build(self) -> dict[str, Split]:
@@ -166,13 +135,52 @@ class ClassificationDataModule(LightningDataModule, ABC):
         if missing:
             rank_zero_warn(f"classes {missing} have no training example and cannot be learnt.")
 
+    def held_out(self, split: str) -> dict[str, Split]:
+        """Return sets of another distribution that the dataset itself holds out, for val or test; none by default."""
+        return {}
+
+    def shifted(self, split: str) -> dict[str, Split]:
+        """Return the shifted sets by name, which are evaluated after a split (val or test).
+
+        Raises:
+            ConfigError: If two sets have one name.
+        """
+        if split not in self._shifted:
+            sets: dict[str, Split] = {}
+            for shift in self.shifts:
+                for name, made in shift.sets(self, split).items():
+                    if name in sets or name in self.splits:
+                        raise ConfigError(f"two evaluated sets are called {name!r}.")
+                    sets[name] = made
+            self._shifted[split] = sets
+        return self._shifted[split]
+
+    def draw_weights(self) -> Tensor | None:
+        """Return how often each training example is drawn, relative to others, ``(examples,)``; none if all alike."""
+        if self.sampling == "uniform":
+            return None
+        key, counts = self._sampling_key()
+        if self.sampling.endswith("balanced"):
+            return (1 / counts.double())[key]
+        weights = torch.zeros(len(key), dtype=torch.float64)
+        weights[subsample(key, counts, self.seed)] = 1
+        return weights
+
+    def _sampling_key(self) -> tuple[Tensor, Tensor]:
+        """Return what sampling balances, class or group per example, and how many examples each has."""
+        by_class = self.sampling.startswith("class")
+        key = self.train_set.target if by_class else self.train_set.group
+        return key, group_counts(key, self.n_classes if by_class else self.n_groups)
+
     def train_group_counts(self) -> Tensor:
         """Return the number of training examples per group of the training grouping, ``(groups,)``."""
         return group_counts(self.train_set.group, self.n_groups)
 
     def train_eval_group_shares(self) -> Tensor:
         """Return the share of the train split in each group of the evaluation grouping, ``(groups,)``."""
-        return membership(self.splits["train"].eval_group, self.n_eval_groups).double().mean(0)
+        group = self.splits["train"].eval_group
+        assert group is not None
+        return membership(group, self.n_eval_groups).double().mean(0)
 
     def train_annotations(self) -> dict[str, Tensor]:
         """Return what is known of the training examples beyond the batches, for monitors; never for training.
@@ -193,14 +201,10 @@ class ClassificationDataModule(LightningDataModule, ABC):
         split = self.train_set
         examples: Dataset[Any] = split.examples
         weights = None
-        if self.sampling != "uniform":
-            by_class = self.sampling.startswith("class")
-            key = split.target if by_class else split.group
-            counts = group_counts(key, self.n_classes if by_class else self.n_groups)
-            if self.sampling.endswith("balanced"):
-                weights = (1 / counts.double())[key]
-            else:
-                examples = _Subsampled(split.examples, subsample(key, counts, self.seed))
+        if self.sampling.endswith("balanced"):
+            weights = self.draw_weights()
+        elif self.sampling.endswith("subsampled"):
+            examples = _Subsampled(split.examples, subsample(*self._sampling_key(), self.seed))
         sampler = EpochSampler(examples, self.seed, weights)  # type: ignore[arg-type]
         return ResumableDataLoader(
             examples, sampler, batch_size=self.batch_size, **self._loading(training=True)
@@ -228,8 +232,14 @@ class ClassificationDataModule(LightningDataModule, ABC):
             batch["group"] = self.train_set.group[batch["index"]]
         return batch
 
-    def _evaluation_loader(self, split: str) -> DataLoader[Any]:
-        examples = self.splits[split].examples
+    def evaluation_set(self, stage: str, name: str) -> Split:
+        """Return a set that ``fit``, ``validate`` or ``test`` evaluates, by the name that `evaluated` gives it."""
+        if name in self.splits:
+            return self.splits[name]
+        return self.shifted("test" if stage == "test" else "val")[name]
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
+        examples = split.examples
         return DataLoader(
             examples,
             batch_size=self.eval_batch_size,
@@ -246,32 +256,36 @@ class ClassificationDataModule(LightningDataModule, ABC):
         }
 
     def evaluated(self, stage: str) -> list[str]:
-        """Return the names of the splits that ``validate`` (val), ``fit`` and ``test`` evaluate, in order."""
-        if stage == "test":
-            return ["test"]
-        return ["val", "test"] if stage == "fit" and self.evaluate_test_during_fit else ["val"]
+        """Return the names of the sets that ``validate``, ``fit`` and ``test`` evaluate, in order."""
+        if stage == "fit":
+            return ["val", "test"] if self.evaluate_test_during_fit else ["val"]
+        split = "test" if stage == "test" else "val"
+        return [split, *self.shifted(split)]
 
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return the loaders of val and, during fit, test."""
-        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+    def _evaluation_loaders(self, stage: str) -> list[DataLoader[Any]]:
         return [
-            self._evaluation_loader(s) for s in self.evaluated("fit" if fitting else "validate")
+            self._evaluation_loader(self.evaluation_set(stage, n)) for n in self.evaluated(stage)
         ]
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Return the test loader."""
-        return self._evaluation_loader("test")
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Return the loaders of val and, during fit, test; during validate, of val and its shifted sets."""
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        return self._evaluation_loaders("fit" if fitting else "validate")
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Return the loaders of test and its shifted sets."""
+        return self._evaluation_loaders("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the test loader."""
-        return self._evaluation_loader("test")
+        return self._evaluation_loader(self.splits["test"])
 
     def train_examples(self) -> Iterator[Batch]:
         """Yield this rank's share of the training examples once, in order, on its device, without augmentation."""
         assert self.trainer is not None
         self.augmenting = False
         try:
-            for batch in self._evaluation_loader(self.train_split):
+            for batch in self._evaluation_loader(self.train_set):
                 yield self.trainer.strategy.batch_to_device(batch)
         finally:
             self.augmenting = True
@@ -286,16 +300,3 @@ def subsample(key: Tensor, counts: Tensor, seed: int) -> list[int]:
         members = (key == value).nonzero()[:, 0]
         chosen.append(members[torch.randperm(len(members), generator=generator)[:size]])
     return torch.cat(chosen).sort().values.tolist()
-
-
-def check_split(name: str, split: Split, n_classes: int, n_groups: int) -> None:
-    """Raise a `DataError` if the split is empty, or a target or group lies outside its range."""
-    if len(split.target) == 0:
-        raise DataError(f"the split {name!r} is empty.")
-    for kind, values, n in (("target", split.target, n_classes), ("group", split.group, n_groups)):
-        outside = ((values < 0) | (values >= n)).nonzero()[:, 0]
-        if len(outside):
-            first = int(outside[0])
-            raise DataError(
-                f"{kind} {int(values[first])} of example {first} in split {name!r} is outside [0, {n})."
-            )

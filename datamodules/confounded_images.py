@@ -1,4 +1,4 @@
-"""Images on which confounders are painted: what digits and Fashion-MNIST share."""
+"""Images in memory on which confounders may be painted: what digits, MNIST and Fashion-MNIST share."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -7,12 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.classification import ClassificationDataModule, Split, TensorExamples
+from datamodules.classification import ClassificationDataModule
+from datamodules.splits import Batch, Split, TensorExamples
 from surefoot.confounders import CONFOUNDERS, Confounder, assign_attribute, flip_labels, paint
 from surefoot.errors import ConfigError, DataError
 from surefoot.groups import combine_attributes, group_names
 
-__all__ = ("ConfoundedImagesDataModule",)
+__all__ = ("ConfoundedImagesDataModule", "split_at_random")
 
 
 class ConfoundedImagesDataModule(ClassificationDataModule):
@@ -32,6 +33,8 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         confounder_strength: float = 0.5,
         label_noise: float = 0.0,
         noise_on: Literal["all", "majority", "minority"] = "all",
+        imbalance: float = 1.0,
+        standardise: bool = False,
         **loading: Any,
     ) -> None:
         """Initialize the datamodule.
@@ -39,20 +42,26 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         Args:
             target: Name of what is predicted; filled in.
             n_classes: Number of classes; filled in.
-            confounders: What is painted: ``colour`` (background), ``patch`` (corner), ``texture`` (stripes).
+            confounders: What is painted: ``colour`` (background), ``patch`` (corner), ``texture`` (stripes); or nothing, and
+                groups are the classes.
             minority_fraction: Share of the training examples whose confounder disagrees, ``1 - rho``.
             eval_minority_fraction: The same share in val and test.
             confounder_strength: Brightness of the paint in [0, 1].
             label_noise: Share of training labels flipped at random.
             noise_on: Whose labels are flipped.
+            imbalance: How many times more examples class 0 has than the last one, in every split; those between follow a
+                geometric series.
+            standardise: Whether batches are brought to mean 0 and deviation 1 (of the training pixels, per channel).
             loading: Arguments of `ClassificationDataModule`.
 
         Raises:
-            ConfigError: If a confounder is unknown, listed twice or missing, or a share is outside [0, 1].
+            ConfigError: If a confounder is unknown or listed twice, a share is outside [0, 1] or the imbalance below 1.
         """
         super().__init__(**loading)
         unknown = set(confounders) - set(CONFOUNDERS)
-        if unknown or len(set(confounders)) != len(confounders) or not confounders:
+        if imbalance < 1:
+            raise ConfigError(f"imbalance must be at least 1, got {imbalance}.")
+        if unknown or len(set(confounders)) != len(confounders):
             raise ConfigError(
                 f"confounders must be distinct, from {CONFOUNDERS}, got {list(confounders)}."
             )
@@ -71,6 +80,7 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         )
         self.confounder_strength = confounder_strength
         self.label_noise, self.noise_on = label_noise, noise_on
+        self.imbalance, self.standardise = imbalance, standardise
         suffix = "" if n_classes == 2 else "_agrees"
         attributes = [("y", n_classes), *((f"{name}{suffix}", 2) for name in confounders)]
         self.group_names = self.eval_group_names = group_names(attributes)
@@ -81,7 +91,32 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
 
     def build(self) -> dict[str, Split]:
         """Paint the confounders on every split."""
-        return {name: self._confound(name, *pair) for name, pair in self.load().items()}
+        loaded = {n: self._unbalance(*pair) for n, pair in self.load().items()}
+        splits = {name: self._confound(name, *pair) for name, pair in loaded.items()}
+        pixels = splits["train"].examples.tensors["input"]  # type: ignore[attr-defined]
+        self._mean = pixels.mean((0, 2, 3))[:, None, None]
+        self._std = pixels.std((0, 2, 3)).clamp_min(1e-6)[:, None, None]
+        return splits
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Standardise pixels on the device, if asked to."""
+        if not self.standardise:
+            return batch
+        pixels = batch["input"]
+        return batch | {"input": (pixels - self._mean.to(pixels)) / self._std.to(pixels)}
+
+    def _unbalance(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if self.imbalance == 1:
+            return images, target
+        generator = torch.Generator().manual_seed(self.seed)
+        kept = []
+        for c in range(self.n_classes):
+            members = (target == c).nonzero()[:, 0]
+            share = self.imbalance ** (-c / (self.n_classes - 1))
+            order = torch.randperm(len(members), generator=generator)
+            kept.append(members[order[: max(1, round(share * len(members)))]])
+        chosen = torch.cat(kept).sort().values
+        return images[chosen], target[chosen]
 
     def _confound(self, name: str, images: Tensor, target: Tensor) -> Split:
         if not bool(images.isfinite().all()):
@@ -92,7 +127,7 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         training = name == "train"
         fraction = self.minority_fraction if training else self.eval_minority_fraction
         painted = images[:, None].expand(-1, 3, -1, -1).float()
-        agrees, values = [], []
+        agrees, values = [torch.ones(len(target), dtype=torch.bool)], []
         for kind in self.confounders:
             attribute = assign_attribute(target, self.n_classes, fraction, generator)
             painted = paint(painted, attribute, self.n_classes, kind, self.confounder_strength)
@@ -109,3 +144,11 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         examples = TensorExamples(input=painted, target=observed, group=group)
         annotations = {"minority": minority, "noisy": observed != target}
         return Split(examples, observed, group, group, annotations)
+
+
+def split_at_random(images: Tensor, target: Tensor, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Split examples into 60% train, 20% val and 20% test by a seed."""
+    order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
+    n_eval = len(target) // 5
+    parts: tuple[Tensor, ...] = order.split([len(target) - 2 * n_eval, n_eval, n_eval])
+    return {n: (images[p], target[p]) for n, p in zip(("train", "val", "test"), parts, strict=True)}

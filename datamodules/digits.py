@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.confounded_images import ConfoundedImagesDataModule
+from datamodules.confounded_images import ConfoundedImagesDataModule, split_at_random
 
 __all__ = ("DigitsDataModule",)
 
@@ -41,9 +41,4 @@ class DigitsDataModule(ConfoundedImagesDataModule):
         images = torch.from_numpy(bunch.images).float() / 16
         digit = torch.from_numpy(bunch.target).long()
         target = digit if self.target == "digit" else digit % 2
-        order = torch.randperm(len(digit), generator=torch.Generator().manual_seed(self.seed))
-        n_eval = len(digit) // 5
-        parts: tuple[Tensor, ...] = order.split([len(digit) - 2 * n_eval, n_eval, n_eval])
-        return {
-            n: (images[p], target[p]) for n, p in zip(("train", "val", "test"), parts, strict=True)
-        }
+        return split_at_random(images, target, self.seed)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from datamodules.classification import ClassificationDataModule, Split
+from datamodules.classification import ClassificationDataModule
 from datamodules.images import Augmentation, ImageExamples, ImagePipeline, is_training, open_image
+from datamodules.splits import Split
 from surefoot.errors import DataError
 from surefoot.groups import combine_attributes, group_names
 

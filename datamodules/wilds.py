@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
-from datamodules.classification import Batch, ClassificationDataModule, Split
+from datamodules.classification import ClassificationDataModule
 from datamodules.images import Augmentation, ImagePipeline, is_training
+from datamodules.splits import Batch, ChosenExamples, Split
+from datamodules.texts import TextPipeline
 from surefoot.errors import ConfigError, DataError
 from surefoot.wilds_compatibility import import_wilds, object_strings, torch_scatter_available
 
@@ -75,6 +77,8 @@ class WILDSDataModule(ClassificationDataModule):
         groupby_fields: Sequence[str] | None = None,
         val_split: str = "val",
         test_split: str = "test",
+        held_out_splits: Sequence[str] = (),
+        held_out_field: str | None = None,
         image_size: int | None = None,
         augmentation: Augmentation = "none",
         tokenizer: str | None = None,
@@ -91,6 +95,10 @@ class WILDSDataModule(ClassificationDataModule):
             groupby_fields: Metadata fields that form the training groups; the usual ones by default.
             val_split: Split used as val (``id_val`` for example).
             test_split: Split used as test (``id_test`` for example).
+            held_out_splits: Further splits that the shift ``HeldOut`` evaluates (``test`` for example), as sets
+                ``held_out_<split>``.
+            held_out_field: Metadata field by whose values those sets are taken apart (``hospital`` for example), as sets
+                ``held_out_<split>_<value>``.
             image_size: Height and width that images are resized to, pixels; the dataset's usual one by default.
             augmentation: What is done to training images.
             tokenizer: Hub name or folder of the tokenizer, for texts.
@@ -114,7 +122,8 @@ class WILDSDataModule(ClassificationDataModule):
         self.dataset, self.root, self.download = dataset, Path(root), download
         self.groupby_fields = tuple(groupby_fields) if groupby_fields else GROUPINGS.get(dataset)
         self.wilds_splits = {"train": "train", "val": val_split, "test": test_split}
-        self.tokenizer_name, self.max_length = tokenizer, max_length
+        self.held_out_splits, self.held_out_field = tuple(held_out_splits), held_out_field
+        self.texts = TextPipeline(tokenizer, max_length)
         self.pipeline = (
             None
             if dataset in TEXT
@@ -206,47 +215,55 @@ class WILDSDataModule(ClassificationDataModule):
 
     def build(self) -> dict[str, Split]:
         """Take WILDS' official splits."""
-        splits = {}
-        for name, wilds_name in self.wilds_splits.items():
-            if wilds_name not in self.wilds.split_dict:
-                raise ConfigError(
-                    f"{self.dataset} has no split {wilds_name!r}; it has {list(self.wilds.split_dict)}."
-                )
-            subset = self.wilds.get_subset(wilds_name)
-            if len(subset) == 0:
-                raise DataError(f"the split {wilds_name!r} of {self.dataset} is empty.")
-            metadata = subset.metadata_array
-            group = self._eval_group(metadata)
-            splits[name] = Split(
-                _WILDSExamples(subset, self.pipeline, group),
-                subset.y_array.long().reshape(-1),
-                self.grouper.metadata_to_group(metadata).long(),
-                group,
+        return {name: self._official(w) for name, w in self.wilds_splits.items()}
+
+    def _official(self, wilds_name: str) -> Split:
+        """Return an official split by WILDS' name."""
+        if wilds_name not in self.wilds.split_dict:
+            raise ConfigError(
+                f"{self.dataset} has no split {wilds_name!r}; it has {list(self.wilds.split_dict)}."
             )
-        return splits
+        subset = self.wilds.get_subset(wilds_name)
+        if len(subset) == 0:
+            raise DataError(f"the split {wilds_name!r} of {self.dataset} is empty.")
+        metadata = subset.metadata_array
+        group = self._eval_group(metadata)
+        return Split(
+            _WILDSExamples(subset, self.pipeline, group),
+            subset.y_array.long().reshape(-1),
+            self.grouper.metadata_to_group(metadata).long(),
+            group,
+        )
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The tokenizer of text datasets."""
-        from transformers import AutoTokenizer
+    def held_out(self, split: str) -> dict[str, Split]:
+        """Return the held-out official splits, by domain where a field is named; the same for val and test."""
+        sets = {}
+        for wilds_name in self.held_out_splits:
+            official = self._official(wilds_name)
+            for suffix, places in self._domains(wilds_name).items():
+                target, group = official.target[places], official.group[places]
+                assert official.eval_group is not None
+                evaluated = official.eval_group[places]
+                examples = ChosenExamples(official.examples, places, target, evaluated)
+                sets[f"held_out_{wilds_name}{suffix}"] = Split(examples, target, group, evaluated)
+        return sets
 
-        try:
-            return AutoTokenizer.from_pretrained(self.tokenizer_name)
-        except OSError as error:
-            raise DataError(
-                f"tokenizer {self.tokenizer_name!r} cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
+    def _domains(self, wilds_name: str) -> dict[str, Tensor]:
+        """Return the places of a split's examples by domain, all in one where no field is named."""
+        metadata = self.wilds.get_subset(wilds_name).metadata_array
+        if self.held_out_field is None:
+            return {"": torch.arange(len(metadata))}
+        if self.held_out_field not in self.wilds.metadata_fields:
+            raise ConfigError(
+                f"{self.dataset} has no metadata field {self.held_out_field!r};"
+                f" it has {self.wilds.metadata_fields}."
+            )
+        values = metadata[:, self.wilds.metadata_fields.index(self.held_out_field)]
+        return {f"_{int(v)}": (values == v).nonzero()[:, 0] for v in values.unique()}
 
     def collate(self, examples: Any) -> Batch:
         """Make a batch; texts are tokenised and padded to the longest."""
-        if self.pipeline is not None:
-            return super().collate(examples)
-        texts = [example.pop("input") for example in examples]
-        tokens = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
-        kept = {name: tokens[name] for name in ("input_ids", "attention_mask")}
-        return {**default_collate(examples), "input": kept}
+        return super().collate(examples) if self.pipeline else self.texts.collate(examples)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment and normalise images on the device."""

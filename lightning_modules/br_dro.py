@@ -41,6 +41,8 @@ class BRDRO(ReweightedClassifier):
     Reference: Setlur et al., ICLR 2023, arXiv 2302.02931.
     """
 
+    needs_cross_entropy = True
+
     log_importance: Tensor
     threshold: Tensor
 

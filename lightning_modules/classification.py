@@ -1,4 +1,4 @@
-"""What classifiers share, and the loop of those whose method is a weight per example."""
+"""What classifiers and regressors share, and the loop of those whose method is a weight per example."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lightning_modules.base import ResumableModule
 from surefoot.errors import ConfigError
+from surefoot.losses.prediction import CrossEntropy, PredictionLoss
 from surefoot.networks import Classifier, Encoder
 
 __all__ = ("ClassifierModule", "Examples", "ReweightedClassifier")
@@ -18,8 +18,10 @@ __all__ = ("ClassifierModule", "Examples", "ReweightedClassifier")
 class Examples(NamedTuple):
     """This rank's batch after the forward pass."""
 
-    losses: Tensor  # cross-entropy, (batch,), with gradient
-    logits: Tensor  # (batch, classes)
+    losses: Tensor  # (batch,), with gradient
+    outputs: (
+        Tensor  # of the network, without gradient: logits, or what the loss says, (batch, outputs)
+    )
     features: Tensor  # before the head, (batch, features)
     batch: dict[str, Tensor]
 
@@ -41,8 +43,15 @@ class ClassifierModule(ResumableModule):
     """A network with a linear head: its optimizer, its evaluation and what it logs.
 
     Batches are dicts with ``input (batch, ...)``, ``target (batch,)``, ``index (batch,)`` and, where known,
-    ``group (batch,)``. Evaluation returns ``logits`` and ``losses``, which callbacks read.
+    ``group (batch,)``; a target of -100 is an unlabelled example. Evaluation returns ``outputs (batch, outputs)`` of the network,
+    ``features (batch, features)`` before the head, ``losses (batch,)`` and, of classifiers, ``logits (batch, classes)``.
+
+    Attributes:
+        prediction_loss: What the outputs mean, and which constant they would best be.
     """
+
+    #: Whether the method is defined by the cross-entropy; then no other loss is taken.
+    needs_cross_entropy = False
 
     def __init__(
         self,
@@ -51,6 +60,7 @@ class ClassifierModule(ResumableModule):
         n_classes: int | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         compile: bool = False,
+        loss: PredictionLoss | None = None,
     ) -> None:
         """Initialize the module.
 
@@ -60,16 +70,19 @@ class ClassifierModule(ResumableModule):
             n_classes: Number of classes; filled in from the datamodule.
             lr_scheduler: Learning-rate schedule, stepped once per epoch.
             compile: Whether to compile the network with ``torch.compile``.
+            loss: What is predicted and how errors count: CrossEntropy (default), RewardPrediction, SquaredError,
+                AbsoluteError or GaussianNLL.
 
         Raises:
-            ConfigError: If the number of classes is unknown or below two.
+            ConfigError: If classes are predicted and their number is unknown or below two.
         """
         super().__init__()
-        if n_classes is None or n_classes < 2:
+        self.prediction_loss = loss or CrossEntropy()
+        if self.needs_cross_entropy and not isinstance(self.prediction_loss, CrossEntropy):
             raise ConfigError(
-                f"n_classes must be at least 2, got {n_classes}; the datamodule usually fills it in."
+                f"{type(self).__name__} is defined for CrossEntropy, got {type(loss).__name__}; ERM takes any loss."
             )
-        self.network = Classifier(encoder, n_classes)
+        self.network = Classifier(encoder, self.prediction_loss.n_outputs(n_classes))
         self.optimizer, self.lr_scheduler, self.n_classes = optimizer, lr_scheduler, n_classes
         if compile:
             self.network.compile()
@@ -79,36 +92,47 @@ class ClassifierModule(ResumableModule):
         return self.network
 
     def forward(self, input: Any) -> Tensor:
-        """Return logits, ``(batch, classes)``."""
-        logits: Tensor = self.network(input)[0]
-        return logits
+        """Return the network's outputs (logits of a classifier), ``(batch, outputs)``."""
+        outputs: Tensor = self.network(input)[0]
+        return outputs
 
     def classify(self, batch: dict[str, Tensor]) -> Examples:
         """Run the network once over a batch."""
-        logits, features = self.network(batch["input"])
-        losses = F.cross_entropy(logits.float(), batch["target"], reduction="none")
-        return Examples(losses, logits.detach(), features, batch)
+        outputs, features = self.network(batch["input"])
+        if self.training:
+            losses = self.prediction_loss.training_losses(
+                outputs.float(), batch["target"], self.current_epoch
+            )
+        else:
+            losses = self.prediction_loss.losses(outputs.float(), batch["target"])
+        return Examples(losses, outputs.detach(), features, batch)
 
     def finish_step(self, loss: Tensor, examples: Examples, weights: Tensor) -> dict[str, Tensor]:
         """Log the step and return what callbacks read."""
-        correct = (examples.logits.argmax(1) == examples.batch["target"]).float()
-        n_examples = len(correct)
+        n_examples = len(examples.losses)
         self.log("train/loss", loss.detach(), batch_size=n_examples)
-        self.log(
-            "train/accuracy", correct.mean(), on_step=False, on_epoch=True, batch_size=n_examples
-        )
-        relative = weights.detach() * n_examples * self.n_ranks
-        return {
+        results = {
             "loss": loss,
-            "weights": relative,
+            "weights": weights.detach() * n_examples * self.n_ranks,
             "losses": examples.losses.detach(),
-            "logits": examples.logits,
         }
+        scores = self.prediction_loss.class_scores(examples.outputs)
+        if scores is not None:
+            correct = (scores.argmax(1) == examples.batch["target"]).float().mean()
+            self.log("train/accuracy", correct, on_step=False, on_epoch=True, batch_size=n_examples)
+            results["logits"] = scores
+        return results
 
     def evaluation_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return logits and losses of a batch."""
+        """Return what callbacks read of a batch."""
         examples = self.classify(batch)
-        return {"logits": examples.logits, "losses": examples.losses}
+        results = {
+            "outputs": examples.outputs,
+            "features": examples.features,
+            "losses": examples.losses,
+        }
+        scores = self.prediction_loss.class_scores(examples.outputs)
+        return results if scores is None else results | {"logits": scores}
 
     def validation_step(
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
@@ -125,8 +149,10 @@ class ClassifierModule(ResumableModule):
     def predict_step(
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """Return class probabilities ``(batch, classes)`` and example ids."""
-        return {"probabilities": self(batch["input"]).float().softmax(1), "index": batch["index"]}
+        """Return class probabilities ``(batch, classes)``, or predictions ``(batch, numbers)``, and example ids."""
+        outputs = self.prediction_loss.predictions(self(batch["input"]).float())
+        name = "probabilities" if isinstance(self.prediction_loss, CrossEntropy) else "predictions"
+        return {name: outputs, "index": batch["index"]}
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule."""

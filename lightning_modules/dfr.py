@@ -26,6 +26,8 @@ class DFR(ClassifierModule):
     Reference: Kirichenko et al., ICLR 2023, arXiv 2204.02937 (DFR with validation data).
     """
 
+    needs_cross_entropy = True
+
     def __init__(
         self,
         encoder: Encoder,

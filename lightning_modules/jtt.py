@@ -28,6 +28,8 @@ class JTT(ReweightedClassifier):
     Reference: Liu et al., ICML 2021, arXiv 2107.09044, Algorithm 1.
     """
 
+    needs_cross_entropy = True
+
     errors: Tensor
     retraining: Tensor
 

@@ -25,6 +25,8 @@ class LfF(ClassifierModule):
     Reference: Nam et al., NeurIPS 2020, arXiv 2007.02561, Algorithm 1.
     """
 
+    needs_cross_entropy = True
+
     biased_losses: Tensor
     debiased_losses: Tensor
     targets: Tensor
@@ -89,6 +91,8 @@ class LfF(ClassifierModule):
             buffer[index] = torch.where(
                 before.isnan(), losses, self.decay * before + (1 - self.decay) * losses
             )
-            highest = class_maximum(buffer.nan_to_num(), self.targets.long(), self.n_classes)
+            highest = class_maximum(
+                buffer.nan_to_num(), self.targets.long(), self.network.head.out_features
+            )
             scaled.append(buffer[index] / highest[target].clamp_min(1e-8))
         return local_slice(relative_difficulty(scaled[0], scaled[1]))

@@ -259,7 +259,7 @@ class SurefootCLI(LightningCLI):
         return self._run_verb("test", arguments)
 
     def predict(self, **arguments: Any) -> Any:
-        """Predict on the test split; writes ``predictions.csv``: example id, class, probability of each class."""
+        """Predict on the test split; writes ``predictions.csv``: example id, class and probabilities, or what a regressor predicts."""
         batches = self._run_verb("predict", arguments)
         if rank_zero_only.rank == 0 and batches:  # type: ignore[attr-defined]
             _write_predictions(self.run.path / "predictions.csv", batches)
@@ -298,16 +298,18 @@ class SurefootCLI(LightningCLI):
 
 
 def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
-    """Write this rank's predictions, one example a row."""
-    probabilities = torch.cat([b["probabilities"] for b in batches]).cpu()
+    """Write this rank's predictions, one example a row; of a classifier the class, too."""
+    classifies = "probabilities" in batches[0]
+    name = "probability" if classifies else "prediction"
+    values = torch.cat([b["probabilities" if classifies else "predictions"] for b in batches]).cpu()
     index = torch.cat([b["index"] for b in batches]).cpu()
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["index", "class", *(f"probability_{c}" for c in range(probabilities.shape[1]))]
-        )
-        for i, row in zip(index.tolist(), probabilities, strict=True):
-            writer.writerow([i, int(row.argmax()), *(f"{p:.6f}" for p in row.tolist())])
+        columns = [f"{name}_{i}" for i in range(values.shape[1])]
+        writer.writerow(["index", *["class"] * classifies, *columns])
+        for i, row in zip(index.tolist(), values, strict=True):
+            chosen = [int(row.argmax())] * classifies
+            writer.writerow([i, *chosen, *(f"{p:.6f}" for p in row.tolist())])
 
 
 def _set_aside_metrics(folder: Path) -> None:

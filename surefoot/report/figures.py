@@ -102,6 +102,7 @@ def interval_curves(
     title: str = "",
     log_x: bool = False,
     horizontals: Mapping[str, Estimate] | None = None,
+    ticks: Sequence[str] | None = None,
 ) -> list[Path]:
     """Draw curves with 95% bands, and horizontal lines for reference.
 
@@ -112,12 +113,14 @@ def interval_curves(
         title: Title.
         log_x: Whether x is logarithmic.
         horizontals: Name -> estimate drawn across.
+        ticks: Names of x = 0, 1, ...; numbers by default.
 
     Returns:
         The files written.
     """
     figure, axes = new_axes(6.4, 3.6)
-    for i, (name, points) in enumerate(series.items()):
+    for place, (name, points) in enumerate(series.items()):
+        i = place % len(PALETTE)
         x = [p[0] for p in points]
         axes.plot(
             x, [p[1].mean for p in points], LINES[i] + MARKERS[i], color=PALETTE[i], label=name
@@ -135,6 +138,8 @@ def interval_curves(
         axes.axhline(estimate.mean, color=colour, ls=LINES[(j + 1) % 4], lw=1.2, label=name)
     if log_x:
         axes.set_xscale("log")
+    if ticks is not None:
+        axes.set_xticks(range(len(ticks)), ticks, rotation=30, ha="right")
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.set_title(title)

@@ -117,7 +117,7 @@ class NoMinority(DigitsDataModule):
         splits = super().build()
         from dataclasses import replace
 
-        from datamodules.classification import TensorExamples
+        from datamodules.splits import TensorExamples
 
         val = splits["val"]
         keep = ~val.annotations["minority"]

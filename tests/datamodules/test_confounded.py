@@ -5,7 +5,7 @@ import torch
 from small_datasets import write_idx
 
 from datamodules import DigitsDataModule, FashionMNISTDataModule
-from datamodules.classification import Split, TensorExamples, check_split
+from datamodules.splits import Split, TensorExamples, check_split
 from surefoot.errors import ConfigError, DataError
 
 
@@ -42,7 +42,7 @@ def test_batches_have_the_contract() -> None:
     hidden = DigitsDataModule(group_labels="hidden")
     hidden.setup("fit")
     assert "group" not in next(iter(hidden.train_dataloader()))
-    assert "group" in next(iter(hidden.test_dataloader()))
+    assert "group" in next(iter(hidden.test_dataloader()[0]))
 
 
 def test_noise_touches_training_targets_of_the_chosen_share_alone() -> None:

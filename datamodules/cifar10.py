@@ -1,0 +1,163 @@
+"""CIFAR-10 from the hub's parquet files or from the binary version of its authors."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from datamodules.classification import ClassificationDataModule
+from datamodules.images import is_training
+from datamodules.splits import Batch, Split, TensorExamples
+from surefoot.errors import ConfigError, DataError
+
+__all__ = ("CIFAR10DataModule",)
+
+#: Names of the classes, in the order of their labels.
+CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training pixels
+_RECORD = 1 + 3 * 32 * 32  # bytes of the binary version: label and pixels
+
+
+class CIFAR10DataModule(ClassificationDataModule):
+    """CIFAR-10, standardised ``(batch, 3, 32, 32)``; val is the last tenth of the training images; groups are the classes.
+
+    Source: Krizhevsky, 2009.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        classes: Sequence[int] | None = None,
+        n_train: int | None = None,
+        n_eval: int | None = None,
+        augmentation: Literal["none", "crop_flip"] = "none",
+        **loading: Any,
+    ) -> None:
+        """Initialize CIFAR-10.
+
+        Args:
+            root: Folder of ``train.parquet`` and ``test.parquet`` (columns ``img``, ``label``), or of ``data_batch_1.bin`` to
+                ``data_batch_5.bin`` and ``test_batch.bin``; by default ``cifar10`` in the folder that ``SUREFOOT_DATA`` names.
+            classes: Classes to keep, renumbered in this order; all ten by default.
+            n_train: Training images to keep, drawn with the seed; all by default.
+            n_eval: Images to keep of val and test each; all by default.
+            augmentation: ``crop_flip`` shifts training images by up to 4 pixels and mirrors half of them (He et al. 2016).
+            loading: Arguments of `ClassificationDataModule`.
+
+        Raises:
+            ConfigError: If fewer than two classes are kept, or one outside 0 to 9.
+        """
+        super().__init__(**loading)
+        self.classes = tuple(range(10)) if classes is None else tuple(classes)
+        if len(set(self.classes)) < 2 or not set(self.classes) <= set(range(10)):
+            raise ConfigError(
+                f"classes must hold at least two of 0 to 9, got {list(self.classes)}."
+            )
+        self.root, self.augmentation = root, augmentation
+        self.sizes = {"train": n_train, "val": n_eval, "test": n_eval}
+        self.n_classes = len(self.classes)
+        self.group_names = self.eval_group_names = [f"y={CLASSES[c]}" for c in self.classes]
+
+    def build(self) -> dict[str, Split]:
+        """Read the files and keep the chosen classes and sizes."""
+        root = Path(self.root or Path(os.environ.get("SUREFOOT_DATA", "data")) / "cifar10")
+        images, labels = _read(root, "train")
+        n_val = len(labels) // 10
+        parts = {
+            "train": (images[:-n_val], labels[:-n_val]),
+            "val": (images[-n_val:], labels[-n_val:]),
+            "test": _read(root, "test"),
+        }
+        return {name: self._keep(name, *pair) for name, pair in parts.items()}
+
+    def _keep(self, name: str, images: Tensor, labels: Tensor) -> Split:
+        renumbered = torch.full((256,), -1)
+        renumbered[list(self.classes)] = torch.arange(self.n_classes)
+        target = renumbered[labels]
+        kept = (target >= 0).nonzero()[:, 0]
+        if self.sizes[name] is not None:
+            generator = torch.Generator().manual_seed(self.seed)
+            kept = kept[torch.randperm(len(kept), generator=generator)[: self.sizes[name]]]
+        target = target[kept]
+        examples = TensorExamples(input=images[kept], target=target, group=target)
+        return Split(examples, target, target, target)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment and standardise on the device; pixels arrive in [0, 255]."""
+        pixels = batch["input"]
+        if self.augmentation == "crop_flip" and self.augmenting and is_training(self):
+            pixels = _crop_flip(pixels)
+        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (_MEAN, _STD))
+        return batch | {"input": (pixels.float() / 255 - mean) / std}
+
+
+def _crop_flip(pixels: Tensor, padding: int = 4) -> Tensor:
+    """Shift each image by up to ``padding`` pixels, black where nothing is, and mirror half of them."""
+    n, _, height, width = pixels.shape
+    padded = torch.nn.functional.pad(pixels, (padding,) * 4)
+    shifts = torch.randint(0, 2 * padding + 1, (2, n), device=pixels.device)
+    rows = shifts[0][:, None] + torch.arange(height, device=pixels.device)
+    columns = shifts[1][:, None] + torch.arange(width, device=pixels.device)
+    mirrored = torch.rand(n, device=pixels.device) < 0.5
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    which = torch.arange(n, device=pixels.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+
+def _read(root: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Return images ``uint8 (examples, 3, 32, 32)`` and labels."""
+    parquet = root / f"{split}.parquet"
+    if parquet.is_file():
+        return _read_parquet(parquet)
+    stems = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
+    files = [root / f"{stem}.bin" for stem in stems]
+    missing = next((f for f in files if not f.is_file()), None)
+    if missing is not None:
+        raise DataError(
+            f"{parquet} and {missing} are missing. Expected layout: train.parquet and test.parquet (columns img with"
+            " bytes, label), or the binary version's data_batch_1.bin to data_batch_5.bin and test_batch.bin, in"
+            " data.init_args.root or in cifar10 under the folder that SUREFOOT_DATA names."
+        )
+    content = b"".join(f.read_bytes() for f in files)
+    if len(content) % _RECORD or not content:
+        raise DataError(
+            f"the .bin files in {root} hold {len(content)} bytes, not a multiple of {_RECORD}: fetch them again."
+        )
+    records = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(-1, _RECORD).copy())
+    return records[:, 1:].reshape(-1, 3, 32, 32).contiguous(), _checked(records[:, 0].long(), root)
+
+
+def _read_parquet(path: Path) -> tuple[Tensor, Tensor]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path, columns=["img", "label"])
+        stored = [row["bytes"] for row in table["img"].to_pylist()]
+        images = np.stack([np.asarray(Image.open(io.BytesIO(b)).convert("RGB")) for b in stored])
+    except (OSError, pyarrow.ArrowException, UnidentifiedImageError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read as CIFAR-10 in parquet (columns img with bytes, label):"
+            f" {str(error).splitlines()[0]}. Fetch it again."
+        ) from error
+    if images.shape[1:] != (32, 32, 3):
+        raise DataError(f"{path} holds images of shape {images.shape[1:]}, not (32, 32, 3).")
+    labels = torch.tensor(table["label"].to_pylist())
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), _checked(labels, path)
+
+
+def _checked(labels: Tensor, path: Path) -> Tensor:
+    if int(labels.min()) < 0 or int(labels.max()) > 9:
+        raise DataError(
+            f"{path} has labels {int(labels.min())} to {int(labels.max())}, not 0 to 9."
+        )
+    return labels
