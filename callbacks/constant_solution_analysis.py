@@ -233,7 +233,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         distance, reference = float(means[1]), float(first[1] / first[0])
         n_labelled = float(sums[4])
         shares = dict(zip(cuts, means[7:].tolist(), strict=True))
-        before_head = cuts[-2] if len(cuts) > 1 else cuts[-1] if cuts else None
+        early = cuts[min(1, len(cuts) - 1)] if cuts else None  # what the first layer sees is gone
         return {
             "set": name,
             "n_examples": int(n),
@@ -245,7 +245,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             "confidence": float(means[3]) if self._has_confidence else None,
             "accuracy": float(sums[5]) / n_labelled if self._classifies and n_labelled else None,
             "loss": float(sums[6]) / n_labelled if n_labelled else None,
-            "bias_share": shares[before_head] if before_head else None,
+            "bias_share": shares[early] if early else None,
             **{f"bias_share/{cut}": share for cut, share in shares.items()},
         }
 

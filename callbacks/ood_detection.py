@@ -123,7 +123,12 @@ class OODDetection(EvaluationObserver):
                     [row[score] for row in (*first, *rows[name])], dtype=torch.float64
                 )
                 auroc, fpr = roc_auc(values, outside), fpr_at_tpr(values, outside)
-                result: dict[str, Any] = {"set": name, "score": score, "auroc": float(auroc), "fpr95": float(fpr)}
+                result: dict[str, Any] = {
+                    "set": name,
+                    "score": score,
+                    "auroc": float(auroc),
+                    "fpr95": float(fpr),
+                }
                 self.results.append(result)
                 for kind in ("auroc", "fpr95"):
                     key = f"shift/{name}/{kind}_{score}"

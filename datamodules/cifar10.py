@@ -2,9 +2,9 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -70,25 +70,25 @@ class CIFAR10DataModule(ClassificationDataModule):
     def build(self) -> dict[str, Split]:
         """Read the files and keep the chosen classes and sizes."""
         root = Path(self.root or Path(os.environ.get("SUREFOOT_DATA", "data")) / "cifar10")
-        images, labels = _read(root, "train")
-        n_val = len(labels) // 10
-        parts = {
-            "train": (images[:-n_val], labels[:-n_val]),
-            "val": (images[-n_val:], labels[-n_val:]),
-            "test": _read(root, "test"),
+        stored, test = _read(root, "train"), _read(root, "test")
+        n_train = len(stored.labels) - len(stored.labels) // 10
+        order = torch.arange(len(stored.labels))
+        return {
+            "train": self._keep("train", stored, order[:n_train]),
+            "val": self._keep("val", stored, order[n_train:]),
+            "test": self._keep("test", test, torch.arange(len(test.labels))),
         }
-        return {name: self._keep(name, *pair) for name, pair in parts.items()}
 
-    def _keep(self, name: str, images: Tensor, labels: Tensor) -> Split:
+    def _keep(self, name: str, stored: "_Stored", places: Tensor) -> Split:
         renumbered = torch.full((256,), -1)
         renumbered[list(self.classes)] = torch.arange(self.n_classes)
-        target = renumbered[labels]
+        target = renumbered[stored.labels[places]]
         kept = (target >= 0).nonzero()[:, 0]
         if self.sizes[name] is not None:
             generator = torch.Generator().manual_seed(self.seed)
             kept = kept[torch.randperm(len(kept), generator=generator)[: self.sizes[name]]]
         target = target[kept]
-        examples = TensorExamples(input=images[kept], target=target, group=target)
+        examples = TensorExamples(input=stored.images(places[kept]), target=target, group=target)
         return Split(examples, target, target, target)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -113,8 +113,14 @@ def _crop_flip(pixels: Tensor, padding: int = 4) -> Tensor:
     return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
-def _read(root: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Return images ``uint8 (examples, 3, 32, 32)`` and labels."""
+class _Stored(NamedTuple):
+    """A file's labels, and its images for those places that are asked for."""
+
+    labels: Tensor
+    images: Callable[[Tensor], Tensor]  # places (n,) -> uint8 (n, 3, 32, 32)
+
+
+def _read(root: Path, split: str) -> _Stored:
     parquet = root / f"{split}.parquet"
     if parquet.is_file():
         return _read_parquet(parquet)
@@ -133,31 +139,45 @@ def _read(root: Path, split: str) -> tuple[Tensor, Tensor]:
             f"the .bin files in {root} hold {len(content)} bytes, not a multiple of {_RECORD}: fetch them again."
         )
     records = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(-1, _RECORD).copy())
-    return records[:, 1:].reshape(-1, 3, 32, 32).contiguous(), _checked(records[:, 0].long(), root)
+    pixels = records[:, 1:].reshape(-1, 3, 32, 32)
+    return _Stored(_checked(records[:, 0].long(), root), lambda places: pixels[places])
 
 
-def _read_parquet(path: Path) -> tuple[Tensor, Tensor]:
+def _read_parquet(path: Path) -> _Stored:
     import pyarrow
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path, columns=["img", "label"])
-        stored = [row["bytes"] for row in table["img"].to_pylist()]
-        images = np.stack([np.asarray(Image.open(io.BytesIO(b)).convert("RGB")) for b in stored])
-    except (OSError, pyarrow.ArrowException, UnidentifiedImageError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read as CIFAR-10 in parquet (columns img with bytes, label):"
-            f" {str(error).splitlines()[0]}. Fetch it again."
-        ) from error
-    if images.shape[1:] != (32, 32, 3):
-        raise DataError(f"{path} holds images of shape {images.shape[1:]}, not (32, 32, 3).")
-    labels = torch.tensor(table["label"].to_pylist())
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), _checked(labels, path)
+        stored = table["img"].combine_chunks().field("bytes")
+        labels = torch.tensor(table["label"].to_pylist())
+    except (OSError, pyarrow.ArrowException, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+    def images(places: Tensor) -> Tensor:
+        try:
+            decoded = [
+                np.asarray(Image.open(io.BytesIO(stored[i].as_py())).convert("RGB"))
+                for i in places.tolist()
+            ]
+            pixels = np.stack(decoded) if decoded else np.zeros((0, 32, 32, 3), np.uint8)
+        except (OSError, UnidentifiedImageError, ValueError, TypeError) as error:
+            raise _unreadable(path, error) from error
+        if pixels.shape[1:] != (32, 32, 3):
+            raise DataError(f"{path} holds images of shape {pixels.shape[1:]}, not (32, 32, 3).")
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    return _Stored(_checked(labels, path), images)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read as CIFAR-10 in parquet (columns img with bytes, label):"
+        f" {str(error).splitlines()[0]}. Fetch it again."
+    )
 
 
 def _checked(labels: Tensor, path: Path) -> Tensor:
-    if int(labels.min()) < 0 or int(labels.max()) > 9:
-        raise DataError(
-            f"{path} has labels {int(labels.min())} to {int(labels.max())}, not 0 to 9."
-        )
+    if len(labels) == 0 or int(labels.min()) < 0 or int(labels.max()) > 9:
+        raise DataError(f"{path} must hold labels 0 to 9, got {labels.unique().tolist()[:20]}.")
     return labels

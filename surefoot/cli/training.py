@@ -43,6 +43,7 @@ warnings.filterwarnings("ignore", message="Experiment logs directory .* exists a
 
 __all__ = (
     "SurefootCLI",
+    "build_datamodule",
     "callbacks",
     "datamodules",
     "lightning_modules",
@@ -184,10 +185,7 @@ class SurefootCLI(LightningCLI):
         wanted = [f for f in FACTS if f in config.model.get("init_args", {})]
         if not wanted:
             return
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(LightningDataModule, "data")
-        parsed = parser.parse_object({"data": config.data.as_dict()})
-        datamodule = parser.instantiate_classes(parsed).data
+        datamodule = build_datamodule(config.data.as_dict())
         for fact in wanted:
             value, given = getattr(datamodule, fact, None), config.model.init_args[fact]
             if given is None:
@@ -353,6 +351,22 @@ def run_trainer(arguments: Sequence[str]) -> None:
         rank_zero_info(f"already finished: {finished.run.path} (--fresh true runs it again)")
 
 
+def _build(base: type, settings: Mapping[str, Any]) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "object")
+    return parser.instantiate_classes(parser.parse_object({"object": dict(settings)})).object
+
+
+def build_datamodule(settings: Mapping[str, Any]) -> LightningDataModule:
+    """Build a datamodule from what a config says under ``data``.
+
+    Args:
+        settings: ``class_path`` and ``init_args``.
+    """
+    datamodule: LightningDataModule = _build(LightningDataModule, settings)
+    return datamodule
+
+
 def load_module(checkpoint: Path) -> LightningModule:
     """Build the module of a run's checkpoint with its weights.
 
@@ -368,11 +382,7 @@ def load_module(checkpoint: Path) -> LightningModule:
     settings = stored_settings(checkpoint)
     if settings is None:
         raise SurefootError(f"{checkpoint} was not written by surefoot fit: it holds no settings.")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model")
-    module: LightningModule = parser.instantiate_classes(
-        parser.parse_object({"model": settings["model"]})
-    ).model
+    module: LightningModule = _build(LightningModule, settings["model"])
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     module.on_load_checkpoint(state)
     module.load_state_dict(state["state_dict"], strict=False)

@@ -22,6 +22,7 @@ class Job(NamedTuple):
 
     name: str
     settings: Mapping[str, Any]  # what a config file would say
+    test: bool = False  # whether the trained model is tested, with the shifted sets of its data
 
 
 class Result(NamedTuple):
@@ -30,6 +31,8 @@ class Result(NamedTuple):
     selection: Mapping[str, Mapping[str, float]]  # rule -> quantities at the chosen epoch
     last: Mapping[str, float]  # last value of every logged quantity
     history: Mapping[str, list[float]]  # every logged value, in order
+    folder: str = ""  # the run folder
+    test_folder: str | None = None  # the run folder of the test
 
 
 def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> dict[str, Result]:
@@ -50,16 +53,19 @@ def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> di
 
     if len({job.name for job in jobs}) != len(jobs):
         raise ValueError("jobs must have distinct names.")
-    results = {}
-    n_workers = n_workers or len(os.sched_getaffinity(0))
+    results = {job.name: found for job in jobs if (found := _finished(job, out)) is not None}
+    missing = [job for job in jobs if job.name not in results]
+    if not missing:
+        return {job.name: results[job.name] for job in jobs}
+    n_workers = min(n_workers or len(os.sched_getaffinity(0)), len(missing))
     context = get_context("spawn")
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with (
         ProcessPoolExecutor(n_workers, context, _prepare_worker) as pool,
         Progress(*columns) as bar,
     ):
-        task = bar.add_task("training runs", total=len(jobs))
-        futures = {pool.submit(_run, job, out): job for job in jobs}
+        task = bar.add_task("training runs", total=len(missing))
+        futures = {pool.submit(_run, job, out): job for job in missing}
         for future in as_completed(futures):
             job = futures[future]
             try:
@@ -82,21 +88,40 @@ def _prepare_worker() -> None:
 
 
 def _run(job: Job, out: Path) -> Result:
-    """Train one job in this process, unless its run folder is finished."""
+    """Train one job in this process, and test it where asked to."""
     import yaml
 
     from surefoot.cli import main
 
-    key = fingerprint(job.settings)
-    cached = out / "results" / f"{key}.json"
-    if not cached.is_file():
-        config = out / "configs" / f"{job.name}.yaml"
-        for folder in (cached.parent, config.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        config.write_text(yaml.safe_dump(dict(job.settings), sort_keys=False))
-        main(["fit", "--config", str(config), "--runs_root", str(out / "runs")])
-        write_json(cached, _read_run(out / "runs" / job.name / "latest")._asdict())
-    return Result(**read_json(cached))
+    config = out / "configs" / f"{job.name}.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(dict(job.settings), sort_keys=False))
+    common = ["--config", str(config), "--runs_root", str(out / "runs")]
+    main(["fit", *common])
+    folder = out / "runs" / job.name / "latest"
+    result = _read_run(folder)._replace(folder=str(folder))
+    if job.test:
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        name = f"{job.name}-test"
+        given = ["--experiment", name, "--ckpt_path", str(checkpoint), "--verbose", "false"]
+        main(["test", *common, *given])
+        result = result._replace(test_folder=str(out / "runs" / name / "latest"))
+    cached = _cached(job, out)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_json(cached, result._asdict())
+    return result
+
+
+def _cached(job: Job, out: Path) -> Path:
+    """Return where a job's result is kept."""
+    key = fingerprint({**job.settings, "test": True} if job.test else job.settings)
+    return out / "results" / f"{key}.json"
+
+
+def _finished(job: Job, out: Path) -> Result | None:
+    """Return the result that an earlier call has kept."""
+    path = _cached(job, out)
+    return Result(**read_json(path)) if path.is_file() else None
 
 
 def _read_run(folder: Path) -> Result:
