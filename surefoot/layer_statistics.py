@@ -239,13 +239,26 @@ def energy_within(moments: Tensor, basis: Tensor) -> Tensor:
 
 
 @contextmanager
-def _silenced(module: nn.Module) -> Iterator[None]:
-    """Let a module see zeros instead of its input."""
-    handle = module.register_forward_pre_hook(
-        lambda _, inputs: (torch.zeros_like(inputs[0]), *inputs[1:])
-    )
+def _silenced(module: nn.Module) -> Iterator[list[bool]]:
+    """Let a module see zeros instead of its first input; yields a list that is not empty once that has happened.
+
+    Inputs that are no floating-point tensor (token ids, a dict) are left alone.
+    """
+    happened: list[bool] = []
+
+    def silence(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        signal = inputs[0] if inputs else next(iter(named.values()), None)
+        if not isinstance(signal, Tensor) or not signal.is_floating_point():
+            return None
+        happened.append(True)
+        silent = torch.zeros_like(signal)
+        if inputs:
+            return (silent, *inputs[1:]), named
+        return inputs, {**named, next(iter(named)): silent}
+
+    handle = module.register_forward_pre_hook(silence, with_kwargs=True)
     try:
-        yield
+        yield happened
     finally:
         handle.remove()
 
@@ -279,10 +292,12 @@ def constants_without_signal(
             continue
         if isinstance(module, nn.ModuleList | nn.ModuleDict):
             continue
-        with _silenced(module):
+        with _silenced(module) as happened:
             outputs = forward(inputs).float()
-        if not bool(torch.isfinite(outputs).all()) or not torch.allclose(
-            outputs, outputs[:1].expand_as(outputs), rtol=1e-4, atol=1e-5
+        if (
+            not happened
+            or not bool(torch.isfinite(outputs).all())
+            or not torch.allclose(outputs, outputs[:1].expand_as(outputs), rtol=1e-4, atol=1e-5)
         ):
             continue
         around = (o for n, o in found.items() if name.startswith(f"{n}."))

@@ -137,12 +137,13 @@ def amazon(root: Path) -> Path:
     folder = root / "amazon_v2.1"
     (folder / "splits").mkdir(parents=True)
     rows, splits = [], []
-    for i in range(80):
-        split = i % 4
+    codes = (0, 1, 2, 3, 4, 12)  # train, val, id_val, test, id_test, test_unlabeled
+    for i in range(120):
+        split = i % len(codes)
         row = {
             "reviewerID": f"user{split}{(i // 4) % 4}",
             "asin": f"product{i % 7}",
-            "overall": float(1 + (i // 4) % 5),
+            "overall": float(1 + (i // len(codes)) % 5),
         }
         row |= {
             "reviewTime": "01 1, 2015",
@@ -153,9 +154,7 @@ def amazon(root: Path) -> Path:
         rows.append(
             row | {"verified": True, "category": ("Books", "Toys")[i % 2], "reviewYear": 2015}
         )
-        splits.append(
-            {"split": (0, 1, 3, 12)[split], "clean": True}
-        )  # train, val, test, test_unlabeled
+        splits.append({"split": codes[split], "clean": True})
     pd.DataFrame(rows).to_csv(folder / "reviews.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
     pd.DataFrame(splits).to_csv(folder / "splits" / "user.csv", index=False)
     return folder
@@ -248,4 +247,56 @@ def write_pairs(folder: Path, n: int = 10) -> Path:
     path = folder / "pairs.jsonl"
     rows = [{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": f"{i}"} for i in range(n)]
     path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def write_fashion_mnist(folder: Path, n: int = 600) -> None:
+    """Write Fashion-MNIST's four IDX files with random images."""
+    for stem in ("train", "t10k"):
+        images = torch.randint(0, 256, (n, 28, 28), dtype=torch.uint8)
+        write_idx(folder / f"{stem}-images-idx3-ubyte", images)
+        write_idx(folder / f"{stem}-labels-idx1-ubyte", (torch.arange(n) % 10).to(torch.uint8))
+
+
+def write_cifar10(folder: Path, n: int = 120, binary: bool = False) -> np.ndarray:
+    """Write CIFAR-10 with random images, as the hub's parquet files or in its authors' binary version; returns the images."""
+    import io
+
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    images = RNG.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(n) % 10
+    if binary:
+        records = np.concatenate(
+            [labels[:, None].astype(np.uint8), images.transpose(0, 3, 1, 2).reshape(n, -1)], 1
+        )
+        for i, part in enumerate(np.array_split(records, 5), 1):
+            (folder / f"data_batch_{i}.bin").write_bytes(part.tobytes())
+        (folder / "test_batch.bin").write_bytes(records.tobytes())
+        return images
+    stored = []
+    for pixels in images:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        stored.append({"bytes": buffer.getvalue(), "path": None})
+    table = pyarrow.table({"img": stored, "label": labels})
+    for split in ("train", "test"):
+        pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+    return images
+
+
+def write_madlibs(folder: Path, n: int = 80) -> Path:
+    """Write templated sentences."""
+    path = folder / "bias_madlibs_77k.csv"
+    words = {"BAD": ("vile", "rotten"), "NOT_BAD": ("kind", "great")}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Text", "Label", "Template"])
+        for i in range(n):
+            label = ("BAD", "NOT_BAD")[i % 2]
+            word = words[label][(i // 2) % 2]
+            writer.writerow([f"Anna{i} is a {word} person", label, "name_adj"])
+            writer.writerow([f"You are {word}", label, "you_are_adj"])
     return path

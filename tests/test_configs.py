@@ -59,7 +59,15 @@ def test_experiments_start_with_their_command_and_set_a_seed(config: Path) -> No
 
 @pytest.mark.parametrize("config", TWINS, ids=lambda p: p.stem)
 def test_twin_trains(config: Path, tmp_path: Path) -> None:
-    from small_datasets import tokenizer, write, write_gsm8k, write_idx, write_pairs
+    from small_datasets import (
+        tokenizer,
+        write,
+        write_cifar10,
+        write_fashion_mnist,
+        write_gsm8k,
+        write_madlibs,
+        write_pairs,
+    )
 
     flags = ["--runs_root", str(tmp_path / "runs")]
     data = yaml.safe_load(config.read_text())["data"]
@@ -68,18 +76,17 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
         flags += ["--data.init_args.root", str(tmp_path)]
         if "tokenizer" in data["init_args"]:
             flags += ["--data.init_args.tokenizer", str(tokenizer(tmp_path))]
-    if data["class_path"] == "FashionMNISTDataModule":
-        import torch
-
-        for stem in ("train", "t10k"):
-            write_idx(
-                tmp_path / f"{stem}-images-idx3-ubyte",
-                torch.randint(0, 256, (600, 28, 28), dtype=torch.uint8),
-            )
-            write_idx(
-                tmp_path / f"{stem}-labels-idx1-ubyte", (torch.arange(600) % 10).to(torch.uint8)
-            )
-        flags += ["--data.init_args.root", str(tmp_path)]
+    root = "--data.init_args.root"
+    if data["class_path"] == "SubclassShiftDataModule":
+        data, root = data["init_args"]["data"], "--data.init_args.data.init_args.root"
+    writers = {
+        "FashionMNISTDataModule": write_fashion_mnist,
+        "CIFAR10DataModule": write_cifar10,
+        "MadlibsDataModule": write_madlibs,
+    }
+    if data["class_path"] in writers:
+        writers[data["class_path"]](tmp_path)
+        flags += [root, str(tmp_path)]
     if data["class_path"] == "GSM8KDataModule":
         write_gsm8k(tmp_path)
         flags += ["--data.init_args.root", str(tmp_path)]
@@ -92,6 +99,11 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
     assert (run / "finished.json").is_file()
     assert (run / "config.yaml").is_file()
     assert (run / "metrics.csv").is_file()
+    if "shifts" in yaml.safe_load(config.read_text())["data"]["init_args"]:
+        checkpoint = run / "checkpoints" / "last.ckpt"
+        main(["test", "--ckpt_path", str(checkpoint), "--runs_root", str(tmp_path / "tests")])
+        tables = list((tmp_path / "tests/run/latest/constant_solution").glob("*.csv"))
+        assert {t.stem for t in tables} == {"sets", "layers", "constants"}
 
 
 PIPELINES = sorted(p for p in (ROOT / "configs/pipelines").glob("*.yaml"))

@@ -145,7 +145,7 @@ class SurefootCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; a checkpoint's settings fill in what neither configs nor flags say."""
+        """Parse; a checkpoint's model, data and callbacks fill in what neither configs nor flags say."""
         arguments = list(args)
         verb = arguments[0]
         self.config_files = flag_values(arguments, "--config", "-c")
@@ -157,8 +157,9 @@ class SurefootCLI(LightningCLI):
             self.config = parser.parse_args(arguments)
             return
         base = {k: stored[k] for k in ("model", "data") if k in stored}
+        observers = {"trainer": {"callbacks": stored.get("trainer", {}).get("callbacks")}}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            yaml.safe_dump(base, file)
+            yaml.safe_dump(base | observers, file)
             file.flush()
             self.config = parser.parse_args([verb, "--config", file.name, *arguments[1:]])
         now = yaml.safe_load(parser.dump(self.config, skip_none=False))[verb]

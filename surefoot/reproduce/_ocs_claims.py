@@ -1,5 +1,6 @@
 """What is claimed about reversion, its mechanisms, its variants and its failures."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -7,7 +8,7 @@ from statistics import fmean
 from surefoot.report.figures import dot_plot
 from surefoot.report.shift_figures import family_and_level
 from surefoot.reproduce._ocs_controls import adversarial_rows
-from surefoot.reproduce._ocs_jobs import CROSS_ENTROPY, REWARD
+from surefoot.reproduce._ocs_jobs import REWARD
 from surefoot.reproduce._ocs_runs import Rows, Runs
 from surefoot.reproduce.claims import Measurement, at_least, at_most, interval_above, reported
 from surefoot.statistics import correlation, mean_interval, paired_difference, rank_correlation
@@ -178,19 +179,19 @@ def constant_claims(runs: Runs) -> list[Measurement]:
         Measurement(
             f"{key}_constant_near_optimum",
             f"With the first layer's signal taken away, accumulated biases are nearer the optimal constant than predictions are,"
-            f" {runs.name} (ratio of the distances)",
+            f" {runs.name} on {runs.study.name} (ratio of the distances)",
             "section 5 (model constants)",
             at_most(0.5, "at most half as far"),
             mean_interval(ratios),
             "ratio",
         )
     ]
-    if runs.name in (CROSS_ENTROPY, REWARD):
+    if len(classes) >= 5 and not any(math.isnan(order) for order in orders):
         claims.append(
             Measurement(
                 f"{key}_head_bias_tracks_optimum",
-                f"The last layer's bias orders the classes as the optimal constant does, {runs.name} (correlation over classes,"
-                " which are imbalanced 5 to 1)",
+                f"The last layer's bias orders the classes as the optimal constant does, {runs.name} on"
+                f" {runs.study.name} (correlation over classes)",
                 "section 5 and proposition on the last layer's bias",
                 at_least(0.8, "an unmistakable order"),
                 mean_interval(orders),

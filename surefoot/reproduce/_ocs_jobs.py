@@ -69,7 +69,7 @@ VARIANTS: Mapping[str, Training] = {
     "no batch norm": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30, {"batch_norm": False}),
     "no weight decay": Training(_loss("CrossEntropy"), _sgd(0.05, 0.0), 30),
     "a third of the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 10),
-    "three times the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 90),
+    "twice the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 60),
 }
 
 
@@ -123,7 +123,7 @@ def _other(name: str, datamodule: str, n: int, **arguments: Any) -> dict[str, An
 _FASHION = {"confounders": [], "n_train": 100, "n_eval": 500}
 _CONV = {
     "class_path": "ConvNet",
-    "init_args": {"in_channels": 3, "image_size": 28, "batch_norm": True},
+    "init_args": {"in_channels": 3, "image_size": 28, "widths": [16, 32], "batch_norm": True},
 }
 #: Imbalanced, so that the optimal constant is not what an untrained network predicts anyway.
 _MNIST = {"class_path": "MNIST5kDataModule", "init_args": {"imbalance": 5.0, "standardise": True}}
