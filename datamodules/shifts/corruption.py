@@ -46,11 +46,12 @@ class Corruption(Shift):
         """Return one set per strength, with the split's targets and groups."""
 
         def change(strength: float, images: Tensor, index: Tensor) -> Tensor:
-            scale = 255.0 if images.dtype == torch.uint8 else 1.0
-            if images.ndim != 4:
+            if not isinstance(images, Tensor) or images.ndim != 4:
+                given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
                 raise ConfigError(
-                    f"a corruption needs images (batch, channels, height, width), got {tuple(images.shape)}."
+                    f"a corruption needs images (batch, channels, height, width), got {given}."
                 )
+            scale = 255.0 if images.dtype == torch.uint8 else 1.0
             return scale * corrupt(images / scale, index, self.kind, strength, self.seed)
 
         return {

@@ -163,7 +163,9 @@ def corrupt(
     return CORRUPTIONS[kind].apply(images, strength, index, seed)
 
 
-def fit_shape(images: Images, shape: tuple[int, int, int]) -> Images:
+def fit_shape(
+    images: Images, shape: tuple[int, int, int]
+) -> Float[Tensor, "batch new_channels new_height new_width"]:
     """Bring images of another dataset to ``(channels, height, width)``: grey is repeated or averaged, size interpolated."""
     channels, height, width = shape
     if images.shape[1] != channels:
