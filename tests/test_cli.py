@@ -427,6 +427,32 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
             logged = set(next(csv.reader(file))) - {"epoch", "step"}
         missing = {k for k in logged if not any(p.match(k) for p in patterns)}
         assert not missing
+    config = tiny("ERM")
+    config["trainer"]["callbacks"] += [
+        {
+            "class_path": "ConstantSolutionAnalysis",
+            "init_args": {
+                "score_encoder": {"class_path": "Flatten", "init_args": {"n_inputs": 192}},
+                "score_repeats": 2,
+            },
+        },
+        {"class_path": "SelectiveRisk"},
+        {"class_path": "OODDetection"},
+    ]
+    config["data"]["init_args"]["shifts"] = [
+        {"class_path": "Corruption", "init_args": {"kind": "noise"}}
+    ]
+    run = fit(config, name="shifted")
+    checkpoint = run / "checkpoints/last.ckpt"
+    main(["test", "--ckpt_path", str(checkpoint), "--runs_root", str(run.parents[2] / "tests")])
+    with (run.parents[2] / "tests/shifted-test/latest/metrics.csv").open() as file:
+        logged = set(next(csv.reader(file))) - {"epoch", "step"}
+    assert not {k for k in logged if not any(p.match(k) for p in patterns)}
+    assert {
+        "shift/noise_5/distance",
+        "shift/test/reward_oracle",
+        "shift/noise_1/auroc_knn",
+    } <= logged
 
 
 def test_one_batch_is_not_the_whole_split_whatever_was_imported_before() -> None:

@@ -102,7 +102,8 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
     if "shifts" in yaml.safe_load(config.read_text())["data"]["init_args"]:
         checkpoint = run / "checkpoints" / "last.ckpt"
         main(["test", "--ckpt_path", str(checkpoint), "--runs_root", str(tmp_path / "tests")])
-        tables = list((tmp_path / "tests/run/latest/constant_solution").glob("*.csv"))
+        tested = tmp_path / f"tests/{config.stem}-test/latest"
+        tables = list((tested / "constant_solution").glob("*.csv"))
         assert {t.stem for t in tables} == {"sets", "layers", "constants"}
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
 
+from surefoot.cli import main
 from surefoot.learning_dynamics import read_record
 
 pytestmark = pytest.mark.filterwarnings(
@@ -31,6 +32,10 @@ import sys
 from surefoot.cli import main
 for config in sys.argv[2:]:
     main(["fit", "--config", config, "--runs_root", sys.argv[1]])
+    if config.endswith("shifted.yaml"):
+        checkpoint = sys.argv[1] + "/shifted/0/checkpoints/last.ckpt"
+        main(["test", "--config", config, "--runs_root", sys.argv[1], "--experiment", "shifted-test",
+              "--ckpt_path", checkpoint])
 """
 
 
@@ -105,6 +110,32 @@ def sharded_settings(n_ranks: int) -> dict[str, Any]:
     return config
 
 
+def shifted_settings(n_ranks: int) -> dict[str, Any]:
+    """Return a config whose test evaluates shifted sets, of sizes that two ranks share unevenly."""
+    config = tiny("ERM")
+    config["trainer"]["max_epochs"] = 1
+    config["trainer"]["callbacks"] = [
+        {
+            "class_path": "ConstantSolutionAnalysis",
+            "init_args": {
+                "score_encoder": {"class_path": "Flatten", "init_args": {"n_inputs": 192}},
+                "score_repeats": 2,
+            },
+        },
+        {"class_path": "SelectiveRisk"},
+        {"class_path": "OODDetection", "init_args": {"n_training_examples": 200}},
+    ]
+    config["data"]["init_args"] = {
+        "confounders": [],
+        "target": "digit",
+        "batch_size": 104 // n_ranks,
+        "shifts": [{"class_path": "Corruption", "init_args": {"kind": "noise"}}],
+    }
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train every method on two ranks, launched as torchrun would."""
@@ -115,6 +146,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         given = settings(method, 2) if method in METHODS else reasoning_settings(method, 2, folder)
         path.write_text(yaml.safe_dump(given))
         configs.append(str(path))
+    path = folder / "shifted.yaml"
+    path.write_text(yaml.safe_dump(shifted_settings(2)))
+    configs.append(str(path))
     path = folder / "sharded.yaml"
     path.write_text(yaml.safe_dump(sharded_settings(2)))
     configs.append(str(path))
@@ -174,6 +208,35 @@ def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
     assert seen[0] == seen[1]
     assert (two_ranks / method / "0/finished.json").is_file()
     assert not (two_ranks / method / "1").exists(), "both ranks write to one folder"
+
+
+def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
+    """The same weights, tested on one rank and on two."""
+    config, runs = tmp_path / "shifted.yaml", tmp_path / "runs"
+    config.write_text(yaml.safe_dump(shifted_settings(1)))
+    checkpoint = two_ranks / "shifted/0/checkpoints/last.ckpt"
+    given = ["--config", str(config), "--runs_root", str(runs), "--ckpt_path", str(checkpoint)]
+    main(["test", *given, "--experiment", "shifted-test"])
+    folders = (runs / "shifted-test/0", two_ranks / "shifted-test/0")
+    tables = ("constant_solution/sets", "constant_solution/constants", "selective_risk")
+    for table in tables:
+        one, two = (list(csv.DictReader((f / f"{table}.csv").open())) for f in folders)
+        assert len(one) == len(two) > 0
+        for a, b in zip(one, two, strict=True):
+            for key, text in a.items():
+                if key in ("set", "policy", "signal_cut_before", "ood_score") or not text:
+                    assert key == "ood_score" or b[key] == text
+                else:
+                    assert float(b[key]) == pytest.approx(float(text), rel=1e-4, abs=1e-6), key
+    one, two = (list(csv.DictReader((f / "constant_solution/layers.csv").open())) for f in folders)
+    for a, b in zip(
+        one, two, strict=True
+    ):  # subspaces are measured on the first inputs of each rank
+        assert float(b["relative_norm"]) == pytest.approx(float(a["relative_norm"]), rel=1e-3)
+        assert float(b["row_space_share"]) == pytest.approx(float(a["row_space_share"]), rel=1e-3)
+    one, two = (list(csv.DictReader((f / "ood_detection.csv").open())) for f in folders)
+    for a, b in zip(one, two, strict=True):
+        assert float(b["auroc"]) == pytest.approx(float(a["auroc"]), abs=0.02)
 
 
 def test_two_ranks_with_sharded_weights_equal_one(

@@ -202,15 +202,21 @@ class SurefootCLI(LightningCLI):
         settings: dict[str, Any] = yaml.safe_load(text)[self.subcommand]
         return settings
 
+    def _experiment(self, checkpoint: Any) -> str:
+        """Return the config's name; without a config, that of the checkpoint's experiment and the verb."""
+        if self.config_files:
+            return Path(self.config_files[0]).stem
+        folders = Path(checkpoint).absolute().parts[-4:-1] if checkpoint else ()
+        is_run = len(folders) == 3 and folders[2] == "checkpoints"
+        return f"{folders[0]}-{self.subcommand}" if is_run else "run"
+
     def _open_run(self, config: Namespace) -> None:
         inherited = os.environ.get(_RUN_VARIABLE)
         settings = self._settings()
         if inherited is not None:  # a rank that rank zero launched
             self.run = Run(Path(inherited))
         else:
-            experiment = config.experiment or (
-                Path(self.config_files[0]).stem if self.config_files else "run"
-            )
+            experiment = config.experiment or self._experiment(config.get("ckpt_path"))
             identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {
                 "verb": self.subcommand
             }

@@ -324,7 +324,7 @@ def test_regressors_and_classifiers_train_on_the_same_batches(tmp_path: Path) ->
         constant = loss.constant(data.train_set.target, 10)
         error = (outputs[:, 0] - target).abs().mean()
         guess = (float(constant[0]) - target.float()).abs().mean()
-        assert float(error) < 0.5 * float(guess), "better than the constant"
+        assert float(error) < 0.7 * float(guess), "better than the constant"
 
 
 def test_predictions_of_a_regressor(tmp_path: Path) -> None:
