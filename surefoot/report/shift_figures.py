@@ -97,7 +97,7 @@ def draw_layers(rows: Sequence[Row], folder: Path, title: str = "") -> list[Path
         The files written.
     """
     strongest: dict[str, str] = {}
-    for row in rows[1:]:
+    for row in (r for r in rows if r["set"] != rows[0]["set"]):
         strongest[family_and_level(row["set"])[0]] = row["set"]
     texts = {
         "relative_norm": "norm of the layer's output (without bias), relative",
