@@ -5,9 +5,11 @@ from datamodules.classification import ClassificationDataModule
 from datamodules.confounded_images import ConfoundedImagesDataModule
 from datamodules.digits import DigitsDataModule
 from datamodules.fashion_mnist import FashionMNISTDataModule
+from datamodules.frozen_features import FrozenFeaturesDataModule
 from datamodules.group_folder import GroupFolderDataModule
 from datamodules.madlibs import MadlibsDataModule
 from datamodules.mnist5k import MNIST5kDataModule
+from datamodules.private import PrivateDataModule
 from datamodules.reasoning import (
     ArithmeticDataModule,
     CompletionsDataModule,
@@ -19,6 +21,7 @@ from datamodules.reasoning import (
     PreferencesDataModule,
     ProblemsDataModule,
 )
+from datamodules.shared_subspace import SharedSubspaceDataModule
 from datamodules.shifts import Corruption, HeldOut, OtherDataset, Shift, TextPerturbation
 from datamodules.subclasses import SubclassShiftDataModule
 from datamodules.wilds import WILDSDataModule
@@ -34,6 +37,7 @@ __all__ = (
     "DigitsDataModule",
     "EvaluationSetDataModule",
     "FashionMNISTDataModule",
+    "FrozenFeaturesDataModule",
     "GSM8KDataModule",
     "GSMSymbolicDataModule",
     "GroupFolderDataModule",
@@ -43,7 +47,9 @@ __all__ = (
     "MadlibsDataModule",
     "OtherDataset",
     "PreferencesDataModule",
+    "PrivateDataModule",
     "ProblemsDataModule",
+    "SharedSubspaceDataModule",
     "Shift",
     "SubclassShiftDataModule",
     "TextPerturbation",

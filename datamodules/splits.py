@@ -48,8 +48,8 @@ class TensorExamples(Dataset[Batch]):
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """Return a batch."""
-        rows = torch.tensor(indices)
+        """Return a batch, which may be empty."""
+        rows = torch.tensor(indices, dtype=torch.long)
         return {name: tensor[rows] for name, tensor in self.tensors.items()}
 
 

@@ -9,6 +9,7 @@ from lightning_modules.erm import ERM
 from lightning_modules.group_dro import GroupDRO
 from lightning_modules.jtt import JTT
 from lightning_modules.lff import LfF
+from lightning_modules.private_linear import PrivateLinear
 from lightning_modules.reasoning import DPO, GRPO, RFT, SFT, ReasoningModule
 
 __all__ = (
@@ -24,6 +25,7 @@ __all__ = (
     "ClassifierModule",
     "GroupDRO",
     "LfF",
+    "PrivateLinear",
     "ReasoningModule",
     "ResumableModule",
     "ReweightedClassifier",

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from surefoot.errors import ConfigError
 
-__all__ = ("EpochSampler", "ResumableDataLoader", "ShardSampler")
+__all__ = ("EpochSampler", "ResumableDataLoader", "ShardSampler", "StepSampler")
 
 
 class EpochSampler(DistributedSampler[int]):
@@ -106,10 +106,31 @@ class ShardSampler(DistributedSampler[int]):
         return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
 
 
+class StepSampler(DistributedSampler[int]):
+    """Counts the steps of training, the same on every rank: what a step sees is the dataset's matter."""
+
+    def __init__(self, n_steps: int) -> None:
+        """Initialize the sampler.
+
+        Args:
+            n_steps: Steps of an epoch.
+        """
+        super().__init__(range(n_steps), num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
+        self.n_steps, self.n_skip = n_steps, 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the numbers of the epoch's steps, over all epochs, from the resumed position on."""
+        start, self.n_skip = self.n_skip, 0
+        first = self.epoch * self.n_steps
+        return iter(range(first + start, first + self.n_steps))
+
+
 class ResumableDataLoader(DataLoader[Any]):
     """A DataLoader whose position within the epoch goes into Lightning's checkpoints."""
 
-    def __init__(self, dataset: Dataset[Any], sampler: EpochSampler, **arguments: Any) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], sampler: EpochSampler | StepSampler, **arguments: Any
+    ) -> None:
         """Initialize the loader.
 
         Args:
@@ -125,9 +146,8 @@ class ResumableDataLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         """Yield the epoch's batches, from the resumed position on."""
         start, self._n_resumed = self._n_resumed, 0
-        assert isinstance(self.sampler, EpochSampler)
-        assert self.batch_size is not None
-        self.sampler.n_skip = start * self.batch_size
+        assert isinstance(self.sampler, EpochSampler | StepSampler)
+        self.sampler.n_skip = start * (self.batch_size or 1)
         self._n_yielded = start
         for batch in super().__iter__():
             self._n_yielded += 1

@@ -34,6 +34,7 @@ FLOORS = {
         "metrics",
         "networks",
         "layer_statistics",
+        "privacy",
         "adversaries",
         "last_layer",
         "language_models",

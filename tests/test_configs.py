@@ -77,7 +77,7 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
         if "tokenizer" in data["init_args"]:
             flags += ["--data.init_args.tokenizer", str(tokenizer(tmp_path))]
     root = "--data.init_args.root"
-    if data["class_path"] == "SubclassShiftDataModule":
+    if data["class_path"] in ("SubclassShiftDataModule", "FrozenFeaturesDataModule"):
         data, root = data["init_args"]["data"], "--data.init_args.data.init_args.root"
     writers = {
         "FashionMNISTDataModule": write_fashion_mnist,

@@ -1,0 +1,124 @@
+"""Features of a frozen encoder: public classes beside private ones of the same dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from datamodules.classification import ClassificationDataModule
+from datamodules.private import PrivateDataModule
+from datamodules.splits import TensorExamples
+from surefoot.errors import ConfigError, DataError
+from surefoot.networks import Encoder
+from surefoot.privacy.estimators import PublicData
+from surefoot.privacy.noise import NoiseSource
+
+__all__ = ("FrozenFeaturesDataModule",)
+
+
+class FrozenFeaturesDataModule(PrivateDataModule):
+    """Images or texts of private classes as an encoder sees them, features scaled to length 1, ``(batch, features)``.
+
+    The encoder is frozen; its weights come from public pretraining or from a run on the public classes (``checkpoint``). Public data
+    are its features of the public classes' training examples: nothing private goes into them.
+    """
+
+    def __init__(
+        self,
+        source: NoiseSource,
+        data: LightningDataModule,
+        encoder: Encoder,
+        private_classes: Sequence[int],
+        checkpoint: Path | None = None,
+        n_train: int | None = None,
+        **loading: Any,
+    ) -> None:
+        """Initialize the features.
+
+        Args:
+            source: Where the samples of a step come from.
+            data: Datamodule of all classes, such as CIFAR10DataModule.
+            encoder: Network from inputs to features.
+            private_classes: Classes that are private, renumbered in this order; all others are public.
+            checkpoint: Checkpoint of a run whose ``network.encoder`` fits the encoder; none keeps its own weights.
+            n_train: Private training examples to keep, drawn with the seed; all by default.
+            loading: Arguments of `PrivateDataModule`.
+
+        Raises:
+            ConfigError: If there are fewer than two private classes or none public.
+        """
+        super().__init__(source, **loading)
+        if not isinstance(data, ClassificationDataModule):
+            raise ConfigError(f"{type(data).__name__} is not a classification datamodule.")
+        chosen = set(private_classes)
+        known = set(range(data.n_classes))
+        if len(chosen) < 2 or len(chosen) < len(private_classes) or not chosen < known:
+            raise ConfigError(
+                f"private_classes must be at least two distinct ones of {data.n_classes}, with one left over for the public,"
+                f" got {list(private_classes)}."
+            )
+        self.data, self.encoder, self.checkpoint = data, encoder, checkpoint
+        self.private_classes, self.n_private = tuple(private_classes), n_train
+        self.n_classes: int = len(self.private_classes)
+        self._public: Tensor | None = None
+
+    def prepare_data(self) -> None:
+        """Let the dataset prepare itself."""
+        self.data.prepare_data()
+
+    def build(self) -> dict[str, TensorExamples]:
+        """Put every split through the encoder once."""
+        self.data.setup("fit")
+        if self.checkpoint is not None:
+            _load(self.encoder, Path(self.checkpoint))
+        self.encoder.eval().requires_grad_(False)
+        renumbered = torch.full((self.data.n_classes,), -1)
+        renumbered[list(self.private_classes)] = torch.arange(self.n_classes)
+        splits = {}
+        for name in ("train", "val", "test"):
+            features, target = self._features(name)
+            private = renumbered[target] >= 0
+            if name == "train":
+                self._public = features[~private]
+            x, y = features[private], renumbered[target[private]]
+            if name == "train" and self.n_private is not None:
+                generator = torch.Generator().manual_seed(self.seed)
+                kept = torch.randperm(len(y), generator=generator)[: self.n_private]
+                x, y = x[kept], y[kept]
+            splits[name] = TensorExamples(input=x, target=y)
+        return splits
+
+    @torch.no_grad()
+    def _features(self, name: str) -> tuple[Tensor, Tensor]:
+        features, targets = [], []
+        self.data.augmenting = False
+        for raw in self.data._evaluation_loader(self.data.splits[name]):
+            batch = self.data.on_after_batch_transfer(raw, 0)
+            features.append(torch.nn.functional.normalize(self.encoder(batch["input"]).float()))
+            targets.append(batch["target"])
+        return torch.cat(features), torch.cat(targets)
+
+    def public(self) -> PublicData:
+        """Return the public classes' features."""
+        assert self._public is not None
+        return PublicData(self._public)
+
+
+def _load(encoder: Encoder, path: Path) -> None:
+    """Load the encoder's weights from a run's checkpoint."""
+    if not path.is_file():
+        raise DataError(
+            f"checkpoint {path} is not a file: train an encoder on the public classes first."
+        )
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    start = "network.encoder."
+    try:
+        encoder.load_state_dict(
+            {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+        )
+    except RuntimeError as error:
+        reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+        raise DataError(f"checkpoint {path} does not fit this encoder: {reason}") from error

@@ -1,0 +1,104 @@
+"""Made-up regression tasks that share a subspace."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.private import PrivateDataModule
+from datamodules.splits import TensorExamples
+from surefoot.errors import ConfigError
+from surefoot.privacy.estimators import PublicData
+from surefoot.privacy.noise import NoiseSource
+from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
+
+__all__ = ("SharedSubspaceDataModule",)
+
+
+class SharedSubspaceDataModule(PrivateDataModule):
+    """One private regression task, or one of several, and public tasks in the same subspace or a turned one.
+
+    Attributes:
+        true_weight: Of the private task, ``(d,)``; valid after `setup`.
+    """
+
+    def __init__(
+        self,
+        source: NoiseSource,
+        d: int = 25,
+        k: int = 5,
+        n_public_tasks: int = 20,
+        n_public_per_task: int = 100,
+        n_private: int = 1000,
+        n_private_tasks: int = 1,
+        private_task: int = 0,
+        noise: float = 0.5,
+        misalignment: float = 0.0,
+        n_eval: int = 1000,
+        **loading: Any,
+    ) -> None:
+        """Initialize the tasks.
+
+        Args:
+            source: Where the samples of a step come from.
+            d: Dimensions.
+            k: Directions of the subspace.
+            n_public_tasks: Public tasks.
+            n_public_per_task: Samples of each.
+            n_private: Training samples of a private task.
+            n_private_tasks: Private tasks (users).
+            private_task: Which of them this run learns.
+            noise: Deviation of the labels' noise.
+            misalignment: Sine of the angle between the private subspace and the public one.
+            n_eval: Samples of val and test each.
+            loading: Arguments of `PrivateDataModule`.
+
+        Raises:
+            ConfigError: If a number is out of range.
+        """
+        super().__init__(source, **loading)
+        if not 0 <= private_task < n_private_tasks or n_eval < 1:
+            raise ConfigError(
+                f"private_task must be in [0, {n_private_tasks}) and n_eval at least 1,"
+                f" got {private_task} and {n_eval}."
+            )
+        self.problem = SubspaceProblem(
+            d,
+            k,
+            n_public_tasks,
+            n_public_per_task,
+            n_private + 2 * n_eval,
+            n_private_tasks,
+            noise,
+            misalignment,
+        )
+        self.problem.check()
+        self.private_task, self.n_eval = private_task, n_eval
+        self.true_weight = torch.zeros(0)
+        self._public: PublicData | None = None
+
+    def build(self) -> dict[str, TensorExamples]:
+        """Draw the tasks."""
+        drawn = make_problem(self.problem, self.seed)
+        self._public = PublicData(
+            drawn.public_inputs.float(),
+            drawn.public_target.float(),
+            drawn.public_task,
+            drawn.basis.float(),
+        )
+        self.true_weight = drawn.weights[self.private_task].float()
+        inputs, target = (t[self.private_task].float() for t in (drawn.inputs, drawn.target))
+        n_train = len(target) - 2 * self.n_eval
+        sizes = [n_train, self.n_eval, self.n_eval]
+        parts: list[tuple[Tensor, Tensor]] = list(
+            zip(inputs.split(sizes), target.split(sizes), strict=True)
+        )
+        return {
+            name: TensorExamples(input=x, target=y)
+            for name, (x, y) in zip(("train", "val", "test"), parts, strict=True)
+        }
+
+    def public(self) -> PublicData:
+        """Return the public tasks."""
+        assert self._public is not None
+        return self._public

@@ -1,0 +1,263 @@
+"""Private linear models: descent with clipped gradients and noise, in all dimensions or in a public subspace."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.base import ResumableModule
+from surefoot.distributed import is_distributed, sum_over_ranks
+from surefoot.errors import ConfigError
+from surefoot.privacy.accounting import Accountant, Ledger, calibrate_noise
+from surefoot.privacy.descent import noisy_gradient
+from surefoot.privacy.estimators import SubspaceEstimator
+from surefoot.privacy.linear_models import (
+    LinearLoss,
+    clipped_gradient_sum,
+    linear_losses,
+    n_outputs,
+)
+from surefoot.privacy.mechanisms import objective_perturbation, output_perturbation
+from surefoot.privacy.noise import NoiseSource
+from surefoot.privacy.risk import excess_risk
+
+__all__ = ("PrivateLinear",)
+
+
+class PrivateLinear(ResumableModule):
+    """A linear model that is (epsilon, delta)-private for adding or removing one training example.
+
+    Steps are Poisson samples from the datamodule; each example's gradient is clipped, noise is added to their sum, and the sum is
+    divided by the expected size of a sample. The noise is calibrated to all steps that the trainer will take. The ledger is part
+    of the checkpoint: a resumed run cannot change noise, sampling or clipping. Nothing that depends on private examples
+    except through the noise is logged in training; val is taken to be public or a separate holding.
+
+    Reference: Abadi et al., CCS 2016; Thaker et al., NeurIPS 2024, arXiv 2312.15551 (in a public subspace).
+
+    Attributes:
+        ledger: What has been spent; none before training.
+    """
+
+    basis: Tensor
+    average: Tensor
+    n_averaged: Tensor
+
+    def __init__(
+        self,
+        loss: LinearLoss,
+        epsilon: float,
+        delta: float,
+        noise: NoiseSource,
+        clip: float = 1.0,
+        learning_rate: float = 0.5,
+        subspace: SubspaceEstimator | None = None,
+        mechanism: Literal["descent", "output_perturbation", "objective_perturbation"] = "descent",
+        average_last: float = 0.5,
+        l2: float = 0.01,
+        accountant: Accountant = "pld",
+        n_classes: int | None = None,
+    ) -> None:
+        """Initialize the model.
+
+        Args:
+            loss: ``squared``, ``logistic`` (two classes) or ``softmax``.
+            epsilon: Budget; ``.inf`` runs the same code without noise.
+            delta: Delta, below one over the number of examples.
+            noise: Where the noise comes from: SeededNoise to repeat an experiment, SecureNoise to publish a model.
+            clip: Largest norm of an example's gradient.
+            learning_rate: Learning rate.
+            subspace: How directions are found in public data; all dimensions by default.
+            mechanism: ``descent``, or one of the two that solve a logistic regression at once (``sampling_rate`` 1, one step).
+            average_last: Share of the last steps whose weights are averaged.
+            l2: Strength of the l2 penalty of the two perturbations.
+            accountant: ``pld`` (tight) or ``rdp``.
+            n_classes: Number of classes; filled in from the datamodule.
+
+        Raises:
+            ConfigError: If a number is out of range.
+        """
+        super().__init__()
+        if not clip > 0 or not learning_rate > 0 or not 0 <= average_last <= 1:
+            raise ConfigError(
+                "clip and learning_rate must be above 0 and average_last in [0, 1],"
+                f" got {clip}, {learning_rate} and {average_last}."
+            )
+        if mechanism != "descent" and loss != "logistic":
+            raise ConfigError(f"{mechanism} is defined for the logistic loss, got {loss}.")
+        self.automatic_optimization = False
+        self.loss, self.epsilon, self.delta, self.noise = loss, epsilon, delta, noise
+        self.clip, self.learning_rate, self.average_last = clip, learning_rate, average_last
+        self.subspace, self.mechanism, self.l2 = subspace, mechanism, l2
+        self.accountant = accountant
+        self.n_outputs = n_outputs(loss, n_classes)
+        self.weight = nn.Parameter(torch.zeros(0, self.n_outputs), requires_grad=False)
+        for name in ("basis", "average", "n_averaged"):
+            self.register_buffer(name, torch.zeros(0))
+        self.ledger: Ledger | None = None
+        self._spent: dict[str, float] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Find the subspace in public data and make room for the weights."""
+        if self.weight.numel():
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        n_features = data.n_features
+        self.basis = torch.zeros(0)
+        if self.subspace is not None:
+            self.basis = self.subspace.estimate(data.public())
+            n_features = self.basis.shape[1]
+        shape = (n_features, self.n_outputs)
+        self.weight = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.average, self.n_averaged = torch.zeros(shape), torch.zeros(())
+
+    def n_steps(self) -> int:
+        """Return how many steps the trainer will take.
+
+        Raises:
+            ConfigError: If there is no end to them.
+        """
+        per_epoch: int = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        counts = [epochs * per_epoch] if epochs is not None and epochs >= 0 else []
+        counts += [steps] if steps >= 0 else []
+        if not counts:
+            raise ConfigError("privacy cannot be accounted for without trainer.max_epochs.")
+        return min(counts)
+
+    def on_fit_start(self) -> None:
+        """Calibrate the noise to all steps, and check a resumed run's ledger."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.mechanism != "descent" and (data.sampling_rate < 1 or self.n_steps() != 1):
+            raise ConfigError(
+                f"{self.mechanism} solves once, on all examples: set data.init_args.sampling_rate to 1, steps_per_epoch"
+                " to 1 and trainer.max_epochs to 1."
+            )
+        multiplier = calibrate_noise(
+            self.epsilon, self.delta, data.sampling_rate, self.n_steps(), self.accountant
+        )
+        ledger = Ledger(multiplier, data.sampling_rate, self.clip)
+        if self._spent is not None:
+            spent = Ledger(**self._spent)  # type: ignore[arg-type]
+            spent.check_unchanged(ledger)
+            ledger = ledger._replace(n_steps=int(spent.n_steps))
+        self.ledger = ledger
+
+    def configure_optimizers(self) -> None:
+        """Have no optimizer: a step is one line."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return outputs of the averaged weights, where some have been averaged, ``(batch, outputs)``."""
+        averaged = bool(self.n_averaged > 0)
+        weight = self.average / self.n_averaged if averaged else self.weight
+        return self._project(input) @ weight.to(input)
+
+    def _project(self, input: Tensor) -> Tensor:
+        return input @ self.basis if self.basis.numel() else input
+
+    def full_weight(self) -> Tensor:
+        """Return the weights in all dimensions, ``(features, outputs)``."""
+        averaged = bool(self.n_averaged > 0)
+        weight = self.average / self.n_averaged if averaged else self.weight
+        return self.basis @ weight if self.basis.numel() else weight
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Take one private step."""
+        assert self.ledger is not None
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        step = self.ledger.n_steps
+        if step >= self.n_steps():
+            raise ConfigError(f"the budget covers {self.n_steps()} steps; another would exceed it.")
+        inputs = self._project(batch["input"])
+        if self.mechanism != "descent":
+            self._solve(inputs, batch["target"])
+        else:
+            summed = clipped_gradient_sum(
+                self.weight, inputs, batch["target"], self.loss, self.clip
+            ).gradient
+            summed = sum_over_ranks(summed)
+            noise = self.noise.normal(tuple(summed.shape), step)  # the same on every rank
+            expected = data.sampling_rate * data.n_train
+            gradient = noisy_gradient(
+                summed, noise, self.ledger.noise_multiplier, self.clip, expected
+            )
+            self.weight.sub_(self.learning_rate * gradient)
+            last = max(1, round(self.average_last * self.n_steps()))
+            if self.average_last > 0 and step >= self.n_steps() - last:
+                self.average += self.weight
+                self.n_averaged += 1
+        self.check_finite(self.weight.sum())
+        self.ledger = self.ledger.spend()
+        self._count_step()
+
+    def _count_step(self) -> None:
+        """Let Lightning count optimizer steps, as it does when an optimizer of its own steps."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+
+    def _solve(self, inputs: Tensor, target: Tensor) -> None:
+        if is_distributed():
+            raise ConfigError(f"{self.mechanism} runs on one rank; take descent for several.")
+        solve = (
+            output_perturbation
+            if self.mechanism == "output_perturbation"
+            else objective_perturbation
+        )
+        found = solve(inputs, target, self.epsilon, self.delta, self.l2, self.noise)
+        self.weight.copy_(found)
+
+    def on_train_epoch_end(self) -> None:
+        """Log what has been spent."""
+        assert self.ledger is not None
+        spent = self.ledger.epsilon(self.delta, self.accountant)
+        if self.mechanism != "descent":
+            spent = self.epsilon
+        if math.isfinite(spent):
+            self.log("privacy/epsilon", spent)
+        self.log("privacy/noise_multiplier", self.ledger.noise_multiplier)
+
+    def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        outputs, target = self(batch["input"]), batch["target"]
+        losses = linear_losses(outputs, target, self.loss)
+        logged = {"loss": losses.mean()}
+        if self.loss != "squared":
+            scores = torch.cat([-outputs, outputs], 1) if self.loss == "logistic" else outputs
+            logged["accuracy"] = (scores.argmax(1) == target).float().mean()
+        for name, value in logged.items():
+            self.log(
+                f"{stage}/{name}",
+                value,
+                on_step=False,
+                on_epoch=True,
+                batch_size=len(target),
+                sync_dist=is_distributed(),
+            )
+        true = getattr(self.trainer.datamodule, "true_weight", None)  # type: ignore[attr-defined]
+        if true is not None:
+            risk = excess_risk(self.full_weight()[:, 0].cpu(), true)
+            self.log(f"{stage}/excess_risk", risk, on_step=False, on_epoch=True, batch_size=1)
+        return {"losses": losses, "outputs": outputs}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Evaluate a batch of val."""
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Evaluate a batch of test."""
+        return self._evaluate("test", batch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the ledger."""
+        super().on_save_checkpoint(checkpoint)
+        if self.ledger is not None:
+            checkpoint["privacy_ledger"] = self.ledger._asdict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the ledger and the shapes of the weights."""
+        super().on_load_checkpoint(checkpoint)
+        self._spent = checkpoint.get("privacy_ledger")
+        state = checkpoint["state_dict"]
+        self.weight = nn.Parameter(torch.zeros_like(state["weight"]), requires_grad=False)
+        for name in ("basis", "average", "n_averaged"):
+            setattr(self, name, torch.zeros_like(state[name]))

@@ -1,0 +1,167 @@
+"""What a mechanism costs, by Google's dp-accounting: Renyi differential privacy or privacy loss distributions.
+
+Neighbours differ by adding or removing one example throughout.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from surefoot.errors import ConfigError
+
+__all__ = ("Accountant", "Ledger", "calibrate_noise", "epsilon_of", "epsilon_of_gaussian")
+
+Accountant = Literal["pld", "rdp"]
+
+
+def _event(noise_multiplier: float, sampling_rate: float, n_steps: int) -> Any:
+    import dp_accounting
+
+    if noise_multiplier == 0:
+        return dp_accounting.NonPrivateDpEvent()
+    event: Any = dp_accounting.GaussianDpEvent(noise_multiplier)
+    if sampling_rate < 1:
+        event = dp_accounting.PoissonSampledDpEvent(sampling_rate, event)
+    return dp_accounting.SelfComposedDpEvent(event, n_steps)
+
+
+def _new(accountant: Accountant) -> Any:
+    from dp_accounting import pld, rdp
+
+    if accountant not in ("pld", "rdp"):
+        raise ConfigError(f"accountant must be pld or rdp, got {accountant!r}.")
+    return pld.PLDAccountant() if accountant == "pld" else rdp.RdpAccountant()
+
+
+def _check(delta: float, sampling_rate: float, n_steps: int) -> None:
+    if not 0 < delta < 1:
+        raise ConfigError(f"delta must be in (0, 1), got {delta}.")
+    if not 0 < sampling_rate <= 1:
+        raise ConfigError(f"sampling_rate must be in (0, 1], got {sampling_rate}.")
+    if n_steps < 0:
+        raise ConfigError(f"n_steps must be at least 0, got {n_steps}.")
+
+
+def epsilon_of(
+    noise_multiplier: float,
+    sampling_rate: float,
+    n_steps: int,
+    delta: float,
+    accountant: Accountant = "pld",
+) -> float:
+    """Return the epsilon of so many Poisson-sampled Gaussian steps.
+
+    Args:
+        noise_multiplier: Noise over the clipping norm, at least 0.
+        sampling_rate: Chance of each example to be in a step, in (0, 1].
+        n_steps: Steps.
+        delta: Delta in (0, 1).
+        accountant: ``pld`` (tight) or ``rdp`` (an upper bound, faster).
+
+    Returns:
+        Epsilon; infinite without noise, 0 without a step.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+    _check(delta, sampling_rate, n_steps)
+    if noise_multiplier < 0:
+        raise ConfigError(f"noise_multiplier must be at least 0, got {noise_multiplier}.")
+    if n_steps == 0:
+        return 0.0
+    if noise_multiplier == 0:
+        return math.inf
+    ledger = _new(accountant)
+    ledger.compose(_event(noise_multiplier, sampling_rate, n_steps))
+    return float(ledger.get_epsilon(delta))
+
+
+def calibrate_noise(
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    n_steps: int,
+    accountant: Accountant = "pld",
+) -> float:
+    """Return the smallest noise multiplier (to 1e-3 relative) for which the steps cost at most epsilon.
+
+    Args:
+        epsilon: Budget above 0; infinite for no noise.
+        delta: Delta in (0, 1).
+        sampling_rate: Chance of each example to be in a step.
+        n_steps: Steps, at least 1.
+        accountant: ``pld`` or ``rdp``.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+    _check(delta, sampling_rate, n_steps)
+    if not epsilon > 0 or n_steps < 1:
+        raise ConfigError(
+            f"epsilon must be above 0 and n_steps at least 1, got {epsilon} and {n_steps}."
+        )
+    if math.isinf(epsilon):
+        return 0.0
+    high = 1.0
+    while epsilon_of(high, sampling_rate, n_steps, delta, accountant) > epsilon:
+        high *= 2
+    low = high / 2
+    while low > 1e-6 and epsilon_of(low, sampling_rate, n_steps, delta, accountant) <= epsilon:
+        low, high = low / 2, low
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        fits = epsilon_of(middle, sampling_rate, n_steps, delta, accountant) <= epsilon
+        low, high = (low, middle) if fits else (middle, high)
+    return high
+
+
+def epsilon_of_gaussian(noise_multiplier: float, delta: float) -> float:
+    """Return the exact epsilon of one Gaussian mechanism, from its privacy profile (Balle & Wang, ICML 2018, theorem 8)."""
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    mu = 1 / noise_multiplier
+
+    def gap(epsilon: float) -> float:
+        first = norm.cdf(mu / 2 - epsilon / mu)
+        second = math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
+        return float(first - second - delta)
+
+    if gap(0.0) <= 0:
+        return 0.0
+    high = 1.0
+    while gap(high) > 0:
+        high *= 2
+    return float(brentq(gap, 0.0, high))
+
+
+class Ledger(NamedTuple):
+    """What has been spent: steps of one sampled Gaussian mechanism, and its settings, which a resumed run must not change."""
+
+    noise_multiplier: float
+    sampling_rate: float
+    clip: float
+    n_steps: int = 0
+
+    def spend(self, n_steps: int = 1) -> "Ledger":
+        """Return the ledger after more steps."""
+        return self._replace(n_steps=self.n_steps + n_steps)
+
+    def epsilon(self, delta: float, accountant: Accountant = "pld") -> float:
+        """Return the epsilon spent so far."""
+        return epsilon_of(
+            self.noise_multiplier, self.sampling_rate, self.n_steps, delta, accountant
+        )
+
+    def check_unchanged(self, other: "Ledger") -> None:
+        """Raise if another ledger belongs to another mechanism.
+
+        Raises:
+            ConfigError: If noise, sampling rate or clipping norm differ.
+        """
+        for name in ("noise_multiplier", "sampling_rate", "clip"):
+            was, now = getattr(self, name), getattr(other, name)
+            if not math.isclose(was, now, rel_tol=1e-9):
+                raise ConfigError(
+                    f"the checkpoint was trained with {name} {was:g}, the settings say {now:g}: the privacy spent so far"
+                    " would be accounted for wrongly. Keep the setting, or start a new run."
+                )

@@ -1,0 +1,32 @@
+"""Poisson sampling: every example is in a step with the same chance, by itself, as amplification by sampling assumes."""
+
+from typing import Any
+
+import torch.distributed as dist
+from torch.utils.data import Dataset
+
+from surefoot.distributed import is_distributed
+from surefoot.privacy.noise import NoiseSource
+
+__all__ = ("PoissonBatches",)
+
+
+class PoissonBatches(Dataset[Any]):
+    """Item i is the batch of step i; it may be empty. Ranks deal a step's examples out: together they have one rank's batch."""
+
+    def __init__(self, examples: Any, rate: float, source: NoiseSource) -> None:
+        """Initialize the batches.
+
+        Args:
+            examples: Dataset that gathers a batch of indices at once (``__getitems__``).
+            rate: Chance of each example to be in a step, in (0, 1].
+            source: Where the samples come from.
+        """
+        self.examples, self.rate, self.source = examples, rate, source
+
+    def __getitem__(self, step: int) -> Any:
+        """Return this rank's examples of a step."""
+        rows = self.source.poisson_sample(len(self.examples), self.rate, step)
+        if is_distributed():
+            rows = rows[dist.get_rank() :: dist.get_world_size()]
+        return self.examples.__getitems__(rows.tolist())

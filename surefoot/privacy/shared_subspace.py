@@ -1,0 +1,83 @@
+"""Linear regression tasks whose weights share a subspace: public ones with many samples, private ones with few.
+
+Reference: Thaker et al., arXiv 2312.15551, section on the model: ``y = x^T B a_t + noise``, B of k orthonormal directions in d dimensions.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from surefoot.errors import ConfigError
+from surefoot.privacy.risk import orthonormal
+
+__all__ = ("SharedSubspace", "SubspaceProblem", "make_problem")
+
+
+class SubspaceProblem(NamedTuple):
+    """Sizes and noise of a problem."""
+
+    d: int = 25  # dimensions
+    k: int = 5  # directions of the subspace
+    n_public_tasks: int = 20
+    n_public_per_task: int = 100
+    n_private: int = 1000  # samples of each private task
+    n_private_tasks: int = 1
+    noise: float = 0.5  # deviation of the labels
+    misalignment: float = 0.0  # sine of the angle of each private direction to the public subspace
+
+    def check(self) -> None:
+        """Raise a `ConfigError` if a number is out of range."""
+        sizes = (self.n_public_tasks, self.n_public_per_task, self.n_private, self.n_private_tasks)
+        if not 1 <= self.k <= self.d or min(sizes) < 1 or self.noise < 0:
+            raise ConfigError(
+                "a shared-subspace problem needs 1 <= k <= d, at least one of each task and sample and noise at least 0,"
+                f" got {self}."
+            )
+        if not 0 <= self.misalignment <= 1 or (self.misalignment > 0 and 2 * self.k > self.d):
+            raise ConfigError(
+                f"misalignment must be in [0, 1], and 0 where 2 k > d, got {self.misalignment}."
+            )
+
+
+class SharedSubspace(NamedTuple):
+    """A problem's data, float64."""
+
+    public_inputs: Tensor  # (public, d)
+    public_target: Tensor  # (public,)
+    public_task: Tensor  # (public,)
+    inputs: Tensor  # private, (tasks, n_private, d)
+    target: Tensor  # (tasks, n_private)
+    weights: Tensor  # true, (tasks, d), of norm 1
+    basis: Tensor  # of the private tasks, (d, k)
+
+
+def make_problem(problem: SubspaceProblem, seed: int) -> SharedSubspace:
+    """Draw a problem: standard normal inputs, public coefficients of expected norm 1, private ones of norm 1.
+
+    Raises:
+        ConfigError: If a size is out of range.
+    """
+    problem.check()
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    both = orthonormal(problem.d, min(problem.d, 2 * problem.k), generator)
+    public, other = both[:, : problem.k], both[:, problem.k :]
+    basis = public
+    if problem.misalignment > 0:
+        cosine = math.sqrt(1 - problem.misalignment**2)
+        basis = cosine * public + problem.misalignment * other
+    alphas = normal(problem.n_public_tasks, problem.k) / math.sqrt(problem.k)
+    task = torch.arange(problem.n_public_tasks).repeat_interleave(problem.n_public_per_task)
+    x = normal(len(task), problem.d)
+    y = (x * (alphas @ public.T)[task]).sum(1) + problem.noise * normal(len(task))
+    own = normal(problem.n_private_tasks, problem.k)
+    weights = own / own.norm(dim=1, keepdim=True) @ basis.T
+    inputs = normal(problem.n_private_tasks, problem.n_private, problem.d)
+    target = (inputs @ weights[:, :, None])[:, :, 0]
+    target = target + problem.noise * normal(*target.shape)
+    return SharedSubspace(x, y, task, inputs, target, weights, basis)
