@@ -20,7 +20,7 @@ __all__ = ("FrozenFeaturesDataModule",)
 
 
 class FrozenFeaturesDataModule(PrivateDataModule):
-    """Images or texts of private classes as an encoder sees them, features scaled to length 1, ``(batch, features)``.
+    """Images or texts of private classes as an encoder sees them, ``(batch, features)``: minus the public mean, scaled to length 1.
 
     The encoder is frozen; its weights come from public pretraining or from a run on the public classes (``checkpoint``). Public data
     are its features of the public classes' training examples: nothing private goes into them.
@@ -78,12 +78,15 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         renumbered = torch.full((self.data.n_classes,), -1)
         renumbered[list(self.private_classes)] = torch.arange(self.n_classes)
         splits = {}
+        center = torch.zeros(self.encoder.n_features)
         for name in ("train", "val", "test"):
             features, target = self._features(name)
             private = renumbered[target] >= 0
             if name == "train":
-                self._public = features[~private]
+                center = features[~private].mean(0)  # of public examples: nothing private
+                self._public = torch.nn.functional.normalize(features[~private] - center)
             x, y = features[private], renumbered[target[private]]
+            x = torch.nn.functional.normalize(x - center)
             if name == "train" and self.n_private is not None:
                 generator = torch.Generator().manual_seed(self.seed)
                 kept = torch.randperm(len(y), generator=generator)[: self.n_private]
@@ -97,7 +100,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         self.data.augmenting = False
         for raw in self.data._evaluation_loader(self.data.splits[name]):
             batch = self.data.on_after_batch_transfer(raw, 0)
-            features.append(torch.nn.functional.normalize(self.encoder(batch["input"]).float()))
+            features.append(self.encoder(batch["input"]).float())
             targets.append(batch["target"])
         return torch.cat(features), torch.cat(targets)
 

@@ -4,6 +4,7 @@ Neighbours differ by adding or removing one example throughout.
 """
 
 import math
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from surefoot.errors import ConfigError
@@ -75,6 +76,7 @@ def epsilon_of(
     return float(ledger.get_epsilon(delta))
 
 
+@cache
 def calibrate_noise(
     epsilon: float,
     delta: float,

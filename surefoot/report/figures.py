@@ -101,6 +101,7 @@ def interval_curves(
     path: Path,
     title: str = "",
     log_x: bool = False,
+    log_y: bool = False,
     horizontals: Mapping[str, Estimate] | None = None,
     ticks: Sequence[str] | None = None,
 ) -> list[Path]:
@@ -112,6 +113,7 @@ def interval_curves(
         path: Where to write, without ending.
         title: Title.
         log_x: Whether x is logarithmic.
+        log_y: Whether y is logarithmic.
         horizontals: Name -> estimate drawn across.
         ticks: Names of x = 0, 1, ...; numbers by default.
 
@@ -138,6 +140,8 @@ def interval_curves(
         axes.axhline(estimate.mean, color=colour, ls=LINES[(j + 1) % 4], lw=1.2, label=name)
     if log_x:
         axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
     if ticks is not None:
         axes.set_xticks(range(len(ticks)), ticks, rotation=30, ha="right")
     axes.set_xlabel(labels[0])

@@ -1,0 +1,143 @@
+"""Private probes on real features: an encoder that has seen the public classes, private classes it has not, few directions or many."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surefoot.privacy import DescentSettings, SeededNoise, principal_directions, private_descent
+from surefoot.reproduce._experiments import Job
+
+__all__ = ("DIRECTIONS", "EPSILONS", "N_PRIVATE", "encoder_job", "probe_rows")
+
+#: CIFAR-10: airplane, automobile, bird, cat and ship are public; deer, dog, frog, horse and truck are private.
+PUBLIC, PRIVATE = (0, 1, 2, 3, 8), (4, 5, 6, 7, 9)
+DIRECTIONS = (1, 2, 5, 10, 20, 40, 80, 128)
+EPSILONS = (0.25, 0.5, 1.0, 2.0, 8.0)
+N_PRIVATE = 2000
+DELTA = 1e-5
+#: Fixed in advance for all k and epsilon: full batches, unit features, clip 1.
+_STEPS, _RATE, _CLIP = 30, 10.0, 1.0
+_ENCODER = {"class_path": "SmallCNN", "init_args": {"widths": [32, 64, 128]}}
+_DATA = "CIFAR10DataModule"
+
+
+def encoder_job(seed: int, quick: bool = False) -> Job:
+    """Return the run that trains an encoder on the public classes."""
+    arguments = {"classes": list(PUBLIC), "n_train": 600 if quick else None}
+    return Job(
+        f"encoder-{seed}",
+        {
+            "seed_everything": seed,
+            "trainer": {
+                "accelerator": "cpu",
+                "max_epochs": 1 if quick else 10,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                "limit_val_batches": 0,
+            },
+            "model": {
+                "class_path": "ERM",
+                "init_args": {
+                    "encoder": _ENCODER,
+                    "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3}},
+                },
+            },
+            "data": {"class_path": _DATA, "init_args": arguments},
+        },
+    )
+
+
+def _settings(epsilon: float) -> DescentSettings:
+    return DescentSettings(epsilon, DELTA, _CLIP, _STEPS, _RATE)
+
+
+def _accuracy(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    epsilon: float,
+    seed: int,
+    basis: Tensor | None,
+) -> float:
+    weight = private_descent(
+        *train, "softmax", _settings(epsilon), SeededNoise(seed), basis, len(PRIVATE)
+    )
+    return float(((test[0] @ weight).argmax(1) == test[1]).float().mean())
+
+
+def probe_rows(
+    run_folder: Path,
+    encoder_seed: int,
+    seeds: Sequence[int],
+    epsilons: Sequence[float] = EPSILONS,
+    n_images: int | None = None,
+) -> list[dict[str, Any]]:
+    """Return test accuracies of private probes for every number of directions, and of controls, for several seeds.
+
+    Args:
+        run_folder: Run of `encoder_job`.
+        encoder_seed: Its seed.
+        seeds: Seeds of which private examples are drawn and of the noise.
+        epsilons: Budgets.
+        n_images: Images of each split to read; all by default.
+    """
+    from surefoot.cli.training import build_datamodule
+
+    inner = {"class_path": _DATA, "init_args": {"n_train": n_images, "n_eval": n_images}}
+    settings = {
+        "class_path": "FrozenFeaturesDataModule",
+        "init_args": {
+            "source": {"class_path": "SeededNoise", "init_args": {"seed": 0}},
+            "data": inner,
+            "encoder": _ENCODER,
+            "checkpoint": str(run_folder / "checkpoints" / "last.ckpt"),
+            "private_classes": list(PRIVATE),
+        },
+    }
+    data: Any = build_datamodule(settings)
+    data.setup("fit")
+    features = {n: (s.tensors["input"], s.tensors["target"]) for n, s in data.splits.items()}
+    public = data.public().inputs
+    pixels = {n: _pixels(data.data, n) for n in ("train", "test")}
+    rows: list[dict[str, Any]] = []
+
+    def add(kind: str, k: int, epsilon: float, seed: int, accuracy: float) -> None:
+        rows.append(
+            {
+                "kind": kind,
+                "directions": k,
+                "epsilon": epsilon,
+                "encoder": encoder_seed,
+                "seed": seed,
+                "accuracy": accuracy,
+            }
+        )
+
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.randperm(len(features["train"][1]), generator=generator)[:N_PRIVATE]
+        train = tuple(t[kept] for t in features["train"])
+        raw = tuple(t[kept] for t in pixels["train"])
+        for epsilon in (*epsilons, math.inf):
+            for k in DIRECTIONS:
+                basis = principal_directions(public, k)
+                found = _accuracy(train, features["test"], epsilon, seed, basis)
+                add("public features", k, epsilon, seed, found)
+            found = _accuracy(raw, pixels["test"], epsilon, seed, None)  # type: ignore[arg-type]
+            add("pixels", raw[0].shape[1], epsilon, seed, found)
+    return rows
+
+
+def _pixels(data: Any, split: str) -> tuple[Tensor, Tensor]:
+    """Return the private classes' pixels, standardised and scaled to length 1, and their labels."""
+    tensors = data.splits[split].examples.tensors
+    renumbered = torch.full((10,), -1)
+    renumbered[list(PRIVATE)] = torch.arange(len(PRIVATE))
+    target = renumbered[tensors["target"]]
+    private = target >= 0
+    pixels = data.on_after_batch_transfer({"input": tensors["input"][private]}, 0)["input"]
+    return torch.nn.functional.normalize(pixels.flatten(1)), target[private]
