@@ -110,6 +110,31 @@ def sharded_settings(n_ranks: int) -> dict[str, Any]:
     return config
 
 
+def private_settings(n_ranks: int) -> dict[str, Any]:
+    """Return a config of DP-SGD; ranks deal out each Poisson sample, and share the noise."""
+    seeded = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
+    config = tiny("ERM")
+    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
+    config["model"] = {
+        "class_path": "PrivateLinear",
+        "init_args": {
+            "loss": "squared",
+            "epsilon": 1.0,
+            "delta": 1e-5,
+            "noise": seeded,
+            "subspace": {"class_path": "MethodOfMoments", "init_args": {"n_directions": 3}},
+        },
+    }
+    config["data"] = {
+        "class_path": "SharedSubspaceDataModule",
+        "init_args": {"source": seeded, "n_private": 201, "sampling_rate": 0.05, "n_eval": 64},
+    }
+    config["data"]["init_args"]["steps_per_epoch"] = 15
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
 def shifted_settings(n_ranks: int) -> dict[str, Any]:
     """Return a config whose test evaluates shifted sets, of sizes that two ranks share unevenly."""
     config = tiny("ERM")
@@ -146,6 +171,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         given = settings(method, 2) if method in METHODS else reasoning_settings(method, 2, folder)
         path.write_text(yaml.safe_dump(given))
         configs.append(str(path))
+    path = folder / "private.yaml"
+    path.write_text(yaml.safe_dump(private_settings(2)))
+    configs.append(str(path))
     path = folder / "shifted.yaml"
     path.write_text(yaml.safe_dump(shifted_settings(2)))
     configs.append(str(path))
@@ -208,6 +236,19 @@ def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
     assert seen[0] == seen[1]
     assert (two_ranks / method / "0/finished.json").is_file()
     assert not (two_ranks / method / "1").exists(), "both ranks write to one folder"
+
+
+def test_two_ranks_sample_and_spend_like_one(two_ranks: Path, fit: Fit) -> None:
+    alone = fit(private_settings(1), name="private")
+    one, two = (
+        torch.load(r / "checkpoints/last.ckpt", weights_only=True)
+        for r in (alone, two_ranks / "private/0")
+    )
+    assert one["privacy_ledger"] == two["privacy_ledger"]
+    for name in ("weight", "average", "basis"):
+        torch.testing.assert_close(
+            two["state_dict"][name], one["state_dict"][name], rtol=1e-4, atol=1e-6
+        )
 
 
 def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:

@@ -72,8 +72,10 @@ class RunRecorder(Callback):
 
 
 def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
-    """Return what fresh optimizers would be set to, per optimizer and parameter group."""
+    """Return what fresh optimizers would be set to, per optimizer and parameter group; nothing where there is none."""
     fresh: Any = pl_module.configure_optimizers()
+    if fresh is None:  # nothing is trained by an optimizer
+        return []
     optimizers = fresh[0] if isinstance(fresh, tuple) else [fresh]
     return [
         [{k: v for k, v in g.items() if k not in ("params", "initial_lr")} for g in o.param_groups]

@@ -1,0 +1,272 @@
+"""Private linear models through configs: what they learn, what they spend, and what a resumed run may not change."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Fit
+from logged import metric_values
+from small_datasets import write_cifar10
+
+from datamodules import CIFAR10DataModule, FrozenFeaturesDataModule, SharedSubspaceDataModule
+from surefoot.cli import main
+from surefoot.cli.training import build_datamodule, load_module
+from surefoot.errors import ConfigError
+from surefoot.networks import Flatten
+from surefoot.privacy import DescentSettings, SeededNoise, epsilon_of, private_descent
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
+SEEDED = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
+
+
+def private(**model: Any) -> dict[str, Any]:
+    """Return a config of a small private regression on Poisson samples."""
+    init = {"loss": "squared", "epsilon": 2.0, "delta": 1e-5, "noise": SEEDED, "clip": 2.0}
+    return {
+        "seed_everything": 3,
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 2,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        },
+        "model": {"class_path": "PrivateLinear", "init_args": init | model},
+        "data": {
+            "class_path": "SharedSubspaceDataModule",
+            "init_args": {
+                "source": SEEDED,
+                "d": 12,
+                "k": 2,
+                "n_public_per_task": 40,
+                "n_private": 300,
+                "n_eval": 100,
+                "sampling_rate": 0.2,
+                "steps_per_epoch": 10,
+            },
+        },
+    }
+
+
+def trained(run: Path) -> Any:
+    """Return the module of a run with its weights."""
+    return load_module(run / "checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "subspace", [None, {"class_path": "TasksSVD", "init_args": {"n_directions": 2}}]
+)
+def test_a_run_is_the_algorithm_and_spends_what_it_says(subspace: Any, fit: Fit) -> None:
+    run = fit(private(subspace=subspace))
+    module = trained(run)
+    data: Any = build_datamodule(private()["data"])
+    data.setup("fit")
+    examples = data.splits["train"].tensors
+    given = DescentSettings(2.0, 1e-5, 2.0, 20, 0.5, 0.2)
+    basis = module.basis if subspace else None
+    expected = private_descent(
+        examples["input"], examples["target"], "squared", given, SeededNoise(0), basis
+    )
+    torch.testing.assert_close(module.full_weight(), expected, rtol=1e-4, atol=1e-6)
+    (noise,) = set(metric_values(run, "privacy/noise_multiplier"))
+    assert noise == pytest.approx(given.noise_multiplier(), rel=1e-5)
+    spent = metric_values(run, "privacy/epsilon")
+    assert spent[-1] == pytest.approx(epsilon_of(given.noise_multiplier(), 0.2, 20, 1e-5), rel=1e-4)
+    assert spent[0] < spent[-1] <= 2.0
+    risk = float((expected[:, 0] - data.true_weight).square().sum())
+    assert metric_values(run, "val/excess_risk")[-1] == pytest.approx(risk, rel=1e-3)
+
+
+def test_without_noise_the_same_code_nears_least_squares(fit: Fit) -> None:
+    config = private(epsilon=math.inf, clip=1e6, average_last=0.1)
+    config["data"]["init_args"] |= {"sampling_rate": 1.0, "steps_per_epoch": 40}
+    config["model"]["init_args"]["epsilon"] = float("inf")
+    run = fit(config)
+    data: Any = build_datamodule(config["data"])
+    data.setup("fit")
+    examples = data.splits["train"].tensors
+    best = torch.linalg.lstsq(examples["input"], examples["target"][:, None]).solution
+    torch.testing.assert_close(trained(run).full_weight(), best, rtol=1e-3, atol=1e-4)
+    assert "privacy/epsilon" not in (run / "metrics.csv").read_text(), "nothing finite is spent"
+
+
+def test_kill_and_resume_are_bit_for_bit(fit: Fit, tmp_path: Path) -> None:
+    whole = trained(fit(private(), name="whole"))
+    fit(private(), "--checkpoint_every_n_steps", "7", "--trainer.max_steps", "20", name="parts")
+
+    class Stop(Exception):
+        pass
+
+    from lightning_modules import PrivateLinear
+
+    step = PrivateLinear.training_step
+    seen = []
+
+    def stopping(self: Any, batch: Any, batch_idx: int) -> None:
+        seen.append(batch_idx)
+        if len(seen) == 13:
+            raise Stop
+        step(self, batch, batch_idx)
+
+    PrivateLinear.training_step = stopping  # type: ignore[method-assign]
+    try:
+        with pytest.raises(Stop):
+            fit(private(), "--checkpoint_every_n_steps", "4", name="stopped")
+    finally:
+        PrivateLinear.training_step = step  # type: ignore[method-assign]
+    run = fit(private(), "--checkpoint_every_n_steps", "4", name="stopped")
+    resumed = trained(run)
+    assert resumed.full_weight().equal(whole.full_weight())
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert state["privacy_ledger"]["n_steps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "name"),
+    [
+        ("--model.init_args.clip", "1.0", "clip"),
+        ("--model.init_args.epsilon", "8.0", "noise_multiplier"),
+        ("--data.init_args.sampling_rate", "0.4", "noise_multiplier"),
+    ],
+)
+def test_a_resumed_run_cannot_change_the_mechanism(
+    flag: str, value: str, name: str, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(private())
+    config, checkpoint = tmp_path / "tiny.yaml", run / "checkpoints/last.ckpt"
+    given = ["--config", str(config), "--ckpt_path", str(checkpoint), flag, value]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *given, "--runs_root", str(tmp_path / "other")])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"the checkpoint was trained with {name}" in line
+
+
+def test_classifiers_and_one_shot_mechanisms(fit: Fit, tmp_path: Path) -> None:
+    write_cifar10(tmp_path, 200)
+    inner = {"class_path": "CIFAR10DataModule", "init_args": {"root": str(tmp_path)}}
+    for mechanism, loss, classes, steps in (
+        ("descent", "softmax", [0, 1, 2], 5),
+        ("output_perturbation", "logistic", [0, 1], 1),
+        ("objective_perturbation", "logistic", [0, 1], 1),
+    ):
+        config = private(mechanism=mechanism, loss=loss)
+        config["trainer"]["max_epochs"] = 1
+        config["data"] = {
+            "class_path": "FrozenFeaturesDataModule",
+            "init_args": {
+                "source": SEEDED,
+                "data": inner,
+                "encoder": {"class_path": "Flatten", "init_args": {"n_inputs": 3072}},
+                "private_classes": classes,
+                "steps_per_epoch": steps,
+            },
+        }
+        run = fit(config, name=f"{mechanism}")
+        assert 0 <= metric_values(run, "val/accuracy")[-1] <= 1
+        module = trained(run)
+        assert module.full_weight().shape == (3072, 3 if loss == "softmax" else 1)
+        assert bool((module.full_weight() != 0).any())
+        main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--runs_root", str(run)])
+
+
+def test_features_are_those_of_public_statistics(tmp_path: Path) -> None:
+    write_cifar10(tmp_path, 200)
+    data = FrozenFeaturesDataModule(
+        SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), [9, 1], n_train=20
+    )
+    data.setup("fit")
+    inner = CIFAR10DataModule(tmp_path)
+    inner.setup("fit")
+    split = inner.splits["train"]
+    raw = inner.on_after_batch_transfer({"input": split.examples.tensors["input"]}, 0)["input"]  # type: ignore[attr-defined]
+    flat, public = raw.flatten(1), (split.target != 9) & (split.target != 1)
+    centred = torch.nn.functional.normalize(flat - flat[public].mean(0))
+    torch.testing.assert_close(data.public().inputs, centred[public])
+    assert data.n_train == 20
+    assert set(data.splits["train"].tensors["target"].tolist()) == {0, 1}
+    test = data.splits["test"].tensors
+    expected = (inner.splits["test"].target == 1)[
+        (inner.splits["test"].target == 9) | (inner.splits["test"].target == 1)
+    ]
+    assert test["target"].bool().equal(expected)
+    for wrong in ([0], [0, 0], list(range(10)), [0, 12]):
+        with pytest.raises(ConfigError, match="private_classes must be at least two"):
+            FrozenFeaturesDataModule(
+                SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), wrong
+            )
+
+
+def test_empty_samples_train_on_noise_alone(fit: Fit) -> None:
+    config = private()
+    config["data"]["init_args"]["sampling_rate"] = 1e-4
+    assert bool(trained(fit(config)).full_weight().isfinite().all())
+
+
+def test_secure_noise_does_not_repeat(fit: Fit) -> None:
+    secure = {"class_path": "SecureNoise"}
+    weights = []
+    for name in ("one", "two"):
+        config = private(noise=secure)
+        config["data"]["init_args"]["source"] = secure
+        weights.append(trained(fit(config, name=name)).full_weight())
+    assert not weights[0].equal(weights[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"clip": 0.0}}, "clip and learning_rate must be above 0"),
+        ({"model": {"mechanism": "output_perturbation"}}, "defined for the logistic loss"),
+        ({"model": {"loss": "softmax"}}, "softmax needs at least two classes"),
+        ({"model": {"delta": 1.0}}, "delta must be in"),
+        ({"data": {"sampling_rate": 0.0}}, "sampling_rate must be in"),
+        ({"data": {"k": 13}}, "1 <= k <= d"),
+        ({"data": {"misalignment": 2.0}}, "misalignment must be in"),
+        ({"data": {"private_task": 1}}, "private_task must be in"),
+        (
+            {"model": {"subspace": {"class_path": "TasksSVD", "init_args": {"n_directions": 50}}}},
+            "1 to 12 directions, got 50",
+        ),
+    ],
+)
+def test_wrong_settings_end_in_one_line(
+    change: dict[str, Any], message: str, fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = private()
+    for part, values in change.items():
+        config[part]["init_args"] |= values
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        fit(config)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_users_share_a_subspace_and_a_run_learns_one() -> None:
+    first, second = (
+        SharedSubspaceDataModule(SeededNoise(0), n_private_tasks=3, private_task=t, n_private=50)
+        for t in (0, 2)
+    )
+    for data in (first, second):
+        data.setup("fit")
+    assert not first.true_weight.equal(second.true_weight)
+    assert first.public().inputs.equal(second.public().inputs)
+    basis = first.public().basis
+    assert basis is not None
+    for data in (first, second):
+        off = data.true_weight - basis @ (basis.T @ data.true_weight)
+        assert float(off.norm()) < 1e-5
+
+
+def test_nothing_private_is_logged_in_training(fit: Fit) -> None:
+    run = fit(private())
+    with (run / "metrics.csv").open() as file:
+        logged = set(next(csv.reader(file))) - {"epoch", "step"}
+    assert not any(key.startswith("train/") for key in logged)
