@@ -233,16 +233,17 @@ def rate_claims(rows: Rows, out: Path) -> list[Measurement]:
     for sweep in dict.fromkeys(r["sweep"] for r in rows):
         kept = [r for r in rows if r["sweep"] == sweep]
         values = sorted({r["value"] for r in kept})
+        names = {"full": "all dimensions", "true": "true subspace", "public": "public subspace"}
+        modes = list(dict.fromkeys(r["mode"] for r in kept))
+        series = {
+            f"{label}{names[mode]}": [
+                (v, mean_interval(_per_seed(kept, quantity, value=v, mode=mode))) for v in values
+            ]
+            for label, quantity in (("", "excess_risk"), ("bound, ", "bound"))
+            for mode in modes
+        }
         interval_curves(
-            {
-                {"full": "all dimensions", "true": "true subspace", "public": "public subspace"}[
-                    m
-                ]: [
-                    (v, mean_interval(_per_seed(kept, "excess_risk", value=v, mode=m)))
-                    for v in values
-                ]
-                for m in dict.fromkeys(r["mode"] for r in kept)
-            },
+            series,
             (sweep, "excess risk"),
             out / "figures" / f"excess_risk_against_{sweep.replace(' ', '_')}",
             log_x=True,

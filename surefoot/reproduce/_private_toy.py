@@ -19,6 +19,7 @@ from surefoot.privacy import (
     private_moments,
     sine_of_largest_angle,
     tasks_svd,
+    transfer_bound,
 )
 from surefoot.privacy.accounting import calibrate_noise
 from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
@@ -141,7 +142,15 @@ def sweeps(seed: int, quick: bool = False) -> Rows:
             basis = straight.basis
         x, y, true = drawn.inputs[0], drawn.target[0], drawn.weights[0]
         error = _error(x, y, true, basis, epsilon, multiplier, seed)
-        row = {"sweep": sweep, "value": value, "mode": mode, "excess_risk": error**2}
+        directions = problem.d if mode == "full" else problem.k
+        numbers = (problem.misalignment, 1.0, problem.noise, directions, problem.n_private)
+        row = {
+            "sweep": sweep,
+            "value": value,
+            "mode": mode,
+            "excess_risk": error**2,
+            "bound": transfer_bound(*numbers, epsilon, DELTA),
+        }
         found.append(row | {"seed": seed})
 
     plain = SubspaceProblem(25, 5, 1, 1, 1000)
