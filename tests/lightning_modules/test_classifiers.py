@@ -269,7 +269,7 @@ def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
     encoder = {k: v.clone() for k, v in module.network.encoder.state_dict().items()}
     head = module.network.head.weight.clone()
     metrics, data = GroupMetrics(), DigitsDataModule(train_split="val")
-    run = trainer(max_epochs=1, callbacks=[metrics])
+    run = trainer(max_epochs=1, callbacks=[metrics], default_root_dir=tmp_path)
     run.fit(module, datamodule=data)
     split = data.splits["test"]
     with torch.no_grad():
