@@ -124,8 +124,15 @@ def interval_curves(
     for place, (name, points) in enumerate(series.items()):
         i = place % len(PALETTE)
         x = [p[0] for p in points]
+        again = place >= len(PALETTE)  # colours come round: hollow markers, thin lines
         axes.plot(
-            x, [p[1].mean for p in points], LINES[i] + MARKERS[i], color=PALETTE[i], label=name
+            x,
+            [p[1].mean for p in points],
+            LINES[i] + MARKERS[i],
+            color=PALETTE[i],
+            label=name,
+            fillstyle="none" if again else "full",
+            lw=0.8 if again else 1.5,
         )
         if all(p[1].n > 1 for p in points):
             axes.fill_between(
