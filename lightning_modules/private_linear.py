@@ -91,7 +91,7 @@ class PrivateLinear(ResumableModule):
         self.subspace, self.mechanism, self.l2 = subspace, mechanism, l2
         self.accountant = accountant
         self.n_outputs = n_outputs(loss, n_classes)
-        self.weight = nn.Parameter(torch.zeros(0, self.n_outputs), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(0, self.n_outputs))
         for name in ("basis", "average", "n_averaged"):
             self.register_buffer(name, torch.zeros(0))
         self.ledger: Ledger | None = None
@@ -108,7 +108,7 @@ class PrivateLinear(ResumableModule):
             self.basis = self.subspace.estimate(data.public())
             n_features = self.basis.shape[1]
         shape = (n_features, self.n_outputs)
-        self.weight = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(shape))
         self.average, self.n_averaged = torch.zeros(shape), torch.zeros(())
 
     def n_steps(self) -> int:
@@ -149,7 +149,7 @@ class PrivateLinear(ResumableModule):
     def forward(self, input: Tensor) -> Tensor:
         """Return outputs of the averaged weights, where some have been averaged, ``(batch, outputs)``."""
         averaged = bool(self.n_averaged > 0)
-        weight = self.average / self.n_averaged if averaged else self.weight
+        weight = self.average / self.n_averaged if averaged else self.weight.detach()
         return self._project(input) @ weight.to(input)
 
     def _project(self, input: Tensor) -> Tensor:
@@ -158,9 +158,10 @@ class PrivateLinear(ResumableModule):
     def full_weight(self) -> Tensor:
         """Return the weights in all dimensions, ``(features, outputs)``."""
         averaged = bool(self.n_averaged > 0)
-        weight = self.average / self.n_averaged if averaged else self.weight
+        weight = self.average / self.n_averaged if averaged else self.weight.detach()
         return self.basis @ weight if self.basis.numel() else weight
 
+    @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Take one private step."""
         assert self.ledger is not None
@@ -258,6 +259,6 @@ class PrivateLinear(ResumableModule):
         super().on_load_checkpoint(checkpoint)
         self._spent = checkpoint.get("privacy_ledger")
         state = checkpoint["state_dict"]
-        self.weight = nn.Parameter(torch.zeros_like(state["weight"]), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros_like(state["weight"]))
         for name in ("basis", "average", "n_averaged"):
             setattr(self, name, torch.zeros_like(state[name]))
