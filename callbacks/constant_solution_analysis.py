@@ -211,7 +211,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         sums = {n: sum_over_ranks(self._sums.get(n, empty)).cpu() for n in names}
         scores = self._ood_scores(names)
         self.sets = [self._set_row(n, sums[n], sums[names[0]], cuts, scores.get(n)) for n in names]
-        self.layers = self._layer_rows(names, pl_module)
+        self.layers = self._layer_rows(names)
         self.constants = self._constant_rows()
         for row in self.sets:
             for name, value in row.items():
@@ -278,7 +278,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             if n != first
         }
 
-    def _layer_rows(self, names: list[str], pl_module: LightningModule) -> list[dict[str, Any]]:
+    def _layer_rows(self, names: list[str]) -> list[dict[str, Any]]:
         assert self._probe is not None
         reference = self._probe.sums[names[0]]  # every rank has seen the first set
         layers = [n for n in self._probe.layers if n in reference]
