@@ -18,6 +18,7 @@ from datamodules.reasoning import (
     GSM8KDataModule,
     GSMSymbolicDataModule,
     HendrycksMathDataModule,
+    JSONLDataModule,
     PreferencesDataModule,
     ProblemsDataModule,
 )
@@ -43,6 +44,7 @@ __all__ = (
     "GroupFolderDataModule",
     "HeldOut",
     "HendrycksMathDataModule",
+    "JSONLDataModule",
     "MNIST5kDataModule",
     "MadlibsDataModule",
     "OtherDataset",

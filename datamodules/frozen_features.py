@@ -13,6 +13,7 @@ from datamodules.private import PrivateDataModule
 from datamodules.splits import TensorExamples
 from surefoot.errors import ConfigError, DataError
 from surefoot.networks import Encoder
+from surefoot.pretrained import read_checkpoint
 from surefoot.privacy.estimators import PublicData
 from surefoot.privacy.noise import NoiseSource
 
@@ -116,7 +117,7 @@ def _load(encoder: Encoder, path: Path) -> None:
         raise DataError(
             f"checkpoint {path} is not a file: train an encoder on the public classes first."
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_checkpoint(path)["state_dict"]
     start = "network.encoder."
     try:
         encoder.load_state_dict(

@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import default_collate
 
 from datamodules.splits import Batch
-from surefoot.errors import DataError
+from surefoot.pretrained import load_pretrained
 
 __all__ = ("TextPipeline", "word_tokenizer")
 
@@ -33,12 +33,9 @@ class TextPipeline:
         """
         from transformers import AutoTokenizer
 
-        try:
-            return AutoTokenizer.from_pretrained(self.name)
-        except OSError as error:
-            raise DataError(
-                f"tokenizer {self.name!r} cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
+        return load_pretrained(
+            AutoTokenizer, str(self.name), "the hub name or the folder of a tokenizer"
+        )
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
         """Make a batch of examples whose ``input`` is a text: ``input_ids`` and ``attention_mask``, padded to the longest."""

@@ -12,6 +12,7 @@ from surefoot.distributed import gather_batch
 from surefoot.errors import ConfigError, DataError
 from surefoot.last_layer import balanced_last_layer
 from surefoot.networks import Encoder
+from surefoot.pretrained import read_checkpoint
 
 __all__ = ("DFR",)
 
@@ -68,7 +69,7 @@ class DFR(ClassifierModule):
             raise DataError(
                 f"checkpoint {path} is not a file: train one first, for example with the ERM config."
             )
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        state = read_checkpoint(path)["state_dict"]
         network = {
             k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")
         }

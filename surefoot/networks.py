@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
+from surefoot.pretrained import load_pretrained
 
 __all__ = (
     "MLP",
@@ -320,12 +321,14 @@ class TransformersEncoder(Encoder):
         from transformers import AutoConfig, AutoModel
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+        expected, changes = "the hub name or the folder of a text encoder", config or {}
         if pretrained:
-            self.body = AutoModel.from_pretrained(name, **(config or {}))
+            self.body = load_pretrained(AutoModel, name, expected, **changes)
         elif name in CONFIG_MAPPING:
-            self.body = AutoModel.from_config(AutoConfig.for_model(name, **(config or {})))
+            self.body = AutoModel.from_config(AutoConfig.for_model(name, **changes))
         else:
-            self.body = AutoModel.from_config(AutoConfig.from_pretrained(name, **(config or {})))
+            described = load_pretrained(AutoConfig, name, expected, **changes)
+            self.body = AutoModel.from_config(described, trust_remote_code=False)
         self.n_features = int(self.body.config.hidden_size)
 
     def forward(self, input: Mapping[str, Tensor]) -> Tensor:

@@ -50,12 +50,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: expected one JSON object a line.")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}, line {number} is not UTF-8: {error}.") from error
             except ValueError as error:
                 raise DataError(f"{path}, line {number} is not JSON: {error}.") from error
             if not isinstance(row, dict):

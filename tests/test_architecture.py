@@ -28,6 +28,7 @@ FLOORS = {
         "arithmetic",
         "contamination",
         "digit_tokenizer",
+        "pretrained",
     ),
     1: (
         "losses",

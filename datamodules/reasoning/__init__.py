@@ -7,6 +7,7 @@ from datamodules.reasoning.evaluation_set import EvaluationSetDataModule
 from datamodules.reasoning.gsm8k import GSM8KDataModule
 from datamodules.reasoning.gsm_symbolic import GSMSymbolicDataModule
 from datamodules.reasoning.hendrycks_math import HendrycksMathDataModule
+from datamodules.reasoning.jsonl import JSONLDataModule
 from datamodules.reasoning.problems import ProblemsDataModule
 
 __all__ = (
@@ -17,6 +18,7 @@ __all__ = (
     "GSM8KDataModule",
     "GSMSymbolicDataModule",
     "HendrycksMathDataModule",
+    "JSONLDataModule",
     "PreferencesDataModule",
     "ProblemsDataModule",
 )

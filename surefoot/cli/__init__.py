@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
+from surefoot.cli.own_code import find_own_modules, join_own_packages
 from surefoot.errors import SurefootError
 
 __all__ = ("main",)
@@ -54,7 +55,10 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     try:
-        _verb(arguments[0])(arguments)
+        find_own_modules()
+        run = _verb(arguments[0])
+        join_own_packages()
+        run(arguments)
     except Exception as error:
         line = _user_error(error)
         if debug or line is None:

