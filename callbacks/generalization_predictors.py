@@ -9,6 +9,7 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.metrics.generalization import gradient_variance, squared_distance
+from surefoot.modes import evaluation_mode
 from surefoot.sequences import PromptCompletion, pack_sequences
 
 __all__ = ("GeneralizationPredictors",)
@@ -109,17 +110,13 @@ class GeneralizationPredictors(Callback):
         n_tokens = sum(len(s.completion) for s in sequences)
         parameters = [p for p in model.parameters() if p.requires_grad]
         total = [torch.zeros_like(p) for p in parameters]
-        training = model.training
-        model.eval()
-        try:
+        with evaluation_mode(model):
             for pack in pack_sequences(sequences, module.max_tokens_per_pack):
                 weights = torch.full((len(pack.targets),), -1 / n_tokens, device=model.device)
                 with torch.enable_grad():
                     loss = model(pack.to(model.device), token_weights=weights)
                     parts = torch.autograd.grad(loss, parameters)
                 total = [t + g for t, g in zip(total, parts, strict=True)]
-        finally:
-            model.train(training)
         return total
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from lightning_modules.classification import Examples, ReweightedClassifier
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
 from surefoot.losses import upsampling_multiplicity
+from surefoot.modes import evaluation_mode
 from surefoot.networks import Encoder
 
 __all__ = ("JTT",)
@@ -114,10 +115,9 @@ class JTT(ReweightedClassifier):
             ConfigError: If the set is empty or everything.
         """
         wrong = torch.zeros(len(self.errors), device=self.device)
-        self.eval()
-        for batch in self.trainer.datamodule.train_examples():  # type: ignore[attr-defined]
-            wrong[batch["index"]] = (self(batch["input"]).argmax(1) != batch["target"]).float()
-        self.train()
+        with evaluation_mode(self):
+            for batch in self.trainer.datamodule.train_examples():  # type: ignore[attr-defined]
+                wrong[batch["index"]] = (self(batch["input"]).argmax(1) != batch["target"]).float()
         errors = sum_over_ranks(wrong) > 0
         if not errors.any() or errors.all():
             count = "no" if not errors.any() else "every"

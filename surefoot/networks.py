@@ -329,6 +329,7 @@ class TransformersEncoder(Encoder):
         else:
             described = load_pretrained(AutoConfig, name, expected, **changes)
             self.body = AutoModel.from_config(described, trust_remote_code=False)
+        self.body.train()  # from_pretrained returns it in evaluation mode, where dropout would never act
         self.n_features = int(self.body.config.hidden_size)
 
     def forward(self, input: Mapping[str, Tensor]) -> Tensor:

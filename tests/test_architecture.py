@@ -15,6 +15,7 @@ FLOORS = {
         "groups",
         "distributed",
         "random_state",
+        "modes",
         "torchvision_cpu",
         "wilds_compatibility",
         "runs",

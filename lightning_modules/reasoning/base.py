@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
@@ -37,7 +38,12 @@ class ReasoningModule(ResumableModule):
     An update is one optimizer step over a batch that is cut into packs of at most ``max_tokens_per_pack`` tokens: memory is
     bounded by a pack, while the batch is as large as the paper says. Losses are normalised over all ranks' tokens before
     the first pack, so that packs and ranks add up to the loss of the whole batch.
+
+    Dropout is off in training, the model's own and that of adapters: the log-probabilities of reinforcement learning and of
+    preferences are then those of the policy that is sampled from. Supervised methods train with dropout as it is configured.
     """
+
+    trains_with_dropout = False
 
     def __init__(
         self,
@@ -177,7 +183,13 @@ class ReasoningModule(ResumableModule):
     # Sampling
 
     def on_fit_start(self) -> None:
-        """Fix the seed that all sampling of this run derives from."""
+        """Fix the seed that all sampling of this run derives from, and set the mode that the model is trained in."""
+        self.language_model.training_mode(self.trains_with_dropout)
+        lora = self.language_model.lora
+        if not self.trains_with_dropout and lora is not None and lora.dropout > 0:
+            rank_zero_warn(
+                f"{type(self).__name__} trains with dropout off: lora.dropout {lora.dropout:g} has no effect."
+            )
         if not self._sampling_seed:
             self._sampling_seed = torch.initial_seed() % 2**62 + 1
 

@@ -13,7 +13,12 @@ __all__ = ("SFT",)
 
 
 class SFT(ReasoningModule):
-    """Maximises the log-probability of completions given their prompts, per token over the whole batch on all ranks."""
+    """Maximises the log-probability of completions given their prompts, per token over the whole batch on all ranks.
+
+    Dropout is as the model's configuration and the adapters have it.
+    """
+
+    trains_with_dropout = True
 
     def __init__(self, max_sequence_tokens: int | None = None, **kwargs: Any) -> None:
         """Initialize the method.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
+from surefoot.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
 from surefoot.sequences import (
     PACKED_ATTENTION,
     Pack,
@@ -79,12 +80,21 @@ class LanguageModel(nn.Module):
                 f"{type(model).__name__} has a head with a bias, which is not supported."
             )
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_layers(model)
         self.lora = lora
         self.model: Any = _with_adapters(model, lora) if lora is not None else model
         if lora is not None and gradient_checkpointing:
             model.enable_input_require_grads()
         self.tokenizer = tokenizer
+
+    def training_mode(self, dropout: bool) -> None:
+        """Put the model into the mode that it is trained in, whatever mode it arrived in.
+
+        Args:
+            dropout: Whether dropout acts, the model's own and that of adapters; gradient checkpointing works either way.
+        """
+        self.train(dropout)
+        switch_checkpointing_on(self)
 
     @property
     def base(self) -> "PreTrainedModel":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from surefoot.language_models.base import LanguageModel
+from surefoot.modes import evaluation_mode
 from surefoot.sequences import Pack, PromptCompletion, pack_sequences
 
 __all__ = ("completion_logprobs", "perplexities")
@@ -61,11 +62,7 @@ def perplexities(
     Returns:
         ``(sequences,)``, float64.
     """
-    training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         scored = completion_logprobs(model, sequences, max_tokens_per_pack, level=level)
-    finally:
-        model.train(training)
     means = [-float(s.double().mean()) for s in scored]
     return torch.tensor(means, dtype=torch.float64).exp()

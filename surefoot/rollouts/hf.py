@@ -8,6 +8,7 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
+from surefoot.modes import evaluation_mode
 from surefoot.rollouts.engine import (
     Completion,
     RolloutEngine,
@@ -56,17 +57,13 @@ class HFEngine(RolloutEngine):
         per_batch = max(1, self.max_sequences // sampling.n)
         assert self._model is not None
         results: list[list[Completion]] = [[] for _ in prompts]
-        training = self._model.training
-        self._model.eval()
-        try:
+        with evaluation_mode(self._model):
             for start in range(0, len(order), per_batch):
                 chosen = order[start : start + per_batch]
                 batch = [prompts[i] for i in chosen]
                 sampled = self._batch(self._model, batch, sampling, [seeds[i] for i in chosen])
                 for i, completions in zip(chosen, sampled, strict=True):
                     results[i] = completions
-        finally:
-            self._model.train(training)
         return results
 
     @torch.no_grad()
