@@ -1,13 +1,12 @@
 """What is reported of sampled and graded completions, with intervals over problems."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from surefoot.answers import STATUSES
 from surefoot.metrics.sampling import majority_at_k, pass_at_k
-from surefoot.statistics import Estimate, mean_interval
+from surefoot.statistics import proportion_interval
 from surefoot.trajectories import Trajectory
 
 __all__ = ("ProblemResult", "problem_results", "summarise_results")
@@ -59,9 +58,9 @@ def summarise_results(results: Sequence[ProblemResult]) -> dict[str, float]:
     summary: dict[str, float] = {}
 
     def add(name: str, values: Sequence[float]) -> None:
-        estimate: Estimate = mean_interval(list(values))
+        estimate = proportion_interval(values)
         summary[name] = estimate.mean
-        if math.isfinite(estimate.low):
+        if estimate.n > 1:
             summary[f"{name}_low"], summary[f"{name}_high"] = estimate.low, estimate.high
 
     correct = [[s == "correct" for s in r.statuses] for r in results]

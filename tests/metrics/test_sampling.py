@@ -35,15 +35,20 @@ def test_majority() -> None:
 
 
 def test_summary_counts_problems_not_samples() -> None:
-    """Two problems with 1 of 2 and 2 of 2 correct: accuracy .75; pass@2 1; interval by t with one degree of freedom."""
+    """Two problems with 1 of 2 and 2 of 2 correct: accuracy .75; pass@2 1.
+
+    The variance of the mean is .0625, that of .75 * .25 / .0625 = 3 trials: Wilson's interval for them with t of one degree of freedom.
+    """
     results = [
         ProblemResult("a", ["correct", "wrong"], ["1", "2"], [3, 5], [False, True], 3),
         ProblemResult("b", ["correct", "correct"], ["1", "1"], [4, 4], [False, False], 4),
     ]
     summary = summarise_results(results)
     assert summary["accuracy"] == 0.75
-    assert summary["accuracy_high"] == pytest.approx(0.75 + 12.7062 * 0.25, rel=1e-4)
-    assert summary["pass@2"] == 1.0
+    for end in (summary["accuracy_low"], summary["accuracy_high"]):
+        assert (end - 0.75) ** 2 == pytest.approx(12.706205**2 * end * (1 - end) / 3, rel=1e-6)
+    assert summary["pass@2"] == summary["pass@2_high"] == 1.0
+    assert summary["pass@2_low"] == pytest.approx(2 / (2 + 1.959964**2), rel=1e-6)
     assert summary["maj@2"] == 0.75
     assert (summary["accuracy_steps_3"], summary["accuracy_steps_4"]) == (0.5, 1.0)
     assert (summary["tokens"], summary["share_truncated"]) == (4.0, 0.25)
