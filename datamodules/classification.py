@@ -60,6 +60,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         evaluate_test_during_fit: bool = True,
         seed: int = 0,
         shifts: Sequence[Shift] = (),
+        drop_last: bool = False,
     ) -> None:
         """Initialize the datamodule.
 
@@ -76,6 +77,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             seed: Seed of splits and order.
             shifts: Shifted sets that validate and test evaluate after the split: Corruption, TextPerturbation,
                 OtherDataset, HeldOut.
+            drop_last: Whether an epoch's last training batch is left out where it is smaller than the others; evaluation
+                leaves nothing out.
 
         Raises:
             ConfigError: If a size is below one.
@@ -91,7 +94,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self.group_labels, self.train_split = group_labels, train_split
         self.evaluate_test_during_fit = evaluate_test_during_fit
         self.augmenting = True
-        self.shifts = tuple(shifts)
+        self.shifts, self.drop_last = tuple(shifts), drop_last
         self.splits: dict[str, Split] = {}
         self._shifted: dict[str, dict[str, Split]] = {}  # val or test -> name -> shifted set
 
@@ -197,7 +200,11 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return {"group": split.group, "minority": minority, **split.annotations}
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Return the training loader."""
+        """Return the training loader.
+
+        Raises:
+            ConfigError: If ``drop_last`` leaves no batch.
+        """
         split = self.train_set
         examples: Dataset[Any] = split.examples
         weights = None
@@ -206,8 +213,16 @@ class ClassificationDataModule(LightningDataModule, ABC):
         elif self.sampling.endswith("subsampled"):
             examples = _Subsampled(split.examples, subsample(*self._sampling_key(), self.seed))
         sampler = EpochSampler(examples, self.seed, weights)  # type: ignore[arg-type]
+        if self.drop_last and len(sampler) < self.batch_size:
+            raise ConfigError(
+                f"drop_last leaves no batch: a rank has {len(sampler)} training examples and batch_size is {self.batch_size}."
+            )
         return ResumableDataLoader(
-            examples, sampler, batch_size=self.batch_size, **self._loading(training=True)
+            examples,
+            sampler,
+            batch_size=self.batch_size,
+            drop_last=self.drop_last,
+            **self._loading(training=True),
         )
 
     def _loading(self, training: bool) -> dict[str, Any]:

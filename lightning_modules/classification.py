@@ -98,7 +98,7 @@ class ClassifierModule(ResumableModule):
 
     def classify(self, batch: dict[str, Tensor]) -> Examples:
         """Run the network once over a batch."""
-        outputs, features = self.network(batch["input"])
+        outputs, features = self._run_network(self.network, batch["input"])
         if self.training:
             losses = self.prediction_loss.training_losses(
                 outputs.float(), batch["target"], self.current_epoch
@@ -106,6 +106,23 @@ class ClassifierModule(ResumableModule):
         else:
             losses = self.prediction_loss.losses(outputs.float(), batch["target"])
         return Examples(losses, outputs.detach(), features, batch)
+
+    def _run_network(self, network: nn.Module, input: Any) -> tuple[Tensor, Tensor]:
+        """Return a network's outputs and features.
+
+        Raises:
+            ConfigError: If batch normalisation is given one value per channel.
+        """
+        try:
+            outputs, features = network(input)
+        except ValueError as error:
+            if not str(error).startswith("Expected more than 1 value per channel"):
+                raise
+            raise ConfigError(
+                "batch normalisation cannot train on a batch of one example: set data.init_args.drop_last to true if only"
+                " the last batch is that small, or take a larger batch_size."
+            ) from error
+        return outputs, features
 
     def finish_step(self, loss: Tensor, examples: Examples, weights: Tensor) -> dict[str, Tensor]:
         """Log the step and return what callbacks read."""

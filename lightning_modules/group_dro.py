@@ -9,8 +9,12 @@ from torch import Tensor
 from lightning_modules.classification import Examples, ReweightedClassifier
 from surefoot.distributed import gather_batch, local_slice
 from surefoot.errors import ConfigError
-from surefoot.groups import group_means
-from surefoot.losses import group_dro_example_weights, update_group_log_weights
+from surefoot.groups import group_counts, group_means
+from surefoot.losses import (
+    group_dro_example_weights,
+    initial_group_weights,
+    update_group_log_weights,
+)
 from surefoot.networks import Encoder
 
 __all__ = ("GroupDRO",)
@@ -19,8 +23,10 @@ __all__ = ("GroupDRO",)
 class GroupDRO(ReweightedClassifier):
     """Minimise the worst group's risk by online ascent on group weights; needs a group per training example.
 
-    The paper samples groups evenly: ``data.init_args.sampling: group_balanced``. Departure from the authors' code:
-    the adjustment C/sqrt(n) moves the group weights only, it is not added in place to the loss.
+    The paper samples groups evenly: ``data.init_args.sampling: group_balanced``. Groups without a training example have weight 0,
+    so that the others' weights sum to one. Departures from the authors' code: there such groups keep their share; the adjustment
+    C/sqrt(n) moves the group weights only, it is not added in place to the loss; and a group that a batch lacks is not raised
+    by its adjustment (Algorithm 1 moves the group that was drawn). A batch without some group weighs less in sum, as there.
 
     Reference: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1 and equation 5.
     """
@@ -64,23 +70,36 @@ class GroupDRO(ReweightedClassifier):
         self.register_buffer("adjustments", torch.zeros(n_groups))
 
     def setup(self, stage: str) -> None:
-        """Compute the adjustments from the training groups' sizes."""
-        if stage != "fit" or self.adjustment == 0:
+        """Start from even weights of the groups that have training examples, and compute their adjustments.
+
+        Raises:
+            ConfigError: If the datamodule has another number of groups, or none with a training example.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if stage != "fit":
             return
-        counts: Tensor = self.trainer.datamodule.train_group_counts()  # type: ignore[attr-defined]
-        if bool((counts == 0).any()):
-            empty = (counts == 0).nonzero()[:, 0].tolist()
+        if not hasattr(data, "train_group_counts"):
+            if self.adjustment > 0:
+                raise ConfigError(
+                    "adjustment needs the sizes of the training groups: give a datamodule with `train_group_counts`."
+                )
+            return
+        counts: Tensor = data.train_group_counts().to(self.log_group_weights)
+        if len(counts) != len(self.log_group_weights):
             raise ConfigError(
-                f"adjustment divides by the group sizes, and groups {empty} have no training example."
+                f"n_groups is {len(self.log_group_weights)} and {type(data).__name__} has {len(counts)} groups:"
+                " leave n_groups out, the datamodule fills it in."
             )
-        self.adjustments = (self.adjustment / counts.float().sqrt()).to(self.adjustments)
+        self.log_group_weights, self.adjustments = initial_group_weights(counts, self.adjustment)
 
     def example_weights(self, examples: Examples) -> Tensor:
         """Raise the weights of the groups with high losses, then spread each over its examples."""
         losses, group = gather_batch(examples.losses), gather_batch(examples.group())
-        group_losses = group_means(losses, group, len(self.log_group_weights))
+        n_groups = len(self.log_group_weights)
+        in_batch = group_counts(group, n_groups) > 0
+        gains = torch.where(in_batch, group_means(losses, group, n_groups) + self.adjustments, 0.0)
         self.log_group_weights = update_group_log_weights(
-            self.log_group_weights, group_losses + self.adjustments, self.step_size
+            self.log_group_weights, gains, self.step_size
         )
         self.log("train/max_group_weight", self.log_group_weights.max().exp())
         return local_slice(group_dro_example_weights(self.log_group_weights, group))

@@ -68,7 +68,7 @@ class LfF(ClassifierModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the biased network's own loss plus the debiased network's weighted loss."""
         examples = self.classify(batch)
-        biased_logits = self.biased(batch["input"])[0].float()
+        biased_logits = self._run_network(self.biased, batch["input"])[0].float()
         biased_losses = F.cross_entropy(biased_logits.detach(), batch["target"], reduction="none")
         weights = self.difficulty(biased_losses, examples) / (len(biased_losses) * self.n_ranks)
         biased_loss = generalized_cross_entropy(biased_logits, batch["target"], self.q).mean()

@@ -7,7 +7,11 @@ from surefoot.losses.br_dro import (
     tail_classification_loss,
 )
 from surefoot.losses.cvar_dro import cvar_dual_loss, cvar_example_weights, loss_quantile
-from surefoot.losses.group_dro import group_dro_example_weights, update_group_log_weights
+from surefoot.losses.group_dro import (
+    group_dro_example_weights,
+    initial_group_weights,
+    update_group_log_weights,
+)
 from surefoot.losses.jtt import upsampling_multiplicity
 from surefoot.losses.lff import class_maximum, generalized_cross_entropy, relative_difficulty
 from surefoot.losses.policy import (
@@ -31,6 +35,7 @@ __all__ = (
     "dpo_loss",
     "generalized_cross_entropy",
     "group_dro_example_weights",
+    "initial_group_weights",
     "loss_quantile",
     "mismatch_weights",
     "policy_loss",

@@ -1,7 +1,9 @@
 """One step changes what it should; limits of the methods are each other."""
 
+import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from lightning.pytorch import Trainer
 from callbacks import GroupMetrics
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
-from lightning_modules.classification import ClassifierModule
+from lightning_modules.classification import ClassifierModule, Examples
 from surefoot.adversaries import (
     Adversary,
     ConstantAdversary,
@@ -20,7 +22,7 @@ from surefoot.adversaries import (
     VIBAdversary,
 )
 from surefoot.errors import ConfigError, DataError, NonFiniteLossError
-from surefoot.networks import MLP, ChannelStatistics, Flatten, SmallCNN
+from surefoot.networks import MLP, ChannelStatistics, ConvNet, Flatten, SmallCNN
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
@@ -103,6 +105,9 @@ def test_group_dro_with_one_group_is_erm() -> None:
         def collate_training(self, examples: Any) -> Any:
             batch = super().collate_training(examples)
             return batch | {"group": torch.zeros_like(batch["group"])}
+
+        def train_group_counts(self) -> torch.Tensor:
+            return torch.tensor([self.n_train])
 
     assert_same(
         weights_after(build("ERM")),
@@ -290,22 +295,56 @@ def test_group_methods_say_that_they_need_groups() -> None:
         trainer().fit(build("GroupDRO"), datamodule=DigitsDataModule(group_labels="hidden"))
 
 
-def test_adjustment_moves_small_groups_up_and_refuses_empty_ones() -> None:
+def test_adjustment_moves_small_groups_up() -> None:
     module = build("GroupDRO", adjustment=3.0)
     assert isinstance(module, GroupDRO)
     weights_after(module)
     data = DigitsDataModule()
     data.setup("fit")
     torch.testing.assert_close(module.adjustments, 3 / data.train_group_counts().float().sqrt())
-    with pytest.raises(ConfigError, match=r"groups \[1, 2\] have no training example"):
-        trainer().fit(
-            build("GroupDRO", adjustment=1.0), datamodule=DigitsDataModule(minority_fraction=0.0)
-        )
 
 
-def test_a_group_absent_from_train_is_no_harm_without_adjustment() -> None:
-    after = weights_after(build("GroupDRO"), DigitsDataModule(minority_fraction=0.0))
-    assert all(bool(v.isfinite().all()) for v in after.values())
+@pytest.mark.parametrize("adjustment", [0.0, 2.0])
+def test_groups_absent_from_train_have_no_weight(adjustment: float) -> None:
+    """Two of the four groups are empty: the run is that of two groups, with whole weights."""
+
+    class TwoGroups(DigitsDataModule):
+        def __init__(self) -> None:
+            super().__init__(batch_size=100, minority_fraction=0.0, evaluate_test_during_fit=False)
+            self.group_names = ["y=0", "y=1"]
+
+        def build(self) -> Any:
+            splits = super().build()
+            return {k: replace(s, group=s.group // 2) for k, s in splits.items()}
+
+    given = {"adjustment": adjustment, "step_size": 0.5}
+    module, two = build("GroupDRO", **given), build("GroupDRO", n_groups=2, **given)
+    after = weights_after(module, DigitsDataModule(batch_size=100, minority_fraction=0.0))
+    assert_same(after, weights_after(two, TwoGroups(), limit_val_batches=0))
+    assert isinstance(module, GroupDRO)
+    weights = module.log_group_weights.exp()
+    assert float(weights.sum()) == pytest.approx(1, rel=1e-5)
+    assert weights[[1, 2]].tolist() == [0, 0]
+    assert isinstance(two, GroupDRO)
+    torch.testing.assert_close(weights[[0, 3]], two.log_group_weights.exp())
+
+
+def test_a_group_that_a_batch_lacks_is_not_raised_by_its_adjustment() -> None:
+    module = build("GroupDRO", n_groups=3, step_size=1.0)
+    assert isinstance(module, GroupDRO)
+    module.adjustments = torch.tensor([0.0, 0.0, 9.0])
+    module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
+    losses, group = torch.tensor([math.log(2.0), 0.0]), torch.tensor([0, 1])
+    examples = Examples(losses, torch.zeros(2, 2), torch.zeros(2, 2), {"group": group})
+    weights = module.example_weights(examples)
+    # q = (1/3, 1/3, 1/3) becomes (2, 1, 1) / 4; the third group has no example in the batch.
+    torch.testing.assert_close(module.log_group_weights.exp(), torch.tensor([0.5, 0.25, 0.25]))
+    torch.testing.assert_close(weights, torch.tensor([0.5, 0.25]))
+
+
+def test_a_wrong_number_of_groups_is_named() -> None:
+    with pytest.raises(ConfigError, match="n_groups is 3 and DigitsDataModule has 4 groups"):
+        trainer().fit(build("GroupDRO", n_groups=3), datamodule=DigitsDataModule())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -315,6 +354,32 @@ def test_batches_of_one_work(kind: str) -> None:
     settings = {"max_epochs": epochs, "limit_train_batches": 3, "limit_val_batches": 0}
     after = weights_after(module, DigitsDataModule(batch_size=1), **settings)
     assert all(bool(v.isfinite().all()) for v in after.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batch_normalisation_says_that_one_example_is_too_few(kind: str) -> None:
+    def fit(**data: Any) -> None:
+        encoder = ConvNet(3, 8, (4,), 8, batch_norm=True)
+        module = build(kind, encoder=encoder)
+        run = trainer(limit_val_batches=0)
+        run.fit(module, datamodule=DigitsDataModule(batch_size=1078, **data))
+
+    with pytest.raises(
+        ConfigError, match=r"a batch of one example: set data\.init_args\.drop_last"
+    ):
+        fit()  # 1,079 examples: the last batch holds one
+    fit(drop_last=True)
+
+
+def test_drop_last_is_of_training_alone() -> None:
+    data = DigitsDataModule(batch_size=500, eval_batch_size=500, drop_last=True)
+    data.setup("fit")
+    assert [len(b["target"]) for b in data.train_dataloader()] == [500, 500]
+    assert [len(b["target"]) for b in data.test_dataloader()[0]] == [359]
+    data = DigitsDataModule(batch_size=2000, drop_last=True)
+    data.setup("fit")
+    with pytest.raises(ConfigError, match="1079 training examples and batch_size is 2000"):
+        data.train_dataloader()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.losses import group_dro_example_weights, update_group_log_weights
+from surefoot.losses import (
+    group_dro_example_weights,
+    initial_group_weights,
+    update_group_log_weights,
+)
 
 
 def test_golden_update() -> None:
@@ -64,3 +68,18 @@ def test_weighted_sum_equals_a_naive_loop(n_groups: int, batch: int) -> None:
 def test_one_group_is_the_mean() -> None:
     weights = group_dro_example_weights(torch.zeros(1), torch.zeros(8, dtype=torch.long))
     torch.testing.assert_close(weights, torch.full((8,), 1 / 8))
+
+
+def test_groups_without_training_examples_have_no_weight_now_or_later() -> None:
+    start = initial_group_weights(torch.tensor([100.0, 0.0, 25.0, 0.0]), adjustment=3.0)
+    # Even over the two that are there; 3 / sqrt(100) and 3 / sqrt(25).
+    torch.testing.assert_close(start.log_weights.exp(), torch.tensor([0.5, 0.0, 0.5, 0.0]))
+    torch.testing.assert_close(start.adjustments, torch.tensor([0.3, 0.0, 0.6, 0.0]))
+    log_weights = start.log_weights
+    for _ in range(3):
+        log_weights = update_group_log_weights(log_weights, torch.tensor([0.2, 0.0, 0.9, 5.0]), 0.7)
+    expected = torch.tensor([0.2, 0.9]).mul(3 * 0.7).softmax(0)
+    torch.testing.assert_close(log_weights.exp()[[0, 2]], expected)
+    assert log_weights.exp()[[1, 3]].tolist() == [0, 0]
+    with pytest.raises(ValueError, match="no group has a training example"):
+        initial_group_weights(torch.zeros(2))
