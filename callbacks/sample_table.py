@@ -41,8 +41,9 @@ class SampleTable(Callback):
         """Drop the rows of steps that are about to be taken again."""
         path = self._path(trainer)
         if trainer.is_global_zero and path.is_file():
-            rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [r for r in rows if r.endswith("\n") and _step(r) <= trainer.global_step]
+            # Texts hold other line ends than "\n", which json leaves as they are; what follows the last "\n" is half a row.
+            rows = path.read_text(encoding="utf-8").split("\n")[:-1]
+            kept = [r + "\n" for r in rows if _step(r) <= trainer.global_step]
             path.write_text("".join(kept), encoding="utf-8")
         self._last = trainer.global_step // self.every_n_steps
 

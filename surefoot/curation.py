@@ -83,7 +83,7 @@ def choose_parents(
             raise ConfigError("the arm ifd needs the difficulty of each problem: give a model.")
         chosen = _above(problems, [difficulties[p.id] for p in problems], percentile)
     elif arm == "heuristic":
-        n_lines = [float(len(p.solution.strip().splitlines())) for p in problems]
+        n_lines = [float(len(p.solution.strip().split("\n"))) for p in problems]
         chosen = _above(problems, n_lines, percentile)
     if not chosen:
         raise DataError(f"the arm {arm} leaves no parent among {len(problems)} problems.")

@@ -1,13 +1,16 @@
 """Reward functions, called as TRL calls them, and their weighted sum on trajectories.
 
-A reward function is any callable ``f(prompts, completions, completion_ids, **columns)`` that returns one float per
+A reward function is any callable ``f(prompts, completions, completion_ids, **columns)`` that returns a list with one float per
 completion, a list of floats per completion (one per span), or none where it does not apply. Columns: ``question``,
 ``answer``, ``solution``, ``grade`` (status), ``spans`` and ``steps`` (tokens and text of each step), ``finish_reason`` and the problems' details.
 """
 
+import inspect
 import math
+import numbers
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from surefoot.arithmetic import judge_steps
@@ -20,7 +23,7 @@ __all__ = (
     "RewardFunction",
     "StepReward",
     "assign_rewards",
-    "reward_name",
+    "reward_names",
 )
 
 RewardFunction = Callable[..., Sequence[Any]]
@@ -69,8 +72,27 @@ class StepReward:
         ]
 
 
-def reward_name(function: RewardFunction) -> str:
-    """Return the name under which a function's rewards are logged."""
+#: Names that another key ``rollout/reward_<name>`` has.
+_TAKEN = ("std",)
+
+
+def reward_names(functions: Sequence[RewardFunction]) -> list[str]:
+    """Return the names under which functions' rewards are logged; those that would share one are numbered from 1."""
+    plain = [_plain_name(f) for f in functions]
+    names: list[str] = []
+    for i, name in enumerate(plain):
+        numbered, n = name, plain[:i].count(name)
+        while numbered in (*names, *_TAKEN) or (numbered == name and plain.count(name) > 1):
+            n += 1
+            numbered = f"{name}_{n}"
+        names.append(numbered)
+    return names
+
+
+def _plain_name(function: RewardFunction) -> str:
+    """Return a function's own name, or its class's; of a partial, that of what it calls."""
+    while isinstance(function, partial):
+        function = function.func
     return getattr(function, "__name__", type(function).__name__)
 
 
@@ -89,7 +111,8 @@ def assign_rewards(
         prompts: The prompts as text.
 
     Raises:
-        DataError: If a function returns another number of rewards, or one that is not a finite number.
+        DataError: If a function fails, or returns anything but a list of as many rewards as there are completions, each
+            none, a finite number, or a list with a finite number per span. The line names the function.
     """
     columns: dict[str, list[Any]] = {
         "question": [t.problem.question for t in trajectories],
@@ -105,32 +128,65 @@ def assign_rewards(
     totals = [[0.0] * len(t.token_spans()) for t in trajectories]
     for t in trajectories:
         t.reward_parts = {}
-    for function, weight in zip(functions, weights, strict=True):
-        name = reward_name(function)
-        values = function(
-            prompts=list(prompts),
-            completions=[t.text for t in trajectories],
-            completion_ids=[list(t.completion) for t in trajectories],
-            **columns,
-        )
-        if len(values) != len(trajectories):
-            raise DataError(
-                f"the reward function {name} returned {len(values)} rewards for {len(trajectories)} completions."
+    for name, function, weight in zip(reward_names(functions), functions, weights, strict=True):
+        try:
+            values = function(
+                prompts=list(prompts),
+                completions=[t.text for t in trajectories],
+                completion_ids=[list(t.completion) for t in trajectories],
+                **columns,
             )
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DataError(f"the reward function {name} failed ({reason}).") from error
+        _check_values(name, values, len(trajectories))
         for trajectory, total, value in zip(trajectories, totals, values, strict=True):
             if value is None:
                 continue
-            parts = (
-                list(value) if isinstance(value, Sequence) else [0.0] * (len(total) - 1) + [value]
-            )
-            if len(parts) != len(total):
-                raise DataError(
-                    f"the reward function {name} returned {len(parts)} rewards for a completion of {len(total)} spans."
-                )
-            if not all(math.isfinite(p) for p in parts):
-                raise DataError(f"the reward function {name} returned {value}.")
+            parts = _parts(name, value, len(total))
             for i, part in enumerate(parts):
-                total[i] += weight * float(part)
-            trajectory.reward_parts[name] = float(sum(parts))
+                total[i] += weight * part
+            trajectory.reward_parts[name] = sum(parts)
     for trajectory, total in zip(trajectories, totals, strict=True):
         trajectory.rewards = total
+
+
+def _check_values(name: str, values: Any, n: int) -> None:
+    """Raise a `DataError` unless a function returned a list of ``n`` values."""
+    if inspect.iscoroutine(values):
+        values.close()
+        raise DataError(
+            f"the reward function {name} returned a coroutine, expected a list of rewards: define it without async."
+        )
+    if not isinstance(values, list | tuple):
+        raise DataError(
+            f"the reward function {name} returned {_described(values)}, expected a list with one reward per completion"
+            " (of an array, its tolist())."
+        )
+    if len(values) != n:
+        raise DataError(
+            f"the reward function {name} returned {len(values)} rewards for {n} completions."
+        )
+
+
+def _parts(name: str, value: Any, n_spans: int) -> list[float]:
+    """Return one reward per span; a single number stands on the last span."""
+    parts = list(value) if isinstance(value, list | tuple) else [0.0] * (n_spans - 1) + [value]
+    if len(parts) != n_spans:
+        raise DataError(
+            f"the reward function {name} returned {len(parts)} rewards for a completion of {n_spans} spans."
+        )
+    for part in parts:
+        if not isinstance(part, numbers.Real) or not math.isfinite(part):
+            raise DataError(
+                f"the reward function {name} returned {_described(part)} as a reward, expected a finite number, a list"
+                " with one per span, or none."
+            )
+    return [float(part) for part in parts]
+
+
+def _described(value: Any) -> str:
+    """Return a value for a message, in one line that is not long."""
+    text = " ".join(repr(value).split())
+    kind = "" if value is None or isinstance(value, numbers.Real) else f"{type(value).__name__} "
+    return kind + (text if len(text) <= 80 else text[:80] + "...")

@@ -11,10 +11,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lightning_modules import GRPO
+from lightning_modules.reasoning.grpo import _Credited
 from surefoot.language_models import TinyLanguageModel
 from surefoot.losses import dpo_loss, policy_loss, token_weights
 from surefoot.losses.policy import VARIANTS, Variant
+from surefoot.problems import Problem
+from surefoot.rollouts import Sampling
 from surefoot.sequences import Pack, PromptCompletion, pack_sequences
+from surefoot.trajectories import Trajectory
 
 RECORD = load_file(Path(__file__).parent / "data/trl_losses.safetensors")
 
@@ -124,3 +129,58 @@ def test_grpo(variant: Variant, max_tokens: int) -> None:
         return (weights[pack.sequences] * result.losses).sum()
 
     check(variant, model, over_packs(max_tokens, loss))
+
+
+@pytest.mark.parametrize("max_tokens", [20, 1000])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_mismatch_correction_and_truncated_completions(
+    variant: Variant, max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module's own update: sequence 1 hit the limit, ratios to the engine are capped at 1.1, and there is a KL term.
+
+    The correction is on the policy's term alone; the truncated completion stays in the divisor of a mean over completions.
+    """
+    model = model_with("weight/")
+    module = GRPO(
+        language_model=model,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        variant=variant,
+        sampling=Sampling(n=4, max_tokens=10),
+        clip_low=0.1,
+        clip_high=0.15,
+        kl_coefficient=0.1,
+        mask_truncated=True,
+        mismatch_correction="token_truncate",
+        mismatch_cap=1.1,
+        max_tokens_per_pack=max_tokens,
+    )
+    trajectories = [
+        Trajectory(Problem(str(i), "q", "a"), 0, s.prompt, s.completion, (), reason, 0)
+        for i, (s, reason) in enumerate(
+            zip(sequences(), ("stop", "length", "stop", "stop"), strict=True)
+        )
+    ]
+    columns = {
+        k: [
+            row[: len(t.completion)]
+            for row, t in zip(RECORD[f"grpo/{k}"], trajectories, strict=True)
+        ]
+        for k in ("old", "reference", "behaviour")
+    }
+    advantages = [
+        torch.full((len(t.completion),), float(a))
+        for t, a in zip(trajectories, RECORD["grpo/advantages"], strict=True)
+    ]
+    credited = _Credited(
+        trajectories, advantages, columns["behaviour"], columns["old"], columns["reference"]
+    )
+    losses: list[Tensor] = []
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    monkeypatch.setattr(
+        module,
+        "update",
+        lambda packs, loss: losses.append(torch.stack([loss(p) for p in packs]).sum()),
+    )
+    module.leave_out_truncated(trajectories)
+    module._policy_update(credited, range(4))
+    check(f"{variant}_masked", model, losses[0])

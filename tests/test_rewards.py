@@ -1,13 +1,22 @@
 """Reward functions are called as TRL calls them; spans, weights, missing and bad values."""
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from surefoot.answers import Grade
 from surefoot.errors import ConfigError, DataError
 from surefoot.problems import Problem
-from surefoot.rewards import AccuracyReward, FormatReward, StepReward, assign_rewards
+from surefoot.rewards import (
+    AccuracyReward,
+    FormatReward,
+    StepReward,
+    assign_rewards,
+    reward_names,
+)
 from surefoot.sequences import Span
 from surefoot.trajectories import Trajectory
 
@@ -62,17 +71,98 @@ def test_none_means_not_applicable() -> None:
     assert [len(t.reward_parts) for t in batch] == [0, 1]
 
 
+async def waits(**_: Any) -> list[float]:
+    return [1.0, 2.0]
+
+
+def fails(**_: Any) -> list[float]:
+    raise KeyError("no such\ncolumn")
+
+
+def one_argument(completions: list[str]) -> list[float]:
+    return [0.0 for _ in completions]
+
+
+BAD_RETURNS: dict[str, tuple[Any, str]] = {
+    "too few": ([1.0], "returned 1 rewards for 2 completions"),
+    "none": (None, "returned None, expected a list"),
+    "scalar": (1.0, "returned 1.0, expected a list"),
+    "numpy": (np.ones(2), "returned ndarray array"),
+    "tensor": (torch.ones(2), "returned Tensor tensor"),
+    "text": ("ab", "returned str 'ab', expected a list"),
+    "generator": ((float(i) for i in range(2)), "returned generator"),
+    "mapping": ({"a": 1.0, "b": 2.0}, "returned dict"),
+    "nan": ([1.0, float("nan")], "returned nan as a reward"),
+    "infinite": ([1.0, [-float("inf")]], "returned -inf as a reward"),
+    "text as a reward": ([1.0, "1"], "returned str '1' as a reward"),
+    "array as a reward": ([1.0, np.ones(1)], "returned ndarray array"),
+    "complex": ([1.0, 1j], "returned complex 1j as a reward"),
+    "none in a span": ([1.0, [None]], "returned None as a reward"),
+    "too many spans": ([1.0, [1.0, 2.0]], "returned 2 rewards for a completion of 1 spans"),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", BAD_RETURNS)
+def test_bad_rewards_end_in_a_line_that_names_the_function(case: str) -> None:
+    values, message = BAD_RETURNS[case]
+
+    def my_reward(**_: Any) -> Any:
+        return values
+
+    for function in (my_reward, partial(my_reward)):
+        with pytest.raises(DataError, match=message) as error:
+            assign_rewards([trajectory("a"), trajectory("b")], [function], [1.0], ["", ""])
+        assert str(error.value).startswith("the reward function my_reward returned ")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda **_: [1.0], "returned 1 rewards for 2 completions"),
-        (lambda **_: [1.0, float("nan")], "returned nan"),
-        (lambda **_: [1.0, [1.0, 2.0]], "returned 2 rewards for a completion of 1 spans"),
+        (waits, "waits returned a coroutine, .* define it without async"),
+        (fails, r"fails failed \(KeyError: .*no such.*column"),
+        (one_argument, "one_argument failed .TypeError: .*unexpected keyword argument"),
     ],
 )
-def test_bad_rewards_are_errors(function: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+def test_functions_that_fail_or_wait(function: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
         assign_rewards([trajectory("a"), trajectory("b")], [function], [1.0], ["", ""])
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_of_other_types_are_rewards() -> None:
+    batch = [trajectory("a"), trajectory("b"), trajectory("c")]
+    assign_rewards(batch, [lambda **_: (np.float32(0.5), True, [3])], [2.0], [""] * 3)
+    assert [t.total_reward for t in batch] == [1.0, 2.0, 6.0]
+    assert all(type(r) is float for t in batch for r in t.rewards)
+
+
+def test_functions_of_one_name_are_told_apart() -> None:
+    def std(**_: Any) -> list[float]:
+        return [0.25]
+
+    def FormatReward_1(**_: Any) -> list[float]:
+        return [0.75]
+
+    batch = [trajectory("#### 5")]
+    functions = [FormatReward("5"), FormatReward("6"), AccuracyReward(), std, FormatReward_1]
+    assert reward_names(functions) == [
+        "FormatReward_1",
+        "FormatReward_2",
+        "AccuracyReward",
+        "std_1",
+        "FormatReward_1_1",
+    ]
+    assign_rewards(batch, functions, [1.0] * 5, ["q"])
+    assert batch[0].reward_parts == {
+        "FormatReward_1": 1.0,
+        "FormatReward_2": 0.0,
+        "AccuracyReward": 1.0,
+        "std_1": 0.25,
+        "FormatReward_1_1": 0.75,
+    }
 
 
 def test_format() -> None:

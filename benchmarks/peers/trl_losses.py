@@ -129,7 +129,9 @@ def main() -> None:
     noise = 0.2 * torch.randn(4, N_COMPLETION, generator=generator)
     old, reference = logprobs(weights, b) + noise, logprobs(sharp_model(2), b)
     advantages = torch.tensor([1.0, -0.5, 0.7, -1.3])
+    behaviour = old + 0.2 * torch.randn(4, N_COMPLETION, generator=generator)
     found |= {"grpo/old": old, "grpo/reference": reference, "grpo/advantages": advantages}
+    found["grpo/behaviour"] = behaviour
     prompts = Dataset.from_list([{"prompt": "1"}] * 4)
     for variant in ("grpo", "dr_grpo", "dapo", "gspo", "cispo"):
         settings = {"loss_type": "grpo" if variant == "gspo" else variant, "beta": 0.1}
@@ -160,6 +162,12 @@ def main() -> None:
         }
         inputs["num_items_in_batch"] = b["completion_mask"].sum()
         keep(variant, trainer, trainer._compute_loss(trainer.model, inputs))
+        # As mask_truncated_completions does it where sequence 1 hit the limit, with ratios to an engine capped at 1.1.
+        mask = b["completion_mask"] * torch.tensor([1, 0, 1, 1])[:, None]
+        inputs |= {"completion_mask": mask, "num_items_in_batch": mask.sum()}
+        inputs["importance_sampling_ratio"] = (old - behaviour).exp().clamp(max=1.1)
+        trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
+        keep(f"{variant}_masked", trainer, trainer._compute_loss(trainer.model, inputs))
     versions = {"trl": trl.__version__, "torch": torch.__version__}
     save_file(
         {k: v.contiguous() for k, v in found.items()},

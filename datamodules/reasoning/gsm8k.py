@@ -65,5 +65,5 @@ class GSM8KDataModule(ProblemsDataModule):
         steps = trace.strip()
         if not self.annotations:
             solution, steps = _ANNOTATION.sub("", solution), _ANNOTATION.sub("", steps)
-        details = {"n_steps": len(steps.splitlines())}
+        details = {"n_steps": len(steps.split("\n"))}
         return Problem(f"gsm8k-{split}-{i}", question.strip(), answer, solution.strip(), details)

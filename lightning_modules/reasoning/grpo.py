@@ -1,9 +1,11 @@
 """GRPO and its relatives: reinforcement learning from graded completions."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule, Stopwatch
@@ -14,7 +16,7 @@ from surefoot.errors import ConfigError
 from surefoot.language_models import completion_logprobs
 from surefoot.losses import mismatch_weights, policy_loss, token_weights
 from surefoot.losses.policy import CORRECTIONS, VARIANTS, Correction, Variant
-from surefoot.rewards import AccuracyReward, RewardFunction, assign_rewards, reward_name
+from surefoot.rewards import AccuracyReward, RewardFunction, assign_rewards, reward_names
 from surefoot.rollouts import Sampling
 from surefoot.rollouts.samplers import GroupSampler, TrajectorySampler
 from surefoot.sequences import Pack, pack_sequences
@@ -76,8 +78,10 @@ class GRPO(ReasoningModule):
             kl_coefficient: Weight of the KL divergence to the initial policy; 0 holds no second model.
             epochs_per_rollout: How often each completion is used.
             minibatches: Optimizer steps per epoch; whole groups stay together.
-            mask_truncated: Leave completions out of the loss that hit the length limit.
-            mismatch_correction: What is done where trainer and engine disagree on log-probabilities.
+            mask_truncated: Leave completions out of the loss that hit the length limit; they still count as completions in
+                the mean of grpo, gspo and dr_grpo.
+            mismatch_correction: What is done where trainer and engine disagree on log-probabilities; the KL term is left
+                as it is.
             mismatch_cap: Largest importance ratio of that correction.
             step_separator: Text that ends a step, such as "\n", for rewards per step; none for one span per completion.
             kwargs: Arguments of `ReasoningModule`.
@@ -137,13 +141,16 @@ class GRPO(ReasoningModule):
     def _reward(self, trajectories: list[Trajectory]) -> None:
         if self.step_separator is not None:
             self.cut_into_steps(trajectories, self.step_separator)
-        if self.mask_truncated:
-            for t in trajectories:
-                if t.finish_reason == "length":
-                    t.mask = [False] * len(t.completion)
+        self.leave_out_truncated(trajectories)
         prompts = [self.language_model.tokenizer.decode(list(t.prompt)) for t in trajectories]
         assign_rewards(trajectories, self.rewards, self.reward_weights, prompts)  # type: ignore[arg-type]
         self._log_rollout(trajectories)
+
+    def leave_out_truncated(self, trajectories: Sequence[Trajectory]) -> None:
+        """Mask completions that hit the length limit, where `mask_truncated` asks for it."""
+        for t in trajectories:
+            if self.mask_truncated and t.finish_reason == "length":
+                t.mask = [False] * len(t.completion)
 
     def _assign_credit(self, trajectories: list[Trajectory]) -> _Credited:
         advantages = self.credit(trajectories)
@@ -193,7 +200,7 @@ class GRPO(ReasoningModule):
         lengths = torch.tensor(
             [float(len(t.completion) if t.mask is None else sum(t.mask)) for t in trajectories]
         )
-        counts = torch.tensor([float((lengths > 0).sum()), float(lengths.sum())])
+        counts = torch.tensor([float(len(lengths)), float(lengths.sum())])
         n_sequences, n_tokens = sum_over_ranks(counts.to(self.device)).tolist()
         weights = token_weights(
             lengths.clamp(min=1),
@@ -224,6 +231,9 @@ class GRPO(ReasoningModule):
             reference = (
                 None if credited.reference is None else pack.gather(chosen(credited.reference))
             )
+            correction = mismatch_weights(
+                old, behaviour, pack.sequences, self.mismatch_correction, self.mismatch_cap
+            )
             result = policy_loss(
                 logprobs,
                 old,
@@ -234,9 +244,7 @@ class GRPO(ReasoningModule):
                 self.clip_high,
                 reference,
                 self.kl_coefficient,
-            )
-            correction = mismatch_weights(
-                old, behaviour, pack.sequences, self.mismatch_correction, self.mismatch_cap
+                correction,
             )
             difference = (old - behaviour).abs()
             largest = torch.cat([largest[None], difference]).max()
@@ -251,7 +259,7 @@ class GRPO(ReasoningModule):
                 correction,
             )
             watched = watched + torch.stack([c.sum() for c in columns])
-            return (weights[pack.sequences] * correction * result.losses).sum()
+            return (weights[pack.sequences] * result.losses).sum()
 
         self.log("train/loss", self.update(packs, loss), batch_size=1)
         self._log_update(sum_over_ranks(watched), largest)
@@ -294,8 +302,7 @@ class GRPO(ReasoningModule):
                 len(trajectories),
             ),
         }
-        for function in self.rewards:
-            name = reward_name(function)
+        for name in reward_names(self.rewards):
             given = [t.reward_parts[name] for t in trajectories if name in t.reward_parts]
             values[f"rollout/reward_{name}"] = (sum(given), len(given))
         grades = [t.grade for t in trajectories if t.grade is not None]
@@ -320,6 +327,13 @@ def _check(module: GRPO) -> None:
     if module.sampling.temperature == 0:
         raise ConfigError(
             "sampling.temperature is 0: greedy completions of a prompt are all the same."
+        )
+    if not all(math.isfinite(w) for w in module.reward_weights):
+        raise ConfigError(f"reward_weights must be finite numbers, got {module.reward_weights}.")
+    if module.sampling.n == 1 and isinstance(module.sampler, GroupSampler):
+        rank_zero_warn(
+            "sampling.n is 1: a completion is compared with the others of its problem, and there are none, so nothing is"
+            " learned from outcome rewards. Set sampling.n to 2 or more."
         )
     if module.clip_low < 0 or module.clip_high < 0 or module.kl_coefficient < 0:
         raise ConfigError("clip_low, clip_high and kl_coefficient must not be negative.")

@@ -59,7 +59,7 @@ def token_weights(
     Args:
         lengths: Scored tokens of this rank's sequences; at least 1 each.
         variant: Loss variant.
-        n_sequences: Sequences of the update, on all ranks.
+        n_sequences: Sequences of the update, on all ranks; those without a scored token count.
         n_tokens: Scored tokens of the update, on all ranks.
         max_tokens: Limit on the length of completions, tokens.
 
@@ -98,12 +98,13 @@ def policy_loss(
     clip_high: float = 0.2,
     reference_logprobs: Float[Tensor, " scored"] | None = None,
     kl_coefficient: float = 0.0,
+    correction: Float[Tensor, " scored"] | None = None,
 ) -> PolicyLoss:
     """Return each token's loss.
 
     With the ratio r of the policy to the old one: ``-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)`` per token; in ``gspo``
     r is the geometric mean over the sequence; in ``cispo`` the loss is ``-min(r, 1 + clip_high) A log pi`` with no gradient
-    through r. The k3 estimate of the KL divergence to the reference is added to it.
+    through r. It is multiplied by the correction; the k3 estimate of the KL divergence to the reference is added as it is.
 
     Args:
         logprobs: Of the policy, with gradient.
@@ -115,6 +116,7 @@ def policy_loss(
         clip_high: Distance of the upper bound from 1.
         reference_logprobs: Of the reference policy; needed with ``kl_coefficient``.
         kl_coefficient: Weight of the KL estimate.
+        correction: Weights of `mismatch_weights`; 1 by default.
 
     Raises:
         ValueError: If a KL coefficient is given without a reference, or a clip distance is negative.
@@ -134,6 +136,8 @@ def policy_loss(
         losses = -torch.minimum(ratios * advantages, clipped * advantages)
         low = (ratios < 1 - clip_low) & (advantages < 0)
         high = (ratios > 1 + clip_high) & (advantages > 0)
+    if correction is not None:
+        losses = losses * correction
     kl = torch.zeros_like(logprobs)
     if kl_coefficient:
         if reference_logprobs is None:

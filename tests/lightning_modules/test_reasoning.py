@@ -16,7 +16,7 @@ from surefoot.cli import main
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel, PretrainedLanguageModel, TinyLanguageModel
 from surefoot.losses.policy import VARIANTS
-from surefoot.rollouts import HFEngine
+from surefoot.rollouts import HFEngine, Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -158,7 +158,7 @@ def test_grpo_raises_its_reward(variant: str, fit: Fit) -> None:
     assert ratios == pytest.approx([1.0] * len(ratios), abs=1e-5), (
         "one update per rollout is on policy"
     )
-    table = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    table = [json.loads(line) for line in (run / "samples.jsonl").read_text().split("\n")[:-1]]
     assert {r["step"] for r in table if r["stage"] == "train"} == set(range(2, 33, 2))
     assert set(table[0]) >= {"question", "completion", "grade", "rewards", "reference"}
 
@@ -209,6 +209,7 @@ def grpo(**arguments: Any) -> GRPO:
     ("arguments", "message"),
     [
         ({"reward_weights": [1.0, 2.0]}, "1 reward functions but 2 reward_weights"),
+        ({"reward_weights": [float("nan")]}, "must be finite numbers"),
         ({"minibatches": 0}, "must be positive"),
         ({"kl_coefficient": -1.0}, "must not be negative"),
         ({"warmup": -1.0}, "warmup >= 0"),
@@ -217,6 +218,11 @@ def grpo(**arguments: Any) -> GRPO:
 def test_grpo_refuses_nonsense(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         grpo(**arguments)
+
+
+def test_a_group_of_one_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"sampling\.n is 1: .* nothing is learned"):
+        grpo(sampling=Sampling(n=1))
 
 
 def test_completions_without_signal_are_not_put_through_the_model(
