@@ -66,6 +66,8 @@ class GroupFolderDataModule(ClassificationDataModule):
             missing = [c for c in columns if c not in table]
             if missing:
                 raise ValueError(f"column {missing[0]!r} is missing; found {list(table.columns)}")
+            if table.empty:
+                raise ValueError("it has no rows")
             table[columns[1:]] = table[columns[1:]].astype("int64")
         except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
             raise DataError(f"{path} cannot be read: {error}.") from error

@@ -5,12 +5,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from surefoot.errors import NonFiniteLossError
+from surefoot.errors import ConfigError, NonFiniteLossError
 from surefoot.random_state import gather_random_states, restore_random_state
 
-__all__ = ("ResumableModule",)
+__all__ = ("ResumableModule", "with_schedule")
 
 
 class ResumableModule(LightningModule):
@@ -94,3 +97,27 @@ class ResumableModule(LightningModule):
         """
         dtype = torch.bool if isinstance(fill, bool) else torch.float32
         self.register_buffer(name, torch.full((self.train_size(),), fill, dtype=dtype))
+
+
+def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> Any:
+    """Return what ``configure_optimizers`` has to: an optimizer, and its schedule with what that monitors.
+
+    Args:
+        optimizer: The optimizer.
+        schedule: Makes its learning-rate schedule; none for a constant rate.
+
+    Raises:
+        ConfigError: If the schedule waits for a plateau and does not say of what.
+    """
+    if schedule is None:
+        return optimizer
+    scheduler = schedule(optimizer)
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        return [optimizer], [scheduler]
+    monitor = getattr(scheduler, "monitor", None)
+    if monitor is None:
+        raise ConfigError(
+            "ReduceLROnPlateau has to be told what to monitor: class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
+            " init_args: {monitor: val/accuracy, mode: max}."
+        )
+    return [optimizer], [{"scheduler": scheduler, "monitor": monitor}]

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import ResumableModule
+from lightning_modules.base import ResumableModule, with_schedule
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import CrossEntropy, PredictionLoss
 from surefoot.networks import Classifier, Encoder
@@ -176,9 +176,7 @@ class ClassifierModule(ResumableModule):
         if self.optimizer is None:
             return None
         optimizer = self.optimizer(p for p in self.trained().parameters() if p.requires_grad)
-        if self.lr_scheduler is None:
-            return optimizer
-        return [optimizer], [self.lr_scheduler(optimizer)]
+        return with_schedule(optimizer, self.lr_scheduler)
 
 
 class ReweightedClassifier(ClassifierModule, ABC):

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from lightning_modules.base import with_schedule
 from lightning_modules.classification import Examples, ReweightedClassifier
 from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
@@ -135,10 +136,7 @@ class JTT(ReweightedClassifier):
     def configure_optimizers(self) -> Any:
         """Build the current stage's optimizer and its schedule."""
         make = self.final_optimizer if self.retraining else self.identification_optimizer
-        optimizer = make(self.network.parameters())
-        if self.lr_scheduler is None:
-            return optimizer
-        return [optimizer], [self.lr_scheduler(optimizer)]
+        return with_schedule(make(self.network.parameters()), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the first weights, to which the network returns, while they are still needed."""

@@ -102,7 +102,9 @@ def read_recorded_runs(path: Path) -> list[RecordedRun]:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}") from error
+        pickled = "allow_pickle" in str(error)  # numpy's advice is to load it all the same
+        reason = "no numpy file, or one with pickled objects" if pickled else error
+        raise DataError(f"{path} cannot be read as .npz: {reason}.") from error
     return _from_arrays(arrays, path)
 
 

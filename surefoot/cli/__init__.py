@@ -1,9 +1,9 @@
 """The command line. Nothing heavy is imported before a verb needs it."""
 
-import errno
 import sys
 from collections.abc import Callable, Sequence
 
+from surefoot.cli.error_report import error_line
 from surefoot.cli.own_code import find_own_modules, join_own_packages
 from surefoot.errors import SurefootError
 
@@ -60,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
         join_own_packages()
         run(arguments)
     except Exception as error:
-        line = _user_error(error)
+        line = error_line(error)
         if debug or line is None:
             raise
         print(f"surefoot: error: {' '.join(line.split())}", file=sys.stderr)
@@ -99,29 +99,3 @@ def _verb(name: str) -> Callable[[list[str]], None]:
     raise SurefootError(
         f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, *_OTHER_VERBS))}."
     )
-
-
-def _original(message: str) -> str:
-    """Return the message that a loading process raised, without the traceback that torch puts before it."""
-    if "Original Traceback" not in message:
-        return message
-    return message.strip().splitlines()[-1].split(": ", 1)[-1]
-
-
-def _user_error(error: Exception) -> str | None:
-    """Return the line for an error that a user can mend, none for a defect of ours."""
-    cause: BaseException | None = error
-    while cause is not None:  # what builds classes from settings wraps their errors
-        if isinstance(cause, SurefootError):
-            return _original(str(cause))
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError) and error.errno in (
-        errno.ENOSPC,
-        errno.EACCES,
-        errno.EROFS,
-        errno.ENOENT,
-    ):
-        return f"{error.strerror}: {error.filename or ''}"
-    if type(error).__name__ == "MisconfigurationException":
-        return str(error)
-    return None

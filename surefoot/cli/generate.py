@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
@@ -35,11 +36,13 @@ def _parser() -> VerbParser:
     parser.add_class_arguments(Sampling, "sampling")
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
     parser.add_argument("--split", type=str, default="test", help="Split: train, val or test.")
-    parser.add_argument("--limit", type=int | None, default=None, help="Only the first problems.")
+    parser.add_argument(
+        "--limit", type=PositiveInt | None, default=None, help="Only the first problems."
+    )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the sampling.")
     parser.add_argument(
         "--problems_per_shard",
-        type=int,
+        type=PositiveInt,
         default=128,
         help="Problems of a shard; a kill costs one at most.",
     )

@@ -30,6 +30,11 @@ def plain_message(message: str) -> str:
     """Return a parser's message without the account of its search, in one line."""
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     kept = [line for line in lines if line and not line.startswith(_SEARCH)]
+    explained = [line for line in kept if not line.startswith(("Expected a", "Given value"))]
+    if explained and message.lstrip().startswith(
+        _SEARCH[0]
+    ):  # one alternative says what is wrong with what was meant
+        kept = explained
     text = "; ".join(kept).replace(":; ", ": ").replace("Given value: ", "got ")
     text = text.replace("Expected a dot import path string: ", "no class of this name is known: ")
     return re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", text)

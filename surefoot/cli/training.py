@@ -64,6 +64,8 @@ _NOT_IDENTITY = (
     "fresh",
     "override_optimizer",
 )
+#: Values of --ckpt_path that name no file.
+_LIGHTNINGS_PATHS = ("last", "best", "hpc", "registry")
 _RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"  # tells the ranks that Lightning launches where to write
 
 
@@ -153,7 +155,15 @@ class SurefootCLI(LightningCLI):
         for config in self.config_files:
             check_yaml(Path(config))
         path = next(iter(flag_values(arguments, "--ckpt_path")), None)
-        stored = stored_settings(path) if path and Path(path).exists() else None
+        stored = None
+        if path is not None and path.split(":")[0] not in _LIGHTNINGS_PATHS and "://" not in path:
+            if not Path(path).exists():
+                raise ConfigError(f"checkpoint {path} does not exist.")
+            stored = stored_settings(path)
+            if stored is None and not self.config_files:
+                raise ConfigError(
+                    f"checkpoint {path} was not written by surefoot fit and holds no settings: give --config FILE.yaml too."
+                )
         if stored is None:
             self.config = parser.parse_args(arguments)
             return
@@ -178,6 +188,7 @@ class SurefootCLI(LightningCLI):
             raise ConfigError(
                 f"no {missing} is configured: give --config FILE.yaml, or --ckpt_path of a Surefoot run."
             )
+        _check_trainer(config.trainer)
         if "weights_only" in config and config.weights_only is None:
             config.weights_only = True  # loading never unpickles code
         self._carry_facts(config)
@@ -241,6 +252,10 @@ class SurefootCLI(LightningCLI):
         """Run the trainer while holding the run folder; ranks that Lightning launches find it in the environment."""
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return getattr(self.trainer, verb)(**arguments)
+        if verb != "fit" and not self.config[verb].get("ckpt_path"):
+            rank_zero_info(
+                "no --ckpt_path is given: the model is as its settings build it, not as a run has trained it"
+            )
         os.environ[_RUN_VARIABLE] = str(self.run.path.resolve())
         try:
             with hold(self.run):
@@ -301,6 +316,21 @@ class SurefootCLI(LightningCLI):
             )
         trainer.callbacks = [*(trainer.callbacks or []), *extra]
         return super().instantiate_trainer(**kwargs)
+
+
+def _check_trainer(trainer: Namespace) -> None:
+    """Raise a `ConfigError` for what Lightning can do only with loaders and learning rates of its own kind."""
+    if trainer.overfit_batches:
+        raise ConfigError(
+            "trainer.overfit_batches would replace the order of the data, which resumes and reweights here: give"
+            " trainer.limit_train_batches and trainer.limit_val_batches instead."
+        )
+    for callback in trainer.callbacks or ():
+        if str(callback.class_path).endswith(".LearningRateFinder"):
+            raise ConfigError(
+                "LearningRateFinder sets one attribute of a module, but optimizers are built from their settings here: compare"
+                " runs with --model.init_args.optimizer.init_args.lr instead."
+            )
 
 
 def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
