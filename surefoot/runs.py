@@ -12,27 +12,29 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from surefoot.errors import SurefootError
+from surefoot.files import write_text
+from surefoot.locks import LOCK_FILE
 
 __all__ = (
     "Run",
     "await_run",
     "describe_environment",
     "fingerprint",
-    "hold",
     "list_runs",
+    "mark_latest",
     "open_run",
     "read_json",
     "write_json",
 )
 
+_IDENTITY = "identity.json"
 _PACKAGES = (
     "surefoot",
     "torch",
@@ -72,9 +74,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -107,11 +107,15 @@ def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bo
         fresh: Make a new folder in any case.
 
     Returns:
-        The run; ``latest`` beside it points to it.
+        The run; hold it (`surefoot.locks.hold`) before anything is written there.
     """
     folder, key = root / experiment, fingerprint(settings)
     runs = list_runs(folder)
-    found = [r for r in runs if _key_of(r) == key]
+    keys = [_key_of(r) for r in runs]
+    found = [r for r, k in zip(runs, keys, strict=True) if k == key]
+    for run, known in zip(runs, keys, strict=True):
+        if known is None and (run.path / _IDENTITY).exists():
+            print(f"left out: {run.path / _IDENTITY} cannot be read", file=sys.stderr)
     if found and not fresh:
         run = found[-1]
     else:
@@ -124,12 +128,18 @@ def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bo
             except FileExistsError:  # another process was faster
                 number += 1
         run = Run(folder / str(number))
-        write_json(run.path / "identity.json", {"fingerprint": key, "created": time.time()})
-    latest = folder / "latest"
-    if latest.is_symlink() or not latest.exists():
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(run.path.name)
+        write_json(run.path / _IDENTITY, {"fingerprint": key, "created": time.time()})
     return run
+
+
+def mark_latest(run: Run) -> None:
+    """Let ``latest`` beside a run point to it; what is there and no link is left alone."""
+    link, target = run.path.parent / "latest", run.path.name
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
 
 
 def await_run(
@@ -143,7 +153,7 @@ def await_run(
     key, deadline = fingerprint(settings), time.monotonic() + seconds
     while time.monotonic() < deadline:
         for run in reversed(list_runs(root / experiment)):
-            if (run.path / "running.json").is_file() and _key_of(run) == key:
+            if (run.path / LOCK_FILE).is_file() and _key_of(run) == key:
                 return run
         time.sleep(0.2)
     raise SurefootError(
@@ -152,43 +162,11 @@ def await_run(
 
 
 def _key_of(run: Run) -> str | None:
-    path = run.path / "identity.json"
-    return str(read_json(path)["fingerprint"]) if path.is_file() else None
-
-
-@contextmanager
-def hold(run: Run) -> Iterator[None]:
-    """Keep two living processes from writing to one run folder.
-
-    Raises:
-        SurefootError: If another process of this machine holds it.
-    """
-    path = run.path / "running.json"
-    if path.is_file():
-        holder = read_json(path)
-        if (
-            holder["host"] == platform.node()
-            and holder["pid"] != os.getpid()
-            and _alive(holder["pid"])
-        ):
-            raise SurefootError(
-                f"{run.path} is being written by process {holder['pid']}: wait for it, or start another run with --fresh true."
-            )
-    write_json(path, {"pid": os.getpid(), "host": platform.node()})
+    """Return the fingerprint of a run's settings; none where it has none, or none that can be read."""
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        return str(read_json(run.path / _IDENTITY)["fingerprint"])
+    except (SurefootError, KeyError, TypeError):
+        return None
 
 
 def describe_environment() -> dict[str, Any]:

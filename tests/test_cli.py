@@ -100,26 +100,29 @@ def test_a_finished_run_is_not_run_again_and_fresh_runs_it(fit: Fit) -> None:
     )
 
 
-def test_two_processes_cannot_write_to_one_run(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = fit(tiny())
-    (run / "finished.json").unlink()
-    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        import platform
+def test_errors_that_cause_each_other_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen when a run folder is deleted while fitting: each error is the other's context."""
+    from surefoot import cli
+    from surefoot.errors import DataError
 
-        (run / "running.json").write_text(json.dumps({"pid": holder.pid, "host": platform.node()}))
-        line = error_of(
-            ["fit", "--config", str(tmp_path / "tiny.yaml"), "--runs_root", str(tmp_path / "runs")],
-            capsys,
-        )
-        assert f"written by process {holder.pid}" in line
-    finally:
-        holder.kill()
-        holder.wait()
-    fit(tiny())  # its holder is dead: the run goes on
-    assert (run / "finished.json").is_file()
+    def fail(arguments: list[str]) -> None:
+        first, second = KeyError("first"), OSError("second")
+        first.__context__, second.__context__ = second, first
+        raise first
+
+    monkeypatch.setattr(cli, "_verb", lambda name: fail)
+    with pytest.raises(KeyError, match="first"):
+        main(["fit"])
+
+    def fail_with_remedy(arguments: list[str]) -> None:
+        first, second, third = KeyError("first"), DataError("mend it"), OSError("third")
+        first.__context__, second.__cause__, third.__cause__ = second, third, first
+        raise first
+
+    monkeypatch.setattr(cli, "_verb", lambda name: fail_with_remedy)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit"])
+    assert stop.value.code == 2
 
 
 # Trap 1: lists are replaced when configs merge; `callbacks+` appends.

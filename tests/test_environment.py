@@ -11,8 +11,17 @@ import pytest
 import torch
 
 from surefoot.errors import SurefootError
+from surefoot.locks import hold
 from surefoot.random_state import capture_random_state, restore_random_state
-from surefoot.runs import await_run, fingerprint, hold, list_runs, open_run, read_json, write_json
+from surefoot.runs import (
+    await_run,
+    fingerprint,
+    list_runs,
+    mark_latest,
+    open_run,
+    read_json,
+    write_json,
+)
 from surefoot.wilds_compatibility import scatter, torch_scatter_available
 
 
@@ -51,6 +60,7 @@ def test_the_same_settings_lead_back_to_the_same_folder(tmp_path: Path) -> None:
     first = open_run(tmp_path, "x", {"a": 1, "b": 2})
     assert open_run(tmp_path, "x", {"b": 2, "a": 1}).path == first.path
     second = open_run(tmp_path, "x", {"a": 2})
+    mark_latest(second)
     assert (second.path.name, (tmp_path / "x/latest").resolve()) == ("1", second.path)
     assert open_run(tmp_path, "x", {"a": 1, "b": 2}, fresh=True).path.name == "2"
     assert [r.path.name for r in list_runs(tmp_path / "x")] == ["0", "1", "2"]
@@ -61,9 +71,20 @@ def test_other_ranks_find_the_run_that_rank_zero_holds(tmp_path: Path) -> None:
     run = open_run(tmp_path, "x", {"a": 1})
     with pytest.raises(SurefootError, match="rank zero opened no run"):
         await_run(tmp_path, "x", {"a": 1}, seconds=0.3)
-    with hold(run):
+    with hold(run.path):
         assert await_run(tmp_path, "x", {"a": 1}, seconds=5).path == run.path
     assert not (run.path / "running.json").exists()
+
+
+def test_a_corrupt_identity_blocks_no_other_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (open_run(tmp_path, "x", {"a": i}) for i in range(2))
+    for damage in ("{", "[]", '{"created": 1}', "\0\0"):
+        (first.path / "identity.json").write_text(damage)
+        assert open_run(tmp_path, "x", {"a": 1}).path == second.path
+        said = capsys.readouterr().err.splitlines()
+        assert said == [f"left out: {first.path}/identity.json cannot be read"]
 
 
 def test_json_is_written_whole_and_damage_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The verbs fit, validate, test and predict: LightningCLI with run folders, facts from data to model and safe resumption."""
 
+import contextlib
 import csv
 import os
 import tempfile
@@ -30,13 +31,9 @@ from surefoot.cli.settings import (
     stored_settings,
 )
 from surefoot.errors import ConfigError, SurefootError
+from surefoot.locks import hold
 from surefoot.pretrained import read_checkpoint
-from surefoot.runs import (
-    Run,
-    await_run,
-    hold,
-    open_run,
-)
+from surefoot.runs import Run, await_run, mark_latest, open_run
 
 # Lightning's, about itself and about a file that `_set_aside_metrics` has moved away.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -111,6 +108,16 @@ class SurefootCLI(LightningCLI):
 
     run: Run
     recorder: RunRecorder
+
+    def __init__(self, held: contextlib.ExitStack, **settings: Any) -> None:
+        """Parse, build and run.
+
+        Args:
+            held: Lets go of the run folder in the end.
+            settings: Arguments of LightningCLI.
+        """
+        self.held = held
+        super().__init__(**settings)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser whose errors are one line."""
@@ -239,7 +246,9 @@ class SurefootCLI(LightningCLI):
                 self.run = open_run(Path(config.runs_root), experiment, identity, fresh)
             else:
                 self.run = await_run(Path(config.runs_root), experiment, identity)
-            if self.subcommand == "fit" and self.run.finished:
+            if rank_zero_only.rank == 0 and not self._nothing_to_do():  # type: ignore[attr-defined]
+                self._hold_run()
+            if self._nothing_to_do():  # another process may have finished it a moment ago
                 raise _RunFinished(self.run)
         last = self.run.last_checkpoint
         if self.subcommand == "fit" and last is not None:
@@ -248,24 +257,30 @@ class SurefootCLI(LightningCLI):
             rank_zero_info(f"resuming {self.run.path} from {last.name}")
         self.settings = settings
 
+    def _nothing_to_do(self) -> bool:
+        return self.subcommand == "fit" and self.run.finished
+
+    def _hold_run(self) -> None:
+        """Keep others from writing to the run folder, before anything in it changes, and tell launched ranks of it."""
+        self.held.enter_context(
+            hold(self.run.path, ", or start another run of these settings with --fresh true")
+        )
+        mark_latest(self.run)
+        os.environ[_RUN_VARIABLE] = str(self.run.path.resolve())
+        self.held.callback(os.environ.pop, _RUN_VARIABLE, None)
+
     def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
-        """Run the trainer while holding the run folder; ranks that Lightning launches find it in the environment."""
-        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return getattr(self.trainer, verb)(**arguments)
+        """Run the trainer; rank zero records its end."""
         if verb != "fit" and not self.config[verb].get("ckpt_path"):
             rank_zero_info(
                 "no --ckpt_path is given: the model is as its settings build it, not as a run has trained it"
             )
-        os.environ[_RUN_VARIABLE] = str(self.run.path.resolve())
-        try:
-            with hold(self.run):
-                result = getattr(self.trainer, verb)(**arguments)
-                if verb == "fit":
-                    self.recorder.finish(self.trainer)
-                rank_zero_info(f"run folder: {self.run.path}")
-                return result
-        finally:
-            del os.environ[_RUN_VARIABLE]
+        result = getattr(self.trainer, verb)(**arguments)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if verb == "fit":
+                self.recorder.finish(self.trainer)
+            rank_zero_info(f"run folder: {self.run.path}")
+        return result
 
     def fit(self, **arguments: Any) -> Any:
         """Train."""
@@ -375,16 +390,18 @@ def run_trainer(arguments: Sequence[str]) -> None:
         arguments: The verb and its options.
     """
     try:
-        SurefootCLI(
-            model_class=LightningModule,
-            datamodule_class=LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            save_config_callback=_SaveSettings,
-            args=list(arguments),
-        )
+        with contextlib.ExitStack() as held:
+            SurefootCLI(
+                held,
+                model_class=LightningModule,
+                datamodule_class=LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                save_config_callback=_SaveSettings,
+                args=list(arguments),
+            )
     except _RunFinished as finished:
         rank_zero_info(f"already finished: {finished.run.path} (--fresh true runs it again)")
 

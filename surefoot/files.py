@@ -1,0 +1,90 @@
+"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ("partial_path", "remove_partials", "replacing", "sync", "write_text")
+
+_PARTIAL = ".part"
+
+
+def partial_path(path: Path) -> Path:
+    """Return where the new contents of a file or folder are written: beside it, on the same filesystem."""
+    return path.with_name(f".{path.name}{_PARTIAL}")
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what processes that died while writing have left in a folder.
+
+    Args:
+        folder: Folder that no other process writes to; it need not exist.
+    """
+    for path in folder.glob(f".*{_PARTIAL}"):
+        _remove(path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a file or folder that takes the place of ``path`` when it is whole.
+
+    Args:
+        path: The file or folder to write; its folder exists.
+
+    Raises:
+        OSError: If it cannot be written, with the path in ``filename``; what was at ``path`` is still there.
+    """
+    partial = partial_path(path)
+    _remove(partial)
+    try:
+        yield partial
+        sync(partial)
+        _put(partial, path)
+    except OSError as error:
+        _remove(partial)
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8; a reader sees the old or the new one, never half of it."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or everything in a folder, is on the disk."""
+    for inside in [*path.rglob("*")] if path.is_dir() else []:
+        _sync(inside)
+    _sync(path)
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Rename, over a folder too, and wait until the name is on the disk."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif partial.is_dir():
+        path.unlink(missing_ok=True)
+    partial.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
