@@ -11,6 +11,7 @@ from lightning_modules.classification import ClassifierModule
 from surefoot.distributed import gather_batch
 from surefoot.errors import ConfigError, DataError
 from surefoot.last_layer import balanced_last_layer
+from surefoot.manifests import find_weights
 from surefoot.networks import Encoder
 from surefoot.pretrained import read_checkpoint
 
@@ -42,8 +43,8 @@ class DFR(ClassifierModule):
 
         Args:
             encoder: Network from inputs to features, of the checkpoint's kind.
-            checkpoint: Checkpoint of any classifier of Surefoot, for example an ERM run's ``last.ckpt``; none keeps
-                the encoder as it is (pretrained, say).
+            checkpoint: Run folder of any classifier of Surefoot, for example an ERM run's, its ``weights.safetensors``, or a
+                checkpoint; none keeps the encoder as it is (pretrained, say).
             n_classes: Number of classes; filled in from the datamodule.
             n_subsets: Balanced subsets whose layers are averaged.
             inverse_strengths: Candidates for C, the inverse strength of the l1 penalty.
@@ -51,7 +52,7 @@ class DFR(ClassifierModule):
 
         Raises:
             ConfigError: If a count is unknown or too small.
-            DataError: If the checkpoint is missing or does not fit the encoder.
+            DataError: If the weights are missing or does not fit the encoder.
         """
         super().__init__(encoder, optimizer=None, n_classes=n_classes)
         if n_subsets < 1 or not inverse_strengths:
@@ -65,19 +66,31 @@ class DFR(ClassifierModule):
         self.collected: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def _load_network(self, path: Path) -> None:
-        if not Path(path).is_file():
-            raise DataError(
-                f"checkpoint {path} is not a file: train one first, for example with the ERM config."
-            )
-        state = read_checkpoint(path)["state_dict"]
-        network = {
-            k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")
-        }
+        weights = find_weights(Path(path))
+        if weights.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            network = load_file(weights)
+        else:
+            state = read_checkpoint(weights)["state_dict"]
+            network = {
+                k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")
+            }
         try:
             self.network.load_state_dict(network)
         except RuntimeError as error:
             reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
             raise DataError(f"checkpoint {path} does not fit this encoder: {reason}") from error
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the features that the epoch has collected so far."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["collected"] = list(self.collected)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        super().on_load_checkpoint(checkpoint)
+        self.collected = list(checkpoint.get("collected", ()))
 
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -13,14 +13,13 @@ A pipeline's file lists stages, in order::
         flags: {data.init_args.completions: "{sample}"}
 
 ``{name}`` in a flag stands for the folder of an earlier stage: what ``generate`` or ``curate`` wrote, or the run folder of ``fit``. A stage
-is done when its record names its settings, the contents of the stages it reads, and the hash of its own output; when any of
-them changes, the stage and those that read it run again, beside the old ones.
+is done when its record names its settings, the contents of what it reads, and the hash of its own output; when any of them
+changes, the stage and those that read it run again, beside the old ones. A ``fit`` is done only when its run is finished, and
+its output is what its manifest names.
 """
 
-import hashlib
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from surefoot.errors import ConfigError, SurefootError
-from surefoot.runs import fingerprint, read_json, write_json
+from surefoot.manifests import hash_files, manifest_content
+from surefoot.processes import run_to_the_end
+from surefoot.runs import Run, fingerprint, read_json, write_json
 
 __all__ = ("Stage", "content_hash", "read_pipeline", "run_pipeline")
 
@@ -90,16 +91,24 @@ def read_pipeline(path: Path) -> list[Stage]:
     return stages
 
 
-def content_hash(folder: Path) -> str:
-    """Return a hash of what a stage hands on: a model's or a dataset's files, not logs, times and checkpoints."""
-    digest = hashlib.sha256()
-    handed_on = (".safetensors", ".arrow", "config.json", "tokenizer.json", "curated.jsonl")
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        if path.name.endswith(handed_on) and "checkpoints" not in path.parts:
-            digest.update(str(path.relative_to(folder)).encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+def content_hash(folder: Path, verb: str) -> str:
+    """Return a hash of what a stage hands on, not of logs, times and checkpoints.
+
+    Args:
+        folder: The stage's folder.
+        verb: What made it: of a fit the manifest is hashed, of others the files.
+
+    Raises:
+        SurefootError: If the stage is not finished, or a file is missing or another than when it finished.
+    """
+    if verb == "fit":
+        if not Run(folder).finished:
+            raise SurefootError(f"{folder} has no finished.json")
+        return manifest_content(folder)
+    files = {n: f for n, f in hash_files(folder).items() if n.endswith((".arrow", "curated.jsonl"))}
+    if not files or (verb == "generate" and not (folder / "summary.json").is_file()):
+        raise SurefootError(f"{folder} lacks what surefoot {verb} writes")
+    return fingerprint(files)
 
 
 def run_pipeline(path: Path, out: Path, extra_flags: Sequence[str] = ()) -> dict[str, Path]:
@@ -130,21 +139,33 @@ def run_pipeline(path: Path, out: Path, extra_flags: Sequence[str] = ()) -> dict
         name = f"{stage.name}-{fingerprint(identity)}"
         folder = out / name / "latest" if stage.verb == "fit" else out / name
         record = out / f"{name}.json"
-        done = (
-            record.is_file()
-            and folder.exists()
-            and read_json(record)["content"] == content_hash(folder.resolve())
-        )
+        done = record.is_file() and _content(folder, stage.verb) == read_json(record)["content"]
         state = "done" if done else "running"
         print(
             f"[{number}/{len(stages)}] {stage.name}: {state}, {folder}", file=sys.stderr, flush=True
         )
         if not done:
-            _run(stage, out, name, folders, extra_flags)
-            write_json(record, identity | {"content": content_hash(folder.resolve())})
+            # A finished run that was damaged since would say that it is finished.
+            damaged = stage.verb == "fit" and Run(folder).finished
+            _run(stage, out, name, folders, [*extra_flags, *["--fresh", "true"] * damaged])
+            try:
+                content = content_hash(folder.resolve(), stage.verb)
+            except SurefootError as error:
+                raise SurefootError(
+                    f"the stage {stage.name!r} is not finished ({error}); the same command again goes on from here."
+                ) from error
+            write_json(record, identity | {"content": content})
         folders[stage.name] = folder
         contents[stage.name] = read_json(record)["content"]
     return folders
+
+
+def _content(folder: Path, verb: str) -> str | None:
+    """Return the hash of what a stage hands on, none if it is not finished or damaged."""
+    try:
+        return content_hash(folder.resolve(), verb)
+    except SurefootError:
+        return None
 
 
 def _run(
@@ -163,7 +184,7 @@ def _run(
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     }
-    code = subprocess.run(command, env=environment, check=False).returncode
+    code = run_to_the_end(command, environment)
     if code != 0:
         raise SurefootError(
             f"the stage {stage.name!r} ended with code {code}; the same command again goes on from here."

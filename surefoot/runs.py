@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from surefoot.contents import differing_contents
 from surefoot.errors import SurefootError
 from surefoot.files import write_text
 from surefoot.locks import LOCK_FILE
@@ -60,6 +61,12 @@ class Run:
         return (self.path / "finished.json").is_file()
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """What the paths in its settings held when it began, by dotted key."""
+        path = self.path / "inputs.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    @property
     def last_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, if one was written."""
         path = self.path / "checkpoints" / "last.ckpt"
@@ -97,7 +104,13 @@ def list_runs(folder: Path) -> list[Run]:
     return [Run(p) for p in sorted(numbered, key=lambda p: int(p.name))]
 
 
-def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bool = False) -> Run:
+def open_run(
+    root: Path,
+    experiment: str,
+    settings: Mapping[str, Any],
+    fresh: bool = False,
+    contents: Mapping[str, str] | None = None,
+) -> Run:
     """Find the newest run of these settings, or make a new folder for them.
 
     Args:
@@ -105,6 +118,8 @@ def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bo
         experiment: Name of the experiment.
         settings: What identifies the run; JSON types.
         fresh: Make a new folder in any case.
+        contents: What the paths in the settings hold, see `surefoot.contents.named_contents`; a run that read something
+            else from them is another run.
 
     Returns:
         The run; hold it (`surefoot.locks.hold`) before anything is written there.
@@ -113,6 +128,8 @@ def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bo
     runs = list_runs(folder)
     keys = [_key_of(r) for r in runs]
     found = [r for r, k in zip(runs, keys, strict=True) if k == key]
+    if contents is not None:
+        found = [r for r in found if not differing_contents(r.inputs, contents)]
     for run, known in zip(runs, keys, strict=True):
         if known is None and (run.path / _IDENTITY).exists():
             print(f"left out: {run.path / _IDENTITY} cannot be read", file=sys.stderr)
@@ -128,6 +145,7 @@ def open_run(root: Path, experiment: str, settings: Mapping[str, Any], fresh: bo
             except FileExistsError:  # another process was faster
                 number += 1
         run = Run(folder / str(number))
+        write_json(run.path / "inputs.json", dict(contents or {}))
         write_json(run.path / _IDENTITY, {"fingerprint": key, "created": time.time()})
     return run
 

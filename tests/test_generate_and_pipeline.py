@@ -1,5 +1,6 @@
 """surefoot generate and surefoot pipeline as users meet them: resumed after kill -9, refused when settings change."""
 
+import hashlib
 import json
 import os
 import signal
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from conftest import Fit
+from conftest import Fit, tiny
+from safetensors.torch import load_file
 from tiny_reasoning import tiny_reasoning
 
+from surefoot import pipelines
 from surefoot.cli import main
 from surefoot.completions import correct_completions, preference_pairs, read_completions
 from surefoot.errors import DataError
@@ -320,3 +324,115 @@ def test_a_failing_stage_says_which(
         "the stage 'a' ended with code 2; the same command again goes on from here"
         in capfd.readouterr().err
     )
+
+
+def two_classifiers(**erm: Any) -> dict[str, Any]:
+    """Write a pipeline of ERM, then DFR on its encoder; return its stages."""
+    first = tiny("ERM")
+    first["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
+    second = tiny("DFR")
+    second["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
+    del second["model"]["init_args"]["optimizer"]
+    second["model"]["init_args"] |= {"checkpoint": None, "n_subsets": 1}
+    second["data"]["init_args"]["train_split"] = "val"
+    for name, content in (("erm", first), ("dfr", second)):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(content))
+    stages = [
+        {"name": "erm", "verb": "fit", "config": "erm.yaml", "flags": erm},
+        {
+            "name": "dfr",
+            "verb": "fit",
+            "config": "dfr.yaml",
+            "flags": {"model.init_args.checkpoint": "{erm}"},
+        },
+    ]
+    Path("two.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    return {"stages": stages}
+
+
+def run_stages_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run stages in this process, which spares the imports; one test runs them as users do."""
+
+    def run(command: list[str], environment: Any) -> int:
+        try:
+            main(command[3:])
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    monkeypatch.setattr(pipelines, "run_to_the_end", run)
+
+
+def test_a_stage_runs_again_when_the_classifier_that_it_reads_is_another(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_stages_here(monkeypatch)
+    states = []
+    for seed in (1, 1, 2, 1):
+        two_classifiers(seed_everything=seed)
+        main(["pipeline", "two.yaml"])
+        lines = [x for x in capfd.readouterr().err.splitlines() if x.startswith("[")]
+        states.append([x.split(": ")[1].split(",")[0] for x in lines])
+    assert states == [["running"] * 2, ["done"] * 2, ["running"] * 2, ["done"] * 2]
+    runs = [p.resolve() for p in (tmp_path / "runs/pipelines/two").glob("dfr-*/latest")]
+    assert len(runs) == 2
+    a, b = (load_file(r / "weights.safetensors") for r in runs)
+    assert set(a) == {
+        "encoder.layers.1.weight",
+        "encoder.layers.1.bias",
+        "head.weight",
+        "head.bias",
+    }
+    assert not torch.equal(a["encoder.layers.1.weight"], b["encoder.layers.1.weight"])
+    erm = next((tmp_path / "runs/pipelines/two").glob("erm-*/latest")).resolve()
+    manifest = json.loads((erm / "manifest.json").read_text())
+    assert manifest["model"]["class_path"] == "lightning_modules.ERM"
+    weights = (erm / "weights.safetensors").read_bytes()
+    expected = {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+    assert manifest["files"]["weights.safetensors"] == expected
+
+
+def test_a_damaged_or_unfinished_fit_is_not_done(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_stages_here(monkeypatch)
+    two_classifiers()
+    main(["pipeline", "two.yaml"])
+    for harm in (
+        lambda run: (run / "finished.json").unlink(),
+        lambda run: (run / "weights.safetensors").unlink(),
+        lambda run: (run / "weights.safetensors").write_bytes(b"other"),
+    ):
+        harm(next((tmp_path / "runs/pipelines/two").glob("erm-*/latest")).resolve())
+        capfd.readouterr()
+        main(["pipeline", "two.yaml"])
+        error = capfd.readouterr().err
+        assert "erm: running" in error
+        assert "dfr: done" in error, "what it reads is the same again"
+
+
+def test_a_stage_that_ends_without_finishing_stops_the_pipeline(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when SIGTERM ended with code 0."""
+    monkeypatch.chdir(tmp_path)
+    run_stages_here(monkeypatch)
+    two_classifiers()
+    run = pipelines.run_to_the_end
+
+    def end_early(command: list[str], environment: Any) -> int:
+        code = run(command, environment)
+        folder = Path(command[command.index("--runs_root") + 1]) / command[-1] / "latest"
+        (folder / "finished.json").unlink()
+        return code
+
+    monkeypatch.setattr(pipelines, "run_to_the_end", end_early)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stop:
+            main(["pipeline", "two.yaml"])
+        error = capfd.readouterr().err
+        assert stop.value.code == 2
+        assert "the stage 'erm' is not finished" in error
+        assert "erm: running" in error

@@ -1,9 +1,12 @@
 """The command line. Nothing heavy is imported before a verb needs it."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from surefoot.cli.error_report import error_line
+from surefoot.cli.interruption import Interrupted, interruptible
 from surefoot.cli.own_code import find_own_modules, join_own_packages
 from surefoot.errors import SurefootError
 
@@ -30,6 +33,8 @@ Measure and report:
   --version   show the version
 """
 
+#: Environment variable that tells the ranks that Lightning launches where to write.
+RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
 _OTHER_VERBS = ("generate", "curate", "pipeline", "reproduce", "report")
 
@@ -41,7 +46,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Arguments after the program's name; those of the process by default.
 
     Raises:
-        SystemExit: With code 2 and one line on stderr, for an error that the user can mend.
+        SystemExit: With code 2 and one line on stderr, for an error that the user can mend; with 128 and the number of
+            the signal that ended it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP).
     """
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
@@ -55,16 +61,36 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     try:
-        find_own_modules()
-        run = _verb(arguments[0])
-        join_own_packages()
-        run(arguments)
+        with interruptible():
+            find_own_modules()
+            run = _verb(arguments[0])
+            join_own_packages()
+            run(arguments)
+    except Interrupted as stop:
+        if _launched_rank():  # rank zero's code and line stand for all
+            raise SystemExit(0) from stop
+        print(f"surefoot: {_interruption(arguments, stop.signum)}", file=sys.stderr, flush=True)
+        raise SystemExit(stop.code) from None
     except Exception as error:
         line = error_line(error)
         if debug or line is None:
             raise
         print(f"surefoot: error: {' '.join(line.split())}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _launched_rank() -> bool:
+    """Return whether rank zero has launched this process to train with it."""
+    return RUN_VARIABLE in os.environ
+
+
+def _interruption(arguments: Sequence[str], signum: int) -> str:
+    """Return the line that ends an interrupted verb."""
+    line = f"interrupted ({signal.Signals(signum).name})"
+    if arguments[0] not in ("fit", "generate", "curate", "pipeline"):
+        return line
+    fresh = any(a.startswith("--fresh") for a in arguments)
+    return f"{line}, the same command {'without --fresh ' if fresh else ''}resumes"
 
 
 def _verb(name: str) -> Callable[[list[str]], None]:

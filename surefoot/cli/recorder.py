@@ -1,11 +1,15 @@
 """What the command line adds to every run: its environment, its end, and its settings in the checkpoints."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from callbacks import ModelExporter
+from surefoot.manifests import WEIGHTS, write_manifest
 from surefoot.runs import Run, describe_environment, write_json
 
 __all__ = ("RunRecorder",)
@@ -23,6 +27,8 @@ class RunRecorder(Callback):
             override_optimizer: Whether a resumed optimizer takes its settings from these.
         """
         self.run, self.settings, self.override_optimizer = run, dict(settings), override_optimizer
+
+        self._handed_on = False
 
     @rank_zero_only
     def _write_environment(self, trainer: Trainer) -> None:
@@ -61,14 +67,49 @@ class RunRecorder(Callback):
         """Add the settings, so that a checkpoint can be evaluated without its config."""
         checkpoint["surefoot_settings"] = self.settings
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the trained weights: ``weights.safetensors``, or a language model's folder if no callback has."""
+        self._handed_on = True
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        model: Any = getattr(pl_module, "language_model", None)
+        if model is None:
+            _write_weights(self.run.path / WEIGHTS, pl_module, trainer.is_global_zero)
+        elif not any(isinstance(c, ModelExporter) for c in trainer.callbacks):  # type: ignore[attr-defined]
+            sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
+            if trainer.is_global_zero or sharded:  # every rank has a part of sharded tensors
+                model.save(self.run.path / "model", write=trainer.is_global_zero)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do what belongs to the end of training where a run was killed after its last checkpoint and before that end."""
+        if not self._handed_on and trainer.fit_loop.done:
+            trainer.fit_loop.on_run_end()
+
     def finish(self, trainer: Trainer) -> None:
         """Mark the run as finished, unless it was interrupted."""
         if trainer.is_global_zero and trainer.state.finished and not trainer.interrupted:
+            write_manifest(self.run.path, self.settings["model"])
             metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
             write_json(
                 self.run.path / "finished.json",
                 {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics},
             )
+
+
+def _write_weights(path: Path, pl_module: LightningModule, write: bool) -> None:
+    """Write the tensors of a module's network, or of the whole module if it has none of that name."""
+    from safetensors.torch import save_file
+
+    network: Any = getattr(pl_module, "network", pl_module)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        tensors[name] = whole.detach().to("cpu").contiguous().clone()  # tied ones are written twice
+    if not write:
+        return
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary)
+    temporary.replace(path)
 
 
 def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:

@@ -22,7 +22,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 import callbacks
 import datamodules
 import lightning_modules
+from surefoot.cli import RUN_VARIABLE
 from surefoot.cli.recorder import RunRecorder
+from surefoot.cli.safe_stop import SafeStop
 from surefoot.cli.settings import (
     check_yaml,
     differences,
@@ -30,10 +32,11 @@ from surefoot.cli.settings import (
     plain_message,
     stored_settings,
 )
+from surefoot.contents import differing_contents, named_contents
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.locks import hold
 from surefoot.pretrained import read_checkpoint
-from surefoot.runs import Run, await_run, mark_latest, open_run
+from surefoot.runs import Run, await_run, list_runs, mark_latest, open_run
 
 # Lightning's, about itself and about a file that `_set_aside_metrics` has moved away.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -63,7 +66,6 @@ _NOT_IDENTITY = (
 )
 #: Values of --ckpt_path that name no file.
 _LIGHTNINGS_PATHS = ("last", "best", "hpc", "registry")
-_RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"  # tells the ranks that Lightning launches where to write
 
 
 def _tell_batches_from_shares() -> None:
@@ -230,7 +232,7 @@ class SurefootCLI(LightningCLI):
         return f"{folders[0]}-{self.subcommand}" if is_run else "run"
 
     def _open_run(self, config: Namespace) -> None:
-        inherited = os.environ.get(_RUN_VARIABLE)
+        inherited = os.environ.get(RUN_VARIABLE)
         settings = self._settings()
         if inherited is not None:  # a rank that rank zero launched
             self.run = Run(Path(inherited))
@@ -243,7 +245,9 @@ class SurefootCLI(LightningCLI):
                 identity["ckpt_path"] = str(config.ckpt_path)
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 fresh = config.fresh or self.subcommand != "fit"
-                self.run = open_run(Path(config.runs_root), experiment, identity, fresh)
+                contents = self._contents(config)
+                self.run = open_run(Path(config.runs_root), experiment, identity, fresh, contents)
+                self._tell_changed_contents(contents)
             else:
                 self.run = await_run(Path(config.runs_root), experiment, identity)
             if rank_zero_only.rank == 0 and not self._nothing_to_do():  # type: ignore[attr-defined]
@@ -266,8 +270,27 @@ class SurefootCLI(LightningCLI):
             hold(self.run.path, ", or start another run of these settings with --fresh true")
         )
         mark_latest(self.run)
-        os.environ[_RUN_VARIABLE] = str(self.run.path.resolve())
-        self.held.callback(os.environ.pop, _RUN_VARIABLE, None)
+        os.environ[RUN_VARIABLE] = str(self.run.path.resolve())
+        self.held.callback(os.environ.pop, RUN_VARIABLE, None)
+
+    def _contents(self, config: Namespace) -> dict[str, str]:
+        """Return what the paths hold that model, data and the callbacks' own data name."""
+        runs = [Path(config.runs_root).resolve()]
+        found = named_contents(
+            {"model": config.model.as_dict(), "data": config.data.as_dict()}, runs
+        )
+        for i, callback in enumerate(config.trainer.get("callbacks") or []):
+            arguments = callback.get("init_args") or {}
+            key = f"trainer.callbacks.{i}.init_args.data"
+            found |= named_contents(_plain(arguments.get("data")), runs, key)
+        return found
+
+    def _tell_changed_contents(self, contents: Mapping[str, str]) -> None:
+        """Say which contents keep an earlier run of these settings from being gone on with."""
+        earlier = [r for r in list_runs(self.run.path.parent) if r.path != self.run.path]
+        if self.run.last_checkpoint is None and not self.run.finished and earlier:
+            for key in differing_contents(earlier[-1].inputs, contents):
+                rank_zero_info(f"{key} holds something else than for {earlier[-1].path}: a new run")
 
     def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
         """Run the trainer; rank zero records its end."""
@@ -329,6 +352,9 @@ class SurefootCLI(LightningCLI):
                     enable_version_counter=False,
                 )
             )
+        if self.subcommand == "fit":
+            saves = trainer.enable_checkpointing in (None, True)
+            extra.append(SafeStop(folder / "checkpoints" / "last.ckpt" if saves else None))
         trainer.callbacks = [*(trainer.callbacks or []), *extra]
         return super().instantiate_trainer(**kwargs)
 
@@ -346,6 +372,11 @@ def _check_trainer(trainer: Namespace) -> None:
                 "LearningRateFinder sets one attribute of a module, but optimizers are built from their settings here: compare"
                 " runs with --model.init_args.optimizer.init_args.lr instead."
             )
+
+
+def _plain(value: Any) -> Any:
+    """Return settings as mappings."""
+    return value.as_dict() if isinstance(value, Namespace) else value
 
 
 def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
