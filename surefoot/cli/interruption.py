@@ -36,6 +36,7 @@ class _State:
     signum: int | None = None
     received_at = 0.0  # monotonic seconds
     postponed = False
+    reminder: threading.Timer | None = None
 
 
 _state = _State()
@@ -58,9 +59,9 @@ def _receive(signum: int, frame: FrameType | None) -> None:
 
 def _remind(signum: int) -> None:
     """Send the signal again when patience is over."""
-    timer = threading.Timer(PATIENCE_SECONDS, os.kill, (os.getpid(), signum))
-    timer.daemon = True
-    timer.start()
+    _state.reminder = threading.Timer(PATIENCE_SECONDS, os.kill, (os.getpid(), signum))
+    _state.reminder.daemon = True
+    _state.reminder.start()
 
 
 def postpone(postponed: bool) -> None:
@@ -103,5 +104,8 @@ def interruptible() -> Iterator[None]:
             raise Interrupted(_state.signum)
     finally:
         _state.postponed = False
+        if _state.reminder is not None:
+            _state.reminder.cancel()
+            _state.reminder = None
         for signum, handler in before.items():
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
