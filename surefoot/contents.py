@@ -124,7 +124,8 @@ def _hash_zip(file: BinaryIO, digest: Any) -> bool:
         return False
     tensors = [m for m in members if re.search(r"(^|/)data/\d+$", m.filename)]
     for member in tensors or members:
-        digest.update(f"{member.filename}\0{member.file_size}\0{member.CRC}\0".encode())
+        name = member.filename.split("/", 1)[-1]  # torch puts the file's own name before it
+        digest.update(f"{name}\0{member.file_size}\0{member.CRC}\0".encode())
     return True
 
 

@@ -129,7 +129,7 @@ def open_run(
     keys = [_key_of(r) for r in runs]
     found = [r for r, k in zip(runs, keys, strict=True) if k == key]
     if contents is not None:
-        found = [r for r in found if not differing_contents(r.inputs, contents)]
+        found = [r for r in found if _reads_the_same(r, contents)]
     for run, known in zip(runs, keys, strict=True):
         if known is None and (run.path / _IDENTITY).exists():
             print(f"left out: {run.path / _IDENTITY} cannot be read", file=sys.stderr)
@@ -177,6 +177,14 @@ def await_run(
     raise SurefootError(
         f"rank zero opened no run of these settings in {root / experiment} within {seconds:.0f} s."
     )
+
+
+def _reads_the_same(run: Run, contents: Mapping[str, str]) -> bool:
+    try:
+        return not differing_contents(run.inputs, contents)
+    except SurefootError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return False
 
 
 def _key_of(run: Run) -> str | None:

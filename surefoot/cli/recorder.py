@@ -27,7 +27,6 @@ class RunRecorder(Callback):
             override_optimizer: Whether a resumed optimizer takes its settings from these.
         """
         self.run, self.settings, self.override_optimizer = run, dict(settings), override_optimizer
-
         self._handed_on = False
 
     @rank_zero_only
