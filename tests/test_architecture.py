@@ -19,6 +19,8 @@ FLOORS = {
         "torchvision_cpu",
         "wilds_compatibility",
         "runs",
+        "files",
+        "locks",
         "manifests",
         "processes",
         "contents",
