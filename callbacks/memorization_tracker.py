@@ -23,6 +23,7 @@ from surefoot.rollouts import (
     Sampling,
     derive_seed,
     grade_trajectories,
+    with_stops,
 )
 from surefoot.sequences import PromptCompletion
 from surefoot.trajectories import Trajectory
@@ -274,8 +275,9 @@ class MemorizationTracker(Callback):
         start = model.encode(prefix) if prefix else []
         prompts = [[*module.prompt.prompt_ids(p, model), *start] for p in problems]
         seeds = [derive_seed(self.seed, trainer.global_step, prefix, p.id) for p in problems]
+        sampling = with_stops(sampling, module.prompt, model)
         sampled = GroupSampler()(engine, problems, prompts, sampling, seeds)
-        grade_trajectories(sampled, model, module.grader, prefix)
+        grade_trajectories(sampled, model, module.grader, module.prompt, sampling, prefix)
         groups: list[list[Trajectory]] = [[] for _ in problems]
         for trajectory in sampled:
             groups[trajectory.group].append(trajectory)

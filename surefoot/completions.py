@@ -19,7 +19,8 @@ __all__ = (
     "read_completions",
 )
 
-#: Columns of a dataset of completions, one row per completion.
+#: Columns of a dataset of completions, one row per completion. ``completion_ids`` are as sampled; ``target_ids`` are to be
+#: trained on, with the end of the turn in place of a stop text.
 COLUMNS = (
     "problem_id",
     "problem_index",
@@ -28,6 +29,7 @@ COLUMNS = (
     "reference",
     "prompt_ids",
     "completion_ids",
+    "target_ids",
     "logprobs",
     "text",
     "finish_reason",
@@ -127,7 +129,7 @@ def preference_pairs(
         n = min(len(every), max_per_problem)
         for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
             c, w = every[i]
-            pairs.append(PreferencePair(c["prompt_ids"], c["completion_ids"], w["completion_ids"]))
+            pairs.append(PreferencePair(c["prompt_ids"], c["target_ids"], w["target_ids"]))
     return pairs
 
 

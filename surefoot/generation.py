@@ -7,6 +7,7 @@ and, once all are there, what ``datasets.load_from_disk`` needs and ``summary.js
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from surefoot.rollouts import (
     Sampling,
     derive_seed,
     grade_trajectories,
+    with_stops,
 )
 from surefoot.runs import fingerprint, read_json, write_json
 from surefoot.trajectories import Trajectory
@@ -79,6 +81,7 @@ def generate_completions(
     ]
     _claim(out, identity, problems, seed, problems_per_shard)
     missing = [i for i, path in enumerate(shards) if _n_rows(path) != len(parts[i]) * sampling.n]
+    sampling = with_stops(sampling, prompt, model)
     n_done = len(problems) - sum(len(parts[i]) for i in missing)
     if missing:
         engine.start(model)
@@ -90,7 +93,10 @@ def generate_completions(
                     trajectories = _sample(parts[i], model, engine, prompt, sampling, seed)
                     if pending is not None:
                         pending.result()
-                    pending = background.submit(_finish, trajectories, model, grader, shards[i])
+                    finish = partial(
+                        _finish, trajectories, model, grader, prompt, sampling, shards[i]
+                    )
+                    pending = background.submit(finish)
                     n_done += len(parts[i])
                     if progress is not None:
                         progress(n_done, len(problems), engine.statistics().tokens_per_second)
@@ -156,12 +162,17 @@ def _sample(
 
 
 def _finish(
-    trajectories: list[Trajectory], model: LanguageModel, grader: Grader, path: Path
+    trajectories: list[Trajectory],
+    model: LanguageModel,
+    grader: Grader,
+    prompt: Prompt,
+    sampling: Sampling,
+    path: Path,
 ) -> None:
     """Grade a shard's completions and write it, whole or not at all."""
     import pyarrow as pa
 
-    grade_trajectories(trajectories, model, grader)
+    grade_trajectories(trajectories, model, grader, prompt, sampling)
     table = pa.Table.from_pylist(list(_rows(trajectories)), schema=_schema())
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as file:
@@ -180,6 +191,7 @@ def _schema() -> "pyarrow.Schema":
         "sample": pa.int32(),
         "prompt_ids": pa.list_(pa.int32()),
         "completion_ids": pa.list_(pa.int32()),
+        "target_ids": pa.list_(pa.int32()),
         "logprobs": pa.list_(pa.float32()),
     }
     return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
@@ -199,6 +211,7 @@ def _rows(trajectories: Sequence[Trajectory]) -> Iterator[dict[str, Any]]:
             "reference": t.problem.answer,
             "prompt_ids": list(t.prompt),
             "completion_ids": list(t.completion),
+            "target_ids": list(t.target),
             "logprobs": list(t.behaviour_logprobs),
             "text": t.text,
             "finish_reason": t.finish_reason,

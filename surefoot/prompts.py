@@ -3,33 +3,47 @@
 A prompt is a small object with two methods, so that one's own can be named in a config by its import path.
 """
 
+import re
 from abc import ABC, abstractmethod
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, DataError
 from surefoot.language_models.base import LanguageModel
-from surefoot.problems import Problem, read_jsonl
+from surefoot.language_models.stops import end_of_turn
+from surefoot.problems import Problem, first_field, read_jsonl
 
 __all__ = ("ChatPrompt", "FewShotPrompt", "PlainPrompt", "Prompt")
 
 
-def _fill(template: str, problem: Problem) -> str:
-    """Fill ``{question}``, ``{solution}`` and ``{answer}`` in; other braces stay, as LaTeX is full of them."""
-    fields = {"question": problem.question, "solution": problem.solution, "answer": problem.answer}
-    parts, rest = [], template
-    while rest:
-        found = [(rest.find(f"{{{name}}}"), name) for name in fields if f"{{{name}}}" in rest]
-        if not found:
-            break
-        place, name = min(found)
-        parts += [rest[:place], fields[name]]
-        rest = rest[place + len(name) + 2 :]
-    return "".join([*parts, rest])
+def _ask(template: str, problem: Problem) -> str:
+    """Fill ``{question}`` in and nothing else; other braces stay, as LaTeX is full of them."""
+    return template.replace("{question}", problem.question)
+
+
+def _answer(target: str, problem: Problem) -> str:
+    """Fill ``{solution}`` and ``{answer}`` in; other braces stay.
+
+    Raises:
+        DataError: If the target states an answer and the problem has none.
+    """
+    fields = {"{solution}": problem.solution, "{answer}": problem.answer}
+    if "{answer}" in target and not problem.answer:
+        raise DataError(
+            f"the prompt's target {target!r} states the answer, and the problem {problem.id!r} has none."
+        )
+    return re.sub("|".join(map(re.escape, fields)), lambda m: fields[m.group()], target)
 
 
 class Prompt(ABC):
-    """How a problem is put to a model, and how its reference solution continues."""
+    """How a problem is put to a model, and how its reference solution continues.
+
+    Attributes:
+        stop: Texts that end an answer, beside those of the sampling.
+    """
+
+    stop: tuple[str, ...] = ()
 
     @abstractmethod
     def prompt_ids(self, problem: Problem, model: LanguageModel) -> list[int]:
@@ -38,6 +52,10 @@ class Prompt(ABC):
     @abstractmethod
     def target_ids(self, problem: Problem, model: LanguageModel) -> list[int]:
         """Return the token ids of the reference solution, the end of sequence included."""
+
+    def end_ids(self, model: LanguageModel) -> list[int]:
+        """Return the token ids that end an answer: the end of sequence, unless the prompt has an end of its own."""
+        return [model.eos_token_id]
 
 
 class PlainPrompt(Prompt):
@@ -57,20 +75,27 @@ class PlainPrompt(Prompt):
             raise ConfigError(f"the prompt's template has no {{question}}: {template!r}.")
         self.template, self.target = template, target
 
+    def text(self, problem: Problem) -> str:
+        """Return the prompt's text."""
+        return _ask(self.template, problem)
+
     def prompt_ids(self, problem: Problem, model: LanguageModel) -> list[int]:
         """Return the text's tokens, with the beginning of sequence where the tokenizer puts one."""
-        ids: list[int] = model.tokenizer(_fill(self.template, problem))["input_ids"]
+        ids: list[int] = model.tokenizer(self.text(problem))["input_ids"]
         if ids and ids[-1] == model.tokenizer.eos_token_id:
             ids.pop()
         return ids
 
     def target_ids(self, problem: Problem, model: LanguageModel) -> list[int]:
         """Return the target's tokens and the end of sequence."""
-        return [*model.encode(_fill(self.target, problem)), model.eos_token_id]
+        return [*model.encode(_answer(self.target, problem)), *self.end_ids(model)]
 
 
 class FewShotPrompt(PlainPrompt):
-    """A plain prompt after worked examples."""
+    """A plain prompt after worked examples.
+
+    A model goes on with a next question of its own, so the answer ends where that begins.
+    """
 
     def __init__(
         self,
@@ -79,6 +104,7 @@ class FewShotPrompt(PlainPrompt):
         template: str = "Question: {question}\nAnswer:",
         target: str = " {solution}",
         separator: str = "\n\n",
+        stop: list[str] | None = None,
     ) -> None:
         """Initialize the prompt.
 
@@ -88,19 +114,45 @@ class FewShotPrompt(PlainPrompt):
             template: Prompt of one question; {question} is filled in.
             target: How a solution continues it; {solution} is filled in.
             separator: What stands between examples.
+            stop: Texts that end an answer; by default the beginning of a next question: a new line with what the template says
+                before {question}, or the separator where it says nothing.
 
         Raises:
-            ConfigError: If the template asks nothing, or the file has too few examples.
+            ConfigError: If the template asks nothing, the target has no {solution}, the file has too few examples, or a stop
+                text stands within a worked solution.
+            DataError: If an example has no question or no answer.
         """
         super().__init__(template, target)
+        if "{solution}" not in target or "{answer}" in target:
+            raise ConfigError(
+                f"worked examples have a question and a solution: expected a target with {{solution}} alone, got {target!r}."
+            )
         rows = [r for r, _ in zip(read_jsonl(Path(examples)), range(n_examples), strict=False)]
         if len(rows) < n_examples:
             raise ConfigError(f"{examples} has {len(rows)} examples, {n_examples} are asked for.")
-        worked = [
-            Problem("", str(r.get("question", "")), "", str(r.get("answer", ""))) for r in rows
+        fields = [
+            [
+                first_field(r, [name], f"{examples}, example {i + 1}")
+                for name in ("question", "answer")
+            ]
+            for i, r in enumerate(rows)
         ]
-        shown = "".join(_fill(template + target, p) + separator for p in worked)
-        self.template = shown.replace("{question}", "{ question}") + template
+        worked = [Problem("", question, "", solution) for question, solution in fields]
+        self.shown = "".join(_ask(template, p) + _answer(target, p) + separator for p in worked)
+        line = "\n" if "\n" in separator else separator
+        marker = template.split("{question}")[0].strip()
+        next_question = line + marker if marker else separator
+        self.stop = (next_question,) if stop is None else tuple(stop)
+        for text, p in product(self.stop, worked):
+            if text in _answer(target, p):
+                raise ConfigError(
+                    f"the stop text {text!r} stands within a worked solution of {examples}: it would cut answers short; give"
+                    " prompt.init_args.stop, [] for none."
+                )
+
+    def text(self, problem: Problem) -> str:
+        """Return the worked examples and the prompt's text."""
+        return self.shown + _ask(self.template, problem)
 
 
 class ChatPrompt(Prompt):
@@ -138,7 +190,7 @@ class ChatPrompt(Prompt):
         messages: list[dict[str, Any]] = []
         if self.system is not None:
             messages.append({"role": "system", "content": self.system})
-        messages.append({"role": "user", "content": _fill(self.template, problem)})
+        messages.append({"role": "user", "content": _ask(self.template, problem)})
         try:
             text = model.tokenizer.apply_chat_template(
                 messages,
@@ -153,5 +205,9 @@ class ChatPrompt(Prompt):
         return model.encode(str(text))  # the template writes the special tokens itself
 
     def target_ids(self, problem: Problem, model: LanguageModel) -> list[int]:
-        """Return the target's tokens and the end of sequence."""
-        return [*model.encode(_fill(self.target, problem)), model.eos_token_id]
+        """Return the target's tokens and the end of the assistant's turn."""
+        return [*model.encode(_answer(self.target, problem)), *self.end_ids(model)]
+
+    def end_ids(self, model: LanguageModel) -> list[int]:
+        """Return what the chat template ends an answer with; the end of sequence where it has no token for that."""
+        return end_of_turn(model.tokenizer, self.chat_template) or [model.eos_token_id]

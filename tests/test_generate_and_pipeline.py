@@ -180,7 +180,8 @@ def row(problem: str, text: str, status: str, finish: str = "stop") -> dict[str,
         "status": status,
         "finish_reason": finish,
         "prompt_ids": [1],
-        "completion_ids": ids,
+        "completion_ids": [*ids, 0],
+        "target_ids": ids,
     }
 
 

@@ -1,8 +1,10 @@
 """From problems to token ids, and the search for evaluation problems in the training set."""
 
+import json
 from pathlib import Path
 
 import pytest
+from tiny_tokenizers import byte_level, model_with
 
 from surefoot.contamination import find_contaminated
 from surefoot.errors import ConfigError, DataError
@@ -27,32 +29,91 @@ def test_plain(model: LanguageModel) -> None:
     assert target[-1] == model.eos_token_id
 
 
-def test_braces_of_latex_and_of_a_question_are_left_alone(model: LanguageModel) -> None:
-    tricky = Problem("a", "{answer}(){}"[:8], "9", "x")
-    assert model.decode(PlainPrompt().prompt_ids(Problem("a", "1+1", "2"), model)) == "1+1\n"
-    from surefoot.prompts import _fill
+#: What must not come into a prompt.
+SECRET = Problem("a", "1+1 {answer} {solution}", "98", "the solution is 98")
+LEAKING = r"{question} \boxed{answer} {solution} {x} {{answer}}"
 
-    assert _fill("{question} {x} {answer}", tricky) == "{answer} {x} 9", (
-        "what is filled in is not filled again"
-    )
+
+def shots(folder: Path) -> Path:
+    file = folder / "shots.jsonl"
+    rows = [
+        {"question": "1+1=", "answer": "2"},
+        {"question": "{question} {answer}", "answer": r"\frac{answer}{solution} {question} 3"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def test_only_the_question_is_filled_into_a_prompt(tmp_path: Path) -> None:
+    template = "{{ messages[0].content }}|{{ messages[1].content }}"
+    model = model_with(byte_level())
+    expected = LEAKING.replace("{question}", SECRET.question)
+    few = FewShotPrompt(shots(tmp_path), 2, "Q: " + LEAKING, " {solution}", ";")
+    prompts = {
+        expected: PlainPrompt(LEAKING),
+        f"Be {{answer}}|{expected}": ChatPrompt(LEAKING, "Be {answer}", chat_template=template),
+        "Q: "
+        + LEAKING.replace("{question}", "1+1=")
+        + " 2;Q: "
+        + LEAKING.replace("{question}", "{question} {answer}")
+        + r" \frac{answer}{solution} {question} 3;Q: "
+        + expected: few,
+    }
+    for text, prompt in prompts.items():
+        assert model.decode(prompt.prompt_ids(SECRET, model)) == text
+        assert "98" not in text
+
+
+def test_targets_state_the_answer_where_there_is_one(model: LanguageModel) -> None:
+    prompt = PlainPrompt(target="{solution} #### {answer}")
+    filled = prompt.target_ids(Problem("p", "q", "(answer)", "(solution)"), model)
+    assert model.decode(filled) == "(solution) #### (answer)"
+    with pytest.raises(DataError, match=r"states the answer, and the problem 'p' has none"):
+        prompt.target_ids(Problem("p", "q", "", "s"), model)
 
 
 def test_few_shot(model: LanguageModel, tmp_path: Path) -> None:
-    file = tmp_path / "shots.jsonl"
-    file.write_text(
-        '{"question": "1+1=", "answer": "2"}\n{"question": "{question}", "answer": "3"}\n'
-    )
-    prompt = FewShotPrompt(file, 2, "Q {question} A", " {solution}", ";")
-    from surefoot.prompts import _fill
-
-    assert _fill(prompt.template, Problem("", "5", "")) == "Q 1+1= A 2;Q { question} A 3;Q 5 A"
+    file = shots(tmp_path)
+    prompt = FewShotPrompt(file, 1, "Q {question} A", " {solution}", ";")
+    assert model.decode(prompt.prompt_ids(Problem("", "5", ""), model)) == "Q 1+1= A 2;Q 5 A"
     with pytest.raises(ConfigError, match="has 2 examples, 3 are asked for"):
         FewShotPrompt(file, 3)
+    with pytest.raises(ConfigError, match=r"expected a target with {solution} alone"):
+        FewShotPrompt(file, 1, target=" {solution} #### {answer}")
     (tmp_path / "bad.jsonl").write_text('{"question": "1"}\n{oops\n')
     with pytest.raises(DataError, match=r"bad\.jsonl, line 2 is not JSON"):
         FewShotPrompt(tmp_path / "bad.jsonl", 2)
+    (tmp_path / "half.jsonl").write_text('{"question": "1"}\n')
+    with pytest.raises(DataError, match=r"half\.jsonl, example 1 has none of the fields answer"):
+        FewShotPrompt(tmp_path / "half.jsonl", 1)
     with pytest.raises(DataError, match=r"none\.jsonl is missing"):
         FewShotPrompt(tmp_path / "none.jsonl", 2)
+
+
+def test_few_shot_answers_end_where_the_next_question_begins(tmp_path: Path) -> None:
+    file = shots(tmp_path)
+    assert FewShotPrompt(file, 1).stop == ("\nQuestion:",)
+    assert FewShotPrompt(file, 1, "Q: {question} A:", separator=";").stop == (";Q:",)
+    assert FewShotPrompt(file, 1, "{question} A:").stop == ("\n\n",)
+    assert FewShotPrompt(file, 1, stop=[]).stop == ()
+    assert PlainPrompt().stop == ()
+    with pytest.raises(ConfigError, match=r"'2' stands within a worked solution"):
+        FewShotPrompt(file, 1, stop=["2"])
+
+
+def test_a_chat_target_ends_with_the_template_s_end_of_turn(model: LanguageModel) -> None:
+    problem = Problem("", "1+1", "2", "two")
+    template = "{% for m in messages %}<bos>{{ m.role }} {{ m.content }}\n<pad>\n{% endfor %}"
+    prompt = ChatPrompt(chat_template=template)
+    pad, newline = model.tokenizer.pad_token_id, model.encode("\n")[0]
+    assert prompt.target_ids(problem, model) == [*model.encode("two"), newline, pad]
+    assert prompt.end_ids(model)[-1] == pad
+    for template in (
+        "{{ messages[0].content }}",
+        "{% for m in messages %}{{ m.content }};{% endfor %}",
+    ):
+        ids = ChatPrompt(chat_template=template).target_ids(problem, model)
+        assert ids == [*model.encode("two"), model.eos_token_id], "no end of its own"
 
 
 def test_chat_template_is_rendered_once(model: LanguageModel) -> None:

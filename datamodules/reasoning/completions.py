@@ -56,7 +56,7 @@ class CompletionsDataModule(RecordsDataModule):
         if self._rows is None:
             dataset: Any = read_completions(self.completions)
             kept = correct_completions(dataset, self.max_per_problem, self.seed, self.distinct)
-            self._rows = [(r["prompt_ids"], r["completion_ids"]) for r in kept]
+            self._rows = [(r["prompt_ids"], r["target_ids"]) for r in kept]
         if not self._rows:
             raise DataError(f"no completion in {self.completions} is correct: nothing to train on.")
         return self._rows

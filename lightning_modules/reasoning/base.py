@@ -25,6 +25,7 @@ from surefoot.rollouts import (
     Sampling,
     derive_seed,
     grade_trajectories,
+    with_stops,
 )
 from surefoot.sequences import Pack, empty_pack, split_spans
 from surefoot.trajectories import Trajectory
@@ -228,27 +229,19 @@ class ReasoningModule(ResumableModule):
         prompts = [self.prompt.prompt_ids(p, self.language_model) for p in problems]
         step = self.global_step if purpose == "train" else 0
         seeds = [derive_seed(self._sampling_seed, purpose, step, p.id) for p in problems]
+        sampling = with_stops(sampling, self.prompt, self.language_model)
         trajectories: list[Trajectory] = (sampler or GroupSampler())(
             engine, problems, prompts, sampling, seeds
         )
-        grade_trajectories(trajectories, self.language_model, self.grader)
+        grade_trajectories(trajectories, self.language_model, self.grader, self.prompt, sampling)
         return trajectories
 
     def cut_into_steps(self, trajectories: Sequence[Trajectory], separator: str) -> None:
-        """Fill in the trajectories' spans; the end of sequence belongs to the last step."""
-        eos = self.language_model.eos_token_id
+        """Fill in the trajectories' spans and steps; the end of sequence, or a stop text, belongs to the last span."""
         for t in trajectories:
-            pieces = [
-                "" if token == eos else piece
-                for token, piece in zip(
-                    t.completion, self.language_model.pieces(t.completion), strict=True
-                )
-            ]
-            t.spans = split_spans(pieces, separator)
-            if len(t.spans) > 1 and not any(pieces[t.spans[-1].start :]):
-                *rest, before, last = t.spans
-                t.spans = [*rest, before._replace(end=last.end)]
-            t.steps = ["".join(pieces[s.start : s.end]) for s in t.token_spans()]
+            t.spans, t.steps = split_spans(
+                t.completion, self.language_model.decode, separator, t.text
+            )
 
     def teardown(self, stage: str) -> None:
         """End the engine."""

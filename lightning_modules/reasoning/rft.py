@@ -73,7 +73,9 @@ class RFT(SFT):
             device=self.device,
         )
         n_correct, n_solved, n_sampled, n_problems = sum_over_ranks(counts).tolist()
-        sequences: list[PromptCompletion] = [r["trajectory"].sequence for r in chosen]
+        sequences = [
+            PromptCompletion(t.prompt, t.target) for t in (r["trajectory"] for r in chosen)
+        ]
         self.fine_tune(sequences, len(rows))
         self.log("rollout/accuracy", n_correct / n_sampled, batch_size=1, prog_bar=True)
         self.log("rollout/share_solved", n_solved / n_problems, batch_size=1)

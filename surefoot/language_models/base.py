@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
 from surefoot.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
+from surefoot.language_models.stops import configured_stops, end_of_turn
 from surefoot.sequences import (
     PACKED_ATTENTION,
     Pack,
@@ -109,14 +110,28 @@ class LanguageModel(nn.Module):
 
     @property
     def eos_token_id(self) -> int:
-        """The token that ends a completion.
+        """The token that ends a text: the tokenizer's, or else the generation config's first.
 
         Raises:
-            ConfigError: If the tokenizer has none.
+            ConfigError: If there is none.
         """
-        if self.tokenizer.eos_token_id is None:
+        configured = configured_stops(self.base.generation_config)
+        if self.tokenizer.eos_token_id is None and not configured:
             raise ConfigError("the tokenizer has no end-of-sequence token.")
+        if self.tokenizer.eos_token_id is None:
+            return configured[0]
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a completion under every engine, in ascending order.
+
+        The tokenizer's end of sequence, those of the generation config, and the token with which the tokenizer's chat
+        template ends an answer.
+        """
+        turn = end_of_turn(self.tokenizer)
+        configured = configured_stops(self.base.generation_config)
+        return tuple(sorted({self.eos_token_id, *configured, *turn[-1:]}))
 
     def encode(self, text: str) -> list[int]:
         """Return a text's token ids, without special tokens that the text does not contain."""
@@ -127,10 +142,6 @@ class LanguageModel(nn.Module):
         """Return the text of token ids, without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[assignment]
         return text
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return each token's own text."""
-        return [self.tokenizer.decode([i]) for i in ids]  # type: ignore[misc]
 
     def forward(
         self, pack: Pack, temperature: float = 1.0, token_weights: Tensor | None = None

@@ -7,7 +7,7 @@ from surefoot.rollouts.engine import (
     Sampling,
     derive_seed,
 )
-from surefoot.rollouts.grading import grade_trajectories
+from surefoot.rollouts.grading import grade_trajectories, with_stops
 from surefoot.rollouts.hf import HFEngine
 from surefoot.rollouts.ray import RayEngine
 from surefoot.rollouts.samplers import GroupSampler, TrajectorySampler
@@ -27,4 +27,5 @@ __all__ = (
     "VLLMServerEngine",
     "derive_seed",
     "grade_trajectories",
+    "with_stops",
 )

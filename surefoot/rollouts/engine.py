@@ -12,6 +12,7 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
+from surefoot.language_models.stops import special_tokens
 
 __all__ = (
     "Completion",
@@ -33,8 +34,9 @@ class Sampling:
         top_p: Sample from the smallest set of tokens with this probability.
         top_k: Sample from so many most probable tokens; 0 for all.
         max_tokens: Longest completion, tokens.
-        stop: Texts that end a completion; they stay in it.
-        stop_token_ids: Tokens that end a completion, beside the end of sequence; they stay in it.
+        stop: Texts that end a completion, beside those of the prompt. Their tokens stay in it, its text ends before them. A
+            special token is given as its text, alone.
+        stop_token_ids: Tokens that end a completion, beside the model's own; they stay in it, its text ends before them.
     """
 
     n: int = 1
@@ -60,6 +62,8 @@ class Sampling:
                 "expected temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
                 f" {self.temperature}, {self.top_p} and {self.top_k}."
             )
+        if not all(self.stop):
+            raise ConfigError(f"a stop text must not be empty, got {list(self.stop)}.")
 
 
 class Completion(NamedTuple):
@@ -111,9 +115,31 @@ class RolloutEngine(ABC):
     _version = 0
     _counts = EngineStatistics()
 
-    def _begin(self, version: int) -> None:
-        """Count from zero; the last thing that `start` does."""
+    def _begin(self, model: LanguageModel, version: int) -> None:
+        """Count from zero and keep what ends the model's completions; the last thing that `start` does."""
+        self._tokenizer, self._stop_token_ids = model.tokenizer, model.stop_token_ids
         self._counts, self._version, self._started = EngineStatistics(), version, True
+
+    def stops(self, sampling: Sampling) -> Sampling:
+        """Return the sampling with all tokens that end a completion: the model's, and stop texts that are special tokens.
+
+        Raises:
+            ConfigError: If a stop text holds a special token beside other text, or cannot be written by the tokenizer.
+        """
+        special = special_tokens(self._tokenizer)
+        tokens, texts = {*self._stop_token_ids, *sampling.stop_token_ids}, []
+        for text in sampling.stop:
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            if special.isdisjoint(ids):
+                texts.append(text)
+            elif len(ids) == 1 and self._tokenizer.decode(ids) == text:
+                tokens.add(ids[0])
+            else:
+                raise ConfigError(
+                    f"the stop text {text!r} holds a special token beside other text, or something that the tokenizer cannot"
+                    " write: expected one special token alone, or text without any."
+                )
+        return replace(sampling, stop=tuple(texts), stop_token_ids=tuple(sorted(tokens)))
 
     @abstractmethod
     def start(self, model: LanguageModel, version: int = 0) -> None:
@@ -142,9 +168,11 @@ class RolloutEngine(ABC):
 
         Raises:
             RuntimeError: If the engine has not been started.
+            ConfigError: If a stop text holds a special token beside other text.
         """
         if not self._started:
             raise RuntimeError("the engine has not been started.")
+        sampling = self.stops(sampling)
         seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
         began = time.perf_counter()
         results = self._sample(prompts, sampling, seeds)
@@ -179,7 +207,7 @@ class RolloutEngine(ABC):
     def _sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """Return completions stamped with ``self._version``; one seed per prompt."""
+        """Return completions stamped with ``self._version``; one seed per prompt; all stop tokens are in ``sampling``."""
 
     @abstractmethod
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

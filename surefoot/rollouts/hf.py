@@ -47,7 +47,7 @@ class HFEngine(RolloutEngine):
                 " VLLMServerEngine with FSDP."
             )
         self._model = model
-        self._begin(version)
+        self._begin(model, version)
 
     def _sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
@@ -107,7 +107,7 @@ class HFEngine(RolloutEngine):
                 for j in range(n)
             ]
         )
-        stops = {model.eos_token_id, *sampling.stop_token_ids}
+        stops = set(sampling.stop_token_ids)
         sampled: list[list[int]] = [[] for _ in range(len(prompts) * n)]
         scores: list[list[float]] = [[] for _ in sampled]
         reasons: list[Literal["stop", "length"]] = ["length"] * len(sampled)
@@ -166,8 +166,8 @@ def _ends_with_stop(model: LanguageModel, tokens: Sequence[int], stop: Sequence[
     """Tell whether the last token completed a stop text; only as many tokens as that can take are decoded."""
     if not stop:
         return False
-    tail = model.decode(tokens[-max(len(s) for s in stop) - 4 :])
-    before = model.decode(tokens[-max(len(s) for s in stop) - 4 : -1])
+    n = 4 * max(len(s) for s in stop) + 4  # a character takes up to four tokens
+    tail, before = model.decode(tokens[-n:]), model.decode(tokens[-n:-1])
     return any(s in tail and tail.count(s) > before.count(s) for s in stop)
 
 

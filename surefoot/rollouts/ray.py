@@ -90,7 +90,7 @@ class RayEngine(RolloutEngine):
         self._folder = Path(tempfile.mkdtemp(prefix="surefoot-ray-", dir=self.exchange))
         model.save(self._folder)
         self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        self._begin(version)
+        self._begin(model, version)
 
     def _sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]

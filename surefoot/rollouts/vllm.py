@@ -166,7 +166,7 @@ class VLLMEngine(RolloutEngine):
                 **arguments,
             )
         drop_weights(self._folder)
-        self._begin(version)
+        self._begin(model, version)
         self._cache_base = self._cache_counts()
 
     def _sample(

@@ -110,7 +110,7 @@ class VLLMServerEngine(RolloutEngine):
         if self.urls is not None:
             self._push()
         drop_weights(self._folder)
-        self._begin(version)
+        self._begin(model, version)
         self._cache_base = self._cache_counts()
 
     def _launch(self, dtype: str) -> str:

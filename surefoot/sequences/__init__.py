@@ -3,7 +3,7 @@
 from surefoot.sequences.attention import PACKED_ATTENTION, register_packed_attention
 from surefoot.sequences.logprobs import TokenScores, token_scores, weighted_logprob_sum
 from surefoot.sequences.packing import Pack, PromptCompletion, Segment, empty_pack, pack_sequences
-from surefoot.sequences.spans import Span, split_spans
+from surefoot.sequences.spans import Span, split_spans, tokens_for
 
 __all__ = (
     "PACKED_ATTENTION",
@@ -17,5 +17,6 @@ __all__ = (
     "register_packed_attention",
     "split_spans",
     "token_scores",
+    "tokens_for",
     "weighted_logprob_sum",
 )

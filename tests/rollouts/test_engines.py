@@ -26,6 +26,9 @@ from surefoot.sequences import PromptCompletion, pack_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+#: One of the tokens that end a completion of the models below.
+CONFIGURED = "z"
+
 ENGINES = {
     "HFEngine": lambda: HFEngine(max_sequences=8),
     "VLLMEngine": lambda: VLLMEngine(max_model_length=256),
@@ -43,6 +46,9 @@ def sharp_model(seed: int, **arguments: object) -> LanguageModel:
         for p in model.parameters():
             if p.dim() > 1 and p.requires_grad:
                 p.copy_(0.25 * torch.randn(p.shape, generator=generator))
+    # As of a chat model: turns end with another token than the tokenizer's end of sequence, and the config names a third.
+    model.base.generation_config.eos_token_id = [model.eos_token_id, *model.encode(CONFIGURED)]
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<bos>{% endfor %}"
     return model
 
 
@@ -77,7 +83,7 @@ def greedy_reference(model: LanguageModel, prompt: list[int], n: int) -> list[in
     with torch.no_grad():
         for _ in range(n):
             ids.append(int(model.base(torch.tensor([ids])).logits[0, -1].argmax()))
-            if ids[-1] == model.eos_token_id:
+            if ids[-1] in model.stop_token_ids:
                 break
     return ids[len(prompt) :]
 
@@ -90,7 +96,7 @@ def test_greedy_is_the_model_s_own_argmax(engine: RolloutEngine, model: Language
     for prompt, (completion,) in zip(prompts(model), found, strict=True):
         assert completion.tokens == greedy_reference(model, prompt, 24)
         assert completion.version == 7
-        stopped = completion.tokens[-1] == model.eos_token_id
+        stopped = completion.tokens[-1] in model.stop_token_ids
         assert completion.finish_reason == ("stop" if stopped else "length")
 
 
@@ -135,6 +141,35 @@ def test_stop_tokens_and_stop_texts_end_a_completion_and_stay_in_it(
     (by_text,) = engine.generate([prompt], replace(GREEDY, stop=(model.decode([tokens[at]]),)))[0]
     assert (by_text.tokens, by_text.finish_reason) == (tokens[: at + 1], "stop")
     assert len(by_text.logprobs) == at + 1
+
+
+def test_every_stop_token_of_the_model_ends_a_completion(
+    engine: RolloutEngine, model: LanguageModel
+) -> None:
+    """The tokenizer's, the generation config's and the chat template's, without being named in the sampling."""
+    tokenizer = model.tokenizer
+    stops = {tokenizer.eos_token_id, tokenizer.bos_token_id, *model.encode(CONFIGURED)}
+    assert set(model.stop_token_ids) == stops
+    sampling = Sampling(n=16, temperature=5.0, max_tokens=100)
+    found = [c for r in engine.generate(prompts(model), sampling, [1] * 5) for c in r]
+    for completion in found:
+        assert stops.isdisjoint(completion.tokens[:-1])
+        ended = completion.tokens[-1] in stops
+        assert completion.finish_reason == ("stop" if ended else "length")
+    assert {c.tokens[-1] for c in found} >= stops, "each of them ended a completion"
+
+
+def test_a_stop_text_that_is_a_special_token_ends_a_completion(
+    engine: RolloutEngine, model: LanguageModel
+) -> None:
+    sampling = Sampling(n=16, temperature=5.0, max_tokens=60, stop=("<pad>", "ab"))
+    found = [c for r in engine.generate(prompts(model), sampling, [1] * 5) for c in r]
+    pad = model.tokenizer.pad_token_id
+    assert all(pad not in c.tokens[:-1] for c in found)
+    assert {c.finish_reason for c in found if c.tokens[-1] == pad} == {"stop"}
+    for text in ("a<pad>", "<pad><pad>", "\u00e9", "a\u00e9"):
+        with pytest.raises(ConfigError, match="holds a special token beside other text, or"):
+            engine.generate(prompts(model), replace(GREEDY, stop=(text,)))
 
 
 def test_a_limit_on_tokens_is_kept(engine: RolloutEngine, model: LanguageModel) -> None:
@@ -216,7 +251,7 @@ def test_vllm_conforms_on_this_machine() -> None:
         command, cwd=root, env=os.environ, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout[-3000:]
-    assert "9 passed" in result.stdout, result.stdout[-500:]
+    assert "11 passed" in result.stdout, result.stdout[-500:]
 
 
 def test_without_reprocessing_the_tied_head_outputs_would_be_wrong_without_an_error() -> None:
@@ -296,6 +331,8 @@ def test_errors_are_clear(model: LanguageModel) -> None:
         Sampling(n=0)
     with pytest.raises(ConfigError, match=r"top_p in \(0, 1\]"):
         Sampling(top_p=0)
+    with pytest.raises(ConfigError, match="a stop text must not be empty"):
+        Sampling(stop=("",))
     joined = VLLMServerEngine(["http://127.0.0.1:9"], startup_seconds=0.1)
     with pytest.raises(
         SurefootError, match=r"no vLLM server answers at http://127\.0\.0\.1:9 within 0\.1 s"

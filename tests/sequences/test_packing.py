@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from surefoot.language_models import LanguageModel, TinyLanguageModel
-from surefoot.sequences import Pack, PromptCompletion, Segment, Span, pack_sequences, split_spans
+from surefoot.sequences import Pack, PromptCompletion, Segment, pack_sequences
 from surefoot.sequences.attention import PackLayout, _by_segment
 
 
@@ -181,24 +181,3 @@ def test_varlen_arguments_describe_the_same_chains() -> None:
     assert ends_q.tolist() == [0, 3, 5, 6, 8]
     assert ends_k.tolist() == [0, 3, 8, 12, 14]
     assert (longest_q, longest_k) == (3, 5)
-
-
-def test_spans_cover_a_completion_without_gaps() -> None:
-    assert split_spans(["a", "b", "\n", "c", "\n", "\n", "d"]) == [
-        Span(0, 3),
-        Span(3, 6),
-        Span(6, 7),
-    ]
-    assert split_spans(["a\nb", "c\n"]) == [Span(0, 1), Span(1, 2)]
-    assert split_spans(["\n", "a", "\n"]) == [Span(0, 3)]
-    assert split_spans([]) == []
-    assert split_spans(["x", ".", ".", "y"], "..") == [Span(0, 3), Span(3, 4)]
-
-
-@given(st.lists(st.sampled_from(["a", "\n", "b\n", "\nc", ""]), max_size=15))
-def test_spans_are_contiguous(pieces: list[str]) -> None:
-    spans = split_spans(pieces)
-    edges = [0, *(s.end for s in spans)]
-    assert [s.start for s in spans] == edges[:-1]
-    assert edges[-1] == len(pieces)
-    assert all(s.end > s.start for s in spans)
