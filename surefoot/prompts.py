@@ -185,24 +185,40 @@ class ChatPrompt(Prompt):
         """Return the tokens of the conversation up to where the assistant answers.
 
         Raises:
-            ConfigError: If there is no chat template.
+            ConfigError: If there is no chat template, or it cannot render these messages or leaves one of them out.
         """
+        from jinja2 import TemplateError
+
+        if self.chat_template is None and not model.tokenizer.chat_template:
+            raise ConfigError(
+                "the tokenizer has no chat template: give prompt.init_args.chat_template, or use PlainPrompt."
+            )
         messages: list[dict[str, Any]] = []
         if self.system is not None:
             messages.append({"role": "system", "content": self.system})
         messages.append({"role": "user", "content": _ask(self.template, problem)})
+        roles = " and ".join(m["role"] for m in messages)
         try:
-            text = model.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=True,
-                chat_template=self.chat_template,
+            text = str(
+                model.tokenizer.apply_chat_template(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    chat_template=self.chat_template,
+                )
             )
-        except ValueError as error:
+        except (TemplateError, ValueError, TypeError) as error:
             raise ConfigError(
-                "the tokenizer has no chat template: give prompt.init_args.chat_template, or use PlainPrompt."
+                f"the chat template cannot render a conversation of {roles} ({error}): mend it, or leave out"
+                " prompt.init_args.system where it knows no system role."
             ) from error
-        return model.encode(str(text))  # the template writes the special tokens itself
+        for message in messages:
+            if message["content"].strip() not in text:
+                raise ConfigError(
+                    f"the chat template leaves out the {message['role']} message: mend it, or put its text into"
+                    " prompt.init_args.template."
+                )
+        return model.encode(text)  # the template writes the special tokens itself
 
     def target_ids(self, problem: Problem, model: LanguageModel) -> list[int]:
         """Return the target's tokens and the end of the assistant's turn."""

@@ -160,3 +160,31 @@ def test_contamination() -> None:
     assert find_contaminated(train, evaluation, n=4) == [0, 2, 5]
     assert find_contaminated(train, evaluation, n=13) == [2]
     assert find_contaminated([], evaluation) == []
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "says"),
+    [
+        ("{% for m in %}", "cannot render"),
+        ("{{ nothing.there }}", "cannot render"),
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+        ("{{ messages[0].content + 1 }}", "cannot render"),
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+            "leaves out the system",
+        ),
+        ("{{ messages[0].content }}", "leaves out the user"),
+    ],
+)
+def test_a_template_that_cannot_render_or_leaves_out_is_named(
+    model: LanguageModel, chat_template: str, says: str
+) -> None:
+    prompt = ChatPrompt(system="Be brief.", chat_template=chat_template)
+    with pytest.raises(ConfigError, match=says):
+        prompt.prompt_ids(PROBLEM, model)
+
+
+def test_a_template_may_strip_messages(model: LanguageModel) -> None:
+    template = "{% for m in messages %}{{ m.content | trim }};{% endfor %}"
+    prompt = ChatPrompt(" {question}\n", " Be brief. ", chat_template=template)
+    assert model.decode(prompt.prompt_ids(Problem("", "1+1=", "2"), model)) == "Be brief.;1+1=;"
