@@ -45,7 +45,8 @@ def settings(method: str) -> dict[str, Any]:
     if method == "BRDRO":
         config["model"]["init_args"] |= {
             "update": "no_regret",
-            "hedge_step": 0.05,
+            "hedge_step": 0.5,
+            "importance": "sampling",
             "threshold_decay": 0.5,
         }
     # Dropout draws on the global generator, whose state has to come back too.

@@ -10,12 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.errors import SurefootError
-from surefoot.reproduce.claims import Claim, Paper
+from surefoot.reproduce.claims import Claim, Paper, Verdict
 from surefoot.runs import describe_environment, write_json
 
 __all__ = ("load_paper", "paper_ids", "run_reproduce")
 
 _SHARED = ("claims", "statistics")
+
+_SHOWN: Mapping[Verdict, str] = {
+    "holds": "holds",
+    "contradicted": "**contradicted**",
+    "undecided": "undecided",
+    "reported": "reported",
+}
+
+_VERDICTS = (
+    "Verdicts compare the 95% interval with what the criterion says of the mean: it *holds* where the interval lies"
+    " within, is *contradicted* where it lies outside, and *undecided* where it reaches into both; *reported* are"
+    " numbers of which nothing is claimed. Nothing is judged at quick scale but what is the same at every scale."
+)
 
 
 def paper_ids() -> list[str]:
@@ -53,7 +66,12 @@ def run_reproduce(arguments: Sequence[str]) -> None:
         default="quick",
         help="quick (under a minute, proves the path, judges nothing), laptop (about 30 minutes), paper (GPUs)",
     )
-    parser.add_argument("--seeds", type=int, help="number of seeds; the scale's own by default")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        help="number of seeds to begin with; the scale's own by default. Claims that they leave undecided get more where"
+        " the paper has a budget for it",
+    )
     parser.add_argument(
         "--out", type=Path, help="folder of the results (default: reproduced/PAPER/SCALE)"
     )
@@ -100,15 +118,14 @@ def claims_table(paper: Paper, claims: Iterable[Claim], notes: Sequence[str]) ->
     """Return the claims as a Markdown page."""
     lines = [f"# {paper.title}", "", paper.reference, ""]
     lines += [
-        "| claim | source | measured (95% interval) | seeds | criterion | holds |",
+        "| claim | source | measured (95% interval) | seeds | criterion | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for claim in claims:
         low, high = claim.interval or (float("nan"), float("nan"))
-        verdict = {True: "yes", False: "**no**", None: "not judged"}[claim.holds]
         lines.append(
             f"| {claim.claim} | {claim.source} | {claim.measured:.3f} ({low:.3f}, {high:.3f}) {claim.unit} |"
-            f" {claim.n_seeds} | {claim.criterion} | {verdict} |"
+            f" {claim.n_seeds} | {claim.criterion} | {_SHOWN[claim.verdict]} |"
         )
-    lines += ["", *(f"- {note}" for note in notes), ""]
+    lines += ["", _VERDICTS, "", *(f"- {note}" for note in notes), ""]
     return "\n".join(lines)

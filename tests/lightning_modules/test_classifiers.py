@@ -197,9 +197,46 @@ def test_hedge_grows_by_the_weight_at_each_visit() -> None:
     module = build("BRDRO", update="no_regret", hedge_step=0.5)
     assert isinstance(module, BRDRO)
     module.register_buffer("log_importance", torch.zeros(4))
-    importance = module.update_importance(torch.tensor([1, 3]), torch.tensor([1.0, 0.2]))
-    expected = torch.exp(torch.tensor([0.0, 0.5, 0.0, 0.1]))
-    torch.testing.assert_close(importance, (expected / expected.mean())[[1, 3]])
+    module.register_buffer("draw_frequency", torch.tensor([1.0, 0.1, 1.0, 2.0]))
+    module.update_importance(torch.tensor([1, 3, 3]), torch.tensor([1.0, 0.2, 0.6]))
+    # Example 1 is drawn less often than at first and counts once; 3 is drawn twice as often: 0.5 (0.2 + 0.6) / 2.
+    expected = torch.exp(torch.tensor([0.0, 0.5, 0.0, 0.2]))
+    torch.testing.assert_close(module.relative_importance(), expected / expected.mean())
+
+
+@pytest.mark.parametrize("importance", ["loss", "sampling"])
+def test_importance_enters_by_the_loss_or_by_the_draws(importance: str) -> None:
+    """By the loss every example is drawn once an epoch; by sampling the important ones are drawn more often."""
+    module = build(
+        "BRDRO",
+        adversary=UnrestrictedAdversary,
+        update="no_regret",
+        level=0.2,
+        hedge_step=3.0,
+        importance=importance,
+    )
+    assert isinstance(module, BRDRO)
+    n_train = 1079
+    drawn = torch.zeros(2, n_train)
+    before: list[torch.Tensor] = []
+    step = module.training_step
+
+    def spy(batch: dict[str, torch.Tensor], batch_idx: int) -> Any:
+        if batch_idx == 0:
+            before.append(module.relative_importance())
+        drawn[module.current_epoch].index_add_(0, batch["index"], torch.ones(len(batch["index"])))
+        return step(batch, batch_idx)
+
+    module.training_step = spy  # type: ignore[method-assign]
+    weights_after(module)
+    assert float(before[1].max() / before[1].min()) > 2
+    if importance == "loss":
+        assert bool((drawn == 1).all())
+        torch.testing.assert_close(module.draw_frequency, torch.ones(n_train))
+    else:
+        torch.testing.assert_close(module.draw_frequency, before[1])
+        often = before[1] > before[1].mean()
+        assert float(drawn[1][often].mean()) > 1.5 * float(drawn[1][~often].mean())
 
 
 def test_jtt_retrains_from_the_first_weights_with_the_errors_drawn_more_often() -> None:
@@ -405,6 +442,10 @@ def test_a_nan_stops_training_with_a_word_where(kind: str) -> None:
         (lambda: build("BRDRO", level=2.0), r"level must be in \(0, 1\]"),
         (lambda: build("BRDRO", penalty=-1.0), "penalty and warmup_epochs must be at least 0"),
         (lambda: build("BRDRO", hedge_step=0.1), "hedge_step needs update: no_regret"),
+        (
+            lambda: build("BRDRO", update="no_regret", importance="sampling"),
+            "needs a hedge_step above 0",
+        ),
         (lambda: build("JTT", upweight=-1.0), "upweight at least 0"),
     ],
 )

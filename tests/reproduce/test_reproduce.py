@@ -19,12 +19,14 @@ from surefoot.reproduce._linear_toy import (
     with_penalty,
 )
 from surefoot.reproduce.claims import (
+    Criterion,
     Measurement,
     at_least,
     at_most,
     close_to,
     interval_above,
     reported,
+    settle,
 )
 from surefoot.statistics import (
     Estimate,
@@ -63,23 +65,69 @@ def test_intervals_equal_scipys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("criterion", "estimate", "holds"),
+    ("criterion", "estimate", "holds", "verdict"),
     [
-        (at_least(0.5, "r"), Estimate(0.5, 0.1, 0.9, 5), True),
-        (at_least(0.5, "r"), Estimate(0.49, 0.1, 0.9, 5), False),
-        (at_most(0.5, "r"), Estimate(0.51, 0.1, 0.9, 5), False),
-        (interval_above(0, "r"), Estimate(0.2, 0.01, 0.4, 5), True),
-        (interval_above(0, "r"), Estimate(0.2, -0.01, 0.4, 5), False),
-        (close_to(0.5, 0.1, "r"), Estimate(0.61, 0.5, 0.7, 5), False),
-        (reported("r"), Estimate(0.2, 0.1, 0.3, 5), None),
+        (at_least(0.5, "r"), Estimate(0.7, 0.5, 0.9, 5), True, "holds"),
+        (at_least(0.5, "r"), Estimate(0.5, 0.1, 0.9, 5), True, "undecided"),
+        (at_least(0.5, "r"), Estimate(0.49, 0.1, 0.9, 5), False, "undecided"),
+        (at_least(0.5, "r"), Estimate(0.3, 0.1, 0.49, 5), False, "contradicted"),
+        (at_most(0.5, "r"), Estimate(0.3, 0.1, 0.5, 5), True, "holds"),
+        (at_most(0.5, "r"), Estimate(0.51, 0.1, 0.9, 5), False, "undecided"),
+        (at_most(0.5, "r"), Estimate(0.7, 0.51, 0.9, 5), False, "contradicted"),
+        (interval_above(0, "r"), Estimate(0.2, 0.01, 0.4, 5), True, "holds"),
+        (interval_above(0, "r"), Estimate(0.2, -0.01, 0.4, 5), False, "undecided"),
+        (interval_above(0, "r"), Estimate(-0.2, -0.4, 0.01, 5), False, "undecided"),
+        (interval_above(0, "r"), Estimate(-0.2, -0.4, 0.0, 5), False, "contradicted"),
+        (interval_above(0, "r"), Estimate(0.0, 0.0, 0.0, 5), False, "contradicted"),
+        (interval_above(0, "r"), Estimate(0.2, -math.inf, math.inf, 1), False, "undecided"),
+        (close_to(0.5, 0.1, "r"), Estimate(0.5, 0.41, 0.59, 5), True, "holds"),
+        (close_to(0.5, 0.1, "r"), Estimate(0.61, 0.5, 0.7, 5), False, "undecided"),
+        (close_to(0.5, 0.1, "r"), Estimate(0.5, 0.2, 0.8, 5), True, "undecided"),
+        (close_to(0.5, 0.1, "r"), Estimate(0.7, 0.61, 0.8, 5), False, "contradicted"),
+        (close_to(0.5, 0.1, "r"), Estimate(0.3, 0.2, 0.39, 5), False, "contradicted"),
+        (at_least(0.5, "r"), Estimate(math.nan, math.nan, math.nan, 5), False, "undecided"),
+        (reported("r"), Estimate(0.2, 0.1, 0.3, 5), None, "reported"),
     ],
 )
-def test_a_claim_holds_or_does_not(
-    criterion: object, estimate: Estimate, holds: bool | None
+def test_the_interval_gives_the_verdict(
+    criterion: Criterion, estimate: Estimate, holds: bool | None, verdict: str
 ) -> None:
-    measurement = Measurement("id", "claim", "source", criterion, estimate, "unit")  # type: ignore[arg-type]
-    assert measurement.judge("p", "laptop", 1.0).holds is holds
-    assert measurement.judge("p", "quick", 1.0).holds is None, "quick is too noisy to judge"
+    measurement = Measurement("id", "claim", "source", criterion, estimate, "unit")
+    judged = measurement.judge("p", "laptop", 1.0)
+    assert (judged.holds, judged.verdict) == (holds, verdict)
+    quick = measurement.judge("p", "quick", 1.0)
+    assert quick.holds is None, "quick is too noisy to judge"
+    assert quick.verdict == ("reported" if verdict == "reported" else "undecided")
+    same = measurement._replace(at_any_scale=True).judge("p", "quick", 1.0)
+    assert (same.holds, same.verdict) == (holds, verdict)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("half_width", "most", "asked"),
+    [
+        (0.1, 80, [10]),
+        (0.9, 80, [10, 20, 40]),
+        (9.0, 80, [10, 20, 40, 80]),
+        (9.0, 30, [10, 20, 30]),
+    ],
+)
+def test_undecided_claims_get_more_seeds_whatever_their_sign(
+    half_width: float, most: int, asked: list[int], sign: int
+) -> None:
+    """The interval shrinks with the number of seeds: at 0.9 * 10 / 40 it no longer reaches from 0.3 to 0."""
+    seen: list[int] = []
+
+    def measure(n: int) -> tuple[list[Measurement], int]:
+        seen.append(n)
+        half = half_width * 10 / n
+        estimate = Estimate(sign * 0.3, sign * 0.3 - half, sign * 0.3 + half, n)
+        told = Measurement("b", "", "", reported("r"), Estimate(0, -9, 9, n), "")
+        return [Measurement("a", "", "", interval_above(0, "r"), estimate, ""), told], n
+
+    found = settle(measure, lambda found: found[0], 10, most)
+    assert seen == asked
+    assert found[1] == asked[-1]
 
 
 def test_a_paper_is_one_file(
@@ -114,7 +162,7 @@ def test_a_paper_is_one_file(
     assert claim["n_seeds"] == 3
     assert set(claim) == {
         *("id", "paper", "claim", "source", "criterion", "measured", "interval", "unit"),
-        *("n_seeds", "holds", "scale", "seconds"),
+        *("n_seeds", "holds", "verdict", "scale", "seconds"),
     }
     assert "one is one" in (tmp_path / "o/table.md").read_text()
     assert (tmp_path / "o/rows.csv").read_text().split() == ["seed", "0", "1", "2"]
