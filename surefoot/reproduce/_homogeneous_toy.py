@@ -118,6 +118,7 @@ def _outcome(
     ]
     outputs = _layers(points, weights)[-1][:, 0]
     margins = labels * (outputs + bias)
+    least = margins.min()
     singular = [torch.linalg.svdvals(w).square() for w in weights[1:-1]]
     return ToyOutcome(
         float((labels * (outputs + bias) > 0).float().mean()),
@@ -125,6 +126,6 @@ def _outcome(
         norms[-1],
         norms,
         float(bias / outputs.abs().mean()),
-        float(labels[margins <= 1.1 * margins.min()].mean()),
+        float(labels[margins <= least + 0.1 * least.abs()].mean()),
         float(labels.mean()),
     )

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from surefoot.reproduce._homogeneous_toy import ToyProblem, make_points, train_t
 from surefoot.reproduce._ocs_controls import adversarial
 from surefoot.reproduce._ocs_jobs import LOW_DIMENSION, VARIANTS, Study, job, studies
 from surefoot.reproduce._ocs_runs import Runs
+from surefoot.reproduce._ocs_theory import theory_claims
 
 
 @pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
@@ -59,6 +61,19 @@ def test_toy_networks_separate_and_let_nothing_through_off_the_span() -> None:
     assert len(outcome.top_share) == 1
     again = train_toy(ToyProblem(depth=3), 0, n_steps=600)
     assert again == outcome
+
+
+def test_the_margin_points_are_known_before_the_classes_are_separated() -> None:
+    """The least margin is negative then; the points within a tenth of its size of it are still at least one."""
+    torch.set_num_threads(1)
+    outcome = train_toy(ToyProblem(30, 10, 30, 10, depth=2), 0, n_steps=50)
+    assert outcome.accuracy < 1
+    assert -1 <= outcome.support_mean <= 1
+
+
+def test_theory_is_measured_at_quick_scale(tmp_path: Path) -> None:
+    claims, _ = theory_claims(1, True, tmp_path)
+    assert all(math.isfinite(claim.estimate.mean) for claim in claims), claims
 
 
 def test_attacks_raise_the_loss_within_their_steps() -> None:
@@ -137,6 +152,7 @@ def test_quick_scale_ends_within_a_minute_and_goes_on_after_a_stop(tmp_path: Pat
         "theory_contraction",
     } <= set(claims)
     assert all(c["holds"] is None for c in claims.values())
+    assert not [i for i, c in claims.items() if c["measured"] is None]
     assert next(iter(claims.values()))["seconds"] < 75
     assert (out / "figures/mnist_cross_entropy/distance.svg").is_file()
     before = {p: p.stat().st_mtime_ns for p in (out / "results").glob("*.json")}
