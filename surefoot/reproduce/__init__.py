@@ -3,6 +3,7 @@
 import argparse
 import csv
 import importlib
+import math
 import pkgutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,9 +123,10 @@ def claims_table(paper: Paper, claims: Iterable[Claim], notes: Sequence[str]) ->
         "|---|---|---|---|---|---|",
     ]
     for claim in claims:
-        low, high = claim.interval or (float("nan"), float("nan"))
+        low, high = claim.interval or (math.nan, math.nan)
+        measured = f"{claim.measured:.3f} ({low:.3f}, {high:.3f}) {claim.unit}"
         lines.append(
-            f"| {claim.claim} | {claim.source} | {claim.measured:.3f} ({low:.3f}, {high:.3f}) {claim.unit} |"
+            f"| {claim.claim} | {claim.source} | {'not measured' if math.isnan(claim.measured) else measured} |"
             f" {claim.n_seeds} | {claim.criterion} | {_SHOWN[claim.verdict]} |"
         )
     lines += ["", _VERDICTS, "", *(f"- {note}" for note in notes), ""]
