@@ -61,7 +61,7 @@ class MemorizationTracker(Callback):
         engine: RolloutEngine | None = None,
         data: LightningDataModule | None = None,
         folder: str = "memorization",
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Initialize the tracker.
 
@@ -80,7 +80,7 @@ class MemorizationTracker(Callback):
             engine: Samples; by default the module's own, or else an HFEngine.
             data: Datamodule whose training problems are tracked, where the run's own has none (pairs, completions).
             folder: Name of the record's folder within the run folder.
-            seed: Seed of the subset and of the sampling.
+            seed: Seed of the subset and of the sampling; the run's ``seed_everything`` by default, 0 outside the command line.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -102,7 +102,7 @@ class MemorizationTracker(Callback):
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.test_split, self.prefixes = test_split, prefixes
         self.greedy, self.engine, self.data = greedy, engine, data
-        self.folder, self.seed = folder, seed
+        self.folder, self.seed = folder, seed or 0
         self.accuracies: dict[str, float] = {}
         self._best: dict[str, float] = {}  # best accuracy so far while not memorized
         self._ever_memorized = False

@@ -21,13 +21,13 @@ class OfficialEvaluation(EvaluationObserver):
     in the run folder: one predicted class a line, in the split's order.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         """Initialize the callback.
 
         Args:
-            seed: Seed of the run, for the file name.
+            seed: Seed of the run, for the file name; its ``seed_everything`` by default.
         """
-        self.seed = seed
+        self.seed = seed or 0
         self._predictions: dict[str, Tensor] = {}
 
     def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:

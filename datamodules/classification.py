@@ -58,7 +58,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         group_labels: Literal["given", "hidden"] = "given",
         train_split: Literal["train", "val"] = "train",
         evaluate_test_during_fit: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
         shifts: Sequence[Shift] = (),
         drop_last: bool = False,
     ) -> None:
@@ -74,7 +74,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             group_labels: ``hidden`` keeps groups out of the training batches; evaluation always has them.
             train_split: Split to train on; ``val`` is for last-layer retraining (DFR).
             evaluate_test_during_fit: Whether the test split is evaluated along with val.
-            seed: Seed of splits and order.
+            seed: Seed of splits and order; the run's ``seed_everything`` by default, 0 outside the command line.
             shifts: Shifted sets that validate and test evaluate after the split: Corruption, TextPerturbation,
                 OtherDataset, HeldOut.
             drop_last: Whether an epoch's last training batch is left out where it is smaller than the others; evaluation
@@ -90,7 +90,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
                 f" got {batch_size}, {eval_batch_size} and {num_workers}."
             )
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.sampling, self.seed = num_workers, sampling, seed
+        self.num_workers, self.sampling, self.seed = num_workers, sampling, seed or 0
         self.group_labels, self.train_split = group_labels, train_split
         self.evaluate_test_during_fit = evaluate_test_during_fit
         self.augmenting = True

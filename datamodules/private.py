@@ -31,7 +31,7 @@ class PrivateDataModule(LightningDataModule, ABC):
         sampling_rate: float = 1.0,
         steps_per_epoch: int = 100,
         eval_batch_size: int = 4096,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Initialize the data.
 
@@ -40,7 +40,7 @@ class PrivateDataModule(LightningDataModule, ABC):
             sampling_rate: Chance of each private example to be in a step; 1 takes all of them.
             steps_per_epoch: Steps of an epoch.
             eval_batch_size: Evaluation examples per batch and rank.
-            seed: Seed of data that are drawn or split.
+            seed: Seed of data that are drawn or split; the run's ``seed_everything`` by default, 0 outside the command line.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -53,7 +53,7 @@ class PrivateDataModule(LightningDataModule, ABC):
             )
         self.source, self.sampling_rate = source, sampling_rate
         self.steps_per_epoch, self.eval_batch_size = steps_per_epoch, eval_batch_size
-        self.seed = seed
+        self.seed = seed or 0
         self.splits: dict[str, TensorExamples] = {}
 
     @abstractmethod

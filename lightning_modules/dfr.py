@@ -37,7 +37,7 @@ class DFR(ClassifierModule):
         n_classes: int | None = None,
         n_subsets: int = 10,
         inverse_strengths: tuple[float, ...] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Initialize DFR.
 
@@ -48,7 +48,7 @@ class DFR(ClassifierModule):
             n_classes: Number of classes; filled in from the datamodule.
             n_subsets: Balanced subsets whose layers are averaged.
             inverse_strengths: Candidates for C, the inverse strength of the l1 penalty.
-            seed: Seed of the subsets.
+            seed: Seed of the subsets; the run's ``seed_everything`` by default, 0 outside the command line.
 
         Raises:
             ConfigError: If a count is unknown or too small.
@@ -60,7 +60,7 @@ class DFR(ClassifierModule):
                 f"n_subsets must be at least 1 and inverse_strengths not empty, got {n_subsets} and {inverse_strengths}."
             )
         self.automatic_optimization = False
-        self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed
+        self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed or 0
         if checkpoint is not None:
             self._load_network(checkpoint)
         self.collected: list[tuple[Tensor, Tensor, Tensor]] = []

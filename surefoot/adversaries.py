@@ -201,7 +201,7 @@ class VIBAdversary(Adversary):
         width: int = 32,
         code: int = 16,
         n_samples: int = 8,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Initialize the adversary.
 
@@ -211,10 +211,11 @@ class VIBAdversary(Adversary):
             width: Units of the encoder's hidden layer.
             code: Length of the code z.
             n_samples: Codes drawn per example, whose weights are averaged (100 in the authors' notebook).
-            seed: Seed of the codes' noise; the draws depend on it and on the count of calls, not on other code.
+            seed: Seed of the codes' noise, the run's ``seed_everything`` by default; the draws depend on it and on the count
+                of calls, not on other code.
         """
         super().__init__()
-        self.n_samples, self.seed = n_samples, seed
+        self.n_samples, self.seed = n_samples, seed or 0
         self.encoder = nn.Sequential(
             nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, 2 * code)
         )

@@ -36,7 +36,11 @@ class RecordsDataModule(LightningDataModule, ABC):
     """Deterministic, resumable batches of records; nothing is tokenised here."""
 
     def __init__(
-        self, batch_size: int = 32, eval_batch_size: int = 64, num_workers: int = 0, seed: int = 0
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Initialize the loading.
 
@@ -44,7 +48,8 @@ class RecordsDataModule(LightningDataModule, ABC):
             batch_size: Records of a training batch on each rank.
             eval_batch_size: Records of an evaluation batch on each rank.
             num_workers: Loading processes.
-            seed: Seed of the splits and of the training order.
+            seed: Seed of the splits and of the training order; the run's ``seed_everything`` by default, 0 outside the command
+                line.
 
         Raises:
             ConfigError: If a batch size is not positive.
@@ -55,7 +60,7 @@ class RecordsDataModule(LightningDataModule, ABC):
                 f"batch sizes must be positive, got {batch_size} and {eval_batch_size}."
             )
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed = num_workers, seed or 0
 
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of each split's records, for the record of a run."""

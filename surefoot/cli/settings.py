@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 
 from surefoot.errors import ConfigError
 from surefoot.pretrained import read_checkpoint
 
-__all__ = ("check_yaml", "differences", "flag_values", "plain_message", "stored_settings")
+__all__ = ("check_yaml", "differences", "fill_seeds", "flag_values", "plain_message", "stored_settings")
 
 #: Lines of jsonargparse's messages that tell how it searches, not what is wrong.
 _SEARCH = (
@@ -72,6 +73,26 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     checkpoint = read_checkpoint(file, mmap=True)
     settings: dict[str, Any] | None = checkpoint.get("surefoot_settings")
     return settings
+
+
+def fill_seeds(settings: Any, seed: int) -> None:
+    """Set every ``seed`` in nested settings that nobody has given (none) to the run's, in place.
+
+    Args:
+        settings: Mappings, namespaces and lists of them; other values are left alone.
+        seed: The run's seed.
+    """
+    if isinstance(settings, list | tuple):
+        for value in settings:
+            fill_seeds(value, seed)
+        return
+    values = vars(settings) if isinstance(settings, Namespace) else settings
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key == "seed" and value is None:
+                values[key] = seed
+            else:
+                fill_seeds(value, seed)
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:

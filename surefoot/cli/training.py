@@ -28,6 +28,7 @@ from surefoot.cli.safe_stop import SafeStop
 from surefoot.cli.settings import (
     check_yaml,
     differences,
+    fill_seeds,
     flag_values,
     plain_message,
     stored_settings,
@@ -200,6 +201,11 @@ class SurefootCLI(LightningCLI):
         _check_trainer(config.trainer)
         if "weights_only" in config and config.weights_only is None:
             config.weights_only = True  # loading never unpickles code
+        if config.seed_everything is not False:
+            for part in (config.model, config.data, config.trainer.callbacks):
+                fill_seeds(part, config.seed_everything)
+        if self.subcommand == "fit":
+            _check_data_seed(config)
         self._carry_facts(config)
         self._open_run(config)
 
@@ -377,6 +383,24 @@ def _check_trainer(trainer: Namespace) -> None:
 def _plain(value: Any) -> Any:
     """Return settings as mappings."""
     return value.as_dict() if isinstance(value, Namespace) else value
+
+
+def _check_data_seed(config: Namespace) -> None:
+    """Refuse to train on from a checkpoint whose data were split by another seed: it may have seen this run's test examples.
+
+    Raises:
+        ConfigError: If the two seeds of one dataset differ.
+    """
+    data, given = config.data, config.model.get("init_args", {}).get("checkpoint")
+    if given is None or not Path(given).is_file():
+        return
+    stored = (stored_settings(given) or {}).get("data") or {}
+    was, now = (d.get("init_args", {}).get("seed") for d in (stored, data))
+    if stored.get("class_path") == data.class_path and was is not None and was != now:
+        raise ConfigError(
+            f"{given} was trained on data of seed {was} and this run's have seed {now}: its training examples may be"
+            f" among this run's test examples. Give a checkpoint of seed {now}, or --data.init_args.seed {was}."
+        )
 
 
 def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:

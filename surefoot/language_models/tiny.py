@@ -23,7 +23,7 @@ class TinyLanguageModel(LanguageModel):
         max_length: int = 512,
         dtype: Literal["float32", "bfloat16"] = "float32",
         lora: LoRA | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Initialize the language model.
 
@@ -36,7 +36,7 @@ class TinyLanguageModel(LanguageModel):
             max_length: Most tokens of a sequence.
             dtype: Precision of the weights.
             lora: Train low-rank adapters instead of all weights.
-            seed: Seed of the random weights.
+            seed: Seed of the random weights; the run's ``seed_everything`` by default, 0 outside the command line.
         """
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -55,7 +55,7 @@ class TinyLanguageModel(LanguageModel):
             pad_token_id=tokenizer.pad_token_id,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed or 0)
             model: Any = LlamaForCausalLM(config)
         model.to(DTYPES[dtype])
         super().__init__(model, tokenizer, lora)

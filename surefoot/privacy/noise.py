@@ -33,13 +33,13 @@ class NoiseSource(ABC):
 class SeededNoise(NoiseSource):
     """Numbers that depend on the seed and the step alone: repeatable, resumable, and no protection against who knows the seed."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         """Initialize the source.
 
         Args:
-            seed: Seed.
+            seed: Seed; the run's ``seed_everything`` by default, 0 outside the command line.
         """
-        self.seed = seed
+        self.seed = seed or 0
 
     def _generator(self, step: int, purpose: int) -> torch.Generator:
         mixed = np.random.SeedSequence([self.seed, step, purpose]).generate_state(1, np.uint64)
