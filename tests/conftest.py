@@ -66,5 +66,5 @@ def tiny(method: str = "ERM", **model: Any) -> dict[str, Any]:
             "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "AdversaryMonitor"}],
         },
         "model": {"class_path": method, "init_args": init | model},
-        "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 128}},
+        "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 128, "seed": 0}},
     }

@@ -25,25 +25,33 @@ pytestmark = pytest.mark.filterwarnings(
 FIXED = {"Corruption", "TextPerturbation"}
 
 
+def unseeded(method: str = "ERM", **model: Any) -> dict[str, Any]:
+    """Return a tiny config whose data have no seed of their own."""
+    config = tiny(method, **model)
+    del config["data"]["init_args"]["seed"]
+    config["trainer"]["max_epochs"] = 1
+    return config
+
+
 def recorded(run: Path) -> tuple[dict[str, Any], dict[str, str]]:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     return settings, json.loads((run / "environment.json").read_text())["data"]
 
 
 def test_one_flag_seeds_weights_and_data_and_a_seed_given_apart_stays(fit: Fit) -> None:
-    followed = fit(tiny(), "--seed_everything", "5")
-    again = fit(tiny(), "--seed_everything", "5", "--data.init_args.seed", "5")
+    followed = fit(unseeded(), "--seed_everything", "5")
+    again = fit(unseeded(), "--seed_everything", "5", "--data.init_args.seed", "5")
     assert again == followed, "the same settings are the same run"
-    apart = fit(tiny(), "--seed_everything", "5", "--data.init_args.seed", "0")
+    apart = fit(unseeded(), "--seed_everything", "5", "--data.init_args.seed", "0")
     (settings, data), (other, data_apart) = recorded(followed), recorded(apart)
     assert (settings["data"]["init_args"]["seed"], other["data"]["init_args"]["seed"]) == (5, 0)
     assert settings["seed_everything"] == other["seed_everything"] == 5
     assert data["test"] != data_apart["test"], "another split"
-    assert recorded(fit(tiny(), "--data.init_args.seed", "0"))[1] == data_apart
+    assert recorded(fit(unseeded(), "--data.init_args.seed", "0"))[1] == data_apart
 
 
 def test_a_checkpoint_is_tested_on_the_split_that_it_was_trained_with(fit: Fit) -> None:
-    run = fit(tiny(), "--seed_everything", "5")
+    run = fit(unseeded(), "--seed_everything", "5")
     root = run.parents[1]
     checkpoint = str(run / "checkpoints" / "last.ckpt")
     main(["test", "--ckpt_path", checkpoint, "--runs_root", str(root), "--seed_everything", "1"])
@@ -54,10 +62,10 @@ def test_a_checkpoint_is_tested_on_the_split_that_it_was_trained_with(fit: Fit) 
 def test_a_second_stage_refuses_a_checkpoint_of_another_split(
     fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = fit(tiny(), "--seed_everything", "5")
-    config = tiny("DFR", checkpoint=str(first / "checkpoints" / "last.ckpt"))
+    first = fit(unseeded(), "--seed_everything", "5")
+    config = unseeded("DFR", checkpoint=str(first / "checkpoints" / "last.ckpt"))
     del config["model"]["init_args"]["optimizer"]
-    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
+    config["trainer"]["callbacks"] = []
     with pytest.raises(SystemExit):
         fit(config, "--seed_everything", "6", name="dfr")
     assert "was trained on data of seed 5 and this run's have seed 6" in capsys.readouterr().err
@@ -72,7 +80,7 @@ def test_every_seed_of_every_class_follows_the_run_by_default() -> None:
                 continue
             for name, value in vars(importlib.import_module(module.name)).items():
                 if inspect.isclass(value) and value.__module__ == module.name:
-                    seed = inspect.signature(value).parameters.get("seed")
+                    seed = inspect.signature(value.__init__).parameters.get("seed")
                     if seed is not None and seed.default is not inspect.Parameter.empty:
                         found.add(name)
                         assert seed.default is None or name in FIXED, f"{name} ignores the run's"

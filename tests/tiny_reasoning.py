@@ -43,6 +43,6 @@ def tiny_reasoning(method: str, **model: Any) -> dict[str, Any]:
         "model": {"class_path": method, "init_args": init | model},
         "data": {
             "class_path": "ArithmeticDataModule",
-            "init_args": {"n_train": 32, "n_val": 8, "n_test": 8, "batch_size": 8},
+            "init_args": {"n_train": 32, "n_val": 8, "n_test": 8, "batch_size": 8, "seed": 0},
         },
     }
