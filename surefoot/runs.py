@@ -146,7 +146,8 @@ def open_run(
                 number += 1
         run = Run(folder / str(number))
         write_json(run.path / "inputs.json", dict(contents or {}))
-        write_json(run.path / _IDENTITY, {"fingerprint": key, "created": time.time()})
+        created = {"fingerprint": key, "created": time.time(), "verb": settings.get("verb")}
+        write_json(run.path / _IDENTITY, created)
     return run
 
 

@@ -12,7 +12,14 @@ from jsonargparse import Namespace
 from surefoot.errors import ConfigError
 from surefoot.pretrained import read_checkpoint
 
-__all__ = ("check_yaml", "differences", "fill_seeds", "flag_values", "plain_message", "stored_settings")
+__all__ = (
+    "check_yaml",
+    "differences",
+    "fill_seeds",
+    "flag_values",
+    "plain_message",
+    "stored_settings",
+)
 
 #: Lines of jsonargparse's messages that tell how it searches, not what is wrong.
 _SEARCH = (

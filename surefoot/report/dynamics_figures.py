@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from surefoot.report.figures import LINES, MARKERS, PALETTE, new_axes, save_figure
+from surefoot.report.figures import LINES, MARKERS, PALETTE, add_legend, new_axes, save_figure
 
 __all__ = ("example_heat_map", "lines", "prediction_panels", "violins")
 
@@ -58,7 +58,7 @@ def prediction_panels(
     handles = [_handle("o", PALETTE[i % len(PALETTE)], c) for i, c in enumerate(colours)]
     if len(marks) > 1:
         handles += [_handle(MARKERS[i % len(MARKERS)], "#555555", m) for i, m in enumerate(marks)]
-    axes[-1].legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    add_legend(axes[-1], handles=handles)
     figure.tight_layout()
     return save_figure(figure, path)
 
@@ -101,7 +101,7 @@ def lines(
     if y_range is not None:
         axis.set_ylim(*y_range)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    add_legend(axis)
     return save_figure(figure, path)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from surefoot.statistics import Estimate
@@ -11,6 +12,7 @@ __all__ = (
     "MARKERS",
     "PALETTE",
     "Plane",
+    "add_legend",
     "decision_planes",
     "dot_plot",
     "interval_curves",
@@ -57,41 +59,65 @@ def new_axes(width: float, height: float, n_columns: int = 1) -> Any:
     return plt.subplots(ncols=n_columns, figsize=(width, height))
 
 
+def add_legend(axes: Any, **arguments: Any) -> None:
+    """Put a legend beside the axes, unless it would explain a single series."""
+    if arguments.get("handles") is None:
+        arguments["handles"] = axes.get_legend_handles_labels()[0]
+    if len(arguments["handles"]) > 1:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **arguments)
+
+
 def dot_plot(
-    panels: Mapping[str, Mapping[str, Estimate]], x_label: str, path: Path, title: str = ""
+    panels: Mapping[str, Mapping[str, Estimate]],
+    x_label: str,
+    path: Path,
+    title: str = "",
+    unit_range: bool = False,
 ) -> list[Path]:
     """Draw one row per name with a dot and its 95% interval for each series.
 
     Args:
-        panels: Series -> row name -> estimate.
+        panels: Series -> row name -> estimate; of a single value no interval is drawn.
         x_label: Label of the axis, with its unit.
         path: Where to write, without ending.
         title: Title.
+        unit_range: The axis shows [0, 1], whatever the values.
 
     Returns:
         The files written.
     """
     rows = list(dict.fromkeys(name for series in panels.values() for name in series))
-    figure, axes = new_axes(6.4, 0.8 + 0.36 * len(rows))
+    spread = min(0.22, 0.8 / len(panels))  # of a row's dots, in rows
+    row_height = max(0.36, 0.16 * len(panels))  # inches
+    figure, axes = new_axes(6.4, 0.9 + row_height * len(rows))
     for i, (series, estimates) in enumerate(panels.items()):
-        shift = 0.22 * (i - (len(panels) - 1) / 2)
+        shift = spread * (i - (len(panels) - 1) / 2)
+        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        hollow = i >= len(PALETTE)  # colours come round
         for row, e in estimates.items():
             y = len(rows) - 1 - rows.index(row) - shift
-            axes.plot(
-                [e.low, e.high] if e.n > 1 else [e.mean] * 2, [y, y], color=PALETTE[i], lw=1.5
-            )
+            ends = [e.low, e.high] if e.n > 1 else [e.mean] * 2
+            axes.plot(ends, [y, y], color=colour, lw=1.5, clip_on=False)
             axes.plot(
                 e.mean,
                 y,
-                MARKERS[i],
-                color=PALETTE[i],
-                label=series if row == next(iter(estimates)) else None,
+                marker,
+                color=colour,
+                fillstyle="none" if hollow else "full",
+                label="\n".join(wrap(series, 40)) if row == next(iter(estimates)) else None,
+                ls="",
+                clip_on=False,
             )
-    axes.set_yticks(range(len(rows)), rows[::-1])
+    axes.set_yticks(range(len(rows)), ["\n".join(wrap(row, 44)) for row in rows[::-1]])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    if unit_range:
+        axes.set_xlim(-0.03, 1.03)
+    else:
+        axes.margins(x=0.06)
     axes.set_xlabel(x_label)
     axes.set_title(title)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    add_legend(axes)
     return save_figure(figure, path)
 
 
@@ -155,7 +181,7 @@ def interval_curves(
     axes.set_ylabel(labels[1])
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    add_legend(axes)
     return save_figure(figure, path)
 
 

@@ -1,6 +1,7 @@
-"""Run folders as tidy records."""
+"""Run folders as tidy records, and which of them are left out of a report, with the reason."""
 
 import csv
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,44 +10,77 @@ from typing import Any, NamedTuple
 import yaml
 
 from surefoot.errors import SurefootError
-from surefoot.runs import fingerprint
 
-__all__ = ("RecordedRun", "flatten", "read_metrics", "read_runs", "read_selection")
+__all__ = (
+    "LeftOut",
+    "RecordedRun",
+    "flatten",
+    "read_metrics",
+    "read_run",
+    "read_runs",
+    "read_selection",
+)
+
+
+class LeftOut(NamedTuple):
+    """A run folder that a report does not count."""
+
+    path: Path
+    reason: str
 
 
 class RecordedRun(NamedTuple):
     """One finished run."""
 
     path: Path
+    experiment: str
     method: str  # class name of the model
     data: str  # class name of the datamodule
-    seed: int
-    arm: str  # settings without the seeds, as a short hash
+    seeds: Mapping[str, int | None]  # dotted key -> seed; none where the run was not seeded
+    created: float  # seconds since the epoch
+    ranks: int
+    revision: str  # of the source; empty if unknown
     settings: Mapping[str, Any]  # flattened, dotted keys
     selection: Mapping[str, Mapping[str, float]]
     metrics: Mapping[str, list[float]]
+
+    @property
+    def pair(self) -> tuple[int | None, int | None]:
+        """Seed of training and seed of the data: runs of two methods that share both are compared as a pair."""
+        training = self.seeds.get("seed_everything")
+        return training, self.seeds.get("data.init_args.seed", training)
+
+    def chosen(self, rule: str) -> dict[str, float]:
+        """Return every quantity at the epoch that a rule chose, or its last value."""
+        if rule == "last":
+            return {name: values[-1] for name, values in self.metrics.items()}
+        return dict(self.selection.get(rule, {}))
 
     def value(self, metric: str, rule: str) -> float:
         """Return a quantity at the epoch that a rule chose, or its last value.
 
         Raises:
-            SurefootError: If the run has no such quantity.
+            SurefootError: If the run has no such quantity, or it is not finite.
         """
-        found = (
-            self.metrics.get(metric, [math.nan])[-1]
-            if rule == "last"
-            else self.selection.get(rule, {}).get(metric, math.nan)
-        )
-        if math.isnan(found):
-            have = sorted(self.metrics if rule == "last" else self.selection.get(rule, {}))
+        have = self.chosen(rule)
+        if not self.selection and rule != "last":
             raise SurefootError(
-                f"{self.path} has no {metric!r} under rule {rule!r}; it has {', '.join(have) or 'nothing'}."
+                f"no epoch was selected (no GroupMetrics among its callbacks), so no {metric} under rule {rule}:"
+                " --rule last takes the last values"
             )
-        return found
+        if metric not in have:
+            near = sorted(n for n in have if n.startswith(("test/", "val/"))) or sorted(have)
+            shown = ", ".join(near[:6]) + (" ..." if len(near) > 6 else "")
+            raise SurefootError(f"has no {metric} under rule {rule}; it has {shown or 'nothing'}")
+        if not math.isfinite(have[metric]):
+            raise SurefootError(f"its {metric} under rule {rule} is {have[metric]}")
+        return have[metric]
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted keys."""
+    """Return nested settings under dotted keys; lists of mappings are numbered, other lists stay values."""
+    if isinstance(settings, list) and any(isinstance(v, Mapping) for v in settings):
+        settings = dict(enumerate(settings))
     if isinstance(settings, Mapping) and settings:
         parts = (flatten(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in settings.items())
         return {k: v for part in parts for k, v in part.items()}
@@ -54,29 +88,39 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _folders(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield every run folder once, whether finished or not; links to runs are not read twice."""
+    seen: set[Path] = set()
     for path in paths:
-        if not path.exists():
+        if not path.is_dir():
             raise SurefootError(
-                f"{path} does not exist; give a run folder such as runs/erm_digits/0."
+                f"{path} is not a folder; give a run folder such as runs/erm_digits/0."
             )
-        candidates = (
-            [path]
-            if (path / "finished.json").is_file()
-            else sorted(p.parent for p in path.rglob("finished.json"))
-        )
-        yield from (
-            c
-            for c in candidates
-            if not any(part.is_symlink() for part in (c, *c.parents)) or c == path
-        )
+        marks = ("finished.json", "identity.json")
+        if any((path / m).is_file() for m in marks):
+            found = [path]
+        else:
+            found = sorted({p.parent for m in marks for p in path.rglob(m)}, key=_order)
+        for folder in found:
+            if folder.resolve() not in seen:
+                seen.add(folder.resolve())
+                yield folder
+
+
+def _order(folder: Path) -> tuple[Any, ...]:
+    """Sort run 10 after run 9."""
+    return tuple((int(p), "") if p.isdecimal() else (-1, p) for p in folder.parts)
+
+
+def _part(path: Path) -> float:
+    """Return the place of one part of an interrupted run's metrics; ``metrics.csv`` is the last."""
+    middle = path.name.removeprefix("metrics").removesuffix(".csv").strip(".")
+    return int(middle) if middle.isdecimal() else math.inf
 
 
 def read_metrics(folder: Path) -> dict[str, list[float]]:
     """Return every logged value by name, in order, over all parts of an interrupted run."""
     values: dict[str, list[float]] = {}
-    for path in sorted(
-        folder.glob("metrics*.csv"), key=lambda p: (p.name == "metrics.csv", p.name)
-    ):
+    for path in sorted(folder.glob("metrics*.csv"), key=_part):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 for name, text in row.items():
@@ -98,44 +142,95 @@ def read_selection(folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def read_runs(paths: Sequence[Path]) -> list[RecordedRun]:
-    """Read all finished runs in some folders.
+def _read_optional(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
+        raise TypeError(f"{path.name} holds no mapping")
+    return value
+
+
+def _seeds(flat: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return every seed among the settings; one that nobody gave is the class's own."""
+    seeds: dict[str, int | None] = {}
+    for key, value in flat.items():
+        if key == "seed_everything" or (
+            key.startswith(("model.", "data.")) and key.split(".")[-1] == "seed"
+        ):
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            seeds[key] = value if is_number else None
+    return seeds
+
+
+def read_run(folder: Path) -> RecordedRun:
+    """Read a finished run.
 
     Args:
-        paths: Run folders, or folders that hold some.
-
-    Returns:
-        One record per run.
+        folder: Its folder.
 
     Raises:
-        SurefootError: If a folder is missing or a config unreadable.
+        SurefootError: With the reason why it cannot be reported.
     """
-    runs = []
-    for folder in dict.fromkeys(_folders(paths)):
-        try:
-            settings = yaml.safe_load((folder / "config.yaml").read_text())
-            method = settings["model"]["class_path"].split(".")[-1]
-            data = settings["data"]["class_path"].split(".")[-1]
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise SurefootError(f"{folder}/config.yaml cannot be read: {error}.") from error
+    try:
+        verb = _read_optional(folder / "identity.json").get("verb") or "fit"
+        if verb != "fit":
+            raise SurefootError(f"a run of {verb}, not of fit")
+        if not (folder / "finished.json").is_file():
+            raise SurefootError("not finished: the same command resumes it")
+        created = _read_optional(folder / "identity.json").get("created")
+        finished = folder / "finished.json"
+        _read_optional(finished)
+        config = folder / "config.yaml"
+        if not config.is_file():
+            raise SurefootError("no config.yaml: not a run of surefoot fit")
+        settings = yaml.safe_load(config.read_text())
+        method, data = (settings[k]["class_path"].split(".")[-1] for k in ("model", "data"))
+        environment = _read_optional(folder / "environment.json")
         flat = flatten(settings)
-        seeds = ("seed_everything", "data.init_args.seed")
-        identity = {
-            k: v
-            for k, v in flat.items()
-            if k not in seeds and k.startswith(("model", "data", "trainer.max_"))
-        }
-        seed = flat.get("seed_everything")
-        runs.append(
-            RecordedRun(
-                folder,
-                method,
-                data,
-                int(seed) if isinstance(seed, int) else 0,
-                fingerprint(identity)[:6],
-                flat,
-                read_selection(folder),
-                read_metrics(folder),
-            )
+        place = folder.resolve()
+        return RecordedRun(
+            folder,
+            place.parent.name if place.name.isdecimal() else place.name,
+            method,
+            data,
+            _seeds(flat),
+            float(created if created is not None else finished.stat().st_mtime),
+            int(environment.get("ranks") or 1),
+            str(environment.get("revision") or ""),
+            flat,
+            read_selection(folder),
+            read_metrics(folder),
         )
-    return runs
+    except (
+        OSError,
+        ValueError,  # json's and unicode's too
+        TypeError,
+        KeyError,
+        AttributeError,
+        csv.Error,
+        yaml.YAMLError,
+    ) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SurefootError(f"cannot be read as a run of surefoot fit ({reason[:160]})") from error
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[LeftOut]]:
+    """Read all runs in some folders.
+
+    Args:
+        paths: Run folders, or folders that hold some, at any depth.
+
+    Returns:
+        One record per finished run, and the folders that hold none, each with its reason.
+
+    Raises:
+        SurefootError: If a given folder is missing.
+    """
+    runs, left_out = list[RecordedRun](), list[LeftOut]()
+    for folder in _folders(paths):
+        try:
+            runs.append(read_run(folder))
+        except SurefootError as error:
+            left_out.append(LeftOut(folder, str(error)))
+    return runs, left_out

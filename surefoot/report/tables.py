@@ -1,156 +1,263 @@
-"""Tables with intervals, paired comparisons, and one page that holds everything."""
+"""Tables with intervals and paired comparisons, in Markdown, LaTeX and CSV, and everything that a report writes."""
 
 import csv
-import html
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from surefoot.report.figures import dot_plot
-from surefoot.report.runs import RecordedRun
-from surefoot.statistics import Estimate, mean_interval, paired_difference
+from surefoot.report.methods import Method
+from surefoot.report.page import Section, page, picture
+from surefoot.report.runs import LeftOut, RecordedRun
+from surefoot.statistics import (
+    Estimate,
+    mean_interval,
+    paired_difference,
+    paired_proportion_difference,
+    proportion_interval,
+)
 
-__all__ = ("latex_table", "markdown_table", "write_report")
+__all__ = ("Table", "is_proportion", "latex_table", "markdown_table", "write_report")
 
 Rows = Sequence[Sequence[str]]
+_GROUP_PREFIX = "test/group_accuracy/"
+_PROPORTION = re.compile(r"accuracy|(^|[/_])(rate|share|fraction|coverage|auroc|auc)([/_@]|$)")
+
+
+class Table(NamedTuple):
+    """A header and rows of text."""
+
+    header: Sequence[str]
+    rows: Rows
 
 
 def markdown_table(header: Sequence[str], rows: Rows) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", r"\|") for c in line) + " |" for line in lines
+    )
 
 
 def latex_table(header: Sequence[str], rows: Rows) -> str:
     """Return a LaTeX ``tabular`` in booktabs style."""
+    special = {c: "\\" + c for c in "_%&#${}"} | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+    }
 
     def line(cells: Sequence[str]) -> str:
-        return (
-            " & ".join(
-                c.replace("_", r"\_").replace("%", r"\%").replace("±", r"$\pm$") for c in cells
-            )
-            + r" \\"
-        )
+        return " & ".join("".join(special.get(c, c) for c in cell) for cell in cells) + r" \\"
 
     body = "\n".join(line(row) for row in rows)
     spec = "l" * len(header)
     return f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{line(header)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def _page(
-    title: str, table: tuple[Sequence[str], Rows], pairs: tuple[Sequence[str], Rows], figure: str
-) -> str:
-    def render(header: Sequence[str], rows: Rows) -> str:
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-    style = "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ccc}svg{max-width:100%;height:auto}"
-    picture = figure[figure.index("<svg") :]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
-        f"<h1>{html.escape(title)}</h1>{render(*table)}{picture}<h2>Paired differences</h2>{render(*pairs)}</html>\n"
-    )
-
-
-def write_report(runs: Sequence[RecordedRun], metric: str, rule: str, out: Path) -> str:
-    """Write ``runs.csv``, ``table.md``, ``table.tex``, ``report.html`` and the figures ``comparison`` and ``groups``.
-
-    Args:
-        runs: Finished runs; those that differ in their seeds alone form an arm.
-        metric: Logged name of the quantity compared.
-        rule: Selection rule whose epoch counts, or ``last``.
-        out: Folder of the results.
-
-    Returns:
-        The Markdown table.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    arms: dict[str, dict[int, float]] = {}
-    arm_of: dict[Path, str] = {}
-    for run in runs:
-        same = [r.arm for r in runs if (r.method, r.data) == (run.method, run.data)]
-        suffix = f" [{run.arm}]" if len(set(same)) > 1 else ""
-        arm_of[run.path] = f"{run.method} on {run.data}{suffix}"
-        arms.setdefault(arm_of[run.path], {})[run.seed] = run.value(metric, rule)
-    _write_runs(runs, out / "runs.csv")
-    estimates: dict[str, Estimate] = {
-        name: mean_interval(list(values.values())) for name, values in arms.items()
-    }
-
-    header = ["arm", f"{metric} ({rule})", "95% interval", "seeds"]
-    rows = [[n, f"{e.mean:.3f}", _interval(e), str(e.n)] for n, e in estimates.items()]
-    pair_rows = []
-    names = list(arms)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            seeds = sorted(set(arms[first]) & set(arms[second]))
-            if seeds:
-                d = paired_difference(
-                    [arms[first][s] for s in seeds], [arms[second][s] for s in seeds]
-                )
-                pair_rows.append([first, second, f"{d.mean:+.3f}", _interval(d), str(d.n)])
-    pair_header = ["arm", "minus", "difference", "95% interval", "shared seeds"]
-    figure = dot_plot({metric: estimates}, metric, out / "comparison")[0].read_text()
-    groups = _group_estimates(runs, rule, arm_of)
-    if groups:
-        dot_plot(
-            groups, "test accuracy", out / "groups", "Accuracy per group: mean and 95% interval"
-        )
-        group_names = list(next(iter(groups.values())))
-        header += group_names
-        rows = [
-            [
-                *row,
-                *(
-                    f"{groups[row[0]][g].mean:.3f}" if g in groups.get(row[0], {}) else ""
-                    for g in group_names
-                ),
-            ]
-            for row in rows
-        ]
-    table = markdown_table(header, rows) + "\n\n" + markdown_table(pair_header, pair_rows) + "\n"
-    (out / "table.md").write_text(table)
-    (out / "table.tex").write_text(latex_table(header, rows))
-    (out / "report.html").write_text(
-        _page(f"Surefoot: {metric}", (header, rows), (pair_header, pair_rows), figure)
-    )
-    return table
-
-
-def _group_estimates(
-    runs: Sequence[RecordedRun], rule: str, arm_of: Mapping[Path, str]
-) -> dict[str, dict[str, Estimate]]:
-    """Return arm -> group -> accuracy on the test split, where `GroupMetrics` recorded it."""
-    prefix, values = "test/group_accuracy/", dict[str, dict[str, list[float]]]()
-    for run in runs:
-        chosen = (
-            {k: v[-1] for k, v in run.metrics.items()}
-            if rule == "last"
-            else run.selection.get(rule, {})
-        )
-        for key, value in chosen.items():
-            if key.startswith(prefix):
-                values.setdefault(arm_of[run.path], {}).setdefault(
-                    key.removeprefix(prefix), []
-                ).append(value)
-    return {arm: {g: mean_interval(v) for g, v in groups.items()} for arm, groups in values.items()}
+def is_proportion(metric: str, values: Sequence[float]) -> bool:
+    """Return whether a quantity is, by its name and all its values, a fraction in [0, 1]."""
+    return bool(_PROPORTION.search(metric)) and all(0 <= v <= 1 for v in values)
 
 
 def _interval(e: Estimate) -> str:
     return f"({e.low:.3f}, {e.high:.3f})" if e.n > 1 else "one seed, no interval"
 
 
-def _write_runs(runs: Sequence[RecordedRun], path: Path) -> None:
+def _method_interval(method: Method, e: Estimate, metric: str, rule: str) -> str:
+    """Return the interval over seeds; of one seed the one over examples, where the run has logged it, and named so."""
+    if e.n == 1:
+        chosen = method.runs[0].chosen(rule)
+        low, high = (chosen.get(f"{metric}_{end}") for end in ("low", "high"))
+        if low is not None and high is not None:
+            return f"({low:.3f}, {high:.3f}) over examples; one seed"
+    return _interval(e)
+
+
+def _seed_text(run: RecordedRun) -> str:
+    """Return the run's seed, and those that do not follow it."""
+    training = run.seeds.get("seed_everything")
+    apart = [f"{k}={v}" for k, v in run.seeds.items() if v != training]
+    return ", ".join(["none" if training is None else str(training), *apart])
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _pairs(methods: Sequence[Method], proportions: bool) -> Table:
+    """Return the difference of every two methods that share seeds."""
+    rows = []
+    for first, second in combinations(methods, 2):
+        a, b = first.by_pair(), second.by_pair()
+        shared = [p for p in a if p in b]
+        if not shared:
+            continue
+        compare = paired_proportion_difference if proportions else paired_difference
+        d = compare([a[p] for p in shared], [b[p] for p in shared])
+        rows.append([first.name, second.name, f"{d.mean:+.3f}", _interval(d), str(d.n)])
+    return Table(["method", "minus", "difference", "95% interval", "shared seeds"], rows)
+
+
+def _group_estimates(methods: Sequence[Method], rule: str) -> dict[str, dict[str, Estimate]]:
+    """Return method -> group -> accuracy on the test split, where `GroupMetrics` recorded it."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for method in methods:
+        values: dict[str, list[float]] = {}
+        for run in method.runs:
+            for key, value in run.chosen(rule).items():
+                if key.startswith(_GROUP_PREFIX):
+                    values.setdefault(key.removeprefix(_GROUP_PREFIX), []).append(value)
+        if values:
+            found[method.name] = {g: proportion_interval(v) for g, v in values.items()}
+    return found
+
+
+def _group_table(groups: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """Return accuracies by method and group; the longer of the two goes down the page."""
+    names = list(dict.fromkeys(g for estimates in groups.values() for g in estimates))
+
+    def cell(method: str, group: str) -> str:
+        return f"{groups[method][group].mean:.3f}" if group in groups[method] else ""
+
+    if len(names) <= 6:
+        return Table(["method", *names], [[m, *(cell(m, g) for g in names)] for m in groups])
+    return Table(["group", *groups], [[g, *(cell(m, g) for m in groups)] for g in names])
+
+
+def _settings_tables(methods: Sequence[Method]) -> tuple[Table, Table]:
+    """Return the settings in which methods differ, a method a row's column, and those that all share."""
+    keys = list(dict.fromkeys(k for m in methods for k in m.settings))
+    shared, differing = [], []
+    for key in keys:
+        texts = [str(m.settings[key]) if key in m.settings else "" for m in methods]
+        if len(set(texts)) == 1:
+            shared.append([key, texts[0]])
+        else:
+            differing.append([key, *texts])
+    return Table(["setting", *(m.name for m in methods)], differing), Table(
+        ["setting", "value"], shared
+    )
+
+
+def _runs_table(methods: Sequence[Method], metric: str, rule: str) -> Table:
+    header = ["run", "method", "seed", metric, "epoch", "started", "source"]
+    rows = []
+    for method in methods:
+        for run in method.runs:
+            epoch = run.chosen(rule).get("epoch")
+            rows.append(
+                [
+                    str(run.path),
+                    method.name,
+                    _seed_text(run),
+                    f"{method.values[run.path]:.3f}",
+                    "" if epoch is None else f"{epoch:.0f}",
+                    _day(run.created),
+                    run.revision,
+                ]
+            )
+    return Table(header, rows)
+
+
+def write_report(
+    methods: Sequence[Method],
+    left_out: Sequence[LeftOut],
+    metric: str,
+    rule: str,
+    out: Path,
+    now: float,
+) -> str:
+    """Write ``runs.csv``, ``left_out.csv``, ``table.md``, ``table.tex``, ``report.html`` and the figures.
+
+    Args:
+        methods: Methods with their runs; at least one.
+        left_out: Run folders that are not counted.
+        metric: Logged name of the quantity compared.
+        rule: Selection rule whose epoch counts, or ``last``.
+        out: Folder of the results.
+        now: When the report is made, in seconds since the epoch.
+
+    Returns:
+        The Markdown tables.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    proportions = is_proportion(metric, [v for m in methods for v in m.values.values()])
+    average: Callable[[list[float]], Estimate] = (
+        proportion_interval if proportions else mean_interval
+    )
+    estimates = {m.name: average(list(m.values.values())) for m in methods}
+    main = Table(
+        ["method", f"{metric} ({rule})", "95% interval", "seeds"],
+        [
+            [m.name, f"{e.mean:.3f}", _method_interval(m, e, metric, rule), str(e.n)]
+            for m in methods
+            for e in [estimates[m.name]]
+        ],
+    )
+    pairs, groups = _pairs(methods, proportions), _group_estimates(methods, rule)
+    differing, shared = _settings_tables(methods)
+    runs = _runs_table(methods, metric, rule)
+    omitted = Table(["left out", "reason"], [[str(o.path), o.reason] for o in left_out])
+
+    label = f"{metric} ({rule}), mean and 95% interval over seeds"
+    comparison = dot_plot({metric: estimates}, label, out / "comparison", unit_range=proportions)
+    for stale in ("groups.svg", "groups.png"):
+        (out / stale).unlink(missing_ok=True)
+    drawn = None
+    if groups:
+        label = f"test accuracy ({rule}), mean and 95% interval over seeds"
+        drawn = dot_plot(groups, label, out / "groups", unit_range=True)[0]
+
+    tables = [main, *([_group_table(groups)] if groups else []), *([pairs] if pairs.rows else [])]
+    text = "\n\n".join(markdown_table(*t) for t in (*tables, *([omitted] if left_out else [])))
+    (out / "table.md").write_text(text + "\n")
+    (out / "table.tex").write_text("\n".join(latex_table(*t) for t in tables))
+    _write_runs(methods, out / "runs.csv")
+    _write_csv([o._asdict() for o in left_out], out / "left_out.csv", ["path", "reason"])
+    n_runs = sum(len(m.runs) for m in methods)
+    meaning = (
+        "the last logged value of each run"
+        if rule == "last"
+        else f"each run's value at the epoch that the rule {rule} chooses"
+    )
+    sections = [
+        Section("", main, figure=picture(comparison[0])),
+        Section("Accuracy of every group", _group_table(groups), figure=picture(drawn))
+        if drawn
+        else None,
+        Section("Paired differences", pairs, folded=len(pairs.rows) > 15) if pairs.rows else None,
+        Section("Settings that differ", differing) if differing.rows else None,
+        Section("Settings that all runs share", shared, folded=True),
+        Section("Runs", runs, folded=n_runs > 30),
+        Section("Left out", omitted) if left_out else None,
+    ]
+    about = (
+        f"{_day(now)}. {n_runs} run{'s' * (n_runs != 1)} of {len(methods)} method{'s' * (len(methods) != 1)};"
+        f" {len(left_out)} left out. The tables show {meaning}, averaged over seeds."
+    )
+    (out / "report.html").write_text(
+        page(f"Surefoot: {metric}", about, [s for s in sections if s is not None])
+    )
+    return text
+
+
+def _write_runs(methods: Sequence[Method], path: Path) -> None:
     """Write one row per run: where, which settings, and every quantity at every rule's epoch."""
     records = [
         {
             "path": str(run.path),
+            "arm": method.name,
+            "experiment": run.experiment,
             "method": run.method,
             "data": run.data,
-            "seed": run.seed,
-            "arm": run.arm,
+            "seed": run.seeds.get("seed_everything"),
+            "started": _day(run.created),
+            "revision": run.revision,
             **{
                 f"{rule}:{k}": v
                 for rule, chosen in run.selection.items()
@@ -159,9 +266,16 @@ def _write_runs(runs: Sequence[RecordedRun], path: Path) -> None:
             **{f"last:{k}": v[-1] for k, v in run.metrics.items()},
             **run.settings,
         }
-        for run in runs
+        for method in methods
+        for run in method.runs
     ]
-    columns = list(dict.fromkeys(k for record in records for k in record))
+    _write_csv(records, path)
+
+
+def _write_csv(
+    records: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()
+) -> None:
+    columns = list(dict.fromkeys([*columns, *(k for record in records for k in record)]))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
