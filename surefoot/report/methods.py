@@ -105,7 +105,11 @@ def identifying_settings(run: RecordedRun, depth: int = 0) -> dict[str, Any]:
             kept[key] = None  # resumed
         else:
             kept[key] = _stage(value, depth)
-    return {k: tuple(map(str, v)) if isinstance(v, list) else v for k, v in sorted(kept.items())}
+    return {
+        k: tuple(map(str, v)) if isinstance(v, list) else v
+        for k, v in sorted(kept.items())
+        if v is not None  # as in runs that were made before there was such a setting
+    }
 
 
 def _is_own(checkpoint: Path, folder: Path) -> bool:
