@@ -3,7 +3,10 @@
 import importlib
 import inspect
 import json
+import os
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,22 @@ def test_every_seed_of_every_class_follows_the_run_by_default() -> None:
                         found.add(name)
                         assert seed.default is None or name in FIXED, f"{name} ignores the run's"
     assert {"SeededNoise", "TinyLanguageModel", "DFR", "MemorizationTracker"} <= found
+
+
+@pytest.mark.slow
+def test_the_loop_in_the_docs_runs_word_for_word(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    loop = (root / "docs/running.md").read_text().split("```sh\n")[1].split("```")[0]
+    (tmp_path / "configs").symlink_to(root / "configs")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    surefoot_command = tmp_path / ".venv/bin/surefoot"
+    surefoot_command.write_text(f'#!/bin/sh\nexec {sys.executable} -m surefoot "$@"\n')
+    surefoot_command.chmod(0o755)
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run(["sh", "-ec", loop], cwd=tmp_path, env=environment, check=True)
+    table = (tmp_path / "report/table.md").read_text().splitlines()[2]
+    assert table.startswith("| erm_digits |")
+    assert table.endswith(" 5 |")
 
 
 def test_seeds_are_filled_at_any_depth_and_given_ones_stay() -> None:

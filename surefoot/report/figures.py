@@ -64,7 +64,7 @@ def add_legend(axes: Any, **arguments: Any) -> None:
     if arguments.get("handles") is None:
         arguments["handles"] = axes.get_legend_handles_labels()[0]
     if len(arguments["handles"]) > 1:
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **arguments)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), **arguments)
 
 
 def dot_plot(
@@ -88,7 +88,9 @@ def dot_plot(
     """
     rows = list(dict.fromkeys(name for series in panels.values() for name in series))
     spread = min(0.22, 0.8 / len(panels))  # of a row's dots, in rows
-    row_height = max(0.36, 0.16 * len(panels))  # inches
+    labels = [wrap(row, 44) for row in rows[::-1]]
+    n_lines = max((len(lines) for lines in labels), default=1)
+    row_height = max(0.36, 0.13 * len(panels), 0.1 + 0.2 * n_lines)  # inches
     figure, axes = new_axes(6.4, 0.9 + row_height * len(rows))
     for i, (series, estimates) in enumerate(panels.items()):
         shift = spread * (i - (len(panels) - 1) / 2)
@@ -108,7 +110,7 @@ def dot_plot(
                 ls="",
                 clip_on=False,
             )
-    axes.set_yticks(range(len(rows)), ["\n".join(wrap(row, 44)) for row in rows[::-1]])
+    axes.set_yticks(range(len(rows)), ["\n".join(lines) for lines in labels])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     if unit_range:
         axes.set_xlim(-0.03, 1.03)

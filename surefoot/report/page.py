@@ -14,7 +14,8 @@ h1{font-size:1.6em;overflow-wrap:anywhere} h2{font-size:1.2em;margin-top:2em}
 table{border-collapse:collapse;font-size:.9em}
 td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ccc;vertical-align:top}
 th{border-bottom:2px solid #888}
-td{max-width:26em;overflow-wrap:anywhere}
+td,th{max-width:26em;overflow-wrap:anywhere} th{max-width:14em}
+td:first-child{min-width:13em}
 td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 th.number{text-align:right}
 tr:hover td{background:#f4f4f4}
@@ -88,7 +89,7 @@ def page(title: str, about: str, sections: Sequence[Section]) -> str:
         heading = f"<h2>{html.escape(section.title)}</h2>" if section.title else ""
         if section.folded:
             n_rows = len(section.table[1])
-            body = f"<details><summary>{n_rows} rows</summary>{body}</details>"
+            body = f"<details><summary>show {n_rows} rows</summary>{body}</details>"
         parts.append(f"<section>{heading}{body}</section>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'

@@ -202,6 +202,8 @@ def read_run(folder: Path) -> RecordedRun:
             read_selection(folder),
             read_metrics(folder),
         )
+    except SurefootError:
+        raise
     except (
         OSError,
         ValueError,  # json's and unicode's too

@@ -64,8 +64,8 @@ def is_proportion(metric: str, values: Sequence[float]) -> bool:
     return bool(_PROPORTION.search(metric)) and all(0 <= v <= 1 for v in values)
 
 
-def _interval(e: Estimate) -> str:
-    return f"({e.low:.3f}, {e.high:.3f})" if e.n > 1 else "one seed, no interval"
+def _interval(e: Estimate, unit: str = "seed") -> str:
+    return f"({e.low:.3f}, {e.high:.3f})" if e.n > 1 else f"one {unit}, no interval"
 
 
 def _method_interval(method: Method, e: Estimate, metric: str, rule: str) -> str:
@@ -99,7 +99,9 @@ def _pairs(methods: Sequence[Method], proportions: bool) -> Table:
             continue
         compare = paired_proportion_difference if proportions else paired_difference
         d = compare([a[p] for p in shared], [b[p] for p in shared])
-        rows.append([first.name, second.name, f"{d.mean:+.3f}", _interval(d), str(d.n)])
+        rows.append(
+            [first.name, second.name, f"{d.mean:+.3f}", _interval(d, "seed shared"), str(d.n)]
+        )
     return Table(["method", "minus", "difference", "95% interval", "shared seeds"], rows)
 
 
@@ -130,7 +132,7 @@ def _group_table(groups: Mapping[str, Mapping[str, Estimate]]) -> Table:
 
 
 def _settings_tables(methods: Sequence[Method]) -> tuple[Table, Table]:
-    """Return the settings in which methods differ, a method a row's column, and those that all share."""
+    """Return the settings in which methods differ (the longer list goes down the page), and those that all share."""
     keys = list(dict.fromkeys(k for m in methods for k in m.settings))
     shared, differing = [], []
     for key in keys:
@@ -139,9 +141,12 @@ def _settings_tables(methods: Sequence[Method]) -> tuple[Table, Table]:
             shared.append([key, texts[0]])
         else:
             differing.append([key, *texts])
-    return Table(["setting", *(m.name for m in methods)], differing), Table(
-        ["setting", "value"], shared
-    )
+    table = [["setting", *(m.name for m in methods)], *differing]
+    if len(methods) > len(differing):
+        table = [list(column) for column in zip(*table, strict=True)]
+    table[0][0] = ""
+    rows = table[1:] if differing else []
+    return Table(table[0], rows), Table(["setting", "value"], shared)
 
 
 def _runs_table(methods: Sequence[Method], metric: str, rule: str) -> Table:
@@ -204,13 +209,15 @@ def write_report(
     runs = _runs_table(methods, metric, rule)
     omitted = Table(["left out", "reason"], [[str(o.path), o.reason] for o in left_out])
 
-    label = f"{metric} ({rule}), mean and 95% interval over seeds"
+    several = any(e.n > 1 for e in estimates.values())
+    over = ", mean and 95% interval over seeds" if several else ""
+    label = f"{metric} ({rule}){over}"
     comparison = dot_plot({metric: estimates}, label, out / "comparison", unit_range=proportions)
     for stale in ("groups.svg", "groups.png"):
         (out / stale).unlink(missing_ok=True)
     drawn = None
     if groups:
-        label = f"test accuracy ({rule}), mean and 95% interval over seeds"
+        label = f"test accuracy ({rule}){over}"
         drawn = dot_plot(groups, label, out / "groups", unit_range=True)[0]
 
     tables = [main, *([_group_table(groups)] if groups else []), *([pairs] if pairs.rows else [])]
@@ -227,7 +234,12 @@ def write_report(
     )
     sections = [
         Section("", main, figure=picture(comparison[0])),
-        Section("Accuracy of every group", _group_table(groups), figure=picture(drawn))
+        Section(
+            "Accuracy of every group",
+            _group_table(groups),
+            picture(drawn),
+            folded=sum(map(len, groups.values())) > 100,
+        )
         if drawn
         else None,
         Section("Paired differences", pairs, folded=len(pairs.rows) > 15) if pairs.rows else None,

@@ -229,6 +229,7 @@ def test_what_cannot_be_reported_is_left_out_with_its_reason(
     for run, reason in expected.items():
         assert reason in reasons[run]
         assert reasons[run].split("(")[0].strip() in printed
+        assert "SurefootError" not in reasons[run]
         assert str(root / run) in page
 
 
