@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from surefoot.errors import ConfigError, NonFiniteLossError
+from surefoot.precision import watch_updates
 from surefoot.random_state import gather_random_states, restore_random_state
 
 __all__ = ("ResumableModule", "with_schedule")
@@ -53,7 +54,12 @@ class ResumableModule(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Restore the random state of a resumed run, after everything before the first batch has drawn from it."""
+        """Restore the random state of a resumed run, after everything before the first batch has drawn from it.
+
+        Also watch whether updates of weights in half precision are large enough to change them.
+        """
+        for optimizer in self.trainer.optimizers:
+            watch_updates(optimizer)
         if self._random_states is not None:
             rank = self.global_rank
             if rank < len(self._random_states):

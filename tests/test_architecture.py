@@ -16,6 +16,7 @@ FLOORS = {
         "distributed",
         "random_state",
         "modes",
+        "precision",
         "torchvision_cpu",
         "wilds_compatibility",
         "runs",

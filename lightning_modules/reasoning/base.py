@@ -98,17 +98,27 @@ class ReasoningModule(ResumableModule):
     # The model and its optimizer
 
     def configure_model(self) -> None:
-        """Shard the model over ranks where the strategy asks for it (FSDP2)."""
+        """Shard the model over ranks where the strategy asks for it (FSDP2).
+
+        With the precision bf16-mixed each rank keeps its share of the weights in float32, computes with bfloat16 copies of them,
+        and gradients are summed over ranks in float32.
+        """
         mesh = self.device_mesh
         if mesh is None or getattr(self, "_sharded", False):
             return
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         data_mesh = mesh["data_parallel"]
+        mixed = self.trainer.precision == "bf16-mixed"
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if mixed else None,
+            reduce_dtype=torch.float32 if mixed else None,
+            cast_forward_inputs=False,  # weights of tokens in the loss are float32
+        )
         for layer in _layers(self.language_model.base):
-            fully_shard(layer, mesh=data_mesh)
+            fully_shard(layer, mesh=data_mesh, mp_policy=policy)
         # The root holds embedding and head, which may be tied: both are used in its forward pass alone.
-        fully_shard(self.language_model, mesh=data_mesh)
+        fully_shard(self.language_model, mesh=data_mesh, mp_policy=policy)
         self._sharded = True
 
     def configure_optimizers(self) -> Any:
