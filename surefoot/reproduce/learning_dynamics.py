@@ -6,6 +6,8 @@ Reference: Kang et al. 2024, What Do Learning Dynamics Reveal About Generalizati
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from surefoot.errors import SurefootError
@@ -13,12 +15,14 @@ from surefoot.learning_dynamics import read_recorded_runs
 from surefoot.reproduce._dynamics_curation import measure_curation
 from surefoot.reproduce._dynamics_recorded import measure_recorded
 from surefoot.reproduce._dynamics_study import measure_study
-from surefoot.reproduce.claims import Findings, Paper, Scale
+from surefoot.reproduce.claims import Findings, Paper, Scale, settle
 
 __all__ = ("PAPER",)
 
 #: The authors' threshold on GSM8K, log(log(perplexity)).
 GSM8K_THRESHOLD = -2.3
+#: How many times as many seeds curation gets at most, whose differences are a point or two, where the first ones do not settle it.
+CURATION_SEEDS = 4
 
 
 def measure(
@@ -32,7 +36,7 @@ def measure(
 
     Args:
         scale: quick, laptop or paper.
-        n_seeds: Seeds of our own runs.
+        n_seeds: Seeds of our own runs; curation goes on with twice and four times as many while it is undecided.
         out: Folder of the results.
         recorded: Files or folders of recorded runs; with them nothing is trained.
         log_log_threshold: Threshold for the recorded runs; by default chosen by leaving one run out.
@@ -53,7 +57,9 @@ def measure(
         )
     study = measure_study(scale, n_seeds, out)
     threshold = next(m.estimate.mean for m in study.measurements if m.id == "own_runs_threshold")
-    findings = [study, measure_curation(scale, n_seeds, out, round(threshold, 1))]
+    curation = partial(measure_curation, scale, out=out, log_log_threshold=round(threshold, 1))
+    most = n_seeds if scale == "quick" else CURATION_SEEDS * n_seeds
+    findings = [study, settle(curation, attrgetter("measurements"), n_seeds, most)]
     authors = Path(os.environ.get("SUREFOOT_DATA", "")) / "learning_dynamics/gsm8k_llama3_8b.npz"
     if authors.is_file():
         findings.append(_recorded(authors, out, GSM8K_THRESHOLD))
