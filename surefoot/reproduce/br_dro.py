@@ -38,6 +38,7 @@ from surefoot.reproduce._image_studies import (
 )
 from surefoot.reproduce._linear_toy_claims import measure_toy
 from surefoot.reproduce.claims import (
+    MAX_SEEDS,
     Criterion,
     Findings,
     Measurement,
@@ -394,7 +395,7 @@ def studies(scale: Scale) -> list[Study]:
     return [DIGITS, FASHION] if has_fashion and scale == "laptop" else [DIGITS]
 
 
-def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
+def measure(scale: Scale, n_seeds: int, out: Path, max_seeds: int | None = None) -> Findings:
     """Measure every claim.
 
     Args:
@@ -402,12 +403,13 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
         n_seeds: Seeds of the image studies to begin with, of training, split and painting alike; undecided claims get
             twice as many. The toy takes 20, the table's own, and 80 for undecided cells of it.
         out: Folder of the results.
+        max_seeds: The budget of the image studies, instead of twice as many.
 
     Returns:
         Measurements, tables and the protocol.
     """
     quick = scale == "quick"
-    n_toy, most = (2, n_seeds) if quick else (20, 2 * n_seeds)
+    n_toy, most = (2, n_seeds) if quick else (20, max_seeds or 2 * n_seeds)
     measurements, toy_rows = measure_toy(n_toy, quick, out)
     tables: dict[str, list[dict[str, Any]]] = {
         "toy": toy_rows,
@@ -428,8 +430,8 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
         "Averages weight the groups' accuracies by their training shares.",
         "A seed changes initial weights, order, split and painting; tuning seeds (from 1000) are never judged.",
         (
-            f"Seeds: {n_seeds} for all methods, and {most} where these leave a claim of the same comparison undecided; of"
-            f" the toy {n_toy}, and for cells of its table that these leave undecided {4 * n_toy}."
+            f"Seeds: {n_seeds} for all methods, and up to {most} where these leave a claim of the same comparison undecided;"
+            f" of the toy {n_toy}, and for cells of its table that these leave undecided {4 * n_toy}."
         ),
     ]
     first = itemgetter(0)  # the measurements of what was found
@@ -473,4 +475,5 @@ PAPER = Paper(
     "Setlur et al., ICLR 2023, arXiv 2302.02931",
     measure,
     {"quick": 1, "laptop": 10, "paper": 5},
+    {"--max-seeds": MAX_SEEDS},
 )

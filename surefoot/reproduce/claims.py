@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from surefoot.statistics import Estimate
 
 __all__ = (
+    "MAX_SEEDS",
     "Claim",
     "Criterion",
     "Findings",
@@ -31,6 +32,12 @@ Scale = Literal["quick", "laptop", "paper"]
 Verdict = Literal["holds", "contradicted", "undecided", "reported"]
 
 Found = TypeVar("Found")
+
+#: The option of papers whose undecided claims get more seeds.
+MAX_SEEDS: Mapping[str, Any] = {
+    "type": int,
+    "help": "number of seeds up to which undecided claims get more; the paper's own multiple of --seeds by default",
+}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from surefoot.learning_dynamics import read_recorded_runs
 from surefoot.reproduce._dynamics_curation import measure_curation
 from surefoot.reproduce._dynamics_recorded import measure_recorded
 from surefoot.reproduce._dynamics_study import measure_study
-from surefoot.reproduce.claims import Findings, Paper, Scale, settle
+from surefoot.reproduce.claims import MAX_SEEDS, Findings, Paper, Scale, settle
 
 __all__ = ("PAPER",)
 
@@ -31,6 +31,7 @@ def measure(
     out: Path,
     recorded: Sequence[Path] | None = None,
     log_log_threshold: float | None = None,
+    max_seeds: int | None = None,
 ) -> Findings:
     """Measure claims on recorded runs alone, or on runs of our own and, where it is at hand, on the authors' record.
 
@@ -40,6 +41,7 @@ def measure(
         out: Folder of the results.
         recorded: Files or folders of recorded runs; with them nothing is trained.
         log_log_threshold: Threshold for the recorded runs; by default chosen by leaving one run out.
+        max_seeds: The budget of curation, instead of four times as many.
 
     Raises:
         SurefootError: If the threshold is not a number, or asked for without recorded runs.
@@ -58,7 +60,7 @@ def measure(
     study = measure_study(scale, n_seeds, out)
     threshold = next(m.estimate.mean for m in study.measurements if m.id == "own_runs_threshold")
     curation = partial(measure_curation, scale, out=out, log_log_threshold=round(threshold, 1))
-    most = n_seeds if scale == "quick" else CURATION_SEEDS * n_seeds
+    most = n_seeds if scale == "quick" else max_seeds or CURATION_SEEDS * n_seeds
     findings = [study, settle(curation, attrgetter("measurements"), n_seeds, most)]
     authors = Path(os.environ.get("SUREFOOT_DATA", "")) / "learning_dynamics/gsm8k_llama3_8b.npz"
     if authors.is_file():
@@ -93,6 +95,7 @@ PAPER = Paper(
     measure,
     {"quick": 1, "laptop": 3, "paper": 1},
     {
+        "--max-seeds": MAX_SEEDS,
         "--recorded": {
             "type": Path,
             "nargs": "+",
