@@ -1,0 +1,65 @@
+"""The committed results say what their own intervals say."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surefoot.reproduce import paper_ids
+
+RESULTS = Path(__file__).parents[2] / "docs/results"
+
+
+def claims(paper: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((RESULTS / paper / "claims.json").read_text())
+    return rows
+
+
+def expected(claim: dict[str, Any]) -> str:
+    """Read the criterion's words, not its code."""
+    text, (low, high) = claim["criterion"].partition(":")[0], claim["interval"]
+    numbers = [float(n) for n in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w%])", text)]
+    if text == "reported only":
+        return "reported"
+    if text.startswith("mean >="):
+        return (
+            "holds" if low >= numbers[0] else "contradicted" if high < numbers[0] else "undecided"
+        )
+    if text.startswith("mean <="):
+        return (
+            "holds" if high <= numbers[0] else "contradicted" if low > numbers[0] else "undecided"
+        )
+    if text.startswith("95% interval above"):
+        return (
+            "holds" if low > numbers[0] else "contradicted" if high <= numbers[0] else "undecided"
+        )
+    assert text.startswith("within")
+    tolerance, reference = numbers
+    if max(abs(low - reference), abs(high - reference)) <= tolerance:
+        return "holds"
+    outside = low > reference + tolerance or high < reference - tolerance
+    return "contradicted" if outside else "undecided"
+
+
+@pytest.mark.parametrize("paper", paper_ids())
+def test_every_committed_claim_has_the_verdict_of_its_interval(paper: str) -> None:
+    found = claims(paper)
+    assert len({c["id"] for c in found}) == len(found) > 10
+    wrong = {c["id"]: c["verdict"] for c in found if c["verdict"] != expected(c)}
+    assert not wrong
+    assert all(c["measured"] is not None for c in found)
+
+
+@pytest.mark.parametrize("paper", paper_ids())
+def test_the_committed_table_is_that_of_the_claims(paper: str) -> None:
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in (RESULTS / paper / "table.md").read_text().splitlines()
+        if line.startswith("| ")
+    ][1:]
+    found = claims(paper)
+    assert [(r[0], r[-3], r[-1].strip("* ")) for r in rows] == [
+        (c["claim"], str(c["n_seeds"]), c["verdict"]) for c in found
+    ]
