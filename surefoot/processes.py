@@ -22,7 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ("OwnedFolder", "ProcessTree", "die_with_parent", "remove_abandoned", "run_to_the_end")
+__all__ = (
+    "OwnedFolder",
+    "ProcessTree",
+    "die_with_parent",
+    "end_process",
+    "remove_abandoned",
+    "run_to_the_end",
+)
 
 #: Environment variable that marks a tree's processes.
 _MARK = "SUREFOOT_PROCESS_TREE"
@@ -48,9 +55,9 @@ class ProcessTree:
     """Processes that are started together, and all their descendants."""
 
     def __init__(self) -> None:
-        """Tell the guardian of a new tree, which is empty."""
-        self._mark = secrets.token_hex(16)
-        _tell("mark", self._mark)
+        """Make an empty tree."""
+        self._mark = ""
+        self._owner: int | None = None  # a copy in another process is another tree
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return an environment for a process of this tree.
@@ -58,6 +65,9 @@ class ProcessTree:
         Args:
             base: Variables to add to; this process's own by default.
         """
+        if self._owner != os.getpid():
+            self._owner, self._mark = os.getpid(), secrets.token_hex(16)
+            _tell("mark", self._mark)
         # setproctitle (vLLM's and Ray's processes use it) would write its title over the mark.
         return {**(os.environ if base is None else base), _MARK: self._mark, "SPT_NOENV": "1"}
 
@@ -78,7 +88,8 @@ class ProcessTree:
 
     def kill(self) -> None:
         """Kill what is left of the tree."""
-        _kill_marked([self._mark])
+        if self._owner == os.getpid():
+            _kill_marked([self._mark])
 
 
 class OwnedFolder:

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel, PretrainedLanguageModel
+from surefoot.processes import OwnedFolder, ProcessTree
 from surefoot.rollouts.engine import (
     Completion,
     RolloutEngine,
@@ -61,7 +60,8 @@ class RayEngine(RolloutEngine):
         self.engine, self.n_workers, self.batch_size = engine, n_workers, batch_size
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         self.address, self.exchange = address, exchange
-        self._folder: Path | None = None
+        self._folder: OwnedFolder | None = None
+        self._processes = ProcessTree()
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Join or start the cluster and put the weights where the workers find them.
@@ -74,23 +74,31 @@ class RayEngine(RolloutEngine):
             import ray
         except ImportError as error:
             raise ConfigError("RayEngine needs Ray: pip install 'ray[data]'.") from error
+        try:
+            self._join(ray, model)
+        except BaseException:
+            self.close()
+            raise
+        self._begin(model, version)
+
+    def _join(self, ray: Any, model: LanguageModel) -> None:
         if not ray.is_initialized():
             root = str(Path(__file__).parents[2])
             path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-            ray.init(
-                address=self.address,
-                num_cpus=None
-                if self.address
-                else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
-                include_dashboard=None if self.address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": {"PYTHONPATH": path}},
-            )
-        self._folder = Path(tempfile.mkdtemp(prefix="surefoot-ray-", dir=self.exchange))
-        model.save(self._folder)
+            with self._processes.starting():
+                ray.init(
+                    address=self.address,
+                    num_cpus=None
+                    if self.address
+                    else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
+                    include_dashboard=None if self.address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    runtime_env={"env_vars": {"PYTHONPATH": path}},
+                )
+        self._folder = OwnedFolder("surefoot-weights-", self.exchange)
+        model.save(self._folder.path)
         self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        self._begin(model, version)
 
     def _sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
@@ -106,12 +114,14 @@ class RayEngine(RolloutEngine):
             }
             for i, p in enumerate(prompts)
         ]
+        assert self._folder is not None
+        folder = self._folder.path
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4 * self.n_workers))
         sampled = dataset.map_batches(
             _Worker,
-            fn_constructor_args=(self.engine, str(self._folder), self._dtype, asdict(sampling)),
+            fn_constructor_args=(self.engine, str(folder), self._dtype, asdict(sampling)),
             batch_size=self.batch_size,
             compute=ray.data.ActorPoolStrategy(size=self.n_workers),
             num_cpus=self.cpus_per_worker,
@@ -130,13 +140,13 @@ class RayEngine(RolloutEngine):
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Put new weights where the next call's workers find them."""
         assert self._folder is not None
-        write_weights(weights, self._folder)
+        write_weights(weights, self._folder.path)
 
     def close(self) -> None:
         """Remove the weights; the cluster stays, for it may be shared."""
         self._started = False
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
 

@@ -2,9 +2,7 @@
 
 import gc
 import os
-import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +14,9 @@ import torch
 from torch import Tensor
 
 from surefoot.distributed import is_distributed
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, SurefootError
 from surefoot.language_models import LanguageModel
+from surefoot.processes import OwnedFolder, ProcessTree
 from surefoot.rollouts.engine import (
     Completion,
     EngineStatistics,
@@ -27,10 +26,12 @@ from surefoot.rollouts.engine import (
 
 __all__ = (
     "VLLMEngine",
+    "check_settings",
     "drop_weights",
     "read_output",
     "sampling_parameters",
-    "shared_memory",
+    "start_error",
+    "weights_folder",
     "write_weights",
 )
 
@@ -50,6 +51,42 @@ def write_weights(weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
     temporary = folder / "model.safetensors.part"
     save_file(tensors, temporary, metadata={"format": "pt"})
     temporary.replace(folder / "model.safetensors")
+
+
+def weights_folder(exchange: Path | None = None) -> OwnedFolder:
+    """Return a new folder to hand weights over in, which never outlives this process; what dead ones left is removed.
+
+    Args:
+        exchange: Where to make it; by default in this host's memory.
+    """
+    if exchange is not None:
+        exchange.mkdir(parents=True, exist_ok=True)
+    return OwnedFolder("surefoot-weights-", exchange or shared_memory())
+
+
+def check_settings(
+    max_model_length: int, memory_share: float, cache_gib: float, block_size: int
+) -> None:
+    """Raise a `ConfigError` for what no vLLM takes."""
+    if max_model_length < 1 or not 0 < memory_share <= 1 or cache_gib <= 0:
+        raise ConfigError(
+            "expected max_model_length >= 1, memory_share in (0, 1] and cache_gib > 0, got"
+            f" {max_model_length}, {memory_share} and {cache_gib}."
+        )
+    step = 16 if torch.cuda.is_available() else 32
+    if block_size < 1 or block_size % step:
+        raise ConfigError(f"block_size must be a multiple of {step} here, got {block_size}.")
+
+
+def start_error(error: BaseException) -> SurefootError:
+    """Return the one line of what vLLM said when it did not start, which may be a page."""
+    described = getattr(error, "errors", None)  # pydantic's
+    if callable(described):
+        reasons = [str(e["msg"]).removeprefix("Value error, ") for e in described()]
+    else:
+        reasons = [str(error) or type(error).__name__]
+    text = " ".join("; ".join(reasons).split())
+    return SurefootError(f"vLLM did not start with these settings: {text[:400]}")
 
 
 def drop_weights(folder: Path) -> None:
@@ -101,7 +138,13 @@ class VLLMEngine(RolloutEngine):
             dtype: Precision; auto takes the model's.
             in_process: Run in this process, which spares copying weights; by default wherever one rank trains alone.
             max_sequences: Completions that are sampled at once.
+
+        Raises:
+            ConfigError: If a number is out of range.
         """
+        check_settings(max_model_length, memory_share, cache_gib, block_size)
+        if max_sequences < 1:
+            raise ConfigError(f"max_sequences must be positive, got {max_sequences}.")
         self.arguments: dict[str, Any] = {
             "max_model_len": max_model_length,
             "enforce_eager": enforce_eager,
@@ -116,13 +159,15 @@ class VLLMEngine(RolloutEngine):
             in_process,
         )
         self._llm: Any = None
-        self._folder: Path | None = None
+        self._folder: OwnedFolder | None = None
+        self._processes = ProcessTree()
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
-        """Start vLLM with the model's weights.
+        """Start vLLM with the model's weights; a start that fails leaves nothing behind.
 
         Raises:
             ConfigError: If vLLM is not installed.
+            SurefootError: If it does not start with these settings.
         """
         self.close()
         self._inside = not is_distributed() if self.in_process is None else self.in_process
@@ -130,13 +175,23 @@ class VLLMEngine(RolloutEngine):
             raise ConfigError(
                 "vLLM cannot share a process with a rank of several: set engine.init_args.in_process to false."
             )
+        try:
+            self._launch(model)
+        except BaseException:
+            self.close()
+            raise
+        self._begin(model, version)
+        self._cache_base = self._cache_counts()
+
+    def _launch(self, model: LanguageModel) -> None:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if self._inside else "1"
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        self._folder = Path(tempfile.mkdtemp(prefix="surefoot-vllm-", dir=shared_memory()))
-        model.save(self._folder)
-        with _untouched_process():
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # so that the tree's mark is seen
+        self._folder = weights_folder()
+        model.save(self._folder.path)
+        with _untouched_process(), self._processes.starting():
             try:
                 from vllm import LLM
             except ImportError as error:
@@ -155,19 +210,20 @@ class VLLMEngine(RolloutEngine):
                     "max_num_batched_tokens": max(8192, self.max_model_length),
                     "kv_cache_memory_bytes": round(self.cache_gib * 2**30),
                 }
-            self._llm = LLM(
-                model=str(self._folder),
-                worker_extension_cls=EXTENSION,
-                enable_prefix_caching=True,
-                disable_log_stats=False,
-                logprobs_mode="processed_logprobs",
-                generation_config="vllm",
-                seed=0,
-                **arguments,
-            )
-        drop_weights(self._folder)
-        self._begin(model, version)
-        self._cache_base = self._cache_counts()
+            try:
+                self._llm = LLM(
+                    model=str(self._folder.path),
+                    worker_extension_cls=EXTENSION,
+                    enable_prefix_caching=True,
+                    disable_log_stats=False,
+                    logprobs_mode="processed_logprobs",
+                    generation_config="vllm",
+                    seed=0,
+                    **arguments,
+                )
+            except Exception as error:
+                raise start_error(error) from error
+        drop_weights(self._folder.path)
 
     def _sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
@@ -189,9 +245,10 @@ class VLLMEngine(RolloutEngine):
         if self._inside:
             self._llm.collective_rpc("surefoot_reload", kwargs={"weights_iterator": iter(weights)})
         else:
-            write_weights(weights, self._folder)
-            self._llm.collective_rpc("surefoot_reload", kwargs={"weights_path": str(self._folder)})
-            drop_weights(self._folder)
+            write_weights(weights, self._folder.path)
+            path = str(self._folder.path)
+            self._llm.collective_rpc("surefoot_reload", kwargs={"weights_path": path})
+            drop_weights(self._folder.path)
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache: requests are still running.")
 
@@ -215,8 +272,9 @@ class VLLMEngine(RolloutEngine):
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
             gc.collect()
+        self._processes.kill()  # what a shutdown has left, or a start that failed
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
 

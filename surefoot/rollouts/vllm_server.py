@@ -1,14 +1,15 @@
 """vLLM as a server: started here, or joined on one host or several."""
 
+import ipaddress
 import json
 import os
-import shutil
+import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import weakref
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.language_models import LanguageModel
+from surefoot.processes import OwnedFolder, ProcessTree, end_process
 from surefoot.rollouts.engine import (
     Completion,
     EngineStatistics,
@@ -31,13 +33,18 @@ from surefoot.rollouts.engine import (
 from surefoot.rollouts.vllm import (
     EXTENSION,
     check_lengths,
+    check_settings,
     drop_weights,
-    shared_memory,
+    start_error,
+    weights_folder,
     write_weights,
 )
 
 __all__ = ("VLLMServerEngine",)
 
+#: Seconds that a server has to end by itself.
+_PATIENCE_SECONDS = 20.0
+_ERROR = re.compile(r"\b\w*(Error|Exception): |\d+ validation errors? for")
 _METRICS = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total")
 
 
@@ -78,7 +85,13 @@ class VLLMServerEngine(RolloutEngine):
             max_requests: Prompts that are under way at once.
             startup_seconds: How long to wait for a server.
             request_seconds: How long to wait for a completion.
+
+        Raises:
+            ConfigError: If a number is out of range.
         """
+        check_settings(max_model_length, memory_share, cache_gib, block_size)
+        if max_requests < 1:
+            raise ConfigError(f"max_requests must be positive, got {max_requests}.")
         self.urls = [u.rstrip("/") for u in urls] if urls else None
         self.exchange, self.max_model_length = exchange, max_model_length
         self.memory_share, self.cache_gib, self.block_size = memory_share, cache_gib, block_size
@@ -87,19 +100,27 @@ class VLLMServerEngine(RolloutEngine):
         self.startup_seconds, self.request_seconds = startup_seconds, request_seconds
         self._hosts: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: Path | None = None
+        self._folder: OwnedFolder | None = None
+        self._processes = ProcessTree()
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
-        """Start or join the servers and give them the model's weights.
+        """Start or join the servers and give them the model's weights; a start that fails leaves nothing behind.
 
         Raises:
             SurefootError: If a server does not answer in time, or cannot take new weights.
         """
         self.close()
-        self._folder = Path(
-            tempfile.mkdtemp(prefix="surefoot-weights-", dir=self.exchange or shared_memory())
-        )
-        model.save(self._folder)
+        try:
+            self._join(model)
+        except BaseException:
+            self.close()
+            raise
+        self._begin(model, version)
+        self._cache_base = self._cache_counts()
+
+    def _join(self, model: LanguageModel) -> None:
+        self._folder = weights_folder(self.exchange)
+        model.save(self._folder.path)
         if self.urls is None:
             self._hosts = [self._launch(str(next(model.parameters()).dtype).removeprefix("torch."))]
         else:
@@ -109,9 +130,7 @@ class VLLMServerEngine(RolloutEngine):
         self._names = [self._get(h, "/v1/models")["data"][0]["id"] for h in self._hosts]
         if self.urls is not None:
             self._push()
-        drop_weights(self._folder)
-        self._begin(model, version)
-        self._cache_base = self._cache_counts()
+        drop_weights(self._folder.path)
 
     def _launch(self, dtype: str) -> str:
         with socket.socket() as free:
@@ -120,7 +139,7 @@ class VLLMServerEngine(RolloutEngine):
         assert self._folder is not None
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         options = {
-            "model": str(self._folder),
+            "model": str(self._folder.path),
             "host": "127.0.0.1",
             "port": port,
             "max-model-len": self.max_model_length,
@@ -146,26 +165,28 @@ class VLLMServerEngine(RolloutEngine):
             "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
         }
         environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
-        log = (self._folder / "server.log").open("wb")
+        environment = self._processes.environment(environment)
+        log = (self._folder.path / "server.log").open("wb")
         self._process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
         log.close()
-        self._finalizer = weakref.finalize(self, _end, self._process)
+        self._finalizer = weakref.finalize(
+            self, end_process, self._process, self._processes, _PATIENCE_SECONDS
+        )
         return f"http://127.0.0.1:{port}"
 
     def _await(self, host: str) -> None:
         deadline = time.monotonic() + self.startup_seconds
         while True:
             try:
-                with urllib.request.urlopen(f"{host}/health", timeout=5):
+                with _open(f"{host}/health", 5):
                     return
             except OSError as error:
                 if self._process is not None and self._process.poll() is not None:
                     assert self._folder is not None
-                    log = (self._folder / "server.log").read_text(errors="replace")
-                    last = next((x for x in reversed(log.splitlines()) if "Error" in x), log[-300:])
-                    raise SurefootError(f"vllm serve did not start: {last.strip()}") from error
+                    log = (self._folder.path / "server.log").read_text(errors="replace")
+                    raise start_error(RuntimeError(root_cause(log))) from error
                 if time.monotonic() > deadline:
                     raise SurefootError(
                         f"no vLLM server answers at {host} within {self.startup_seconds:g} s ({error})."
@@ -173,7 +194,7 @@ class VLLMServerEngine(RolloutEngine):
             time.sleep(0.5)
 
     def _get(self, host: str, path: str) -> Any:
-        with urllib.request.urlopen(host + path, timeout=60) as reply:
+        with _open(host + path, 60) as reply:
             return json.loads(reply.read())
 
     def _post(self, host: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -183,7 +204,7 @@ class VLLMServerEngine(RolloutEngine):
             headers={"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=self.request_seconds) as reply:
+            with _open(request, self.request_seconds) as reply:
                 text = reply.read()
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:300]
@@ -228,26 +249,28 @@ class VLLMServerEngine(RolloutEngine):
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Hand new weights to every server and empty its prefix cache."""
         assert self._folder is not None
-        write_weights(weights, self._folder)
+        write_weights(weights, self._folder.path)
         self._push()
-        drop_weights(self._folder)
+        drop_weights(self._folder.path)
 
     def _push(self) -> None:
-        body = {"method": "surefoot_reload", "kwargs": {"weights_path": str(self._folder)}}
+        assert self._folder is not None
+        path = str(self._folder.path)
+        body = {"method": "surefoot_reload", "kwargs": {"weights_path": path}}
         for host in self._hosts:
             try:
                 self._post(host, "/collective_rpc", body)
             except SurefootError as error:
                 raise ConfigError(
                     f"{error} A server that is joined has to be started with VLLM_SERVER_DEV_MODE=1 and"
-                    f" --worker-extension-cls {EXTENSION}, and must see the folder {self._folder}."
+                    f" --worker-extension-cls {EXTENSION}, and must see the folder {path}."
                 ) from error
             self._post(host, "/reset_prefix_cache")
 
     def _cache_counts(self) -> tuple[int, ...]:
         counts = dict.fromkeys(_METRICS, 0)
         for host in self._hosts:
-            with urllib.request.urlopen(f"{host}/metrics", timeout=60) as reply:
+            with _open(f"{host}/metrics", 60) as reply:
                 for line in reply.read().decode().splitlines():
                     name = line.split("{")[0]
                     if name in counts and not line.startswith("#"):
@@ -272,19 +295,38 @@ class VLLMServerEngine(RolloutEngine):
             self._finalizer()
             self._process = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
         self._hosts = []
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the server to end, and end it."""
-    process.terminate()
+def root_cause(log: str) -> str:
+    """Return the first error of a server's log: later ones say that the first one happened."""
+    lines = [line.strip() for line in log.splitlines()]
+    at = next((i for i, line in enumerate(lines) if _ERROR.search(line)), None)
+    if at is None:
+        return " ".join(lines[-3:]) or "it said nothing"
+    match = _ERROR.search(lines[at])
+    assert match is not None
+    # pydantic puts what is wrong into the lines below.
+    below = [x for x in lines[at + 1 : at + 3] if "validation error" in lines[at]]
+    return " ".join([lines[at][match.start() :], *below])
+
+
+def is_local(url: str) -> bool:
+    """Return whether an address is this machine's own, which no proxy can reach for it."""
+    host = urllib.parse.urlsplit(url).hostname or ""
     try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _open(request: str | urllib.request.Request, timeout: float) -> Any:
+    """Send a request, past the environment's proxy where it is to this machine."""
+    url = request if isinstance(request, str) else request.full_url
+    handlers = [urllib.request.ProxyHandler({})] if is_local(url) else []
+    return urllib.request.build_opener(*handlers).open(request, timeout=timeout)
 
 
 def _completion(choice: dict[str, Any], version: int) -> Completion:

@@ -208,7 +208,7 @@ def test_new_weights_take_effect_leave_no_stale_prefix_and_are_stamped(
         if isinstance(engine, VLLMEngine | VLLMServerEngine):
             # Handed over in shared memory, where a killed process would leave them; Ray's workers read theirs later.
             assert engine._folder is not None
-            assert not list(engine._folder.glob("*.safetensors"))
+            assert not list(engine._folder.path.glob("*.safetensors"))
     if isinstance(engine, HFEngine):
         engine.start(model, version=7)
 
