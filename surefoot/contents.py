@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from surefoot.errors import DataError
 
-__all__ = ("content_of", "differing_contents", "named_contents")
+__all__ = ("content_of", "contents_read", "differing_contents", "named_contents")
 
 _PIECE, _EDGE, _N_PIECES, _TENSOR_PIECE = 4096, 65536, 64, 1024
 #: Kinds of files of which a folder's hash samples every one.
@@ -154,6 +154,18 @@ def named_contents(
     return {
         k: c for name, value in items for k, c in named_contents(value, leave_out, name).items()
     }
+
+
+def contents_read(settings: Mapping[str, Any], leave_out: Collection[Path] = ()) -> dict[str, str]:
+    """Return, by dotted key, the contents that a verb's settings have it read: all but the trainer's, and its callbacks' data."""
+    named = {k: v for k, v in settings.items() if k != "trainer"}
+    found = named_contents(named, leave_out)
+    callbacks = (settings.get("trainer") or {}).get("callbacks") or []
+    for i, callback in enumerate(callbacks if isinstance(callbacks, list) else []):
+        arguments = callback.get("init_args") if isinstance(callback, Mapping) else None
+        key = f"trainer.callbacks.{i}.init_args.data"
+        found |= named_contents((arguments or {}).get("data"), leave_out, key)
+    return found
 
 
 def _content_of_value(value: Any, leave_out: Collection[Path]) -> str | None:

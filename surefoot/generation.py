@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot.answers import Grader
 from surefoot.completions import COLUMNS
+from surefoot.contents import differing_contents
 from surefoot.errors import ConfigError, DataError
 from surefoot.language_models import LanguageModel
+from surefoot.locks import LOCK_FILE, hold
 from surefoot.metrics import ProblemResult, problem_results, summarise_results
 from surefoot.problems import Problem
 from surefoot.prompts import Prompt
@@ -61,7 +63,8 @@ def generate_completions(
         sampling: How completions are sampled.
         grader: Finds and compares final answers.
         out: Folder to write to.
-        identity: Settings that must not change between the parts of one dataset.
+        identity: Settings that must not change between the parts of one dataset; ``contents`` among them is what their paths
+            hold, see `surefoot.contents.named_contents`.
         seed: Seed of the sampling; each problem's own derives from it and its id.
         problems_per_shard: Problems of a shard.
         progress: Told the problems that are done, all problems, and the engine's tokens per second.
@@ -80,32 +83,35 @@ def generate_completions(
         problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)
     ]
     _claim(out, identity, problems, seed, problems_per_shard)
-    missing = [i for i, path in enumerate(shards) if _n_rows(path) != len(parts[i]) * sampling.n]
-    sampling = with_stops(sampling, prompt, model)
-    n_done = len(problems) - sum(len(parts[i]) for i in missing)
-    if missing:
-        engine.start(model)
-        grader.pool.warm_up()
-        try:
-            with ThreadPoolExecutor(1) as background:
-                pending: Future[None] | None = None
-                for i in missing:
-                    trajectories = _sample(parts[i], model, engine, prompt, sampling, seed)
+    with hold(out, ", or choose another --out"):
+        missing = [
+            i for i, path in enumerate(shards) if _n_rows(path) != len(parts[i]) * sampling.n
+        ]
+        sampling = with_stops(sampling, prompt, model)
+        n_done = len(problems) - sum(len(parts[i]) for i in missing)
+        if missing:
+            try:
+                engine.start(model)
+                grader.pool.warm_up()
+                with ThreadPoolExecutor(1) as background:
+                    pending: Future[None] | None = None
+                    for i in missing:
+                        trajectories = _sample(parts[i], model, engine, prompt, sampling, seed)
+                        if pending is not None:
+                            pending.result()
+                        finish = partial(
+                            _finish, trajectories, model, grader, prompt, sampling, shards[i]
+                        )
+                        pending = background.submit(finish)
+                        n_done += len(parts[i])
+                        if progress is not None:
+                            progress(n_done, len(problems), engine.statistics().tokens_per_second)
                     if pending is not None:
                         pending.result()
-                    finish = partial(
-                        _finish, trajectories, model, grader, prompt, sampling, shards[i]
-                    )
-                    pending = background.submit(finish)
-                    n_done += len(parts[i])
-                    if progress is not None:
-                        progress(n_done, len(problems), engine.statistics().tokens_per_second)
-                if pending is not None:
-                    pending.result()
-        finally:
-            engine.close()
-            grader.pool.close()
-    return _complete(out, shards)
+            finally:
+                engine.close()
+                grader.pool.close()
+        return _complete(out, shards)
 
 
 def _claim(
@@ -121,6 +127,12 @@ def _claim(
     record = out / "generation.json"
     if record.is_file():
         found = read_json(record)
+        changed = differing_contents(found.pop("contents", {}), wanted.pop("contents", {}))
+        if changed:
+            raise ConfigError(
+                f"{out} holds completions of other contents: what {changed[0]} names has changed since it was begun."
+                " Choose another --out."
+            )
         differing = [k for k in {*wanted, *found} if str(found.get(k)) != str(wanted.get(k))]
         if differing:
             name = min(differing)
@@ -129,7 +141,7 @@ def _claim(
                 f" {found.get(name)!r} and is now {wanted.get(name)!r}): choose another --out."
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(p.name != LOCK_FILE for p in out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a folder of surefoot generate.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(record, wanted)

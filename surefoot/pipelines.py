@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from surefoot.contents import content_of, contents_read, named_contents
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.manifests import hash_files, manifest_content
 from surefoot.processes import run_to_the_end
@@ -36,6 +37,7 @@ __all__ = ("Stage", "content_hash", "read_pipeline", "run_pipeline")
 
 _VERBS = ("fit", "generate", "curate")
 _REFERENCE = re.compile(r"\{(\w+)\}")
+_REFERENCE_BELOW = re.compile(r"\{(\w+)\}((?:/[\w.-]+)*)")
 
 
 class Stage(NamedTuple):
@@ -129,12 +131,15 @@ def run_pipeline(path: Path, out: Path, extra_flags: Sequence[str] = ()) -> dict
     folders: dict[str, Path] = {}
     contents: dict[str, str] = {}
     for number, stage in enumerate(stages, 1):
+        config = yaml.safe_load(stage.config.read_text(encoding="utf-8"))
+        extra = list(extra_flags) if stage.verb == "fit" else []
         identity = {
             "verb": stage.verb,
-            "config": yaml.safe_load(stage.config.read_text(encoding="utf-8")),
+            "config": config,
             "flags": {k: str(v) for k, v in stage.flags.items()},
             "reads": {n: contents[n] for n in stage.reads},
-            "extra": list(extra_flags) if stage.verb == "fit" else [],
+            "extra": extra,
+            "contents": _contents_read(stage, config, extra, folders, out),
         }
         name = f"{stage.name}-{fingerprint(identity)}"
         folder = out / name / "latest" if stage.verb == "fit" else out / name
@@ -158,6 +163,27 @@ def run_pipeline(path: Path, out: Path, extra_flags: Sequence[str] = ()) -> dict
         folders[stage.name] = folder
         contents[stage.name] = read_json(record)["content"]
     return folders
+
+
+def _contents_read(
+    stage: Stage, config: Any, extra: Sequence[str], folders: Mapping[str, Path], out: Path
+) -> dict[str, str]:
+    """Return what the files and folders hold that a stage's config, flags and references name."""
+    leave_out = [out.resolve(), Path("runs").resolve()]
+    plain = {k: v for k, v in stage.flags.items() if not _REFERENCE.search(str(v))}
+    found = {
+        key: content
+        for key, content in contents_read(config or {}, leave_out).items()
+        if not any(key == flag or key.startswith(f"{flag}.") for flag in stage.flags)
+    }
+    found |= {f"--{k}": c for k, c in named_contents(plain, leave_out).items()}
+    found |= named_contents(list(extra), leave_out, "extra")
+    for value in stage.flags.values():
+        for name, below in _REFERENCE_BELOW.findall(str(value)):
+            path = folders[name].resolve() / below.lstrip("/")
+            if below and path.exists():
+                found[f"{{{name}}}{below}"] = content_of(path)
+    return found
 
 
 def _content(folder: Path, verb: str) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
@@ -20,6 +21,7 @@ from surefoot.curation import (
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
 from surefoot.learning_dynamics import read_record
+from surefoot.locks import hold
 from surefoot.prompts import PlainPrompt, Prompt
 
 __all__ = ("datamodules", "run_curate")
@@ -86,6 +88,12 @@ def run_curate(arguments: Sequence[str]) -> None:
             f"{type(data).__name__} cannot make variants of its problems: use ArithmeticDataModule or"
             " GSMSymbolicDataModule."
         )
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    with hold(parsed.out, ", or choose another --out"):
+        _curate(parsed, objects, data)
+
+
+def _curate(parsed: Namespace, objects: Namespace, data: Any) -> None:
     originals = list(data.problems("train"))
     record, difficulties = None, None
     if parsed.arm == "pre_memorization" and parsed.run is not None:

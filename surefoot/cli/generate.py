@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
@@ -14,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 import datamodules
 from surefoot.answers import Grader
 from surefoot.cli.verb_parser import VerbParser, verb_parser
+from surefoot.contents import named_contents
 from surefoot.errors import ConfigError
 from surefoot.generation import generate_completions
 from surefoot.language_models import LanguageModel
@@ -49,6 +51,11 @@ def _parser() -> VerbParser:
     return parser
 
 
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as mappings."""
+    return {n: v.as_dict() if isinstance(v, Namespace) else v for n, v in settings.items()}
+
+
 def run_generate(arguments: Sequence[str]) -> None:
     """Run the verb.
 
@@ -61,7 +68,10 @@ def run_generate(arguments: Sequence[str]) -> None:
     parser = _parser()
     parsed = parser.parse_verb(arguments)
     settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    named = {n: parsed.get(n) for n in ("model", "prompt")}
+    contents = named_contents(_plain(named))
     objects = parser.instantiate_classes(parsed)
+    contents = named_contents(_plain(named)) | contents  # a hub's model may have come only now
     data: Any = objects.data
     if not hasattr(data, "problems") or parsed.split not in ("train", "val", "test"):
         raise ConfigError(
@@ -72,6 +82,7 @@ def run_generate(arguments: Sequence[str]) -> None:
     inner = getattr(objects.engine, "engine", objects.engine)  # Ray's workers run one
     names = ("model", "data", "prompt", "grader", "sampling", "split", "limit")
     identity = {n: settings.get(n) for n in names} | {"engine": type(inner).__name__}
+    identity["contents"] = contents
     identity["grader"] = {"rule": settings["grader"]["rule"]}
     began = time.perf_counter()
 

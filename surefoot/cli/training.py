@@ -33,10 +33,12 @@ from surefoot.cli.settings import (
     plain_message,
     stored_settings,
 )
-from surefoot.contents import differing_contents, named_contents
+from surefoot.contents import contents_read, differing_contents
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.locks import hold
+from surefoot.manifests import WEIGHTS
 from surefoot.pretrained import read_checkpoint
+from surefoot.processes import die_with_parent
 from surefoot.runs import Run, await_run, list_runs, mark_latest, open_run
 
 # Lightning's, about itself and about a file that `_set_aside_metrics` has moved away.
@@ -241,6 +243,7 @@ class SurefootCLI(LightningCLI):
         inherited = os.environ.get(RUN_VARIABLE)
         settings = self._settings()
         if inherited is not None:  # a rank that rank zero launched
+            die_with_parent()
             self.run = Run(Path(inherited))
         else:
             experiment = config.experiment or self._experiment(config.get("ckpt_path"))
@@ -281,15 +284,13 @@ class SurefootCLI(LightningCLI):
 
     def _contents(self, config: Namespace) -> dict[str, str]:
         """Return what the paths hold that model, data and the callbacks' own data name."""
-        runs = [Path(config.runs_root).resolve()]
-        found = named_contents(
-            {"model": config.model.as_dict(), "data": config.data.as_dict()}, runs
-        )
-        for i, callback in enumerate(config.trainer.get("callbacks") or []):
-            arguments = callback.get("init_args") or {}
-            key = f"trainer.callbacks.{i}.init_args.data"
-            found |= named_contents(_plain(arguments.get("data")), runs, key)
-        return found
+        settings = config.as_dict()
+        callbacks = [
+            c.as_dict() if isinstance(c, Namespace) else c
+            for c in config.trainer.get("callbacks") or []
+        ]
+        read = {n: settings[n] for n in ("model", "data")} | {"trainer": {"callbacks": callbacks}}
+        return contents_read(read, [Path(config.runs_root).resolve()])
 
     def _tell_changed_contents(self, contents: Mapping[str, str]) -> None:
         """Say which contents keep an earlier run of these settings from being gone on with."""
@@ -380,11 +381,6 @@ def _check_trainer(trainer: Namespace) -> None:
             )
 
 
-def _plain(value: Any) -> Any:
-    """Return settings as mappings."""
-    return value.as_dict() if isinstance(value, Namespace) else value
-
-
 def _check_data_seed(config: Namespace) -> None:
     """Refuse to train on from a checkpoint whose data were split by another seed: it may have seen this run's test examples.
 
@@ -392,9 +388,14 @@ def _check_data_seed(config: Namespace) -> None:
         ConfigError: If the two seeds of one dataset differ.
     """
     data, given = config.data, config.model.get("init_args", {}).get("checkpoint")
-    if given is None or not Path(given).is_file():
+    if given is None:
         return
-    stored = (stored_settings(given) or {}).get("data") or {}
+    path = Path(given)
+    if path.is_dir() or path.name == WEIGHTS:  # a run folder, or its weights
+        path = (path if path.is_dir() else path.parent) / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        return
+    stored = (stored_settings(path) or {}).get("data") or {}
     was, now = (d.get("init_args", {}).get("seed") for d in (stored, data))
     if stored.get("class_path") == data.class_path and was is not None and was != now:
         raise ConfigError(

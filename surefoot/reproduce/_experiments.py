@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from surefoot.errors import SurefootError
+from surefoot.processes import die_with_parent
 from surefoot.report.runs import read_metrics, read_selection
 from surefoot.runs import fingerprint, read_json, write_json
 
@@ -78,7 +79,8 @@ def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> di
 
 
 def _prepare_worker() -> None:
-    """Keep a worker to one thread and quiet."""
+    """Keep a worker to one thread and quiet, and let it end with the process that started it."""
+    die_with_parent()
     import torch
 
     torch.set_num_threads(1)

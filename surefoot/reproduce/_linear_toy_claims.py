@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from surefoot.processes import die_with_parent
 from surefoot.report.figures import Plane, decision_planes, interval_curves
 from surefoot.reproduce._linear_toy import (
     METHODS,
@@ -73,7 +74,7 @@ def _train(
     arms: Mapping[tuple[str, float, int], Method], n_seeds: int
 ) -> dict[tuple[str, float, int], tuple[Outcome, list[float], list[float]]]:
     """Train every arm, named by method, label noise and nuisance dimensions, on all seeds."""
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
         futures = {k: pool.submit(_one, k[1], k[2], m, n_seeds) for k, m in arms.items()}
         return {k: f.result() for k, f in futures.items()}
 

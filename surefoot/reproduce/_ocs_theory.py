@@ -5,6 +5,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from surefoot.processes import die_with_parent
 from surefoot.report.figures import interval_curves
 from surefoot.reproduce._homogeneous_toy import ToyOutcome, ToyProblem, train_toy
 from surefoot.reproduce.claims import Measurement, at_least, at_most, interval_above
@@ -49,7 +50,9 @@ def theory_claims(
     if quick:
         outcomes = [_one(problem, seed, n_steps) for problem, seed in (*deep, *biased)]
     else:
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            mp_context=get_context("spawn"), initializer=die_with_parent
+        ) as pool:
             futures = [pool.submit(_one, p, seed, n_steps) for p, seed in (*deep, *biased)]
             outcomes = [f.result() for f in futures]
     found = dict(zip(deep, outcomes[: len(deep)], strict=True))

@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from surefoot.processes import die_with_parent
 from surefoot.reproduce._experiments import run_jobs
 from surefoot.reproduce._private_claims import (
     audit_claims,
@@ -40,7 +41,7 @@ def _over_seeds(work: Callable[..., Rows], arguments: Sequence[Sequence[Any]], q
     """Return the rows of many calls, side by side; in this process where there is little to do."""
     if quick:
         return [row for given in arguments for row in work(*given)]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
         futures = [pool.submit(_one_thread, work, given) for given in arguments]
         return [row for future in futures for row in future.result()]
 
