@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -437,3 +438,155 @@ def test_a_stage_that_ends_without_finishing_stops_the_pipeline(
         assert stop.value.code == 2
         assert "the stage 'erm' is not finished" in error
         assert "erm: running" in error
+
+
+def saved_model(folder: Path, seed: int) -> None:
+    """Write a tiny language model, over another one if there is one."""
+    from surefoot.language_models import TinyLanguageModel
+
+    TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128, seed=seed).save(folder)
+
+
+def test_other_weights_under_the_same_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved_model(tmp_path / "model", seed=1)
+    model = {"class_path": "PretrainedLanguageModel", "init_args": {"name": f"{tmp_path}/model"}}
+    out = generate(tmp_path, "a", model=model)
+    whole = rows(out)
+    for harm in (lambda: None, lambda: next(out.glob("*.arrow")).unlink()):  # finished, then half
+        harm()
+        saved_model(tmp_path / "model", seed=2)
+        with pytest.raises(SystemExit) as stop:
+            generate(tmp_path, "a", model=model)
+        assert stop.value.code == 2
+        assert "what model.init_args.name names has changed" in capsys.readouterr().err
+    saved_model(tmp_path / "model", seed=1)
+    generate(tmp_path, "a", model=model)
+    assert rows(out) == whole
+
+
+def test_a_second_process_on_the_same_folder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "curated").mkdir()
+    out = generate(tmp_path, "a")
+    next(out.glob("*.arrow")).unlink()
+    world = {"class_path": "ArithmeticDataModule", "init_args": {"n_train": 8}}
+    config = tmp_path / "curate.yaml"
+    config.write_text(yaml.safe_dump({"data": world, "arm": "iid", "n": 4}))
+    code = (
+        "import sys, time; from pathlib import Path; from surefoot.locks import hold\n"
+        "with hold(Path(sys.argv[1])), hold(Path(sys.argv[2])):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(out), str(tmp_path / "curated")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    other.stdout.readline()
+    curate = ["curate", "--config", str(config), "--out", str(tmp_path / "curated")]
+    for again in (lambda: generate(tmp_path, "a"), lambda: main(curate)):
+        with pytest.raises(SystemExit) as stop:
+            again()
+        assert stop.value.code == 2
+        assert f"is being written by process {other.pid}" in capsys.readouterr().err
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    assert len(rows(generate(tmp_path, "a"))) == 66
+    main(curate)
+    assert (tmp_path / "curated/curated.jsonl").is_file()
+
+
+def test_an_engine_that_does_not_start_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from surefoot.rollouts import HFEngine
+
+    closed = []
+
+    def fail(self: Any, model: Any, version: int = 0) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(HFEngine, "start", fail)
+    monkeypatch.setattr(HFEngine, "close", lambda self: closed.append(True))
+    with pytest.raises(RuntimeError, match="no memory"):
+        generate(tmp_path, "a")
+    assert closed
+
+
+def test_a_stage_runs_again_when_what_a_path_holds_has_changed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model and an overlay named by their paths, one of them in a config, one in a flag."""
+    monkeypatch.chdir(tmp_path)
+    run_stages_here(monkeypatch)
+    content = settings(
+        model={"class_path": "PretrainedLanguageModel", "init_args": {"name": "./first"}},
+        data={"class_path": "ArithmeticDataModule", "init_args": {"n_test": 2}},
+        sampling={"n": 1, "max_tokens": 2},
+    )
+    Path("sample.yaml").write_text(yaml.safe_dump(content))
+    saved_model(Path("first"), 1)
+    saved_model(Path("second"), 1)
+
+    def states(flags: dict[str, str]) -> list[str]:
+        stage = {"name": "sample", "verb": "generate", "config": "sample.yaml", "flags": flags}
+        Path("p.yaml").write_text(yaml.safe_dump({"stages": [stage]}))
+        found = []
+        for _ in range(2):
+            main(["pipeline", "p.yaml"])
+            line = next(x for x in capfd.readouterr().err.splitlines() if x.startswith("[1/1]"))
+            found.append(line.split(": ")[1].split(",")[0])
+        return found
+
+    assert states({}) == ["running", "done"]
+    saved_model(Path("first"), 2)
+    assert states({}) == ["running", "done"]
+    second = {"model.init_args.name": "./second"}
+    assert states(second) == ["running", "done"]
+    saved_model(Path("first"), 3)
+    assert states(second) == ["done", "done"], "the config's path is overridden"
+    saved_model(Path("second"), 3)
+    assert states(second) == ["running", "done"]
+
+
+def test_a_killed_pipeline_takes_its_stage_along(tmp_path: Path) -> None:
+    """With SIGKILL; with SIGTERM the stage stops after its step, and the same command goes on from there."""
+    config = tiny("ERM")
+    config["trainer"] |= {"max_epochs": 100_000, "callbacks": []}
+    (tmp_path / "erm.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "p.yaml").write_text("stages: [{name: erm, verb: fit, config: erm.yaml}]")
+    for signum, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "surefoot", "pipeline", "p.yaml"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        pattern = "runs/pipelines/p/erm-*/0/running.json"
+        stamp = time.monotonic()
+        checkpoints = "runs/pipelines/p/erm-*/0/checkpoints/last.ckpt"
+        while not (list(tmp_path.glob(pattern)) and list(tmp_path.glob(checkpoints))):
+            assert process.poll() is None
+            assert time.monotonic() - stamp < 120
+            time.sleep(0.05)
+        time.sleep(1)
+        stage = json.loads(next(tmp_path.glob(pattern)).read_text())["pid"]
+        process.send_signal(signum)
+        assert process.wait(60) == code
+        assert process.stderr is not None
+        error = process.stderr.read()
+        process.stderr.close()
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{stage}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{stage}").exists()
+        if signum == signal.SIGTERM:
+            assert "surefoot: interrupted (SIGTERM), the same command resumes" in error
+            assert "Traceback" not in error
+            assert not list(tmp_path.glob("runs/pipelines/p/erm-*.json"))
