@@ -9,16 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
+from surefoot.language_models.check import choose_path
 from surefoot.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
+from surefoot.language_models.forward import score_pack
 from surefoot.language_models.stops import configured_stops, end_of_turn
-from surefoot.sequences import (
-    PACKED_ATTENTION,
-    Pack,
-    TokenScores,
-    token_scores,
-    weighted_logprob_sum,
-)
-from surefoot.sequences.attention import PackLayout, register_packed_attention
+from surefoot.sequences import Pack, TokenScores, register_packed_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,6 +49,7 @@ class LanguageModel(nn.Module):
         tokenizer: "PreTrainedTokenizerBase",
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
+        check_forward: bool = True,
     ) -> None:
         """Initialize the language model.
 
@@ -62,24 +58,14 @@ class LanguageModel(nn.Module):
             tokenizer: Its tokenizer.
             lora: Train low-rank adapters instead of all weights.
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
+            check_forward: Compare a few log-probabilities with the model's own when it is built; off for models for which
+                that takes too long.
 
         Raises:
-            ConfigError: If the model cannot be packed or LoRA's layers do not exist.
+            ConfigError: If the model's own log-probabilities are not met, or LoRA's layers do not exist or are tied.
         """
         super().__init__()
         register_packed_attention()
-        try:
-            model.set_attn_implementation(PACKED_ATTENTION)
-        except ValueError as error:
-            raise ConfigError(
-                f"{type(model).__name__} does not take a custom attention implementation: {error}"
-            ) from error
-        if model.get_output_embeddings() is None:
-            raise ConfigError(f"{type(model).__name__} has no language-model head.")
-        if getattr(model.get_output_embeddings(), "bias", None) is not None:
-            raise ConfigError(
-                f"{type(model).__name__} has a head with a bias, which is not supported."
-            )
         if gradient_checkpointing:
             checkpoint_layers(model)
         self.lora = lora
@@ -87,6 +73,7 @@ class LanguageModel(nn.Module):
         if lora is not None and gradient_checkpointing:
             model.enable_input_require_grads()
         self.tokenizer = tokenizer
+        self.path = choose_path(self.base, check_forward)
 
     def training_mode(self, dropout: bool) -> None:
         """Put the model into the mode that it is trained in, whatever mode it arrived in.
@@ -157,23 +144,7 @@ class LanguageModel(nn.Module):
             Log-probabilities and entropies, ``(scored,)`` each; with weights, the weighted sum of the log-probabilities at
             temperature 1, ``()``, for which the head is computed once less.
         """
-        base = self.base
-        layout = PackLayout(pack.segments, pack.tokens.device)
-        # A mask of four dimensions is handed on as it is; the layout stands in for it.
-        unused = torch.empty(1, 1, 1, 1, device=pack.tokens.device)
-        hidden = base.base_model(
-            input_ids=pack.tokens[None],
-            position_ids=pack.positions[None],
-            attention_mask=unused,
-            use_cache=False,
-            layout=layout,
-        ).last_hidden_state[0]
-        head: Any = base.get_output_embeddings()
-        softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
-        scored = hidden[pack.predictors]
-        if token_weights is not None:
-            return weighted_logprob_sum(scored, head.weight, pack.targets, token_weights, softcap)
-        return token_scores(scored, head.weight, pack.targets, temperature, softcap)
+        return score_pack(self.base, self.path, pack, temperature, token_weights)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the model's tensors under transformers' names, adapters merged, tied ones once."""

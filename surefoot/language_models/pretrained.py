@@ -32,6 +32,7 @@ class PretrainedLanguageModel(LanguageModel):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
+        check_forward: bool = True,
     ) -> None:
         """Initialize the language model.
 
@@ -40,6 +41,8 @@ class PretrainedLanguageModel(LanguageModel):
             dtype: Precision of the weights.
             lora: Train low-rank adapters instead of all weights.
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
+            check_forward: Compare a few log-probabilities with the model's own when it is built; off for models for which
+                that takes too long.
 
         Raises:
             DataError: If the model is not found or cannot be loaded.
@@ -48,7 +51,7 @@ class PretrainedLanguageModel(LanguageModel):
 
         source = model_folder(name)
         model = load_pretrained(AutoModelForCausalLM, source, _EXPECTED, dtype=DTYPES[dtype])
-        super().__init__(model, load_tokenizer(name), lora, gradient_checkpointing)
+        super().__init__(model, load_tokenizer(name), lora, gradient_checkpointing, check_forward)
         self.name = name
 
 

@@ -1,7 +1,12 @@
 """Token sequences: packing without padding, attention within packs, log-probabilities in chunks, step spans."""
 
 from surefoot.sequences.attention import PACKED_ATTENTION, register_packed_attention
-from surefoot.sequences.logprobs import TokenScores, token_scores, weighted_logprob_sum
+from surefoot.sequences.logprobs import (
+    TokenScores,
+    module_token_scores,
+    token_scores,
+    weighted_logprob_sum,
+)
 from surefoot.sequences.packing import Pack, PromptCompletion, Segment, empty_pack, pack_sequences
 from surefoot.sequences.spans import Span, split_spans, tokens_for
 
@@ -13,6 +18,7 @@ __all__ = (
     "Span",
     "TokenScores",
     "empty_pack",
+    "module_token_scores",
     "pack_sequences",
     "register_packed_attention",
     "split_spans",

@@ -1,14 +1,22 @@
 """Packed equals unpacked: log-probabilities, entropies and gradients, with and without shared prompts."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers.masking_utils import (
+    causal_mask_function,
+    chunked_causal_mask_function,
+    sliding_window_causal_mask_function,
+)
 
 from surefoot.language_models import LanguageModel, TinyLanguageModel
 from surefoot.sequences import Pack, PromptCompletion, Segment, pack_sequences
-from surefoot.sequences.attention import PackLayout, _by_segment
+from surefoot.sequences.attention import PackLayout, PackMask, _by_segment
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +151,24 @@ def test_bad_sequences_are_refused() -> None:
     assert pack_sequences([PromptCompletion([1], [])], 10) == []
 
 
-def test_attention_follows_chains_of_prefixes() -> None:
+#: What a model's own mask function says, with the window or chunk that it tells us, and the same in numbers.
+RULES: dict[str, tuple[Any, int | None, Callable[[Tensor, Tensor], Tensor]]] = {
+    "causal": (causal_mask_function, None, lambda q, k: k <= q),
+    "window": (sliding_window_causal_mask_function(3), 3, lambda q, k: (k <= q) & (k > q - 3)),
+    "chunks": (
+        chunked_causal_mask_function(3, torch.zeros(1, dtype=torch.long)),
+        3,
+        lambda q, k: (k <= q) & (k // 3 == q // 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_attention_follows_chains_of_prefixes(
+    rule: str, softcap: float | None, with_sinks: bool
+) -> None:
     """A tree three deep, against one mask over the whole pack."""
     segments = (
         Segment(0, 3, None),
@@ -152,23 +177,52 @@ def test_attention_follows_chains_of_prefixes() -> None:
         Segment(9, 2, 1),
         Segment(11, 3, None),
     )
-    n = 14
-    q, k, v = torch.randn(
-        3, 1, 2, n, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    n, function, size, sees = 14, *RULES[rule]
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, n, 8, generator=generator, dtype=torch.float64)
+    sinks = torch.randn(2, generator=generator, dtype=torch.float64) if with_sinks else None
+    position = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 0, 1, 2])
     seen = torch.zeros(n, n, dtype=torch.bool)
-    for s in segments:
+    for i, s in enumerate(segments):
         own = torch.arange(s.start, s.start + s.length)
-        seen[own[:, None], own] = torch.ones(s.length, s.length, dtype=torch.bool).tril()
-        before = s.prefix
+        before: int | None = i
         while before is not None:
             b = segments[before]
-            seen[own[:, None], torch.arange(b.start, b.start + b.length)] = True
+            keys = torch.arange(b.start, b.start + b.length)
+            seen[own[:, None], keys] = sees(position[own][:, None], position[keys])
             before = b.prefix
-    scores = (q @ k.transpose(-1, -2) / 8**0.5).masked_fill(~seen, -torch.inf)
+    scores = q @ k.transpose(-1, -2) / 8**0.5
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
+    weights = scores.masked_fill(~seen, -torch.inf).exp()
+    rest = 0 if sinks is None else sinks.exp()[None, :, None, None]
+    expected = weights / (weights.sum(-1, keepdim=True) + rest) @ v
     layout = PackLayout(segments, torch.device("cpu"))
-    found = _by_segment(q, k, v, layout, None)
-    torch.testing.assert_close(found, scores.softmax(-1) @ v, rtol=1e-9, atol=1e-9)
+    mask = PackMask(layout, size, mask_function=function, allow_is_causal_skip=True)
+    found = _by_segment(q, k, v, mask, None, 0.0, softcap, sinks)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_kernel_gets_a_window_only_where_the_rule_is_one() -> None:
+    segments = (Segment(0, 3, None), Segment(3, 9, 0))
+    layout = PackLayout(segments, torch.device("cpu"))
+    windows = {
+        name: PackMask(layout, size, mask_function=function, allow_is_causal_skip=True).window()
+        for name, (function, size, _) in RULES.items()
+    }
+    assert windows == {"causal": -1, "window": 3, "chunks": None}
+
+
+def test_masks_are_made_only_where_needed() -> None:
+    """Causal segments and those within the window need no mask; longer ones, and continued ones, do."""
+    layout = PackLayout((Segment(0, 3, None),), torch.device("cpu"))
+    causal, window = (
+        PackMask(layout, size, mask_function=function, allow_is_causal_skip=True)
+        for function, size, _ in (RULES["causal"], RULES["window"])
+    )
+    assert causal.of(9, 9) is causal.of(1, 9) is window.of(2, 2) is window.of(1, 2) is None
+    for mask, size in ((causal, (2, 9)), (window, (9, 9)), (window, (1, 9))):
+        assert (made := mask.of(*size)) is not None
+        assert made.shape == (1, 1, *size)
 
 
 def test_varlen_arguments_describe_the_same_chains() -> None:
