@@ -31,7 +31,8 @@ class LoRA:
         rank: Rank of the adapters.
         alpha: Scale; the adapter's output is multiplied by alpha / rank.
         dropout: Dropout on the adapter's input.
-        target_modules: Names of the layers that get an adapter; "all-linear" for every linear layer but the head.
+        target_modules: Names of the layers that get an adapter; "all-linear" for every linear layer but the head. The head
+            can be named where it does not share its matrix with the embedding.
     """
 
     rank: int = 16
@@ -203,6 +204,7 @@ def _whole(tensor: Tensor) -> Tensor:
 
 def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
 
     config = LoraConfig(
         r=lora.rank,
@@ -212,9 +214,21 @@ def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"LoRA: {error}") from error
+    ends: tuple[Any, Any] = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = [getattr(end, "base_layer", end).weight for end in ends if end is not None]
+    if (
+        len(weights) == 2
+        and weights[0] is weights[1]
+        and any(isinstance(e, LoraLayer) for e in ends)
+    ):
+        raise ConfigError(
+            f"LoRA: {model.config.model_type} shares one matrix between embedding and head, and an adapter on one of them"
+            " cannot be merged: leave both out of target_modules."
+        )
+    return adapted
 
 
 def _adapter_deltas(base: nn.Module) -> dict[str, Any]:

@@ -75,6 +75,54 @@ def test_lora_trains_little_and_merges(tmp_path: Path) -> None:
     torch.testing.assert_close(scores(loaded), scores(model), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("targets", [["lm_head"], ["lm_head", "q_proj", "embed_tokens"]])
+def test_adapters_on_the_head_are_trained_scored_and_merged(
+    targets: list[str], tmp_path: Path
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def build(lora: LoRA | None) -> LanguageModel:
+        torch.manual_seed(0)
+        tokenizer = digit_tokenizer()
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            tie_word_embeddings=False,
+        )
+        return LanguageModel(LlamaForCausalLM(config), tokenizer, lora)
+
+    model, plain = build(LoRA(rank=2, alpha=8.0, target_modules=targets)), build(None)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for i, p in enumerate(trained.values()):
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    tokens = torch.tensor([model.encode("1+1=2;abc")])
+    own = model.base(tokens).logits.log_softmax(-1)[0, 3:-1].gather(1, tokens[0, 4:, None])[:, 0]
+    (pack,) = pack_sequences([PromptCompletion(model.encode("1+1="), model.encode("2;abc"))], 100)
+    found = model(pack).logprobs
+    torch.testing.assert_close(found, own, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(pack, token_weights=torch.ones(5)), own.sum())
+    assert not torch.allclose(found, plain(pack).logprobs, atol=1e-2)
+    expected, gradients = (
+        torch.autograd.grad(x.sum(), list(trained.values())) for x in (own, found)
+    )
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
+    assert all(bool(g.any()) for n, g in zip(trained, gradients, strict=True) if "lm_head" in n)
+    assert {n for n, _ in model.named_weights()} == {n for n, _ in plain.named_weights()}
+    model.save(tmp_path)
+    merged = PretrainedLanguageModel(str(tmp_path))
+    torch.testing.assert_close(merged(pack).logprobs, own, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_adapters_on_a_shared_head_are_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="llama shares one matrix between embedding and head"):
+        small(lora=LoRA(target_modules=["q_proj", target]))
+
+
 def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
     small(seed=1).save(tmp_path)
     gradients = []
