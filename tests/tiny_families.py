@@ -6,10 +6,15 @@ import torch
 
 __all__ = ("EQUAL", "FALLS_BACK", "REFUSED", "TRANSFORMERS", "outcome", "tiny_family")
 
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
 #: The release of transformers that the table was measured with.
 TRANSFORMERS = "5.19.0"
 #: Families whose packed log-probabilities and gradients are the model's own.
-EQUAL = """
+EQUAL = _names("""
     afmoe apertus arcee aria_text axk1 bert-generation biogpt bitnet cohere cohere2 cohere2_moe ctrl cwm
     deepseek_v2 deepseek_v3 diffllama dots1 emu3 ernie4_5 ernie4_5_moe exaone4 exaone_moe flex_olmo fuyu
     gemma gemma2 gemma3 gemma3_text gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text
@@ -19,9 +24,9 @@ EQUAL = """
     minimax_m3_vl_text ministral ministral3 mistral mixtral mllama moshi nanochat nemotron olmo olmo2
     olmo3 olmoe opt persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss
     smollm3 solar_open stablelm starcoder2 vaultgemma whisper youtu
-""".split()
+""")
 #: Families whose sequences pass through the model one at a time.
-FALLS_BACK = """
+FALLS_BACK = _names("""
     axk2 bamba bart bert big_bird bigbird_pegasus blenderbot blenderbot-small bloom camembert codegen
     data2vec-text deepseek_v32 deepseek_v4 doge electra ernie falcon falcon_h1 falcon_mamba git
     glm_moe_dsa got_ocr2 gpt_neo gpt_neox_japanese gptj granitemoehybrid hy_v4 inkling_text jamba lfm2
@@ -29,11 +34,11 @@ FALLS_BACK = """
     olmo_hybrid openai-gpt pegasus plbart qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next
     recurrent_gemma rembert roberta roberta-prelayernorm roc_bert roformer rwkv trocr xglm xlm-roberta
     xlm-roberta-xl xlstm
-""".split()
+""")
 #: Families that look ahead: what they say of a token depends on those after it.
-REFUSED = """
+REFUSED = _names("""
     cpmant prophetnet xlm xlnet
-""".split()
+""")
 
 
 def outcome(model_type: str) -> str:

@@ -75,27 +75,8 @@ class HFEngine(RolloutEngine):
         seeds: Sequence[int],
     ) -> list[list[Completion]]:
         device, n = model.device, sampling.n
-        longest = max(len(p) for p in prompts)
-        tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            tokens[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-            mask[row, longest - len(prompt) :] = 1
-        mask = mask.to(device)
-        base: Any = model.base
-        output = base(
-            input_ids=tokens.to(device),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = output.past_key_values
-        logits = output.logits[:, -1].repeat_interleave(n, 0)
-        positions = mask.sum(1).repeat_interleave(n, 0)
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-            mask = mask.repeat_interleave(n, 0)
+        decode = _CachedDecoding if model.path.packed else _PlainDecoding
+        decoding = decode(model.base, prompts, n, device)
         uniforms = torch.stack(
             [
                 torch.rand(
@@ -113,7 +94,7 @@ class HFEngine(RolloutEngine):
         reasons: list[Literal["stop", "length"]] = ["length"] * len(sampled)
         alive = list(range(len(sampled)))
         for step in range(sampling.max_tokens):
-            chosen, logprobs = _choose(logits, sampling, uniforms[alive, step].to(device))
+            chosen, logprobs = _choose(decoding.logits, sampling, uniforms[alive, step].to(device))
             going: list[int] = []
             for row, (i, token, logprob) in enumerate(
                 zip(alive, chosen.tolist(), logprobs.tolist(), strict=True)
@@ -126,20 +107,8 @@ class HFEngine(RolloutEngine):
                     going.append(row)
             if not going or step + 1 == sampling.max_tokens:
                 break
-            if len(going) < len(alive):
-                rows = torch.tensor(going, device=device)
-                cache.batch_select_indices(rows)
-                mask, positions, chosen = mask[rows], positions[rows], chosen[rows]
-                alive = [alive[row] for row in going]
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
-            logits = base(
-                input_ids=chosen[:, None],
-                attention_mask=mask,
-                position_ids=positions[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            positions = positions + 1
+            alive = [alive[row] for row in going]
+            decoding.append(going, chosen[torch.tensor(going, device=device)])
         completions = [
             Completion(t, s, r, self._version)
             for t, s, r in zip(sampled, scores, reasons, strict=True)
@@ -160,6 +129,73 @@ class HFEngine(RolloutEngine):
     def close(self) -> None:
         """Let go of the model."""
         self._model, self._started = None, False
+
+
+class _CachedDecoding:
+    """Sequences that grow together: prompts padded on the left, keys and values kept."""
+
+    def __init__(
+        self, base: Any, prompts: Sequence[Sequence[int]], n: int, device: torch.device
+    ) -> None:
+        longest = max(len(p) for p in prompts)
+        tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            tokens[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+            mask[row, longest - len(prompt) :] = 1
+        mask = mask.to(device)
+        output = base(
+            input_ids=tokens.to(device),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.base, self.cache = base, output.past_key_values
+        #: Of the next tokens, ``(sequences, vocabulary)``; each prompt's n sequences follow one another.
+        self.logits: Tensor = output.logits[:, -1].repeat_interleave(n, 0)
+        self._positions = mask.sum(1).repeat_interleave(n, 0)
+        self._mask = mask.repeat_interleave(n, 0)
+        if n > 1:
+            self.cache.batch_repeat_interleave(n)
+
+    def append(self, rows: Sequence[int], tokens: Tensor) -> None:
+        """Go on with some of the sequences and a token for each of them."""
+        if len(rows) < len(self._mask):
+            chosen = torch.tensor(rows, device=tokens.device)
+            self.cache.batch_select_indices(chosen)
+            self._mask, self._positions = self._mask[chosen], self._positions[chosen]
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(rows), 1)], 1)
+        self.logits = self.base(
+            input_ids=tokens[:, None],
+            attention_mask=self._mask,
+            position_ids=self._positions[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        self._positions = self._positions + 1
+
+
+class _PlainDecoding:
+    """The same one sequence at a time, without padding and cache: for models that keep more than keys and values."""
+
+    def __init__(
+        self, base: Any, prompts: Sequence[Sequence[int]], n: int, device: torch.device
+    ) -> None:
+        self.base, self._device = base, device
+        self._sequences = [list(p) for p in prompts]
+        self.logits = self._next().repeat_interleave(n, 0)
+        self._sequences = [list(p) for p in prompts for _ in range(n)]
+
+    def _next(self) -> Tensor:
+        rows = (torch.tensor([s], device=self._device) for s in self._sequences)
+        return torch.stack([self.base(input_ids=r, use_cache=False).logits[0, -1] for r in rows])
+
+    def append(self, rows: Sequence[int], tokens: Tensor) -> None:
+        """Go on with some of the sequences and a token for each of them."""
+        pairs = zip(rows, tokens.tolist(), strict=True)
+        self._sequences = [[*self._sequences[row], token] for row, token in pairs]
+        self.logits = self._next()
 
 
 def _ends_with_stop(model: LanguageModel, tokens: Sequence[int], stop: Sequence[str]) -> bool:

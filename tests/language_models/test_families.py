@@ -9,13 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch import Tensor
-
-from surefoot.digit_tokenizer import digit_tokenizer
-from surefoot.errors import ConfigError
-from surefoot.language_models import LanguageModel, completion_logprobs
-from surefoot.rollouts import HFEngine, Sampling
-from surefoot.sequences import PromptCompletion, pack_sequences
 from tiny_families import (
     EQUAL,
     FALLS_BACK,
@@ -24,15 +17,41 @@ from tiny_families import (
     outcome,
     tiny_family,
 )
+from torch import Tensor
+
+from surefoot.digit_tokenizer import digit_tokenizer
+from surefoot.errors import ConfigError
+from surefoot.language_models import LanguageModel, completion_logprobs
+from surefoot.rollouts import HFEngine, Sampling
+from surefoot.sequences import PromptCompletion, pack_sequences
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
 )
 #: Checked by default; the others are slow only because they are many.
-OFTEN = """
-    llama qwen2 qwen3 mistral phi3 gemma2 gemma3_text gpt_oss granite cohere2 gpt2 stablelm nemotron phi opt llama4_text
-    falcon lfm2 mamba bert-generation xlnet
-""".split()
+OFTEN = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "phi3",
+    "gemma2",
+    "gemma3_text",
+    "gpt_oss",
+    "granite",
+    "cohere2",
+    "gpt2",
+    "stablelm",
+    "nemotron",
+    "phi",
+    "opt",
+    "llama4_text",
+    "falcon",
+    "lfm2",
+    "mamba",
+    "bert-generation",
+    "xlnet",
+)
 ALL = [*EQUAL, *FALLS_BACK, *REFUSED]
 FAMILIES = [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in ALL]
 
@@ -104,7 +123,9 @@ def test_log_probabilities_and_gradients_are_the_models_own(model_type: str) -> 
         found = our_scores(model, max_tokens)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         ours = gradient(model, found)
-        torch.testing.assert_close(ours, reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+        torch.testing.assert_close(
+            ours, reference, rtol=0, atol=1e-5 * float(reference.abs().max())
+        )
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
