@@ -16,7 +16,7 @@ from surefoot.errors import ConfigError, DataError
 from surefoot.language_models import LanguageModel, perplexities
 from surefoot.learning_dynamics import RecordedRun
 from surefoot.metrics.memorization import pre_memorization_accuracies
-from surefoot.problems import Problem, read_jsonl
+from surefoot.problems import Problem, checked_reference, read_jsonl
 from surefoot.prompts import Prompt
 from surefoot.sequences import PromptCompletion
 
@@ -182,5 +182,7 @@ def read_curated(folder: Path) -> list[Problem]:
             raise DataError(
                 f"{folder / CURATED}, line {i} has the fields {', '.join(row)}, expected {', '.join(Problem._fields)}."
             )
-        problems.append(Problem(**row))
+        problem = Problem(**row)
+        checked_reference(problem.answer, f"{folder / CURATED}, line {i}")
+        problems.append(problem)
     return problems

@@ -111,7 +111,7 @@ def generate_completions(
             finally:
                 engine.close()
                 grader.pool.close()
-        return _complete(out, shards)
+        return _complete(out, shards, grader)
 
 
 def _claim(
@@ -232,14 +232,17 @@ def _rows(trajectories: Sequence[Trajectory]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _complete(out: Path, shards: Sequence[Path]) -> dict[str, float]:
+def _complete(out: Path, shards: Sequence[Path], grader: Grader) -> dict[str, float]:
     """Make the folder one that ``datasets.load_from_disk`` reads, and return its summary."""
     from datasets import DatasetInfo, Features
 
     if (out / "summary.json").is_file() and (out / "dataset_info.json").is_file():
         summary: dict[str, float] = read_json(out / "summary.json")
         return summary
-    summary = summarise_results(list(_results(shards)))
+    try:
+        summary = summarise_results(list(_results(shards, grader)))
+    finally:
+        grader.pool.close()
     write_json(out / "summary.json", summary)
     write_json(
         out / "state.json",
@@ -257,7 +260,7 @@ def _complete(out: Path, shards: Sequence[Path]) -> dict[str, float]:
     return summary
 
 
-def _results(shards: Sequence[Path]) -> Iterator[ProblemResult]:
+def _results(shards: Sequence[Path], grader: Grader) -> Iterator[ProblemResult]:
     import pyarrow as pa
 
     from surefoot.answers import Grade
@@ -283,4 +286,4 @@ def _results(shards: Sequence[Path]) -> Iterator[ProblemResult]:
         ]
         if not trajectories:
             raise DataError(f"{path} is empty.")
-        yield from problem_results(trajectories)
+        yield from problem_results(trajectories, grader)

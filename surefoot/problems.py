@@ -1,14 +1,25 @@
 """Problems with a reference answer, and files of them."""
 
 import json
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from surefoot.errors import DataError
 
-__all__ = ("Detail", "Problem", "first_field", "last_boxed", "read_jsonl", "real_data_folder")
+__all__ = (
+    "Detail",
+    "Problem",
+    "checked_reference",
+    "first_answer",
+    "first_field",
+    "last_boxed",
+    "read_jsonl",
+    "real_data_folder",
+)
 
 Detail = str | int | float | bool
 
@@ -74,8 +85,68 @@ def first_field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str
     for name in names:
         if row.get(name) is not None:
             value = row[name]
-            return f"{value:g}" if isinstance(value, float) and value == int(value) else str(value)
+            return _number(value, f"{where}, {name}") if isinstance(value, float) else str(value)
     raise DataError(f"{where} has none of the fields {', '.join(names)}; it has {', '.join(row)}.")
+
+
+def first_answer(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+    """Return the first of several fields that a row has, as a reference answer: numbers keep all their digits.
+
+    Raises:
+        DataError: If it has none, or it is no text and no number.
+    """
+    found = next((row[n] for n in names if row.get(n) is not None), "")
+    if not isinstance(found, str | int | float):
+        raise DataError(f"{where}: the answer is {found!r}: expected a number or a text.")
+    return first_field(row, names, where)
+
+
+def _number(value: float, where: str) -> str:
+    if not math.isfinite(value):
+        raise DataError(f"{where} is {value}: expected a finite number.")
+    return str(int(value)) if value == int(value) and abs(value) < 1e16 else repr(value)
+
+
+def checked_reference(answer: str, where: str) -> str:
+    """Return a reference answer that something can equal.
+
+    Raises:
+        DataError: If it is empty, too long, says that there is none, or its brackets do not match.
+    """
+    from surefoot.answers import MAX_ANSWER_LENGTH
+    from surefoot.answers.notation import tidy
+
+    fault = None
+    if not answer.strip():
+        fault = "is empty"
+    elif len(answer) > MAX_ANSWER_LENGTH:
+        fault = f"has {len(answer)} characters, of at most {MAX_ANSWER_LENGTH}"
+    elif answer.strip().lower() in ("nan", "none", "null", "n/a", "[invalid]"):
+        fault = "is no answer"
+    elif not re.search(r"\w|\\(?:infty|emptyset|varnothing|\{)|[∞∅]", tidy(answer)):
+        fault = "has neither a digit nor a letter"
+    elif not _braces_match(answer):
+        fault = "has braces that do not match"
+    elif re.search(
+        r"\\(?:[dt]?frac|sqrt|boxed|text)\s*(?:\{\s*\}|$)|\\frac\s*\{[^{}]*\}\s*(?:\{\s*\}|$)",
+        answer,
+    ):
+        fault = "has a LaTeX command without its argument"
+    if fault is not None:
+        raise DataError(
+            f"{where}: the reference answer {answer[:60]!r} {fault}, so that every completion would be graded wrong:"
+            " mend or remove the problem."
+        )
+    return answer
+
+
+def _braces_match(text: str) -> bool:
+    depth = 0
+    for token in re.findall(r"\\.|[{}]", text, re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def last_boxed(solution: str, where: str) -> str:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
-from surefoot.problems import Problem, first_field, last_boxed, read_jsonl, real_data_folder
+from surefoot.problems import (
+    Problem,
+    first_answer,
+    first_field,
+    last_boxed,
+    read_jsonl,
+    real_data_folder,
+)
 
 __all__ = ("EvaluationSetDataModule",)
 
@@ -47,14 +54,18 @@ def _problem(name: str, row: dict[str, Any], i: int, where: str) -> Problem:
     if name == "svamp":
         body, question = first_field(row, ["Body"], where), first_field(row, ["Question"], where)
         body = body.strip().rstrip(".")
-        return Problem(identity, f"{body}. {question}", first_field(row, ["Answer"], where))
+        return Problem(identity, f"{body}. {question}", first_answer(row, ["Answer"], where))
     if name == "asdiv":
         body, question = first_field(row, ["body"], where), first_field(row, ["question"], where)
-        answer = re.sub(r"\s*\(.*?\)", "", first_field(row, ["answer"], where)).strip()
+        answer = re.sub(
+            r"\s*\([^()]*[A-Za-z][^()]*\)", "", first_answer(row, ["answer"], where)
+        ).strip()
         return Problem(identity, f"{body.strip()} {question}", answer)
     question = first_field(row, ["problem", "question"], where)
     solution = str(row.get("solution") or "")
-    answer = first_field(row, ["answer"], where) if "answer" in row else last_boxed(solution, where)
+    answer = (
+        first_answer(row, ["answer"], where) if "answer" in row else last_boxed(solution, where)
+    )
     details = {
         k: int(m.group()) if (m := re.search(r"\d", str(row[k]))) and k == "level" else str(row[k])
         for k in ("level", "subject")

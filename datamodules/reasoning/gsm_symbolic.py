@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import DataError
-from surefoot.problems import Problem
+from surefoot.problems import Problem, first_answer
 
 __all__ = ("GSMSymbolicDataModule",)
 
@@ -93,4 +93,5 @@ def _problem(identity: str, entry: Any, template: int) -> Problem:
     solution = str(entry["metadata"].get("answer_cot", f"#### {entry['answer']}"))
     n_steps = max(1, len([s for s in solution.split("\n") if s.strip()]) - 2)
     details = {"n_steps": n_steps, "template": template}
-    return Problem(identity, entry["question"], str(entry["answer"]), solution, details)
+    answer = first_answer(entry, ["answer"], identity)
+    return Problem(identity, entry["question"], answer, solution, details)

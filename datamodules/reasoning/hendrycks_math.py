@@ -8,7 +8,14 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Detail, Problem, last_boxed, read_jsonl, real_data_folder
+from surefoot.problems import (
+    Detail,
+    Problem,
+    first_answer,
+    last_boxed,
+    read_jsonl,
+    real_data_folder,
+)
 
 __all__ = ("SUBJECTS", "HendrycksMathDataModule")
 
@@ -123,7 +130,8 @@ def _problem(row: dict[str, Any], split: Split, i: int, where: str) -> Problem:
         question, solution = str(row["problem"]), str(row["solution"])
     except KeyError as error:
         raise DataError(f"{where} has no field {error}; it has {', '.join(row)}.") from None
-    answer = str(row["answer"]) if row.get("answer") is not None else last_boxed(solution, where)
+    answered = row.get("answer") is not None
+    answer = first_answer(row, ["answer"], where) if answered else last_boxed(solution, where)
     level = re.search(r"\d", str(row.get("level", "")))
     subject = str(row.get("type") or row.get("subject") or "").lower().replace(" & ", " and ")
     details: dict[str, Detail] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Detail, Problem, first_field, last_boxed, read_jsonl
+from surefoot.problems import Detail, Problem, first_answer, first_field, last_boxed, read_jsonl
 
 __all__ = ("JSONLDataModule",)
 
@@ -80,7 +80,7 @@ class JSONLDataModule(ProblemsDataModule):
         question = first_field(row, [self.question], where).strip()
         solution = str(row.get(self.solution) or "").strip()
         boxed = row.get(self.answer) is None and bool(solution)
-        answer = last_boxed(solution, where) if boxed else first_field(row, [self.answer], where)
+        answer = last_boxed(solution, where) if boxed else first_answer(row, [self.answer], where)
         if not question or not answer.strip():
             raise DataError(f"{where}: the question or the answer is empty.")
         own = {self.question, self.answer, self.solution, self.id}

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from datamodules.reasoning.loaders import RecordsDataModule
 from surefoot.contamination import find_contaminated
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Problem
+from surefoot.problems import Problem, checked_reference
 
 __all__ = ("ProblemsDataModule", "Split")
 
@@ -60,12 +60,26 @@ class ProblemsDataModule(RecordsDataModule, ABC):
     def read(self, split: Split) -> Sequence[Problem] | None:
         """Return a split's problems; none if there is no such file. Without ``val``, train is split."""
 
+    def _read(self, split: Split) -> list[Problem] | None:
+        problems = self.read(split)
+        if problems is None:
+            return None
+        for problem in problems:
+            checked_reference(
+                problem.answer, f"{type(self).__name__}, {split} problem {problem.id}"
+            )
+        return list(problems)
+
     def setup(self, stage: str) -> None:
-        """Read the problems and split them; the same on every rank."""
+        """Read the problems and split them; the same on every rank.
+
+        Raises:
+            DataError: If a reference answer is none that a completion could equal.
+        """
         if self.splits:
             return
-        train = list(self.read("train") or ())
-        val = self.read("val")
+        train = self._read("train") or []
+        val = self._read("val")
         if val is None:
             order = list(range(len(train)))
             random.Random(self.seed).shuffle(order)
@@ -76,12 +90,12 @@ class ProblemsDataModule(RecordsDataModule, ABC):
             held, kept = sorted(order[: self.n_val]), sorted(order[self.n_val :])
             val, train = [train[i] for i in held], [train[i] for i in kept]
         else:
-            val = list(val)[: self.n_val]
+            val = val[: self.n_val]
         if self.limit_train is not None and self.limit_train < len(train):
             chosen = random.Random(self.seed + 1).sample(range(len(train)), self.limit_train)
             train = [train[i] for i in sorted(chosen)]
-        test = list(self.read("test") or ())[: self.limit_test]
-        self.splits = {"train": train, "val": list(val), "test": test}
+        test = (self._read("test") or [])[: self.limit_test]
+        self.splits = {"train": train, "val": val, "test": test}
         if self.contamination != "off":
             self._look_for_contamination()
 

@@ -276,7 +276,7 @@ class ReasoningModule(ResumableModule):
             return
         trajectories = self.sample(batch["problem"], self.evaluation, stage)
         self.evaluated += trajectories
-        self._results += problem_results(trajectories)
+        self._results += problem_results(trajectories, self.grader)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Evaluate a batch."""

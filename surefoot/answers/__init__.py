@@ -6,12 +6,13 @@ limit, and every completion ends in exactly one status.
 
 from surefoot.answers.extraction import EXTRACTION_RULES, MAX_ANSWER_LENGTH, extract_answer
 from surefoot.answers.grading import ExtractionWarning, Grade, Grader, status_rates
-from surefoot.answers.pool import STATUSES, GraderPool, Status
+from surefoot.answers.pool import STATUSES, BudgetWarning, GraderPool, Status
 
 __all__ = (
     "EXTRACTION_RULES",
     "MAX_ANSWER_LENGTH",
     "STATUSES",
+    "BudgetWarning",
     "ExtractionWarning",
     "Grade",
     "Grader",

@@ -1,8 +1,8 @@
 r"""Rules that find the final answer in a completion; every one takes time linear in the text.
 
-``strict``       what follows the last ``####`` on its line (GSM8K's own format)
+``strict``       what follows the last ``####`` on its line (GSM8K's own format); markdown headings are not answers
 ``boxed``        the argument of the last ``\boxed{}`` whose braces balance (MATH's own format)
-``last_number``  the last number of the text
+``last_number``  the last number of the text, or the expression that it is part of
 ``mixed``        the later of the last box and the last ``####``; else what follows the last "answer is"; else the last number
 """
 
@@ -18,14 +18,47 @@ __all__ = ("EXTRACTION_RULES", "MAX_ANSWER_LENGTH", "extract_answer")
 MAX_ANSWER_LENGTH = 1000
 #: Of a longer text only the end is read, where the answer stands.
 _MAX_TEXT_LENGTH = 1_000_000
+#: So much around a number is looked at for the expression that it is part of.
+_MAX_EXPRESSION = 200
 
 #: A sign counts where it cannot be an operator: the last number of ``5-3`` is 3.
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)\]}])[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|(?:(?<![\w.)\]}])[-+])?\.\d+"
+    r"(?:(?<![\w.)\]}])[-+\u2212\u2012-\u2015])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+|\.(?=/\d))?(?:[eE][-+]?\d{1,4}(?!\w))?(?:/\d+)?"
+    r"|(?:(?<![\w.)\]}])[-+\u2212\u2012-\u2015])?\.\d+"
 )
-_PHRASE = re.compile(r"answer is:?[ \t]*([^\n]*)", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?:answer (?:is|=):?|final answer:|answer:(?=[*_ \t]*(?:[-+$(\\\u2212]|\d|[A-Za-z][ \t]*=)))[*_ \t]*([^\n]*)(?:\n\s*([^\n]+))?",
+    re.IGNORECASE,
+)
 _BOX = re.compile(r"\\(?:boxed|fbox)[ \t]*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_MARK = re.compile(r"#{4}([^\n]*)")
+#: What a formula stands between; contents without a line break, for ``$``.
+_FORMULA = re.compile(
+    r"\$\$(?P<a>[^$]{1,500})\$\$|(?<![\\$])\$(?P<b>(?:[^$\n\\]|\\.){1,500})\$|\\\((?P<c>.{1,500}?)\\\)|\\\[(?P<d>.{1,500}?)\\\]",
+    re.DOTALL,
+)
+_PROSE = re.compile(
+    r"(?<![\\a-zA-Z])(?!sqrt|sin|cos|tan|log|exp|frac|text|mod)[a-zA-Z]{3,} +[a-zA-Z]+|(?<![\\a-zA-Z{])[a-z]{4,}(?![a-zA-Z}(])"
+)
+_ANSWER_LIKE = re.compile(
+    r"[*_\s]*(?!\d{1,2}[.)]\s+[A-Za-z*])(?:(?:the )?(?:final )?answer(?: is|:)|[-+\u2212~(\[{$.\\|\d\u221a]|[A-Za-z](?:_\w+)?\s*=|[A-E]\s*[.)]?\s*$)",
+    re.IGNORECASE,
+)
+_ANSWER_HEADING = re.compile(r"[*_\s]*(?:the )?(?:final )?answer[*_:.\s]*$", re.IGNORECASE)
+#: After a number, these make it part of something else.
+_GOES_ON = re.compile(
+    r"\s*(?:[+*/^=<>!\u00d7\u00b7\u221a\u03c0\u2264\u2265\u00b1\\({\[_:%\u00b0\u00b2\u00b3]|-\s*[\d\w\\(]|,\s*[-\d(\\]|[a-zA-Z](?![a-zA-Z])"
+    r"|(?:or|and|to|plus|minus|times|over|divided|squared|cubed|factorial|percent|hundred|thousand|million|billion|trillion"
+    r"|dozen|mod|remainder|not)\b)"
+)
+#: One side of an expression that has more to it than a number.
+_RUN = re.compile(
+    r"[\0\w.^*/+\-()\u221a\u03c0\u2212\u00b2\u00b3\u00b9\u2070-\u2079\u00d7\u00b7\\{}!%]+"
+)
+_OPERATOR = re.compile(
+    r"(?<=[\w)}\u03c0\u00b2\u00b3]) ([-+*/\u2212\u00d7\u00b7]) (?=\0?[\w(\\\u221a])"
+)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -35,10 +68,40 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _strict(text: str) -> tuple[int, str] | None:
-    place = text.rfind("####")
-    if place < 0:
-        return None
-    return place, text[place + 4 :].split("\n", 1)[0].strip().rstrip(".").replace("$", "")
+    found = _marked(text)
+    return None if found is None else found[:2]
+
+
+def _marked(text: str) -> tuple[int, str, bool] | None:
+    """Return where the answer's ``####`` is, what follows, and whether that looks like an answer.
+
+    The last one that does; else the last of all, which is a heading if more text comes after its line.
+    """
+    last: tuple[int, str, bool] | None = None
+    best: tuple[int, str, bool] | None = None
+    for m in _MARK.finditer(text):
+        line, place = m[1], m.start()
+        if _ANSWER_HEADING.match(line):
+            following = re.compile(r"\s*([^\n]+)").match(text, m.end())
+            if (
+                following
+                and not following[1].startswith("#")
+                and len(following[1]) < _MAX_EXPRESSION
+            ):
+                best = place, _stated(following[1]), True
+            continue
+        last = place, _cleaned(line), False
+        if _ANSWER_LIKE.match(line):
+            phrase = _PHRASE.search(line)
+            best = place, _stated(phrase[1]) if phrase else _cleaned(line), True
+    if best is not None and best[1]:
+        return best
+    return last
+
+
+def _cleaned(line: str) -> str:
+    line = line.strip().strip("*_").strip()
+    return line.rstrip(".").strip()
 
 
 def _boxed(text: str) -> tuple[int, str] | None:
@@ -60,23 +123,124 @@ def _boxed(text: str) -> tuple[int, str] | None:
 
 def _last_number(text: str) -> tuple[int, str] | None:
     last = _last(_NUMBER, text)
-    return None if last is None else (last.start(), last.group())
+    if last is None:
+        return None
+    formula = _formula_around(text, last.start())
+    if formula is not None:
+        return last.start(), formula
+    return last.start(), _expression_around(text, last)
+
+
+def _last_formula(text: str) -> tuple[int, str] | None:
+    """Return what the last formula near the text's end holds."""
+    last = _last(_FORMULA, text[-4 * _MAX_EXPRESSION :])
+    return (
+        None
+        if last is None
+        else (last.start(), next(g for g in last.groups() if g is not None).strip())
+    )
+
+
+def _formula_around(text: str, place: int) -> str | None:
+    """Return what stands between a formula's delimiters, where the place is inside of it and it is no prose."""
+    begin = max(0, place - 4 * _MAX_EXPRESSION)
+    line = max(text.rfind("\n", begin, place) + 1, begin)
+    for start in (line, begin):
+        for m in _FORMULA.finditer(text, start, min(len(text), place + 4 * _MAX_EXPRESSION)):
+            content = next(g for g in m.groups() if g is not None)
+            if m.start() < place < m.end() and not _PROSE.search(content):
+                return content.strip()
+    return None
+
+
+def _expression_around(text: str, number: re.Match[str]) -> str:
+    """Return the run of symbols around a number, if it is more than a number with a unit; else the number."""
+    begin = max(0, number.start() - _MAX_EXPRESSION)
+    before, after = (
+        text[begin : number.start()],
+        text[number.start() : number.end() + _MAX_EXPRESSION],
+    )
+    window = _OPERATOR.sub(r"\1", f"{before}\0{after}")  # the mark is where the number begins
+    for run in _RUN.finditer(window):
+        if "\0" in run.group():
+            found = run.group().replace("\0", "").strip("*_").rstrip(".").rpartition("=")[2]
+            return found if _is_expression(found) else number.group()
+    return number.group()
+
+
+def _is_expression(run: str) -> bool:
+    if run.count("(") != run.count(")") or run.count("{") != run.count("}"):
+        return False
+    if re.search(r"[a-zA-Z]{3,}", re.sub(r"\\[a-zA-Z]+|sqrt|sin|cos|tan|log|exp", "", run)):
+        return False
+    return bool(
+        re.search(
+            r"[\u221a\u03c0\u00b2\u00b3\u00b9\u2070-\u2079^!]|\\[a-z]|sqrt|\d[a-z](?![a-z])[-+*/^]|[-+*/(][a-z](?![a-z])|(?<![a-zA-Z])[a-z][-+*/^]|\d\*?[xyznkabcti](?![a-z])",
+            run,
+        )
+    )
+
+
+def _stated(sentence: str) -> str:
+    """Return the answer that a sentence states after "the answer is"."""
+    sentence = sentence.strip().strip("*_").strip()
+    formulas = [
+        m
+        for m in _FORMULA.finditer(sentence)
+        if not _PROSE.search(next(g for g in m.groups() if g is not None))
+    ]
+    if formulas and not sentence[: formulas[0].start()].strip(" *_:~\u2248"):
+        contents = [next(g for g in m.groups() if g is not None) for m in formulas]
+        kept = [contents[0]]
+        for before, after, content in zip(formulas, formulas[1:], contents[1:], strict=False):
+            if not re.fullmatch(
+                r"\s*(?:,|,?\s*(?:and|or))\s*", sentence[before.end() : after.start()]
+            ):
+                if sentence[before.end() : after.start()].strip():
+                    break
+                kept[-1] += f" {content}"
+                continue
+            kept.append(content)
+        rest = sentence[formulas[0].end() :]
+        unit = re.match(r"\s*(?:\\?%|[a-z]+(?: [a-z]+){0,3})(?=[.,;]?\s*$)", rest)
+        if len(kept) == 1 and unit and not re.match(r"\s*(?:or|and|not|if)\b", rest):
+            return f"{contents[0].strip()} {unit.group().strip()}"
+        return ", ".join(content.strip() for content in kept)
+    number = re.compile(rf"[$\\~\u2248 ]*({_NUMBER.pattern})").match(sentence)
+    if number and not _GOES_ON.match(sentence, number.end()):
+        words = re.compile(r"\s+[A-Za-z]+(?: [A-Za-z]+){0,3}(?=[.,;]?\s*$)").match(
+            sentence, number.end()
+        )
+        return sentence[: words.end()].strip() if words else number[1]
+    sentence = re.split(
+        r"(?<=[^.])[.;!?](?=\s+[A-Z]|\s*$)|\s+(?:because|since|as|where|which|so)\s",
+        sentence,
+        maxsplit=1,
+    )[0]
+    return sentence.strip().rstrip(".*_").strip()
 
 
 def _phrase(text: str) -> tuple[int, str] | None:
     last = _last(_PHRASE, text)
     if last is None:
         return None
-    answer = last.group(1).strip().strip("$.").strip()
-    number = _NUMBER.match(answer.lstrip("$"))
-    return (last.start(), number.group() if number else answer) if answer else None
+    sentence = last[1].strip(" \t*_:") or last[2] or ""
+    answer = _stated(sentence)
+    if len(answer.split()) > 6 and not re.search(
+        r"[\\^]", answer
+    ):  # a sentence: its number is the answer
+        number = _last_number(answer)
+        return None if number is None else (last.start(), number[1])
+    return (last.start(), answer) if answer else None
 
 
 def _mixed(text: str) -> tuple[int, str] | None:
-    marked = [found for rule in (_boxed, _strict) if (found := rule(text)) is not None]
-    if marked:
-        return max(marked)
-    return _phrase(text) or _last_number(text)
+    box, mark = _boxed(text), _marked(text)
+    if box is not None:
+        return mark[:2] if mark is not None and mark[2] and mark[0] > box[0] else box
+    if mark is not None and mark[1] and (mark[2] or not text[mark[0] :].partition("\n")[2].strip()):
+        return mark[:2]
+    return _phrase(text) or _last_number(text) or _last_formula(text)
 
 
 EXTRACTION_RULES: Mapping[str, Callable[[str], tuple[int, str] | None]] = {

@@ -36,13 +36,21 @@ def status_rates(grades: Sequence[Grade]) -> dict[str, float]:
 class Grader:
     """Extracts final answers and compares them with references through math-verify."""
 
-    def __init__(self, rule: str = "mixed", n_workers: int = 1, time_limit: float = 5.0) -> None:
+    def __init__(
+        self,
+        rule: str = "mixed",
+        n_workers: int | None = None,
+        time_limit: float = 5.0,
+        budget: float | None = None,
+    ) -> None:
         """Initialize the grader.
 
         Args:
             rule: How the answer is found: mixed, strict (after ####), boxed or last_number.
-            n_workers: Processes that compare answers.
+            n_workers: Processes that compare answers; one per core, at most 8, by default.
             time_limit: Seconds for one comparison; later is graded ``timeout``.
+            budget: Seconds for one batch; what is not compared by then is graded ``timeout``. By default 30, and a tenth of a
+                second for each comparison.
 
         Raises:
             ConfigError: If there is no such rule, or a number is not positive.
@@ -52,7 +60,7 @@ class Grader:
                 f"no extraction rule {rule!r}; there are {', '.join(EXTRACTION_RULES)}."
             )
         self.rule = rule
-        self.pool = GraderPool(n_workers, time_limit)
+        self.pool = GraderPool(n_workers, time_limit, budget)
         self._n_batches = 0
 
     def __call__(self, completions: Sequence[str], references: Sequence[str]) -> list[Grade]:
@@ -71,6 +79,41 @@ class Grader:
         grades = [Grade("unparsable" if a is None else next(statuses), a) for a in answers]
         self._warn_once(completions, answers)
         return grades
+
+    def classes(
+        self, answers: Sequence[Sequence[str | None]], correct: Sequence[Sequence[bool]]
+    ) -> list[list[int | None]]:
+        """Return, for each problem, which of its answers are equal: equal ones have one number.
+
+        Correct answers are equal. Others are compared with each other as they are with references.
+
+        Args:
+            answers: Final answers of each problem's samples, none where there is none.
+            correct: Whether each is correct.
+        """
+        numbers: list[dict[str, int]] = []
+        left: list[list[str]] = []
+        for texts, right in zip(answers, correct, strict=True):
+            known = {a: 0 for a, ok in zip(texts, right, strict=True) if a is not None and ok}
+            numbers.append(known)
+            left.append([a for a in dict.fromkeys(texts) if a is not None and a not in known])
+        number = 0
+        while any(left):  # each round settles the answers that equal the first one left
+            number += 1
+            pairs = [(texts[0], other) for texts in left for other in texts[1:]]
+            verdicts = iter(self.pool.compare(pairs))
+            for i, texts in enumerate(left):
+                if texts:
+                    equal = [next(verdicts) == "correct" for _ in texts[1:]]
+                    numbers[i][texts[0]] = number
+                    numbers[i].update(
+                        (a, number) for a, e in zip(texts[1:], equal, strict=True) if e
+                    )
+                    left[i] = [a for a, e in zip(texts[1:], equal, strict=True) if not e]
+        return [
+            [None if a is None else known[a] for a in texts]
+            for texts, known in zip(answers, numbers, strict=True)
+        ]
 
     def _warn_once(self, completions: Sequence[str], answers: Sequence[str | None]) -> None:
         """Warn, after the first batch, if most answers were not found."""

@@ -1,11 +1,13 @@
 """A pool of processes that compare answers and are killed when they take too long."""
 
 import json
+import math
 import os
 import selectors
 import subprocess
 import sys
 import time
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,15 +15,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from surefoot.answers.equality import plain_verdict
 from surefoot.errors import ConfigError, SurefootError
 
-__all__ = ("STATUSES", "GraderPool", "Status")
+__all__ = ("STATUSES", "BudgetWarning", "GraderPool", "Status", "n_cores")
 
 Status = Literal["correct", "wrong", "unparsable", "timeout", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 _STARTUP_SECONDS = 120.0
 _CACHE_SIZE = 100_000
+#: Seconds that each comparison gets before any gets its whole limit: slow ones wait for the others.
+_FIRST_SECONDS = 0.5
+#: Seconds that a process may be late with its own time limit before it is killed.
+_GRACE_SECONDS = 0.3
+#: Waiting comparisons for which another process is started.
+_JOBS_PER_START = 16
+
+
+class BudgetWarning(UserWarning):
+    """Comparisons did not fit into a batch's budget."""
+
+
+def n_cores() -> int:
+    """Return the number of cores that this process may use, its share where several ranks are on one machine."""
+    return max(
+        1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    )
 
 
 @dataclass
@@ -34,10 +54,10 @@ class _Worker:
     job: int | None = None
     buffer: bytes = field(default=b"")
 
-    def send(self, gold: str, answer: str) -> bool:
+    def send(self, gold: str, answer: str, limit: float) -> bool:
         """Send a comparison; tell whether the process was there to take it."""
         assert self.process.stdin is not None
-        line = json.dumps({"gold": gold, "answer": answer}) + "\n"
+        line = json.dumps({"gold": gold, "answer": answer, "limit": limit}) + "\n"
         try:
             self.process.stdin.write(line.encode())
             self.process.stdin.flush()
@@ -81,23 +101,32 @@ class GraderPool:
     """Compares answers with references in processes of its own.
 
     Processes start at the first comparison, or ahead of it by `warm_up`, live on between calls, and are replaced when killed.
+    Plain numbers are compared without them. A call ends within ``budget + time_limit`` seconds, and the start of a process,
+    whatever the answers are.
     """
 
-    def __init__(self, n_workers: int = 1, time_limit: float = 5.0) -> None:
+    def __init__(
+        self, n_workers: int | None = None, time_limit: float = 5.0, budget: float | None = None
+    ) -> None:
         """Initialize the pool; no process is started yet.
 
         Args:
-            n_workers: Number of processes.
-            time_limit: Seconds after which a comparison is given up and its process killed.
+            n_workers: Number of processes; one per core, at most 8, by default.
+            time_limit: Seconds after which a comparison is given up.
+            budget: Seconds for one call; what is not compared by then is graded ``timeout``, and not remembered. By default
+                30, and a tenth of a second for each comparison.
 
         Raises:
-            ConfigError: If either is not positive.
+            ConfigError: If one is not positive.
         """
-        if n_workers < 1 or time_limit <= 0:
+        n_workers = min(8, n_cores()) if n_workers is None else n_workers
+        if n_workers < 1 or time_limit <= 0 or (budget is not None and budget <= 0):
             raise ConfigError(
-                f"n_workers and time_limit must be positive, got {n_workers} and {time_limit}."
+                f"n_workers, time_limit and budget must be positive, got {n_workers}, {time_limit} and {budget}."
             )
-        self.n_workers, self.time_limit = n_workers, time_limit
+        self.n_workers, self.time_limit, self.budget = n_workers, time_limit, budget
+        #: Comparisons that did not fit into their batch's budget, since the start.
+        self.n_over_budget = 0
         self._workers: list[_Worker] = []
         self._known: OrderedDict[tuple[str, str], Status] = OrderedDict()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
@@ -118,33 +147,75 @@ class GraderPool:
             pairs: ``(reference, answer)``, each.
 
         Returns:
-            The statuses, in order. A pair that was compared before is not compared again.
+            The statuses, in order. A pair that was compared before, or ran into the time limit, is not compared again.
 
         Raises:
             SurefootError: If the processes cannot be started.
         """
         jobs = [p for p in dict.fromkeys(pairs) if p not in self._known]
-        statuses = dict(zip(jobs, self._run(jobs), strict=True))
-        self._known.update((p, s) for p, s in statuses.items() if s not in ("timeout", "error"))
+        statuses: dict[tuple[str, str], Status] = {}
+        for pair in jobs:
+            verdict = plain_verdict(*pair)
+            if verdict is not None:
+                statuses[pair] = "correct" if verdict else "wrong"
+        over = self._run_within_budget([p for p in jobs if p not in statuses], statuses)
+        self._known.update((p, s) for p, s in statuses.items() if p not in over)
         results = [statuses[p] if p in statuses else self._known[p] for p in pairs]
         while len(self._known) > _CACHE_SIZE:
             self._known.popitem(last=False)
         return results
 
-    def _run(self, jobs: Sequence[tuple[str, str]]) -> list[Status]:
-        results: list[Status] = ["error"] * len(jobs)
+    def _run_within_budget(
+        self, jobs: Sequence[tuple[str, str]], statuses: dict[tuple[str, str], Status]
+    ) -> set[tuple[str, str]]:
+        """Fill in statuses, those of quick comparisons first; return what the budget did not reach."""
+        if not jobs:
+            return set()
+        budget = 30 + 0.1 * len(jobs) if self.budget is None else self.budget
+        end = time.monotonic() + budget
+        first = min(_FIRST_SECONDS, self.time_limit)
+        found, end = self._run(jobs, first, end)
+        late = [p for p, s in zip(jobs, found, strict=True) if s in ("timeout", None)]
+        statuses.update((p, s or "timeout") for p, s in zip(jobs, found, strict=True))
+        if first == self.time_limit:
+            over = {p for p, s in zip(jobs, found, strict=True) if s is None}
+        else:
+            found, _ = self._run(late, self.time_limit, end)
+            statuses.update((p, s or "timeout") for p, s in zip(late, found, strict=True))
+            over = {p for p, s in zip(late, found, strict=True) if s is None}
+        if over and not self.n_over_budget:
+            warnings.warn(
+                f"{len(over)} of {len(jobs)} comparisons did not fit into {budget:.0f} s and are graded timeout:"
+                " give the grader more n_workers or a larger budget.",
+                BudgetWarning,
+                stacklevel=4,
+            )
+        self.n_over_budget += len(over)
+        return over
+
+    def _run(
+        self, jobs: Sequence[tuple[str, str]], limit: float, end: float
+    ) -> tuple[list[Status | None], float]:
+        """Return the statuses, none where ``end`` (monotonic seconds) came first, and the end.
+
+        The time in which no process had started yet is added to the end.
+        """
+        results: list[Status | None] = [None] * len(jobs)
         waiting = list(range(len(jobs)))[::-1]
-        n_done = 0
         n_failed_starts = 0
-        while n_done < len(jobs):
-            while len(self._workers) < min(self.n_workers, len(waiting) + self._n_busy()):
+        began = None if any(w.ready for w in self._workers) else time.monotonic()
+        while waiting or self._n_busy():
+            if began is None and time.monotonic() >= end:
+                waiting.clear()
+            wanted = self._n_busy() + math.ceil(len(waiting) / _JOBS_PER_START)
+            while len(self._workers) < min(self.n_workers, wanted):
                 self._workers.append(_start())
             for worker in list(self._workers):
                 if worker.ready and worker.job is None and waiting:
                     job = waiting.pop()
-                    worker.job, worker.deadline = job, time.monotonic() + self.time_limit
+                    worker.job, worker.deadline = job, time.monotonic() + limit + _GRACE_SECONDS
                     if not worker.send(
-                        *jobs[job]
+                        *jobs[job], limit
                     ):  # died since its last reply: not this job's fault
                         worker.job = None
                         waiting.append(job)
@@ -152,16 +223,16 @@ class GraderPool:
             for worker, reply in self._replies():
                 if reply is not None and "ready" in reply:
                     worker.ready = True
+                    if began is not None:
+                        end, began = end + time.monotonic() - began, None
                     continue
                 if reply is not None and worker.job is not None:
                     results[worker.job] = reply["status"]
                     worker.job = None
-                    n_done += 1
                     continue
                 if worker.job is not None:
                     late = time.monotonic() >= worker.deadline
                     results[worker.job] = "timeout" if late else "error"
-                    n_done += 1
                 elif not worker.ready:
                     n_failed_starts += 1
                     if n_failed_starts > 3:
@@ -171,7 +242,7 @@ class GraderPool:
                             f" for {sys.executable}, and memory free?"
                         )
                 self._drop(worker)
-        return results
+        return results, end
 
     def _n_busy(self) -> int:
         return sum(w.job is not None for w in self._workers)

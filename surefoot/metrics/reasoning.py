@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from surefoot.answers import STATUSES
+from surefoot.answers import STATUSES, Grader
 from surefoot.metrics.sampling import majority_at_k, pass_at_k
 from surefoot.statistics import proportion_interval
 from surefoot.trajectories import Trajectory
@@ -21,10 +21,19 @@ class ProblemResult(NamedTuple):
     n_tokens: list[int]
     truncated: list[bool]
     n_steps: int | None  # of the problem, where it is known
+    #: Equal answers have one number, as the grader finds them; none where it was not asked.
+    votes: list[int | None] | None = None
 
 
-def problem_results(trajectories: Sequence[Trajectory]) -> list[ProblemResult]:
-    """Return the results of each problem, in order of appearance."""
+def problem_results(
+    trajectories: Sequence[Trajectory], grader: Grader | None = None
+) -> list[ProblemResult]:
+    """Return the results of each problem, in order of appearance.
+
+    Args:
+        trajectories: Graded ones.
+        grader: Says which answers are equal, for maj@k; without one, correct ones are, and equal plain numbers.
+    """
     groups: dict[str, list[Trajectory]] = defaultdict(list)
     for t in trajectories:
         groups[t.problem.id].append(t)
@@ -41,7 +50,12 @@ def problem_results(trajectories: Sequence[Trajectory]) -> list[ProblemResult]:
                 int(steps) if steps is not None else None,
             )
         )
-    return results
+    if grader is None or all(len(r.statuses) == 1 for r in results):
+        return results
+    votes = grader.classes(
+        [r.answers for r in results], [[s == "correct" for s in r.statuses] for r in results]
+    )
+    return [r._replace(votes=v) for r, v in zip(results, votes, strict=True)]
 
 
 def summarise_results(results: Sequence[ProblemResult]) -> dict[str, float]:
@@ -71,7 +85,10 @@ def summarise_results(results: Sequence[ProblemResult]) -> dict[str, float]:
         add(f"pass@{k}", [pass_at_k(len(c), sum(c), k) for c in correct])
         add(
             f"maj@{k}",
-            [majority_at_k(r.answers, c, k) for r, c in zip(results, correct, strict=True)],
+            [
+                majority_at_k(r.answers if r.votes is None else r.votes, c, k)
+                for r, c in zip(results, correct, strict=True)
+            ],
         )
         k *= 2
     by_steps: dict[int, list[float]] = defaultdict(list)

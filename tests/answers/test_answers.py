@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from surefoot.answers import (
     STATUSES,
+    BudgetWarning,
     ExtractionWarning,
     Grader,
     GraderPool,
@@ -96,10 +97,10 @@ def test_extraction_takes_linear_time(text: str) -> None:
 
 #: What must not be graded correct against 5, and the statuses that are allowed.
 HOSTILE = {
-    r"\boxed{9^{9^{9^{9^9}}}}": {"timeout", "error", "wrong"},
-    r"\boxed{2^{10000000000}}": {"timeout", "error", "wrong"},
-    r"\boxed{100000000!}": {"timeout", "error", "wrong"},
-    r"\boxed{\sum_{n=1}^{10^9} n^n}": {"timeout", "error", "wrong"},
+    r"\boxed{9^{9^{9^{9^9}}}}": {"unparsable"},
+    r"\boxed{2^{10000000000}}": {"unparsable"},
+    r"\boxed{100000000!}": {"unparsable"},
+    r"\boxed{\sum_{n=1}^{10^9} n^n}": {"timeout", "error", "wrong", "unparsable"},
     r"\boxed{" + "1" * 2_000_000 + "}": {"unparsable"},
     r"\boxed{" + "4+" * 100_000: {"wrong"},
     r"\boxed{" + r"\frac{1}{" * 90 + "2" + "}" * 90 + "}": {
@@ -196,8 +197,29 @@ def perturbed(gold: str, draw: random.Random) -> list[str]:
     ]
 
 
+def differs_by_policy(gold: str, form: str) -> bool:
+    """Return whether math-verify's verdict is not ours, on purpose.
+
+    Words are equal after a name and an equals sign, and with a remark; units may be in parentheses; a membership too. A number
+    with a base has no decimals, a formula has (R^2.0 is R^2), and separators of thousands count after an equals sign.
+    """
+    words = gold.startswith(r"\text{")
+    return (
+        (words and form in (f"x={gold}", f"{gold}.0", rf"{gold}\text{{ units}}"))
+        or (
+            form == rf"\left({gold}\right)" and ("cm" in gold or "cents" in gold or r"\in " in gold)
+        )
+        or (form == f"{gold}.0" and ("_" in gold or "^2" in gold))
+        or (form == f"x={gold}" and "," in gold)
+        or (form == rf"{gold}\text{{ units}}" and r"\in " in gold)
+    )
+
+
 def test_agrees_with_math_verify_on_real_references(data_root: Path) -> None:
-    """Our verdict is math-verify's own, called directly in this process, for every form of every 4th reference."""
+    """Our verdict is math-verify's own, called directly in this process, for every form of every 4th reference.
+
+    But for `differs_by_policy`.
+    """
     from math_verify import parse, verify
 
     draw = random.Random(0)
@@ -212,7 +234,7 @@ def test_agrees_with_math_verify_on_real_references(data_root: Path) -> None:
         direct = verify(parse(rf"\boxed{{{gold}}}", parsing_timeout=20), target, timeout_seconds=20)
         # the same text is right even where math-verify cannot parse it; no text is not
         expected = direct or gold.strip() == form.strip()
-        if (status == "correct") != expected:
+        if (status == "correct") != expected and not differs_by_policy(gold, form):
             disagreements.append((gold, form, status, direct))
     assert not disagreements
 
@@ -234,25 +256,70 @@ def test_comparison_itself() -> None:
 
 def test_a_killed_worker_is_replaced_and_its_pair_counted_as_error() -> None:
     pool = GraderPool(n_workers=1, time_limit=5)
-    assert pool.compare([("1", "1")]) == ["correct"]
+    assert pool.compare([("x", "x+y-y")]) == ["correct"]
     worker = pool._workers[0]
     os.kill(worker.process.pid, 9)
     worker.process.wait()
-    assert pool.compare([("2", "2")]) == ["correct"], (
+    assert pool.compare([("y", "x+y-x")]) == ["correct"], (
         "died while idle: the pair is given to the next worker"
     )
     pool.close()
 
 
-def test_timeouts_are_not_remembered_but_verdicts_are() -> None:
+#: Does not end, and is not what the parser refuses at sight.
+SLOW = r"\prod_{n=1}^{99999} (n^n + %d)"
+
+
+def test_timeouts_and_verdicts_are_remembered_and_equal_pairs_compared_once() -> None:
     pool = GraderPool(n_workers=1, time_limit=1.0)
-    assert pool.compare([("1", "9^{9^{9^{9}}}"), ("1", "1.0"), ("1", "1.0")]) == [
-        "timeout",
-        "correct",
-        "correct",
-    ]
-    assert list(pool._known) == [("1", "1.0")]
+    pairs = [("1", SLOW % 1), (r"\pi", r"\frac{2\pi}{2}"), (r"\pi", r"\frac{2\pi}{2}")]
+    assert pool.compare(pairs) == ["timeout", "correct", "correct"]
+    assert list(pool._known) == list(dict.fromkeys(pairs))
+    began = time.perf_counter()
+    assert pool.compare([*pairs] * 100) == ["timeout", "correct", "correct"] * 100
+    assert time.perf_counter() - began < 0.5
+    assert pool.n_over_budget == 0
     pool.close()
+
+
+def test_a_batch_keeps_its_budget_and_quick_comparisons_go_first() -> None:
+    """Ten slow pairs stand before a quick one: it is compared; they end with the budget, which 1,000 would keep alike."""
+    pool = GraderPool(n_workers=1, time_limit=4.0, budget=4.0)
+    pool.compare([("2", r"\sqrt{2}")])  # the process has started
+    began = time.perf_counter()
+    with pytest.warns(BudgetWarning, match=r"of 11 comparisons did not fit into 4 s"):
+        found = pool.compare(
+            [
+                *(("1", SLOW % i) for i in range(6)),
+                (r"\pi", r"\frac{2\pi}{2}"),
+                *(("1", SLOW % i) for i in range(6, 10)),
+            ]
+        )
+    assert time.perf_counter() - began < pool.budget + pool.time_limit + 4
+    assert found == ["timeout"] * 6 + ["correct"] + ["timeout"] * 4
+    assert pool.n_over_budget > 0
+    assert len(pool._known) < 11, "what the budget did not reach is compared the next time"
+    pool.close()
+
+
+def test_plain_numbers_are_compared_without_a_process() -> None:
+    pool = GraderPool()
+    assert pool.compare([("72", "72 clips"), ("0.5", "1/2"), ("4.5e33", "4.5"), ("5", "-5")]) == [
+        "correct",
+        "correct",
+        "wrong",
+        "wrong",
+    ]
+    assert not pool._workers
+    assert 1 <= pool.n_workers <= 8
+
+
+def test_votes_are_grouped_by_equality() -> None:
+    grader = Grader(n_workers=1)
+    answers = [["1/2", "0.5", "3", None, r"2\sqrt{3}", r"\sqrt{12}", "7"], ["x", "y"]]
+    correct = [[False, False, True, False, False, False, True], [False, False]]
+    assert grader.classes(answers, correct) == [[1, 1, 0, None, 2, 2, 0], [1, 2]]
+    grader.pool.close()
 
 
 def test_workers_die_with_their_parent() -> None:
@@ -260,7 +327,7 @@ def test_workers_die_with_their_parent() -> None:
     import sys
 
     code = (
-        "import os, signal\nfrom surefoot.answers import GraderPool\np = GraderPool()\np.compare([('1', '1')])\n"
+        "import os, signal\nfrom surefoot.answers import GraderPool\np = GraderPool()\np.compare([('x', 'y')])\n"
         "print(p._workers[0].process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -291,7 +358,7 @@ def test_a_loud_warning_when_most_answers_are_missing() -> None:
 
 
 def test_numbers_have_to_be_positive() -> None:
-    with pytest.raises(ValueError, match="must be positive, got 0 and 5"):
+    with pytest.raises(ValueError, match="must be positive, got 0, 5"):
         GraderPool(0, 5)
 
 
@@ -300,6 +367,6 @@ def test_a_pool_that_was_warmed_up_uses_those_processes() -> None:
     pool.warm_up()
     started = {w.process.pid for w in pool._workers}
     assert len(started) == 2
-    assert pool.compare([("1", "1"), ("2", "3")]) == ["correct", "wrong"]
+    assert pool.compare([("x", "x+y-y"), ("x", "y")]) == ["correct", "wrong"]
     assert {w.process.pid for w in pool._workers} == started
     pool.close()

@@ -211,3 +211,49 @@ def test_preferences(tmp_path: Path) -> None:
         PreferencesDataModule()
     with pytest.raises(DataError, match="does not exist"):
         CompletionsDataModule(tmp_path / "none").n_train  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("...", "neither a digit nor a letter"),
+        ("\\\\frac{1}{2", "braces that do not match"),
+        ("\\\\frac{1}{}", "LaTeX command without its argument"),
+        ("nan", "is no answer"),
+        ("7" * 1001, "has 1001 characters"),
+    ],
+)
+def test_a_reference_that_nothing_equals_is_an_error_of_the_data(
+    tmp_path: Path, answer: str, fault: str
+) -> None:
+    (tmp_path / "p.jsonl").write_text(f'{{"question": "q", "answer": "{answer}"}}\n')
+    with pytest.raises(DataError, match=rf"test problem p-1: the reference answer .*{fault}"):
+        JSONLDataModule(test=tmp_path / "p.jsonl").setup("test")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("1234567.0", "1234567"),
+        ("12345.678901", "12345.678901"),
+        ("2.5", "2.5"),
+        ("1e-07", "1e-07"),
+        ("3", "3"),
+    ],
+)
+def test_numbers_as_references_keep_their_digits(tmp_path: Path, value: str, text: str) -> None:
+    (tmp_path / "p.jsonl").write_text(f'{{"question": "q", "answer": {value}}}\n')
+    assert JSONLDataModule(test=tmp_path / "p.jsonl").problems("test")[0].answer == text
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '["5"]', '{"a": 5}'])
+def test_references_that_are_no_numbers_or_texts_are_refused(tmp_path: Path, value: str) -> None:
+    (tmp_path / "p.jsonl").write_text(f'{{"question": "q", "answer": {value}}}\n')
+    with pytest.raises(DataError, match="expected a (finite )?number"):
+        JSONLDataModule(test=tmp_path / "p.jsonl").setup("test")
+
+
+def test_a_reference_in_parentheses_stays(data_root: Path) -> None:
+    """ASDiv writes units in parentheses: 9 (apples); but -(1/3) is a number."""
+    answers = {p.id: p.answer for p in EvaluationSetDataModule("asdiv").problems("test")}
+    assert (answers["asdiv-0"], answers["asdiv-1313"]) == ("9", "-(1/3)")

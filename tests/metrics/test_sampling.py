@@ -59,3 +59,26 @@ def test_summary_counts_problems_not_samples() -> None:
     )
     with pytest.raises(ValueError, match="no results"):
         summarise_results([])
+
+
+def test_equal_answers_share_their_votes() -> None:
+    """1/2 and 0.5 are one answer, right or wrong: two votes against one."""
+    assert (
+        majority_at_k(["1/2", "0.5", "3", "3", "50%"], [True, True, False, False, True], 5) == 1.0
+    )
+    assert majority_at_k(["1/2", "0.5", "3"], [False, False, True], 3) == 0.0
+    assert majority_at_k([1, 1, 2, None], [False, False, True, False], 4) == 0.0
+
+
+def test_few_subsets_are_all_taken() -> None:
+    exact = sum(sum(s) >= 2 for s in combinations([1, 1, 1, 0, 0], 3)) / 10
+    found = majority_at_k(["1"] * 3 + ["2"] * 2, [True] * 3 + [False] * 2, 3)
+    assert found == pytest.approx(exact, rel=1e-12)
+
+
+def test_many_subsets_are_drawn_with_a_seed() -> None:
+    votes = (["1"] * 12 + ["2"] * 12, [True] * 12 + [False] * 12)
+    assert (
+        majority_at_k(*votes, 12) == majority_at_k(*votes, 12) != majority_at_k(*votes, 12, seed=1)
+    )
+    assert majority_at_k(*votes, 12) == pytest.approx(0.5, abs=0.07)
