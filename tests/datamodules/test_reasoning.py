@@ -12,6 +12,7 @@ from datamodules import (
     GSM8KDataModule,
     GSMSymbolicDataModule,
     HendrycksMathDataModule,
+    JSONLDataModule,
     PreferencesDataModule,
 )
 from surefoot.arithmetic import judge_steps
@@ -249,7 +250,7 @@ def test_numbers_as_references_keep_their_digits(tmp_path: Path, value: str, tex
 @pytest.mark.parametrize("value", ["NaN", "Infinity", '["5"]', '{"a": 5}'])
 def test_references_that_are_no_numbers_or_texts_are_refused(tmp_path: Path, value: str) -> None:
     (tmp_path / "p.jsonl").write_text(f'{{"question": "q", "answer": {value}}}\n')
-    with pytest.raises(DataError, match="expected a (finite )?number"):
+    with pytest.raises(DataError, match=r"expected a (finite )?number"):
         JSONLDataModule(test=tmp_path / "p.jsonl").setup("test")
 
 
