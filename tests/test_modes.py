@@ -1,5 +1,6 @@
 """Training and evaluation mode: set on purpose, restored per module; dropout and gradient checkpointing do what they say."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def test_reinforcement_learning_without_a_step_is_on_policy(fit: Fit, gpt2: Path
     """At learning rate 0 every minibatch's policy is the one that sampled, in spite of GPT-2's dropout."""
     settings = gpt2_settings(gpt2, "GRPO", minibatches=2, kl_coefficient=0.1)
     settings["model"]["init_args"]["optimizer"]["init_args"] = {"lr": 0.0}
-    run = fit(settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = fit(settings)
+    assert not [w for w in caught if "in eval mode" in str(w.message)], "the mode is set on purpose"
     for side in ("low", "high"):
         assert set(metric_values(run, f"train/share_clipped_{side}")) == {0.0}
     assert max(metric_values(run, "rollout/logprob_mismatch_max")) < 1e-4

@@ -194,15 +194,20 @@ class ReasoningModule(ResumableModule):
     # Sampling
 
     def on_fit_start(self) -> None:
-        """Fix the seed that all sampling of this run derives from, and set the mode that the model is trained in."""
+        """Fix the seed that all sampling of this run derives from."""
+        self.language_model.train()  # Lightning warns of what is in evaluation mode; `on_train_start` decides
+        if not self._sampling_seed:
+            self._sampling_seed = torch.initial_seed() % 2**62 + 1
+
+    def on_train_start(self) -> None:
+        """Set the mode that the model is trained in."""
+        super().on_train_start()
         self.language_model.training_mode(self.trains_with_dropout)
         lora = self.language_model.lora
         if not self.trains_with_dropout and lora is not None and lora.dropout > 0:
             rank_zero_warn(
                 f"{type(self).__name__} trains with dropout off: lora.dropout {lora.dropout:g} has no effect."
             )
-        if not self._sampling_seed:
-            self._sampling_seed = torch.initial_seed() % 2**62 + 1
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the seed of sampling."""

@@ -1,5 +1,6 @@
 """Which tokens end a completion, as generation config, tokenizer and chat template say."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,19 +36,25 @@ def end_of_turn(
     Returns:
         Token ids; none where there is no template, or it ends a turn with plain text or not at all.
     """
+    template = chat_template or tokenizer.chat_template
+    if isinstance(template, dict):  # several by name
+        template = template.get("default")
+    return list(_end_of_turn(tokenizer, template)) if isinstance(template, str) else []
+
+
+@lru_cache(maxsize=8)
+def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> tuple[int, ...]:
     from jinja2 import TemplateError
 
-    if chat_template is None and not tokenizer.chat_template:
-        return []
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, chat_template=chat_template)
     except (TemplateError, ValueError):  # a template of another kind of conversation
-        return []
+        return ()
     _, found, after = str(text).rpartition(_ANSWER)
     if not found:
-        return []
+        return ()
     ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"]
     added = {*special_tokens(tokenizer), *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
     places = [i for i, token in enumerate(ids) if token in added]
-    return ids[: places[0] + 1] if places else []
+    return tuple(ids[: places[0] + 1]) if places else ()

@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = ("Span", "split_spans", "tokens_for")
@@ -64,16 +65,29 @@ def split_spans(
     text = decode(ids) if text is None else text
     runs = re.finditer(f"(?:{re.escape(separator)})+", text)
     cuts = [m.end() for m in runs if m.start() > 0 and m.end() < len(text)]
+    ends = _ends(ids, decode, text) if cuts else None
     spans: list[Span] = []
     texts: list[str] = []
     start, done = 0, 0
     for cut in cuts:
-        end = tokens_for(ids, decode, text[:cut], start)
-        shown, written = decode(ids[:end]), cut
-        while written < len(shown) and shown[: written + 1] == text[: written + 1]:
-            written += 1
+        if ends is not None:
+            end = bisect_left(ends, cut) + 1
+            written = ends[end - 1]
+        else:
+            end = tokens_for(ids, decode, text[:cut], start)
+            shown, written = decode(ids[:end]), cut
+            while written < len(shown) and shown[: written + 1] == text[: written + 1]:
+                written += 1
         if start < end < len(ids) and written < len(text):
             spans.append(Span(start, end))
             texts.append(text[done:written])
             start, done = end, written
     return [*spans, Span(start, len(ids))], [*texts, text[done:]]
+
+
+def _ends(ids: Sequence[int], decode: Decode, text: str) -> list[int] | None:
+    """Return where each token's text ends, if tokens simply write one after the other; none where some need their neighbours."""
+    first = decode(ids[:1])
+    own = {i: decode([ids[0], i])[len(first) :] for i in set(ids)}
+    pieces = [first, *(own[i] for i in ids[1:])]
+    return list(accumulate(map(len, pieces))) if "".join(pieces).startswith(text) else None
