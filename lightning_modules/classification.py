@@ -127,7 +127,7 @@ class ClassifierModule(ResumableModule):
     def finish_step(self, loss: Tensor, examples: Examples, weights: Tensor) -> dict[str, Tensor]:
         """Log the step and return what callbacks read."""
         n_examples = len(examples.losses)
-        self.log("train/loss", loss.detach(), batch_size=n_examples)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n_examples)
         results = {
             "loss": loss,
             "weights": weights.detach() * n_examples * self.n_ranks,
@@ -136,7 +136,14 @@ class ClassifierModule(ResumableModule):
         scores = self.prediction_loss.class_scores(examples.outputs)
         if scores is not None:
             correct = (scores.argmax(1) == examples.batch["target"]).float().mean()
-            self.log("train/accuracy", correct, on_step=False, on_epoch=True, batch_size=n_examples)
+            self.log(
+                "train/accuracy",
+                correct,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=True,
+                batch_size=n_examples,
+            )
             results["logits"] = scores
         return results
 

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 __all__ = ("find_contaminated",)
 
 _WORD = re.compile(r"\w+")
+_SIGN = re.compile(r"\w+|[^\w\s.,;:!?'\"]")  # words, and what is no punctuation of prose
 
 
 def _grams(text: str, n: int) -> set[tuple[str, ...]]:
-    """Return a text's n-grams of lower-cased words; a shorter text is one gram of all its words."""
+    """Return a text's n-grams of lower-cased words; a shorter text is one gram, signs between its words included."""
     words = _WORD.findall(text.lower())
-    if not words:
-        return set()
-    return {tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
+    if len(words) < n:  # 6+6= and 6-6= have the same words
+        return {tuple(_SIGN.findall(text.lower()))} if words else set()
+    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
 def find_contaminated(train: Sequence[str], evaluation: Sequence[str], n: int = 13) -> list[int]:

@@ -160,6 +160,7 @@ def test_contamination() -> None:
     assert find_contaminated(train, evaluation, n=4) == [0, 2, 5]
     assert find_contaminated(train, evaluation, n=13) == [2]
     assert find_contaminated([], evaluation) == []
+    assert find_contaminated(["6+6="], ["6-6=", "6+6=", "66="]) == [1], "signs tell short problems"
 
 
 @pytest.mark.parametrize(

@@ -110,11 +110,12 @@ class ProblemsDataModule(RecordsDataModule, ABC):
             )
             self.contaminated[split] = [problems[i].id for i in sorted(found)]
             if found:
-                dropped = self.contamination == "drop"
+                shown = [f"{problems[i].question[:60]!r}" for i in sorted(found)[:3]]
+                more = ", ..." if len(found) > 3 else ""
+                dropped = ": dropped" if self.contamination == "drop" else ""
                 rank_zero_info(
-                    f"{type(self).__name__}: {len(found)} of {len(problems)} {split} problems share"
-                    f" {self.contamination_ngram} words in a row with a training problem"
-                    f" ({', '.join(self.contaminated[split][:3])}, ...){': dropped' if dropped else ''}"
+                    f"{type(self).__name__}: {len(found)} of {len(problems)} {split} problems are training problems, or"
+                    f" share {self.contamination_ngram} words in a row with one ({', '.join(shown)}{more}){dropped}"
                 )
             if self.contamination == "drop":
                 self.splits[split] = [p for i, p in enumerate(problems) if i not in found]

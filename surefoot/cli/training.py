@@ -4,7 +4,6 @@ import contextlib
 import csv
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -25,6 +24,7 @@ import lightning_modules
 from surefoot.cli import RUN_VARIABLE
 from surefoot.cli.recorder import RunRecorder
 from surefoot.cli.safe_stop import SafeStop
+from surefoot.cli.screen import QuietProgressBar, result_lines, silence
 from surefoot.cli.settings import (
     check_yaml,
     differences,
@@ -40,10 +40,6 @@ from surefoot.manifests import WEIGHTS
 from surefoot.pretrained import read_checkpoint
 from surefoot.processes import die_with_parent
 from surefoot.runs import Run, await_run, list_runs, mark_latest, open_run
-
-# Lightning's, about itself and about a file that `_set_aside_metrics` has moved away.
-warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
 
 __all__ = (
     "SurefootCLI",
@@ -88,6 +84,7 @@ def _tell_batches_from_shares() -> None:
 
 
 _tell_batches_from_shares()
+silence()
 
 
 class _Parser(LightningArgumentParser):
@@ -309,7 +306,13 @@ class SurefootCLI(LightningCLI):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             if verb == "fit":
                 self.recorder.finish(self.trainer)
-            rank_zero_info(f"run folder: {self.run.path}")
+            if verb == "fit" and self.run.finished:
+                last = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+                epochs, steps = self.trainer.current_epoch, self.trainer.global_step
+                for line in result_lines(self.run.path, epochs, steps, last):
+                    rank_zero_info(line)
+            else:
+                rank_zero_info(f"run folder: {self.run.path}")
         return result
 
     def fit(self, **arguments: Any) -> Any:
@@ -347,6 +350,9 @@ class SurefootCLI(LightningCLI):
             self.run, self.settings, config.get("override_optimizer", False)
         )
         extra: list[Callback] = [self.recorder]
+        has_bar = any(isinstance(c, ProgressBar) for c in trainer.callbacks or [])
+        if trainer.enable_progress_bar in (None, True) and not has_bar and not trainer.barebones:
+            extra.append(QuietProgressBar())
         if self.subcommand == "fit" and trainer.enable_checkpointing in (None, True):
             every = config.checkpoint_every_n_steps
             extra.append(

@@ -1,0 +1,84 @@
+"""What fit and test show: results and progress, and no line of Lightning's that is of no use."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+from conftest import Fit, tiny
+
+from surefoot.cli import main
+from surefoot.cli.screen import QuietProgressBar, result_lines, silence
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
+NOISE = (
+    *("💡", "litlogger", "litmodels", "TPU", "v_num", "oard", "dirpath", "LeafSpec"),
+    *("Be aware", "Restoring", "many workers", "/-"),
+)
+
+
+def test_every_line_is_of_use(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
+    """The lines go to the logger that the screen reads."""
+    logging.getLogger("lightning.pytorch").propagate = True
+    silence()
+    with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.INFO):
+        silence()  # pytest and catch_warnings have reset the filters
+        run = fit(tiny(), "--trainer.enable_progress_bar", "true")
+        main(
+            [
+                "test",
+                *("--ckpt_path", str(run / "checkpoints/last.ckpt")),
+                *("--runs_root", str(run.parents[1])),
+            ]
+        )
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("lightning.")]
+    lines += [str(w.message) for w in warned if issubclass(w.category, UserWarning)]
+    assert not [line for line in lines if any(n in line for n in NOISE)]
+    (end,) = [i for i, line in enumerate(lines) if line.startswith("finished: 2 epochs, 18 optim")]
+    assert str(run) in lines[end]
+    assert "val/worst_group_accuracy" in lines[end + 1]
+    assert "val/accuracy" in lines[end + 1]
+
+
+def test_the_bar_shows_loss_and_accuracy_of_classifiers(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[dict[str, object]] = []
+    original = QuietProgressBar.get_metrics
+
+    def remember(self: QuietProgressBar, *arguments: object) -> dict[str, object]:
+        shown.append(original(self, *arguments))  # type: ignore[arg-type]
+        return shown[-1]
+
+    monkeypatch.setattr(QuietProgressBar, "get_metrics", remember)
+    fit(tiny(), "--trainer.enable_progress_bar", "true")
+    assert {"loss", "accuracy"} <= shown[-1].keys()
+    assert not {"v_num"} & shown[-1].keys()
+
+
+def test_an_endless_run_has_no_last_epoch() -> None:
+    class Endless:
+        max_epochs = -1
+
+    bar = QuietProgressBar()
+    bar._trainer = Endless()  # type: ignore[assignment]
+    assert bar._get_train_description(3).strip() == "Epoch 3"
+    Endless.max_epochs = 8
+    assert bar._get_train_description(3).strip() == "Epoch 3/7"
+
+
+def test_best_values_have_the_right_direction(tmp_path: Path) -> None:
+    (tmp_path / "metrics.0.csv").write_text("val/accuracy,val/loss\n0.9,0.5\n")
+    (tmp_path / "metrics.csv").write_text(
+        "val/accuracy,val/loss,val/x\n0.7,0.8,1\nnan,,3\n0.8,0.6,2\n"
+    )
+    last = {"val/accuracy": 0.8, "val/loss": 0.6, "val/x": 2.0, "val/group_accuracy/a": 0.1}
+    assert result_lines(tmp_path, 1, 7, last) == [
+        f"finished: 1 epoch, 7 optimizer steps: {tmp_path}",
+        "val/accuracy 0.8 (best 0.9), val/loss 0.6 (best 0.5), val/x 2",
+    ]
+    assert (
+        result_lines(tmp_path, 2, 7, {"train/loss": 0.25, "train/n": 3.0})[1] == "train/loss 0.25"
+    )
