@@ -302,15 +302,15 @@ class VLLMServerEngine(RolloutEngine):
 
 def root_cause(log: str) -> str:
     """Return the first error of a server's log: later ones say that the first one happened."""
-    lines = [line.strip() for line in log.splitlines()]
+    lines = [re.sub(r"^\(\w+ pid=\d+\)\s*", "", line.strip()) for line in log.splitlines()]
     at = next((i for i, line in enumerate(lines) if _ERROR.search(line)), None)
     if at is None:
         return " ".join(lines[-3:]) or "it said nothing"
+    if "validation error" in lines[at] and at + 1 < len(lines):  # pydantic's next line says which
+        return lines[at + 1].strip().removeprefix("Value error, ")
     match = _ERROR.search(lines[at])
     assert match is not None
-    # pydantic puts what is wrong into the lines below.
-    below = [x for x in lines[at + 1 : at + 3] if "validation error" in lines[at]]
-    return " ".join([lines[at][match.start() :], *below])
+    return lines[at][match.start() :]
 
 
 def is_local(url: str) -> bool:

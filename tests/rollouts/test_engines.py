@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
+from surefoot import processes
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.language_models import LanguageModel, LoRA, TinyLanguageModel
 from surefoot.rollouts import (
@@ -21,7 +25,10 @@ from surefoot.rollouts import (
     VLLMServerEngine,
     derive_seed,
 )
+from surefoot.rollouts import vllm as vllm_engine
 from surefoot.rollouts.hf import sampling_distribution
+from surefoot.rollouts.vllm import start_error
+from surefoot.rollouts.vllm_server import is_local, root_cause
 from surefoot.sequences import PromptCompletion, pack_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -350,3 +357,144 @@ def test_seeds_depend_on_every_part() -> None:
         == 3
     )
     assert 0 <= derive_seed("x") < 2**56
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_this_machine_is_reached_past_the_environment_s_proxy(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        engine = VLLMServerEngine(["http://x"], startup_seconds=0.2)
+        for host in ("127.0.0.1", "localhost"):
+            engine._await(f"http://{host}:{server.server_port}")
+        server.shutdown()
+    assert [is_local(f"http://{h}:8") for h in ("127.8.8.8", "[::1]", "localhost")] == [True] * 3
+    assert [is_local(f"http://{h}:8") for h in ("10.0.0.1", "example.org", "127.example.org")] == [
+        False
+    ] * 3
+
+
+def test_a_start_that_fails_leaves_nothing(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    joined = VLLMServerEngine(["http://127.0.0.1:9"], tmp_path / "new", startup_seconds=0.1)
+    with pytest.raises(SurefootError, match="no vLLM server answers"):
+        joined.start(model)
+    assert not list((tmp_path / "new").iterdir())
+
+    def interrupted(self: VLLMServerEngine, dtype: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VLLMServerEngine, "_launch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        VLLMServerEngine(exchange=tmp_path / "new").start(model)
+    assert not list((tmp_path / "new").iterdir())
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.setattr(vllm_engine, "shared_memory", lambda: str(tmp_path / "new"))
+    with pytest.raises(ConfigError, match="VLLMEngine needs vLLM"):
+        VLLMEngine().start(model)
+    assert not list((tmp_path / "new").iterdir())
+
+
+PYDANTIC = """(APIServer pid=7)   File "x.py", line 3, in __init__
+(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+(APIServer pid=7)   Value error, User-specified max_model_len (4096) is greater than 256
+(APIServer pid=7)     For further information visit https://errors.pydantic.dev
+"""
+ENGINE = """(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8) ValueError: No available memory for the cache blocks.
+(APIServer pid=7) RuntimeError: Engine core initialization failed. See root cause above.
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        (PYDANTIC, "User-specified max_model_len (4096) is greater than 256"),
+        (ENGINE, "ValueError: No available memory for the cache blocks."),
+        ("usage: x\nx: error: argument --dtype: invalid choice", "--dtype: invalid choice"),
+        ("", "it said nothing"),
+    ],
+)
+def test_the_root_cause_of_a_server_that_does_not_start(log: str, cause: str) -> None:
+    found = str(start_error(RuntimeError(root_cause(log))))
+    assert cause in found
+    assert "\n" not in found
+    assert "See root cause" not in found
+
+
+def test_bad_engine_settings_end_in_one_line_before_vllm_starts() -> None:
+    from pydantic import BaseModel, Field
+
+    for arguments, message in (
+        ({"memory_share": 1.5}, r"memory_share in \(0, 1\]"),
+        ({"block_size": 33}, "block_size must be a multiple of"),
+        ({"cache_gib": 0.0}, "cache_gib > 0"),
+        ({"max_model_length": 0}, "max_model_length >= 1"),
+    ):
+        for engine in (VLLMEngine, VLLMServerEngine):
+            with pytest.raises(ConfigError, match=message):
+                engine(**arguments)  # type: ignore[arg-type]
+
+    class Model(BaseModel):
+        a: int = Field(gt=0)
+        b: int
+
+    with pytest.raises(ValueError, match="validation error") as raised:
+        Model(a=0, b="x")  # type: ignore[arg-type]
+    found = str(start_error(raised.value))
+    assert "\n" not in found
+    assert "greater than 0; Input should be a valid integer" in found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "engine", ["VLLMServerEngine(max_model_length=256)", "VLLMEngine(256, in_process=False)"]
+)
+def test_vllm_s_processes_and_weights_end_with_a_killed_parent(engine: str) -> None:
+    code = f"""
+import sys, time
+sys.path.insert(0, "tests/rollouts")
+from test_engines import sharp_model
+from surefoot.rollouts import VLLMEngine, VLLMServerEngine
+engine = {engine}
+engine.start(sharp_model(0))
+print(engine._processes._mark, engine._folder.path, flush=True)
+time.sleep(600)
+"""
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "http_proxy": "http://127.0.0.1:9"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    mark, folder = parent.stdout.readline().split()
+    wanted = f"SUREFOOT_PROCESS_TREE={mark}".encode()
+
+    def marked() -> list[int]:
+        return [p for p in processes._processes() if wanted in processes._environment_of(p)]
+
+    assert marked(), "the engine core is there"
+    assert Path(folder).is_dir()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while (marked() or Path(folder).exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not marked()
+    assert not Path(folder).exists()
