@@ -159,3 +159,35 @@ def test_a_run_goes_on_only_from_the_same_content(
     start(1)
     fit(settings)
     assert f"already finished: {tmp_path}/runs/tiny/0" in caplog.text
+
+
+def test_training_goes_on_from_a_checkpoint_only_beside_the_model_that_it_began_with(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The KL divergence's reference is read again from the folder."""
+    from tiny_reasoning import tiny_reasoning
+
+    from surefoot.language_models import TinyLanguageModel
+
+    def save(seed: int) -> None:
+        TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128, seed=seed).save(
+            tmp_path / "model"
+        )
+
+    settings = tiny_reasoning("GRPO", kl_coefficient=0.1)
+    settings["model"]["init_args"]["language_model"] = {
+        "class_path": "PretrainedLanguageModel",
+        "init_args": {"name": str(tmp_path / "model")},
+    }
+    settings["trainer"] |= {"max_steps": 1, "callbacks": [], "limit_val_batches": 0}
+    save(1)
+    run = fit(settings)
+    assert (run / "model/model.safetensors").is_file(), "written without a ModelExporter, too"
+    onwards = ("--ckpt_path", str(run / "checkpoints/last.ckpt"), "--trainer.max_steps", "2")
+    save(2)
+    with pytest.raises(SystemExit):
+        fit(settings, *onwards)
+    assert "language_model.init_args.name names has changed since" in capsys.readouterr().err
+    assert fit(settings) != run, "and the same settings are another run"
+    save(1)
+    assert fit(settings, *onwards).parent == run.parent

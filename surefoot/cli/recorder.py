@@ -65,6 +65,7 @@ class RunRecorder(Callback):
     ) -> None:
         """Add the settings, so that a checkpoint can be evaluated without its config."""
         checkpoint["surefoot_settings"] = self.settings
+        checkpoint["surefoot_inputs"] = self.run.inputs
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the trained weights: ``weights.safetensors``, or a language model's folder if no callback has."""

@@ -18,6 +18,7 @@ __all__ = (
     "fill_seeds",
     "flag_values",
     "plain_message",
+    "stored_inputs",
     "stored_settings",
 )
 
@@ -74,12 +75,23 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     Raises:
         SurefootError: If the file is not a checkpoint.
     """
-    file = (
-        Path(path) / "meta.pt" if Path(path).is_dir() else path
-    )  # a folder where weights are sharded
-    checkpoint = read_checkpoint(file, mmap=True)
-    settings: dict[str, Any] | None = checkpoint.get("surefoot_settings")
+    settings: dict[str, Any] | None = _stored(path).get("surefoot_settings")
     return settings
+
+
+def stored_inputs(path: str | Path) -> dict[str, str]:
+    """Return what the paths held that a checkpoint's settings name, by dotted key.
+
+    Raises:
+        SurefootError: If the file is not a checkpoint.
+    """
+    return dict(_stored(path).get("surefoot_inputs") or {})
+
+
+def _stored(path: str | Path) -> dict[str, Any]:
+    # a folder where weights are sharded
+    file = Path(path) / "meta.pt" if Path(path).is_dir() else path
+    return read_checkpoint(file, mmap=True)
 
 
 def fill_seeds(settings: Any, seed: int) -> None:

@@ -31,6 +31,7 @@ from surefoot.cli.settings import (
     fill_seeds,
     flag_values,
     plain_message,
+    stored_inputs,
     stored_settings,
 )
 from surefoot.contents import contents_read, differing_contents
@@ -252,6 +253,7 @@ class SurefootCLI(LightningCLI):
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 fresh = config.fresh or self.subcommand != "fit"
                 contents = self._contents(config)
+                self._check_inputs(config, settings, contents)
                 self.run = open_run(Path(config.runs_root), experiment, identity, fresh, contents)
                 self._tell_changed_contents(contents)
             else:
@@ -288,6 +290,26 @@ class SurefootCLI(LightningCLI):
         ]
         read = {n: settings[n] for n in ("model", "data")} | {"trainer": {"callbacks": callbacks}}
         return contents_read(read, [Path(config.runs_root).resolve()])
+
+    def _check_inputs(
+        self, config: Namespace, settings: Mapping[str, Any], contents: Mapping[str, str]
+    ) -> None:
+        """Refuse to train on from a checkpoint whose model folder, such as that of the KL reference, is another by now.
+
+        Raises:
+            ConfigError: If a path among the model's settings is the same and holds something else.
+        """
+        path = config.get("ckpt_path")
+        if self.subcommand != "fit" or not path or not Path(path).exists():
+            return
+        stored = {"model": (stored_settings(path) or {}).get("model")}
+        renamed = [key for key, _, _ in differences(stored, {"model": settings["model"]})]
+        for key in differing_contents(stored_inputs(path), contents):
+            if key.startswith("model.") and not any(key.startswith(r) for r in renamed):
+                raise ConfigError(
+                    f"what {key} names has changed since {path} was written, and training would go on with another"
+                    " reference: put it back, or name what is meant."
+                )
 
     def _tell_changed_contents(self, contents: Mapping[str, str]) -> None:
         """Say which contents keep an earlier run of these settings from being gone on with."""
