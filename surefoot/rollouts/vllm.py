@@ -301,22 +301,30 @@ def check_lengths(
 
 
 def sampling_parameters(sampling: Sampling, seed: int) -> Any:
-    """Return vLLM's parameters."""
+    """Return vLLM's parameters.
+
+    Raises:
+        ConfigError: If vLLM does not take them.
+    """
     from vllm import SamplingParams
 
-    return SamplingParams(
-        n=sampling.n,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        max_tokens=sampling.max_tokens,
-        stop=list(sampling.stop) or None,
-        stop_token_ids=list(sampling.stop_token_ids) or None,
-        include_stop_str_in_output=True,
-        seed=seed,
-        logprobs=0,
-        detokenize=bool(sampling.stop),
-    )
+    try:
+        return SamplingParams(
+            n=sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop) or None,
+            stop_token_ids=list(sampling.stop_token_ids) or None,
+            include_stop_str_in_output=True,
+            seed=seed,
+            logprobs=0,
+            detokenize=bool(sampling.stop),
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"vLLM does not sample with {sampling}: {reason}.") from error
 
 
 def read_output(output: Any, version: int) -> Completion:

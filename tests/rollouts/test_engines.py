@@ -157,7 +157,7 @@ def test_every_stop_token_of_the_model_ends_a_completion(
     tokenizer = model.tokenizer
     stops = {tokenizer.eos_token_id, tokenizer.bos_token_id, *model.encode(CONFIGURED)}
     assert set(model.stop_token_ids) == stops
-    sampling = Sampling(n=16, temperature=5.0, max_tokens=100)
+    sampling = Sampling(n=16, temperature=2.0, max_tokens=100)
     found = [c for r in engine.generate(prompts(model), sampling, [1] * 5) for c in r]
     for completion in found:
         assert stops.isdisjoint(completion.tokens[:-1])
@@ -169,7 +169,7 @@ def test_every_stop_token_of_the_model_ends_a_completion(
 def test_a_stop_text_that_is_a_special_token_ends_a_completion(
     engine: RolloutEngine, model: LanguageModel
 ) -> None:
-    sampling = Sampling(n=16, temperature=5.0, max_tokens=60, stop=("<pad>", "ab"))
+    sampling = Sampling(n=16, temperature=2.0, max_tokens=60, stop=("<pad>", "ab"))
     found = [c for r in engine.generate(prompts(model), sampling, [1] * 5) for c in r]
     pad = model.tokenizer.pad_token_id
     assert all(pad not in c.tokens[:-1] for c in found)
@@ -245,6 +245,11 @@ def test_statistics(engine: RolloutEngine, model: LanguageModel) -> None:
         assert engine.statistics().since(before).prefix_hit_rate > 0.5
         with pytest.raises(ConfigError, match="do not fit into max_model_length 256"):
             engine.generate([long * 2], GREEDY)
+    if isinstance(engine, VLLMEngine):
+        with pytest.raises(
+            ConfigError, match=r"vLLM does not sample with .*temperature must be in"
+        ):
+            engine.generate(prompts(model), Sampling(temperature=5.0))
 
 
 @pytest.mark.timeout(600)
