@@ -249,7 +249,7 @@ def test_statistics(engine: RolloutEngine, model: LanguageModel) -> None:
         with pytest.raises(
             ConfigError, match=r"vLLM does not sample with .*temperature must be in"
         ):
-            engine.generate(prompts(model), Sampling(temperature=5.0))
+            engine.generate(prompts(model), Sampling(temperature=5.0, max_tokens=5))
 
 
 @pytest.mark.timeout(600)
