@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,11 @@ def test_the_committed_table_is_that_of_the_claims(paper: str) -> None:
     assert [(r[0], r[-3], r[-1].strip("* ")) for r in rows] == [
         (c["claim"], str(c["n_seeds"]), c["verdict"]) for c in found
     ]
+
+
+@pytest.mark.parametrize("paper", paper_ids())
+def test_the_readme_counts_the_verdicts(paper: str) -> None:
+    counts = Counter(c["verdict"] for c in claims(paper))
+    told = [counts[v] for v in ("holds", "contradicted", "undecided", "reported")]
+    row = f"(docs/results/{paper}/table.md) | " + " | ".join(map(str, told)) + " |"
+    assert row in (RESULTS.parents[1] / "README.md").read_text()
