@@ -69,6 +69,15 @@ def test_an_endless_run_has_no_last_epoch() -> None:
     assert bar._get_train_description(3).strip() == "Epoch 3/7"
 
 
+def test_warnings_show_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    silence()
+    assert (
+        warnings.formatwarning("no answer", UserWarning, "a.py", 3, "x = 1")
+        == "warning: no answer\n"
+    )
+
+
 def test_best_values_have_the_right_direction(tmp_path: Path) -> None:
     (tmp_path / "metrics.0.csv").write_text("val/accuracy,val/loss\n0.9,0.5\n")
     (tmp_path / "metrics.csv").write_text(

@@ -47,6 +47,18 @@ def silence() -> None:
         logger.addFilter(_Useful())
     for message in _USELESS_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    warnings.formatwarning = _one_warning
+
+
+def _one_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Return a warning without the line of code that gave it."""
+    return f"warning: {message}\n"
 
 
 class QuietProgressBar(RichProgressBar):

@@ -85,7 +85,6 @@ def _tell_batches_from_shares() -> None:
 
 
 _tell_batches_from_shares()
-silence()
 
 
 class _Parser(LightningArgumentParser):
@@ -473,6 +472,7 @@ def run_trainer(arguments: Sequence[str]) -> None:
     Args:
         arguments: The verb and its options.
     """
+    silence()
     try:
         with contextlib.ExitStack() as held:
             SurefootCLI(
