@@ -188,7 +188,8 @@ class VLLMEngine(RolloutEngine):
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if self._inside else "1"
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # so that the tree's mark is seen
+        # A forked process would not show the mark of the tree that it belongs to.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         self._folder = weights_folder()
         model.save(self._folder.path)
         with _untouched_process(), self._processes.starting():
