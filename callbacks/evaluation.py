@@ -4,8 +4,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-__all__ = ("EvaluationObserver",)
+from surefoot.errors import DataError
+
+__all__ = ("EvaluationObserver", "check_seen")
 
 
 class EvaluationObserver(Callback, ABC):
@@ -59,3 +62,21 @@ class EvaluationObserver(Callback, ABC):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End an evaluation of test."""
         self.conclude(trainer, pl_module)
+
+
+def check_seen(n_seen: Tensor, split: str) -> Tensor:
+    """Return which examples were evaluated, ``(examples,)``.
+
+    Args:
+        n_seen: How often each was, on all ranks, ``(examples,)``.
+        split: Name of the set.
+
+    Raises:
+        DataError: If one was evaluated twice, as samplers that repeat examples to even out the ranks' shares would.
+    """
+    if bool((n_seen > 1).any()):
+        raise DataError(
+            f"{int((n_seen > 1).sum())} examples of {split} were evaluated more than once: the loader's sampler repeats"
+            " examples; take the datamodule's own loaders (ShardSampler)."
+        )
+    return n_seen > 0

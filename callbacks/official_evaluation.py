@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from callbacks.evaluation import EvaluationObserver
+from callbacks.evaluation import EvaluationObserver, check_seen
 from surefoot.distributed import sum_over_ranks
 
 __all__ = ("OfficialEvaluation",)
@@ -18,7 +18,8 @@ class OfficialEvaluation(EvaluationObserver):
     """Logs ``<split>/official/<name>`` from WILDS' evaluators and writes WILDS' submission files.
 
     After ``validate`` or ``test``, the predictions go to ``predictions/<dataset>_split:<split>_seed:<seed>_epoch:best_pred.csv``
-    in the run folder: one predicted class a line, in the split's order.
+    in the run folder: one predicted class a line, in the split's order. Of a split that was evaluated in part (``limit_test_batches``
+    and the like) the examples that were seen are scored, which a warning says, and no file is written.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -35,25 +36,37 @@ class OfficialEvaluation(EvaluationObserver):
         if split not in trainer.datamodule.splits:  # type: ignore[attr-defined]
             return
         predicted = outputs["logits"].argmax(1)
-        self._of(trainer, split, predicted.device)[batch["index"]] = predicted
+        counted = torch.stack([torch.ones_like(predicted), predicted])
+        self._of(trainer, split, predicted.device).index_add_(1, batch["index"], counted)
 
     def _of(self, trainer: Trainer, split: str, device: torch.device) -> Tensor:
-        """Return this rank's predictions on a split, 0 where another rank has the example."""
+        """Return how often this rank has seen each example of a split, and its predicted class, ``(2, examples)``."""
         if split not in self._predictions:
             n_examples = len(trainer.datamodule.splits[split].target)  # type: ignore[attr-defined]
-            self._predictions[split] = torch.zeros(n_examples, dtype=torch.long, device=device)
+            self._predictions[split] = torch.zeros(2, n_examples, dtype=torch.long, device=device)
         return self._predictions[split]
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score each split; after ``validate`` or ``test`` write its predictions."""
+        """Score each split; after ``validate`` or ``test`` write its predictions if it was evaluated as a whole.
+
+        Raises:
+            DataError: If an example was evaluated twice.
+        """
         official = trainer.datamodule.splits  # type: ignore[attr-defined]
         for split in (s for s in self.splits(trainer) if s in official):
-            mine = self._of(trainer, split, pl_module.device)
-            predictions = sum_over_ranks(mine).cpu()
-            scores = trainer.datamodule.official_evaluation(split, predictions)  # type: ignore[attr-defined]
+            n_seen, predictions = sum_over_ranks(self._of(trainer, split, pl_module.device)).cpu()
+            seen = check_seen(n_seen, split)
+            if not seen.any():
+                continue
+            if not seen.all():
+                rank_zero_warn(
+                    f"{int(seen.sum())} of {len(seen)} examples of {split} were evaluated: the official numbers are theirs"
+                    " alone, and no submission file is written."
+                )
+            scores = trainer.datamodule.official_evaluation(split, predictions, seen)  # type: ignore[attr-defined]
             for name, value in scores.items():
                 pl_module.log(f"{split}/official/{name}", value, rank_zero_only=False)
-            if trainer.state.fn != "fit":
+            if trainer.state.fn != "fit" and seen.all():
                 self._write(trainer, split, predictions)
         self._predictions = {}
 

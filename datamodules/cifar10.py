@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.images import is_training
-from datamodules.splits import Batch, Split, TensorExamples
+from datamodules.images import UNREADABLE, is_training, to_rgb
+from datamodules.splits import Batch, Split, TensorExamples, whole_numbers
 from surefoot.errors import ConfigError, DataError
 
 __all__ = ("CIFAR10DataModule",)
@@ -150,18 +150,18 @@ def _read_parquet(path: Path) -> _Stored:
     try:
         table = pyarrow.parquet.read_table(path, columns=["img", "label"])
         stored = table["img"].combine_chunks().field("bytes")
-        labels = torch.tensor(table["label"].to_pylist())
-    except (OSError, pyarrow.ArrowException, KeyError) as error:
+        labels = whole_numbers(table["label"].to_pylist(), "label")
+    except (OSError, pyarrow.ArrowException, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
 
     def images(places: Tensor) -> Tensor:
         try:
             decoded = [
-                np.asarray(Image.open(io.BytesIO(stored[i].as_py())).convert("RGB"))
+                np.asarray(to_rgb(Image.open(io.BytesIO(stored[i].as_py()))))
                 for i in places.tolist()
             ]
             pixels = np.stack(decoded) if decoded else np.zeros((0, 32, 32, 3), np.uint8)
-        except (OSError, UnidentifiedImageError, ValueError, TypeError) as error:
+        except (*UNREADABLE, TypeError) as error:
             raise _unreadable(path, error) from error
         if pixels.shape[1:] != (32, 32, 3):
             raise DataError(f"{path} holds images of shape {pixels.shape[1:]}, not (32, 32, 3).")

@@ -124,6 +124,10 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
     def _keep(self, name: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if len(images) != len(labels):
             raise DataError(f"split {name!r} has {len(images)} images but {len(labels)} labels.")
+        if len(labels) == 0 or int(labels.max()) > 9:
+            raise DataError(
+                f"split {name!r} must hold labels 0 to 9, got {labels.unique().tolist()[:20]}."
+            )
         renumbered = torch.full((256,), -1)
         renumbered[list(self.classes)] = torch.arange(len(self.classes))
         target = renumbered[labels.long()]

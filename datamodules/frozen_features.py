@@ -11,6 +11,7 @@ from torch import Tensor
 from datamodules.classification import ClassificationDataModule
 from datamodules.private import PrivateDataModule
 from datamodules.splits import TensorExamples
+from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError, DataError
 from surefoot.networks import Encoder
 from surefoot.pretrained import read_checkpoint
@@ -25,6 +26,9 @@ class FrozenFeaturesDataModule(PrivateDataModule):
 
     The encoder is frozen; its weights come from public pretraining or from a run on the public classes (``checkpoint``). Public data
     are its features of the public classes' training examples: nothing private goes into them.
+
+    The record of a run (``environment.json``) says whether the encoder is known to have seen public classes only. It is where its
+    checkpoint's settings name this dataset and other ``classes`` than the private ones; one that has seen these is refused.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         self.data.setup("fit")
         if self.checkpoint is not None:
             _load(self.encoder, Path(self.checkpoint))
+        self.encoder_history()  # refuses one that has seen private classes
         self.encoder.eval().requires_grad_(False)
         renumbered = torch.full((self.data.n_classes,), -1)
         renumbered[list(self.private_classes)] = torch.arange(self.n_classes)
@@ -97,18 +102,63 @@ class FrozenFeaturesDataModule(PrivateDataModule):
 
     @torch.no_grad()
     def _features(self, name: str) -> tuple[Tensor, Tensor]:
-        features, targets = [], []
+        """Return features and targets of a split, on every rank all of them; each rank computes its share."""
+        split = self.data.splits[name]
+        features = torch.zeros(len(split.target), self.encoder.n_features)
+        n_seen = torch.zeros(len(split.target), dtype=torch.long)
         self.data.augmenting = False
-        for raw in self.data._evaluation_loader(self.data.splits[name]):
+        for raw in self.data._evaluation_loader(split):
             batch = self.data.on_after_batch_transfer(raw, 0)
-            features.append(self.encoder(batch["input"]).float())
-            targets.append(batch["target"])
-        return torch.cat(features), torch.cat(targets)
+            features[batch["index"]] = self.encoder(batch["input"]).float()
+            n_seen[batch["index"]] += 1
+        if not bool((sum_over_ranks(n_seen) == 1).all()):
+            raise DataError(f"not every example of split {name!r} went through the encoder once.")
+        return sum_over_ranks(features), split.target
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return what is known of the encoder, and nothing that depends on private examples, for the record of a run."""
+        return super().fingerprints() | {"encoder": self.encoder_history()}
+
+    def encoder_history(self) -> str:
+        """Return what data the encoder's weights have seen, or that it is not known.
+
+        Raises:
+            ConfigError: If they have seen private classes.
+        """
+        if self.checkpoint is None:
+            return _history_of_own_weights(self.encoder)
+        settings = read_checkpoint(self.checkpoint).get("surefoot_settings") or {}
+        model, data = (settings.get(k) or {} for k in ("model", "data"))
+        arguments = model.get("init_args") or {}
+        start = (arguments.get("encoder") or {}).get("init_args") or {}
+        if not data or str(data.get("class_path")).rsplit(".", 1)[-1] != type(self.data).__name__:
+            return f"not known: {self.checkpoint} does not say that it was trained on {type(self.data).__name__}"
+        if start.get("pretrained") or start.get("arguments") or arguments.get("checkpoint"):
+            return f"not known: {self.checkpoint} was trained from weights of other data"
+        own: Sequence[int] = getattr(self.data, "classes", range(self.data.n_classes))
+        private = {own[c] for c in self.private_classes}
+        seen = (data.get("init_args") or {}).get("classes")
+        both = private & set(private if seen is None else seen)
+        if both:
+            raise ConfigError(
+                f"the encoder of {self.checkpoint} was trained on the classes {sorted(both)}, which are private here: its features"
+                " would not be public. Train it on the public classes (data.init_args.classes)."
+            )
+        return f"public classes only: {self.checkpoint} was trained on the classes {sorted(seen or ())}"
 
     def public(self) -> PublicData:
         """Return the public classes' features."""
         assert self._public is not None
         return PublicData(self._public)
+
+
+def _history_of_own_weights(encoder: Encoder) -> str:
+    kind = type(encoder)
+    if not any(True for _ in encoder.parameters()):
+        return f"no data: {kind.__name__} has no weights"
+    if kind.__module__ == Encoder.__module__ and not getattr(encoder, "pretrained", False):
+        return f"no data: {kind.__name__} has random weights"
+    return f"not known: nothing says what the weights of {kind.__name__} were trained on"
 
 
 def _load(encoder: Encoder, path: Path) -> None:

@@ -1,9 +1,11 @@
 """Image folders in Group DRO's layout: Waterbirds as its authors distribute it, or one's own."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from datamodules.classification import ClassificationDataModule
@@ -12,7 +14,7 @@ from datamodules.splits import Split
 from surefoot.errors import DataError
 from surefoot.groups import combine_attributes, group_names
 
-__all__ = ("GroupFolderDataModule",)
+__all__ = ("GroupFolderDataModule", "check_metadata")
 
 
 class GroupFolderDataModule(ClassificationDataModule):
@@ -50,10 +52,9 @@ class GroupFolderDataModule(ClassificationDataModule):
         """The table of ``metadata.csv``.
 
         Raises:
-            DataError: If it is missing, unreadable or lacks a column.
+            DataError: If it is missing, unreadable, empty or lacks a column; or a label, attribute or split is no whole number in
+                its range, or an image has several rows.
         """
-        import pandas as pd
-
         path = self.root / "metadata.csv"
         columns = ["img_filename", "y", self.attribute, "split"]
         if not path.is_file():
@@ -66,11 +67,10 @@ class GroupFolderDataModule(ClassificationDataModule):
             missing = [c for c in columns if c not in table]
             if missing:
                 raise ValueError(f"column {missing[0]!r} is missing; found {list(table.columns)}")
-            if table.empty:
-                raise ValueError("it has no rows")
-            table[columns[1:]] = table[columns[1:]].astype("int64")
+            check_metadata(table, columns)
         except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
             raise DataError(f"{path} cannot be read: {error}.") from error
+        table[columns[1:]] = table[columns[1:]].astype("int64")
         return table
 
     @property
@@ -107,3 +107,32 @@ class GroupFolderDataModule(ClassificationDataModule):
         """Augment and normalise on the device."""
         training = is_training(self) and self.augmenting
         return batch | {"input": self.pipeline.finish(batch["input"], training)}
+
+
+def check_metadata(table: Any, columns: Sequence[str]) -> None:
+    """Raise a `ValueError` unless labels, attributes and splits are numbers in range and every image has one row."""
+    if len(table) == 0:
+        raise ValueError("it holds no row")
+    names, *numbers = columns
+    for column in numbers:
+        values = pd.to_numeric(table[column], errors="coerce").astype("float64")
+        highest = 2 if column == "split" else len(table) - 1
+        wrong = values.isna() | (values != values.round()) | (values < 0) | (values > highest)
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            expected = (
+                "0 (train), 1 (val) or 2 (test)"
+                if column == "split"
+                else "whole numbers from 0, fewer than there are rows"
+            )
+            raise ValueError(
+                f"{column} must be {expected}; {int(wrong.sum())} of {len(table)} rows hold something else, the first"
+                f" {table[column].iloc[row]} in line {row + 2}"
+            )
+    repeated = table[names].isna() | table[names].duplicated()
+    if repeated.any():
+        row = int(repeated.to_numpy().argmax())
+        raise ValueError(
+            f"{names} must name every image once; {int(repeated.sum())} rows repeat one or name none, the first"
+            f" {table[names].iloc[row]} in line {row + 2}"
+        )

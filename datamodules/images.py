@@ -1,34 +1,109 @@
 """Images read from files: the same size on the way in, augmented and normalised on the device."""
 
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from surefoot.errors import DataError
 
-__all__ = ("Augmentation", "ImageExamples", "ImagePipeline", "is_training", "open_image")
+__all__ = (
+    "UNREADABLE",
+    "Augmentation",
+    "ImageExamples",
+    "ImagePipeline",
+    "is_training",
+    "open_image",
+    "scaled_conversion",
+    "to_rgb",
+)
 
 Augmentation = Literal["none", "flip", "crop_flip"]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open an RGB image.
+#: What decoders raise for files that are no images, cut off or too large to be taken for honest.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB of 8 bits a channel, scaled by the range of its own format.
+
+    Pillow's own conversion cuts 16-bit and float images off at 255. Transparent pixels are seen on white.
 
     Raises:
-        DataError: If the file is missing or not a readable image.
+        ValueError: If pixels are of a kind whose range is not known, or outside it.
+    """
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        values = np.asarray(image).astype(np.int64)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise ValueError(f"pixels of 16 bits must be in [0, 65535], got {low} to {high}")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if mode == "F":
+        floats = np.asarray(image)
+        if not np.isfinite(floats).all() or floats.min() < 0 or floats.max() > 1:
+            raise ValueError(
+                f"float pixels must be in [0, 1], got {floats.min():.6g} to {floats.max():.6g}"
+            )
+        return Image.fromarray(np.rint(255 * floats).astype(np.uint8)).convert("RGB")
+    if mode == "I":
+        raise ValueError("pixels are integers of 32 bits, whose range is not known: save 8 or 16")
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        seen = image.convert("RGBA")
+        ground = Image.new("RGBA", seen.size, "white")
+        return Image.alpha_composite(ground, seen).convert("RGB")
+    return image.convert("RGB")
+
+
+@contextmanager
+def scaled_conversion() -> Iterator[None]:
+    """Let what another library converts to RGB be scaled as `to_rgb` does, where Pillow would cut it off."""
+    original: Any = Image.Image.convert
+
+    def convert(image: Image.Image, mode: str | None = None, *args: Any, **given: Any) -> Any:
+        if mode == "RGB" and (image.mode == "F" or image.mode.startswith("I")):
+            return to_rgb(image)
+        return original(image, mode, *args, **given)
+
+    Image.Image.convert = convert  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        Image.Image.convert = original  # type: ignore[method-assign]
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open an image as RGB of 8 bits a channel.
+
+    Raises:
+        DataError: If the file is missing, not a readable image, or has pixels whose range is not known.
     """
     try:
-        return Image.open(path).convert("RGB")
+        with Image.open(path) as image:
+            return to_rgb(image)
     except FileNotFoundError as error:
         raise DataError(f"image {path} is missing.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"image {path} cannot be read: {error}. Replace it or take it out of the metadata."
         ) from error

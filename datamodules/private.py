@@ -10,9 +10,9 @@ from datamodules.splits import TensorExamples
 from surefoot.errors import ConfigError
 from surefoot.loading import ResumableDataLoader, ShardSampler, StepSampler
 from surefoot.privacy.estimators import PublicData
+from surefoot.privacy.linear_models import check_finite_examples
 from surefoot.privacy.noise import NoiseSource
 from surefoot.privacy.sampling import PoissonBatches
-from surefoot.runs import fingerprint
 
 __all__ = ("PrivateDataModule",)
 
@@ -65,9 +65,16 @@ class PrivateDataModule(LightningDataModule, ABC):
         """Return the public data; valid after `setup`."""
 
     def setup(self, stage: str) -> None:
-        """Build the splits once."""
+        """Build the splits once.
+
+        Raises:
+            DataError: If an input or target is NaN or infinite. The message is for the holder of the data: its count is not private.
+        """
         if not self.splits:
             self.splits = self.build()
+            check_finite_examples(self.public()._asdict(), "the public data")
+            for name, examples in self.splits.items():
+                check_finite_examples(examples.tensors, f"split {name!r}")
 
     @property
     def n_train(self) -> int:
@@ -80,11 +87,8 @@ class PrivateDataModule(LightningDataModule, ABC):
         return int(self.splits["train"].tensors["input"].shape[1])
 
     def fingerprints(self) -> dict[str, str]:
-        """Return a hash of each split's targets, for the record of a run."""
-        return {
-            name: fingerprint({"target": s.tensors["target"].tolist()})
-            for name, s in self.splits.items()
-        }
+        """Return nothing that depends on private examples, for the record of a run: a hash of them is not private."""
+        return {"private": "not recorded: a hash of private examples would not be private"}
 
     def evaluated(self, stage: str) -> list[str]:
         """Return the names of the splits that a stage evaluates."""

@@ -1,5 +1,6 @@
 """What a split is, examples in memory, and views of other datasets' examples."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,15 @@ from torch.utils.data import Dataset, default_collate
 
 from surefoot.errors import DataError
 
-__all__ = ("Batch", "ChosenExamples", "Split", "TensorExamples", "check_split", "gather")
+__all__ = (
+    "Batch",
+    "ChosenExamples",
+    "Split",
+    "TensorExamples",
+    "check_split",
+    "gather",
+    "whole_numbers",
+)
 
 Batch = dict[str, Any]
 
@@ -128,6 +137,9 @@ def check_split(name: str, split: Split, n_classes: int, n_groups: int) -> None:
     """Raise a `DataError` if the split is empty, or a target or group lies outside its range."""
     if len(split.target) == 0:
         raise DataError(f"the split {name!r} is empty.")
+    for kind, given in (("target", split.target), ("group", split.group)):
+        if given.is_floating_point() or given.is_complex():
+            whole_numbers(given.tolist(), f"{kind} of split {name!r}")
     for kind, values, n in (("target", split.target, n_classes), ("group", split.group, n_groups)):
         outside = ((values < 0) | (values >= n)).nonzero()[:, 0]
         if len(outside):
@@ -135,3 +147,26 @@ def check_split(name: str, split: Split, n_classes: int, n_groups: int) -> None:
             raise DataError(
                 f"{kind} {int(values[first])} of example {first} in split {name!r} is outside [0, {n})."
             )
+
+
+def whole_numbers(values: Sequence[Any], name: str) -> Tensor:
+    """Return labels or groups as integers, ``(examples,)``; none is cut off to one.
+
+    Args:
+        values: Numbers.
+        name: What they are, for the message.
+
+    Raises:
+        DataError: If a value is missing or not a whole number.
+    """
+    wrong = [
+        i
+        for i, v in enumerate(values)
+        if not isinstance(v, int | float) or not math.isfinite(v) or v != int(v)
+    ]
+    if wrong:
+        raise DataError(
+            f"{name} must hold whole numbers; {len(wrong)} of {len(values)} are none, the first {values[wrong[0]]!r}"
+            f" in place {wrong[0]}."
+        )
+    return torch.tensor([int(v) for v in values])

@@ -6,13 +6,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.images import Augmentation, ImagePipeline, is_training
+from datamodules.group_folder import check_metadata
+from datamodules.images import (
+    UNREADABLE,
+    Augmentation,
+    ImagePipeline,
+    is_training,
+    scaled_conversion,
+)
 from datamodules.splits import Batch, ChosenExamples, Split
 from datamodules.texts import TextPipeline
 from surefoot.errors import ConfigError, DataError
@@ -46,8 +54,9 @@ class _WILDSExamples(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         position = int(self.subset.indices[index])
         try:
-            value = self.subset.dataset.get_input(position)
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            with scaled_conversion():
+                value = self.subset.dataset.get_input(position)
+        except UNREADABLE as error:
             raise DataError(
                 f"example {position} of {self.subset.dataset.dataset_name} cannot be read: {error}"
             ) from error
@@ -155,8 +164,19 @@ class WILDSDataModule(ClassificationDataModule):
 
     @cached_property
     def wilds(self) -> Any:
-        """WILDS' own dataset object; reads the metadata, no example."""
-        return self._open()
+        """WILDS' own dataset object; reads the metadata, no example.
+
+        Raises:
+            DataError: If it cannot be read; of Waterbirds also if labels are cut off or splits left out in reading.
+        """
+        dataset = self._open()
+        if self.dataset == "waterbirds":
+            path = Path(dataset.data_dir) / "metadata.csv"
+            try:
+                check_metadata(pd.read_csv(path), ("img_filename", "y", "place", "split"))
+            except ValueError as error:
+                raise DataError(f"{path} cannot be read: {error}.") from error
+        return dataset
 
     @cached_property
     def grouper(self) -> Any:
@@ -302,19 +322,25 @@ class WILDSDataModule(ClassificationDataModule):
             num_workers=self.num_workers,
         )
 
-    def official_evaluation(self, split: str, predictions: Tensor) -> dict[str, float]:
+    def official_evaluation(
+        self, split: str, predictions: Tensor, seen: Tensor | None = None
+    ) -> dict[str, float]:
         """Score predictions with the dataset's own evaluator.
 
         Args:
             split: ``val`` or ``test``.
             predictions: Predicted class per example, in the split's order, ``(examples,)``.
+            seen: True for the examples that are scored, ``(examples,)``; all by default.
 
         Returns:
             The evaluator's numbers by its own names (``acc_wg``, ``F1-macro_all``, ``10th_percentile_acc``, ...).
         """
         subset = self.wilds.get_subset(self.wilds_splits[split])
+        chosen = torch.ones(len(predictions), dtype=torch.bool) if seen is None else seen
         with torch_scatter_available():
-            results, _ = self.wilds.eval(predictions, subset.y_array, subset.metadata_array)
+            results, _ = self.wilds.eval(
+                predictions[chosen], subset.y_array[chosen], subset.metadata_array[chosen]
+            )
         return {name: float(value) for name, value in results.items()}
 
     def submission_name(self, split: str) -> str:

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from surefoot.distributed import is_distributed
 from surefoot.errors import ConfigError, NonFiniteLossError
+from surefoot.loading import ResumableDataLoader
 from surefoot.precision import watch_updates
 from surefoot.random_state import gather_random_states, restore_random_state
 
@@ -20,12 +22,16 @@ __all__ = ("ResumableModule", "with_schedule")
 class ResumableModule(LightningModule):
     """Saves every rank's random state, restores it, and refuses to go on from a NaN.
 
+    An epoch is resumed after the examples that optimizer steps have used, in batches of any size on any number of ranks. Between
+    two steps of accumulated gradients one rank saves the gradients too; several ranks go back to the last step.
+
     On a GPU the loss is looked at every ``trainer.log_every_n_steps`` steps and before every checkpoint, so that
     training never waits for it; on a CPU, at every step. No checkpoint with a non-finite loss behind it is written.
     """
 
     _random_states: list[dict[str, Any]] | None = None
     _finite: Tensor | None = None
+    _accumulation: dict[str, Any] | None = None
 
     def check_finite(self, loss: Tensor) -> Tensor:
         """Return the loss; raise if it, or one since the last look, is NaN or infinite.
@@ -65,15 +71,62 @@ class ResumableModule(LightningModule):
             if rank < len(self._random_states):
                 restore_random_state(self._random_states[rank])
             self._random_states = None
+        self._resume_epoch()
+
+    def _resume_epoch(self) -> None:
+        """Take up accumulated gradients, and count the resumed epoch's batches in batches of the present size."""
+        loader, loop = self.trainer.train_dataloader, self.trainer.fit_loop.epoch_loop
+        saved, self._accumulation = self._accumulation, None
+        if not loop.restarting or not isinstance(loader, ResumableDataLoader):
+            return
+        progress: Any = loop.batch_progress
+        n_batches = int(self.trainer.num_training_batches)
+        finished = progress.is_last_batch and progress.current.processed == progress.current.ready
+        if saved is not None and not finished:
+            now = (loader.n_examples_per_batch, self.trainer.accumulate_grad_batches)
+            if now == (saved["n_examples_per_batch"], saved["accumulate_grad_batches"]):
+                for name, parameter in self.named_parameters():
+                    if name in saved["gradients"]:
+                        parameter.grad = saved["gradients"][name].to(parameter)
+            else:  # the next step will be of other examples
+                loader.rewind(saved["n_batches"] * saved["n_examples_per_batch"])
+        counted = progress.current.completed + loop.restarted_on_train_batch_end
+        done = n_batches if finished else min(n_batches, loader.n_resumed_batches)
+        for kind in ("ready", "started", "processed", "completed"):
+            now_done = getattr(progress.current, kind) + done - counted
+            setattr(progress.current, kind, now_done)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add every rank's random state."""
+        """Add every rank's random state, and what has been done since the last optimizer step."""
         self._raise_if_not_finite()
         checkpoint["random_states"] = gather_random_states()
+        loader = self.trainer.train_dataloader
+        if self.automatic_optimization and isinstance(loader, ResumableDataLoader):
+            self._save_accumulation(checkpoint, loader)
+
+    def _save_accumulation(self, checkpoint: dict[str, Any], loader: ResumableDataLoader) -> None:
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        n_batches = progress.current.processed % self.trainer.accumulate_grad_batches
+        n_begun = progress.current.ready - progress.current.processed  # in the middle of a step
+        if progress.is_last_batch and not n_begun:  # which takes a step in any case
+            return
+        if n_batches and not n_begun and not is_distributed():
+            checkpoint["accumulation"] = {
+                "n_batches": n_batches,
+                "n_examples_per_batch": loader.n_examples_per_batch,
+                "accumulate_grad_batches": self.trainer.accumulate_grad_batches,
+                "gradients": {
+                    n: p.grad.clone() for n, p in self.named_parameters() if p.grad is not None
+                },
+            }
+        else:
+            state = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+            state["n_examples"] -= (n_batches + n_begun) * loader.n_examples_per_batch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states for `on_train_start`."""
+        """Keep the random states and accumulated gradients for `on_train_start`."""
         self._random_states = checkpoint.get("random_states")
+        self._accumulation = checkpoint.get("accumulation")
 
     @property
     def n_ranks(self) -> int:

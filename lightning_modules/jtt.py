@@ -94,8 +94,8 @@ class JTT(ReweightedClassifier):
             self.retraining.fill_(True)
             self.trainer.strategy.setup_optimizers(self.trainer)
             self._forget_best_checkpoints()
-            self._draw_errors_more_often()
         if self.retraining:
+            self._draw_errors_more_often()  # by the loader of this epoch, which may be a new one
             self.log("train/error_set_size", self.errors.sum().float())
 
     def on_train_start(self) -> None:

@@ -4,6 +4,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
@@ -126,12 +127,17 @@ class PrivateLinear(ResumableModule):
         return min(counts)
 
     def on_fit_start(self) -> None:
-        """Calibrate the noise to all steps, and check a resumed run's ledger."""
+        """Calibrate the noise to all steps, and check delta and a resumed run's ledger."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.mechanism != "descent" and (data.sampling_rate < 1 or self.n_steps() != 1):
             raise ConfigError(
                 f"{self.mechanism} solves once, on all examples: set data.init_args.sampling_rate to 1, steps_per_epoch"
                 " to 1 and trainer.max_epochs to 1."
+            )
+        if math.isfinite(self.epsilon) and self.delta * data.n_train >= 1:
+            rank_zero_warn(
+                f"delta {self.delta:g} is not below 1/{data.n_train}, one over the number of private examples: such a delta allows"
+                " to publish whole examples."
             )
         multiplier = calibrate_noise(
             self.epsilon, self.delta, data.sampling_rate, self.n_steps(), self.accountant

@@ -157,8 +157,17 @@ def named_contents(
 
 
 def contents_read(settings: Mapping[str, Any], leave_out: Collection[Path] = ()) -> dict[str, str]:
-    """Return, by dotted key, the contents that a verb's settings have it read: all but the trainer's, and its callbacks' data."""
+    """Return, by dotted key, the contents that a verb's settings have it read: all but the trainer's, and its callbacks' data.
+
+    Of a datamodule of private examples (one with a ``source`` of samples) only what is public counts: a hash of the others in a record
+    would not be private.
+    """
     named = {k: v for k, v in settings.items() if k != "trainer"}
+    data = named.get("data")
+    arguments = data.get("init_args") if isinstance(data, Mapping) else None
+    if isinstance(arguments, Mapping) and "source" in arguments:
+        public = {k: v for k, v in arguments.items() if k in ("encoder", "checkpoint")}
+        named["data"] = {"init_args": public}
     found = named_contents(named, leave_out)
     callbacks = (settings.get("trainer") or {}).get("callbacks") or []
     for i, callback in enumerate(callbacks if isinstance(callbacks, list) else []):

@@ -5,7 +5,7 @@ checkpoint. Nothing here draws from torch's global generator, so that loading da
 """
 
 from collections.abc import Iterator, Sized
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +16,20 @@ from surefoot.errors import ConfigError
 __all__ = ("EpochSampler", "ResumableDataLoader", "ShardSampler", "StepSampler")
 
 
+class Position(NamedTuple):
+    """Where an epoch was left."""
+
+    epoch: int
+    n_examples: int  # of all ranks
+
+
 class EpochSampler(DistributedSampler[int]):
     """Shuffles without replacement, or draws by weight with replacement; dealt out to ranks like cards.
 
     Rank r of R takes places r, r+R, ...: with a batch of B/R on each rank, the ranks' batches together are the
-    batch of B that one rank would see. To subclass torch's sampler keeps Lightning from replacing this one.
+    batch of B that one rank would see. A resumed epoch deals out what is left of the same order, whatever the number of
+    ranks is now. Where the shares are uneven, the first examples of what is dealt out are repeated, at most one a rank.
+    To subclass torch's sampler keeps Lightning from replacing this one.
     """
 
     def __init__(self, dataset: Sized, seed: int, weights: Tensor | None = None) -> None:
@@ -38,7 +47,7 @@ class EpochSampler(DistributedSampler[int]):
             rank=None if distributed else 0,
             seed=seed,
         )
-        self.n_skip = 0
+        self.start = 0
         self.reweight(weights)
 
     def reweight(self, weights: Tensor | None) -> None:
@@ -71,10 +80,11 @@ class EpochSampler(DistributedSampler[int]):
             order = torch.multinomial(
                 self.weights, n_examples, replacement=True, generator=generator
             )
-        order = torch.cat([order, order[: self.total_size - n_examples]])  # even shares
-        mine = order[self.rank :: self.num_replicas].tolist()
-        start, self.n_skip = self.n_skip, 0
-        return iter(mine[start:])
+        start, self.start = self.start, 0
+        left = order[start:]
+        share = -(-len(left) // self.num_replicas)
+        dealt = left.repeat(self.num_replicas)[: share * self.num_replicas]  # even shares
+        return iter(dealt[self.rank :: self.num_replicas].tolist())
 
 
 class ShardSampler(DistributedSampler[int]):
@@ -116,17 +126,20 @@ class StepSampler(DistributedSampler[int]):
             n_steps: Steps of an epoch.
         """
         super().__init__(range(n_steps), num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
-        self.n_steps, self.n_skip = n_steps, 0
+        self.n_steps, self.start = n_steps, 0
 
     def __iter__(self) -> Iterator[int]:
         """Yield the numbers of the epoch's steps, over all epochs, from the resumed position on."""
-        start, self.n_skip = self.n_skip, 0
+        start, self.start = self.start, 0
         first = self.epoch * self.n_steps
         return iter(range(first + start, first + self.n_steps))
 
 
 class ResumableDataLoader(DataLoader[Any]):
-    """A DataLoader whose position within the epoch goes into Lightning's checkpoints."""
+    """A DataLoader whose position goes into Lightning's checkpoints: an epoch, and how many of its examples all ranks have seen.
+
+    What is left of that epoch is dealt out to as many ranks, in batches as large, as there are now; another epoch is whole.
+    """
 
     def __init__(
         self, dataset: Dataset[Any], sampler: EpochSampler | StepSampler, **arguments: Any
@@ -140,23 +153,60 @@ class ResumableDataLoader(DataLoader[Any]):
         """
         # A generator of its own keeps the workers' seeds from drawing on the global one.
         super().__init__(dataset, sampler=sampler, generator=torch.Generator(), **arguments)
-        self._n_yielded = 0
-        self._n_resumed = 0
+        self._epoch = self._position = 0
+        self._resumed: Position | None = None
+
+    @property
+    def n_examples_per_batch(self) -> int:
+        """Examples of a batch of all ranks; 1 where a batch is one step."""
+        assert isinstance(self.sampler, EpochSampler | StepSampler)
+        return (self.batch_size or 1) * self.sampler.num_replicas
+
+    def n_batches_left(self, position: int) -> int:
+        """Return how many batches of this size are left after so many examples of an epoch."""
+        assert isinstance(self.sampler, EpochSampler | StepSampler)
+        left = max(0, len(self.sampler.dataset) - position)  # type: ignore[arg-type]
+        mine = -(-left // self.sampler.num_replicas)
+        size = self.batch_size or 1
+        return mine // size if self.drop_last else -(-mine // size)
+
+    @property
+    def n_resumed_batches(self) -> int:
+        """How many of this size have gone before, of an epoch that is resumed; 0 where none is."""
+        return (
+            0
+            if self._resumed is None
+            else len(self) - self.n_batches_left(self._resumed.n_examples)
+        )
+
+    def rewind(self, n_examples: int) -> None:
+        """Go back so many examples in an epoch that is resumed."""
+        if self._resumed is not None:
+            self._resumed = self._resumed._replace(
+                n_examples=max(0, self._resumed.n_examples - n_examples)
+            )
 
     def __iter__(self) -> Any:
         """Yield the epoch's batches, from the resumed position on."""
-        start, self._n_resumed = self._n_resumed, 0
         assert isinstance(self.sampler, EpochSampler | StepSampler)
-        self.sampler.n_skip = start * (self.batch_size or 1)
-        self._n_yielded = start
+        resumed, self._resumed = self._resumed, None
+        self._epoch, self._position = self.sampler.epoch, 0
+        if resumed is not None and resumed.epoch == self._epoch:
+            self._position = resumed.n_examples
+        self.sampler.start = self._position
         for batch in super().__iter__():
-            self._n_yielded += 1
+            self._position += self.n_examples_per_batch
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of batches handed out in this epoch."""
-        return {"n_batches": self._n_yielded}
+        """Return the epoch and the number of its examples that all ranks' batches have held."""
+        position = self._resumed or Position(self._epoch, self._position)
+        return position._asdict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch after that many batches; a finished epoch starts anew."""
-        self._n_resumed = state["n_batches"] if state["n_batches"] < len(self) else 0
+        """Resume an epoch after that many examples; one of which no batch is left starts anew."""
+        assert isinstance(self.sampler, EpochSampler | StepSampler)
+        position = Position(state["epoch"], state["n_examples"])
+        if self.n_batches_left(position.n_examples):
+            self.sampler.set_epoch(position.epoch)
+            self._resumed = position

@@ -325,7 +325,7 @@ class TimmEncoder(Encoder):
             raise ConfigError(
                 f"timm cannot make {name} with pretrained={pretrained} and arguments {given}: {_first_line(error)}"
             ) from error
-        self.name = name
+        self.name, self.pretrained = name, pretrained or "checkpoint_path" in given
         self.image_shape = (in_channels, *_image_size(self.body, given))
         example = next(self.body.parameters()).new_zeros(1, *self.image_shape)
         try:
@@ -397,6 +397,7 @@ class TransformersEncoder(Encoder):
         from transformers import AutoConfig, AutoModel
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+        self.pretrained = pretrained
         expected, changes = "the hub name or the folder of a text encoder", dict(config or {})
         if pretrained:
             self.body = load_pretrained(AutoModel, name, expected, **changes)

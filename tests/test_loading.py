@@ -80,6 +80,49 @@ def test_a_resumed_loader_goes_on_where_it_stopped(n_workers: int) -> None:
     assert [b.tolist() for b in resumed] == whole, "the epoch after is whole again"
 
 
+def loader_of(rank: int, n_ranks: int, batch_size: int, n: int = 48) -> ResumableDataLoader:
+    data: Any = Numbers(n)
+    sampler = EpochSampler(data, 0)
+    sampler.num_replicas, sampler.rank = n_ranks, rank
+    sampler.num_samples = -(-n // n_ranks)
+    return ResumableDataLoader(data, sampler, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(("n_ranks", "batch_size"), [(1, 4), (1, 5), (2, 4), (2, 3), (3, 7)])
+@pytest.mark.parametrize(("n_ranks_after", "batch_size_after"), [(1, 4), (1, 9), (2, 4), (4, 2)])
+def test_an_epoch_resumed_on_other_ranks_with_other_batches_shows_every_example_once(
+    n_ranks: int, batch_size: int, n_ranks_after: int, batch_size_after: int
+) -> None:
+    before = [loader_of(r, n_ranks, batch_size) for r in range(n_ranks)]
+    batches = [iter(loader) for loader in before]
+    seen = [i for _ in range(2) for b in batches for i in next(b).tolist()]
+    states = [loader.state_dict() for loader in before]
+    assert states == [states[0]] * n_ranks, "the position is that of all ranks"
+    after = [loader_of(r, n_ranks_after, batch_size_after) for r in range(n_ranks_after)]
+    left = []
+    for loader in after:
+        loader.load_state_dict(states[0])
+        assert loader.state_dict() == states[0], "saved again before its first batch"
+        expected = len(loader) - loader.n_resumed_batches
+        batches = [b.tolist() for b in loader]
+        assert len(batches) == expected
+        left += [i for batch in batches for i in batch]
+        assert len(list(loader)) == len(loader), "the epoch after is whole"
+    n_repeated = -(48 - len(seen)) % n_ranks_after
+    assert sorted(set(seen + left)) == list(range(48))
+    assert len(seen + left) == 48 + n_repeated
+
+
+def test_another_epoch_is_not_resumed() -> None:
+    first = loader_of(0, 1, 4)
+    batches = iter(first)
+    next(batches)
+    second = loader_of(0, 1, 4)
+    second.load_state_dict(first.state_dict())
+    second.sampler.set_epoch(1)  # type: ignore[attr-defined]
+    assert sorted(i for b in second for i in b.tolist()) == list(range(48))
+
+
 def test_a_finished_epoch_starts_anew() -> None:
     data: Any = Numbers(8)
     loader = ResumableDataLoader(data, EpochSampler(data, 0), batch_size=4)

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.privacy.accounting import Accountant, calibrate_noise
-from surefoot.privacy.linear_models import LinearLoss, clipped_gradient_sum, n_outputs
+from surefoot.privacy.linear_models import (
+    LinearLoss,
+    check_finite_examples,
+    clipped_gradient_sum,
+    n_outputs,
+)
 from surefoot.privacy.noise import NoiseSource
 
 __all__ = ("DescentSettings", "noisy_gradient", "private_descent")
@@ -87,7 +92,11 @@ def private_descent(
 
     Returns:
         Weights in all dimensions, ``(features, outputs)``.
+
+    Raises:
+        DataError: If an input or target is NaN or infinite.
     """
+    check_finite_examples({"inputs": inputs, "target": target}, "the private data")
     projected = inputs if basis is None else inputs @ basis.to(inputs)
     n_examples, n_features = projected.shape
     if noise_multiplier is None:

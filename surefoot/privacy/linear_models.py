@@ -4,6 +4,7 @@ The gradient of example i is ``x_i r_i^T``, so its norm is ``|x_i| |r_i|`` and t
 products with the data, and no gradient of a single example is ever made.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, DataError
 
 __all__ = (
     "ClippedSum",
     "LinearLoss",
+    "check_finite_examples",
     "clipped_gradient_sum",
     "linear_losses",
     "linear_residuals",
@@ -38,6 +40,26 @@ def n_outputs(loss: LinearLoss, n_classes: int | None) -> int:
     if loss == "softmax" and (n_classes is None or n_classes < 2):
         raise ConfigError(f"softmax needs at least two classes, got {n_classes}.")
     return int(n_classes or 1) if loss == "softmax" else 1
+
+
+def check_finite_examples(tensors: Mapping[str, Tensor | None], name: str) -> None:
+    """Raise unless every number is finite.
+
+    Args:
+        tensors: What the examples consist of, ``(examples, ...)`` each.
+        name: Where they are, for the message.
+
+    Raises:
+        DataError: If a value is NaN or infinite.
+    """
+    for kind, values in tensors.items():
+        if values is not None and values.is_floating_point():
+            wrong = ~values.isfinite().reshape(len(values), -1).all(1)
+            if wrong.any():
+                raise DataError(
+                    f"{int(wrong.sum())} of {len(values)} rows of {kind} in {name} are NaN or infinite: mend the data, or"
+                    " leave these rows out."
+                )
 
 
 def linear_residuals(
@@ -80,7 +102,7 @@ def clipped_gradient_sum(
     clip: float,
     input_norms: Tensor | None = None,
 ) -> ClippedSum:
-    """Sum the examples' gradients, each scaled down to a norm of at most ``clip``.
+    """Sum the examples' gradients, each scaled down to a norm of at most ``clip``; one that is NaN or infinite adds nothing.
 
     Args:
         weight: Weights, ``(features, outputs)``.
@@ -97,5 +119,8 @@ def clipped_gradient_sum(
     if input_norms is None:
         input_norms = torch.linalg.vector_norm(inputs, dim=1)
     norms = input_norms * torch.linalg.vector_norm(residuals, dim=1)
+    finite = norms.isfinite()
+    if not finite.all():  # no factor bounds them: they add nothing, which is private
+        inputs, residuals, norms = inputs[finite], residuals[finite], norms[finite]
     factors = (clip / norms.clamp_min(1e-30)).clamp_max(1)
     return ClippedSum(inputs.T @ (factors[:, None] * residuals), (norms > clip).sum().float())

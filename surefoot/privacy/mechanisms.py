@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.privacy.accounting import calibrate_noise
-from surefoot.privacy.linear_models import linear_losses
+from surefoot.privacy.linear_models import check_finite_examples, linear_losses
 from surefoot.privacy.noise import NoiseSource
 
 __all__ = ("gaussian_mechanism", "objective_perturbation", "output_perturbation")
@@ -43,7 +43,12 @@ def gaussian_mechanism(
 
 
 def _unit_inputs(inputs: Tensor) -> Tensor:
-    """Scale inputs of norm above 1 down to it: a logistic gradient's norm is then at most 1."""
+    """Scale inputs of norm above 1 down to it: a logistic gradient's norm is then at most 1.
+
+    Raises:
+        DataError: If an input is NaN or infinite.
+    """
+    check_finite_examples({"inputs": inputs}, "the private data")
     norms = torch.linalg.vector_norm(inputs, dim=1, keepdim=True)
     unit: Tensor = inputs / norms.clamp_min(1)
     return unit

@@ -9,10 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks import AdversaryMonitor, GroupMetrics, OfficialEvaluation
+from callbacks.evaluation import check_seen
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, ERM, JTT, GroupDRO
 from surefoot.adversaries import LinearAdversary
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, DataError
 from surefoot.networks import MLP, ChannelStatistics
 
 pytestmark = pytest.mark.filterwarnings(
@@ -222,3 +223,44 @@ def test_official_scores_and_submission_file(tmp_path: Path) -> None:
     )
     assert len(lines) == len(data.splits["test"].target)
     assert set(lines) <= {"0", "1"}
+
+
+def test_official_scores_of_a_part_are_of_what_was_seen(tmp_path: Path) -> None:
+    """A model that always says class 1, judged on the first four of eight examples: no row that was not seen counts as class 0."""
+    from small_datasets import write
+
+    from datamodules import WILDSDataModule
+    from surefoot.networks import SmallCNN
+
+    write("waterbirds", tmp_path)
+    data = WILDSDataModule("waterbirds", tmp_path, image_size=12, eval_batch_size=4)
+    module = ERM(SmallCNN(3, (4,)), adam, n_classes=2)
+    with torch.no_grad():
+        module.network.head.bias.copy_(torch.tensor([-100.0, 100.0]))
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    for n_batches in (1, 2):
+        trainer = Trainer(
+            **quiet,
+            callbacks=[OfficialEvaluation()],
+            default_root_dir=tmp_path,
+            limit_test_batches=n_batches,
+        )
+        trainer.test(module, datamodule=data, verbose=False)
+        found = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        landbirds = [v for k, v in found.items() if "acc_y:landbird" in k]
+        assert landbirds
+        assert max(landbirds) == 0.0, "every landbird that was seen was called a waterbird"
+        assert (tmp_path / "predictions").exists() == (n_batches == 2)
+    with pytest.warns(UserWarning, match="4 of 8 examples of test were evaluated"):
+        Trainer(
+            **quiet,
+            callbacks=[OfficialEvaluation()],
+            default_root_dir=tmp_path,
+            limit_test_batches=1,
+        ).test(module, datamodule=data, verbose=False)
+
+
+def test_examples_that_are_evaluated_twice_are_refused() -> None:
+    assert check_seen(torch.tensor([1, 0, 1]), "test").tolist() == [True, False, True]
+    with pytest.raises(DataError, match="1 examples of test were evaluated more than once"):
+        check_seen(torch.tensor([1, 2, 1]), "test")

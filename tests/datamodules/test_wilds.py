@@ -1,8 +1,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from small_datasets import WRITERS, tokenizer, write
 
 from datamodules import WILDSDataModule
@@ -108,6 +111,21 @@ def test_wrong_names_and_missing_data(tmp_path: Path) -> None:
         make("camelyon17", tmp_path, val_split="holdout").setup("fit")
     (tmp_path / "waterbirds_v1.0" / "metadata.csv").write_bytes(b"\xff\xfe\x00broken")
     with pytest.raises(DataError, match="metadata of waterbirds"):
+        WILDSDataModule("waterbirds", tmp_path).n_groups  # noqa: B018
+
+
+def test_wilds_images_are_scaled_and_its_labels_whole(tmp_path: Path) -> None:
+    data = make("waterbirds", tmp_path)
+    folder = tmp_path / "waterbirds_v1.0"
+    Image.fromarray(np.full((16, 16), 10_000, np.uint16)).save(folder / "0.png")
+    data.setup("fit")
+    assert data.train_set.examples[0]["input"].unique().tolist() == [39], "10000 / 257"
+    table = pd.read_csv(folder / "metadata.csv")
+    table.assign(y=table["y"] + 0.5).to_csv(folder / "metadata.csv", index=False)
+    with pytest.raises(DataError, match=r"y must be whole numbers .*; 24 of 24"):
+        WILDSDataModule("waterbirds", tmp_path).n_groups  # noqa: B018
+    table.assign(split=3).to_csv(folder / "metadata.csv", index=False)
+    with pytest.raises(DataError, match=r"split must be 0 .*; 24 of 24"):
         WILDSDataModule("waterbirds", tmp_path).n_groups  # noqa: B018
 
 

@@ -1,22 +1,30 @@
 """Private linear models through configs: what they learn, what they spend, and what a resumed run may not change."""
 
 import csv
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
-from conftest import Fit
+from conftest import Fit, tiny
 from logged import metric_values
 from small_datasets import write_cifar10
 
 from datamodules import CIFAR10DataModule, FrozenFeaturesDataModule, SharedSubspaceDataModule
 from surefoot.cli import main
 from surefoot.cli.training import build_datamodule, load_module
-from surefoot.errors import ConfigError
-from surefoot.networks import Flatten
-from surefoot.privacy import DescentSettings, SeededNoise, epsilon_of, private_descent
+from surefoot.errors import ConfigError, DataError
+from surefoot.networks import MLP, Flatten
+from surefoot.privacy import (
+    DescentSettings,
+    SeededNoise,
+    clipped_gradient_sum,
+    epsilon_of,
+    private_descent,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
@@ -48,6 +56,7 @@ def private(**model: Any) -> dict[str, Any]:
                 "n_eval": 100,
                 "sampling_rate": 0.2,
                 "steps_per_epoch": 10,
+                "seed": 0,
             },
         },
     }
@@ -270,3 +279,96 @@ def test_nothing_private_is_logged_in_training(fit: Fit) -> None:
     with (run / "metrics.csv").open() as file:
         logged = set(next(csv.reader(file))) - {"epoch", "step"}
     assert not any(key.startswith("train/") for key in logged)
+
+
+def test_the_record_of_a_run_holds_no_hash_of_private_data(fit: Fit, tmp_path: Path) -> None:
+    """Another private label: not a byte of what is written differs but for times and what noise has hidden."""
+    records = []
+    for name, label in (("one", 0), ("two", 1)):
+        folder = tmp_path / name
+        write_cifar10(folder, 60)
+        path = folder / "train.parquet"
+        table = pd.read_parquet(path)
+        table.loc[1, "label"] = 1 if label else 9
+        table.to_parquet(path)
+        config = private(loss="softmax")
+        config["trainer"]["max_epochs"] = 1
+        config["data"] = {
+            "class_path": "FrozenFeaturesDataModule",
+            "init_args": {
+                "source": SEEDED,
+                "data": {"class_path": "CIFAR10DataModule", "init_args": {"root": str(folder)}},
+                "encoder": {"class_path": "Flatten", "init_args": {"n_inputs": 3072}},
+                "private_classes": [1, 9],
+                "steps_per_epoch": 2,
+            },
+        }
+        run = fit(config, name=name)
+        environment = json.loads((run / "environment.json").read_text())
+        inputs = run / "inputs.json"
+        records.append((environment["data"], inputs.read_text() if inputs.exists() else ""))
+    assert records[0] == records[1]
+    assert records[0][0]["encoder"] == "no data: Flatten has no weights"
+    assert "train" not in records[0][0]
+
+
+def test_nan_and_infinity_never_reach_the_weights(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = SharedSubspaceDataModule.build
+
+    def poisoned(self: Any) -> Any:
+        splits = build(self)
+        splits["train"].tensors["input"][3, 2] = float("inf")
+        splits["train"].tensors["input"][7, 0] = float("nan")
+        return splits
+
+    monkeypatch.setattr(SharedSubspaceDataModule, "build", poisoned)
+    with pytest.raises(SystemExit) as stop:
+        fit(private())
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "2 of 300 rows of input in split 'train' are NaN or infinite" in line
+
+
+def test_an_example_that_overflows_adds_nothing() -> None:
+    inputs = torch.tensor([[1.0, 0.0], [1e30, 1e30], [float("nan"), 0.0], [0.0, float("inf")]])
+    weight, target = torch.full((2, 1), 1e10), torch.zeros(4)
+    summed = clipped_gradient_sum(weight, inputs, target, "squared", 1.0)
+    torch.testing.assert_close(summed.gradient, torch.tensor([[1.0], [0.0]]))
+    given = DescentSettings(1.0, 1e-5, 1.0, 2, 0.1)
+    with pytest.raises(DataError, match="2 of 4 rows of inputs in the private data"):
+        private_descent(inputs, target, "squared", given, SeededNoise(0))
+
+
+def test_a_delta_of_one_over_the_number_of_examples_is_warned_of(fit: Fit) -> None:
+    with pytest.warns(UserWarning, match="delta 0.01 is not below 1/300"):
+        fit(private(delta=0.01))
+
+
+def test_what_the_encoder_has_seen_is_known_or_said_not_to_be(fit: Fit, tmp_path: Path) -> None:
+    write_cifar10(tmp_path, 200)
+    arguments = {"root": str(tmp_path), "classes": [0, 2, 4]}
+    config = tiny("ERM")
+    encoder = {"class_path": "MLP", "init_args": {"n_inputs": 3072, "widths": [4]}}
+    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
+    config["model"]["init_args"]["encoder"] = encoder
+    config["data"] = {"class_path": "CIFAR10DataModule", "init_args": arguments}
+    checkpoint = fit(config, name="public") / "checkpoints/last.ckpt"
+
+    def features(private_classes: list[int], path: Path | None) -> FrozenFeaturesDataModule:
+        data = CIFAR10DataModule(tmp_path)
+        return FrozenFeaturesDataModule(
+            SeededNoise(0), data, MLP(3072, (4,)), private_classes, checkpoint=path
+        )
+
+    data = features([1, 9], checkpoint)
+    data.setup("fit")
+    assert data.fingerprints()["encoder"].startswith("public classes only")
+    with pytest.raises(ConfigError, match=r"was trained on the classes \[2\], which are private"):
+        features([1, 2], checkpoint).setup("fit")
+    plain = tmp_path / "plain.ckpt"
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({"state_dict": state["state_dict"]}, plain)
+    assert features([1, 9], plain).encoder_history().startswith("not known")
+    assert features([1, 9], None).encoder_history() == "no data: MLP has random weights"
