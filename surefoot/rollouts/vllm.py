@@ -230,12 +230,18 @@ class VLLMEngine(RolloutEngine):
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions."""
+        from vllm.exceptions import VLLMValidationError
+
         check_lengths(prompts, sampling, self.max_model_length)
-        parameters = [sampling_parameters(sampling, seed) for seed in seeds]
-        with _untouched_random_state():
-            outputs = self._llm.generate(
-                [{"prompt_token_ids": list(p)} for p in prompts], parameters, use_tqdm=False
-            )
+        try:
+            parameters = [sampling_parameters(sampling, seed) for seed in seeds]
+            with _untouched_random_state():
+                outputs = self._llm.generate(
+                    [{"prompt_token_ids": list(p)} for p in prompts], parameters, use_tqdm=False
+                )
+        except VLLMValidationError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"vLLM does not sample with {sampling}: {reason}.") from error
         results = [[read_output(c, self._version) for c in o.outputs] for o in outputs]
         return results
 
@@ -302,30 +308,22 @@ def check_lengths(
 
 
 def sampling_parameters(sampling: Sampling, seed: int) -> Any:
-    """Return vLLM's parameters.
-
-    Raises:
-        ConfigError: If vLLM does not take them.
-    """
+    """Return vLLM's parameters."""
     from vllm import SamplingParams
 
-    try:
-        return SamplingParams(
-            n=sampling.n,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            max_tokens=sampling.max_tokens,
-            stop=list(sampling.stop) or None,
-            stop_token_ids=list(sampling.stop_token_ids) or None,
-            include_stop_str_in_output=True,
-            seed=seed,
-            logprobs=0,
-            detokenize=bool(sampling.stop),
-        )
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"vLLM does not sample with {sampling}: {reason}.") from error
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop) or None,
+        stop_token_ids=list(sampling.stop_token_ids) or None,
+        include_stop_str_in_output=True,
+        seed=seed,
+        logprobs=0,
+        detokenize=bool(sampling.stop),
+    )
 
 
 def read_output(output: Any, version: int) -> Completion:
