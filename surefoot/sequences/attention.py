@@ -36,6 +36,7 @@ _WITHOUT_EFFECT = frozenset(
         "cache_position",
         "is_causal",
         "layer_idx",
+        "logits_to_keep",
         "output_attentions",
         "output_hidden_states",
         "output_router_logits",
