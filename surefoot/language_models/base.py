@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, DataError
 from surefoot.language_models.check import choose_path
 from surefoot.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
 from surefoot.language_models.forward import score_pack
@@ -121,6 +121,12 @@ class LanguageModel(nn.Module):
         configured = configured_stops(self.base.generation_config)
         return tuple(sorted({self.eos_token_id, *configured, *turn[-1:]}))
 
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a sequence that the model was made for; none where its configuration names no limit."""
+        limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
     def encode(self, text: str) -> list[int]:
         """Return a text's token ids, without special tokens that the text does not contain."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -144,7 +150,16 @@ class LanguageModel(nn.Module):
         Returns:
             Log-probabilities and entropies, ``(scored,)`` each; with weights, the weighted sum of the log-probabilities at
             temperature 1, ``()``, for which the head is computed once less.
+
+        Raises:
+            DataError: If a sequence is longer than the model's context.
         """
+        longest, context = pack.longest, self.context
+        if context is not None and longest > context:
+            raise DataError(
+                f"a sequence of {longest} tokens or more does not fit into the model's context of {context}: leave long"
+                " examples out (SFT: max_sequence_tokens), or shorten prompts and completions."
+            )
         return score_pack(self.base, self.path, pack, temperature, token_weights)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:

@@ -116,8 +116,9 @@ class RolloutEngine(ABC):
     _counts = EngineStatistics()
 
     def _begin(self, model: LanguageModel, version: int) -> None:
-        """Count from zero and keep what ends the model's completions; the last thing that `start` does."""
+        """Count from zero and keep what ends the model's completions, and its context; the last thing that `start` does."""
         self._tokenizer, self._stop_token_ids = model.tokenizer, model.stop_token_ids
+        self._context = model.context
         self._counts, self._version, self._started = EngineStatistics(), version, True
 
     def stops(self, sampling: Sampling) -> Sampling:
@@ -168,11 +169,18 @@ class RolloutEngine(ABC):
 
         Raises:
             RuntimeError: If the engine has not been started.
-            ConfigError: If a stop text holds a special token beside other text.
+            ConfigError: If a stop text holds a special token beside other text, or a completion could grow out of the model's
+                context.
         """
         if not self._started:
             raise RuntimeError("the engine has not been started.")
         sampling = self.stops(sampling)
+        longest = max((len(p) for p in prompts), default=0)
+        if self._context is not None and longest + sampling.max_tokens > self._context:
+            raise ConfigError(
+                f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into the model's context of"
+                f" {self._context}: lower max_tokens, or leave long problems out."
+            )
         seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
         began = time.perf_counter()
         results = self._sample(prompts, sampling, seeds)

@@ -51,6 +51,15 @@ class Pack:
         names = ("tokens", "positions", "predictors", "targets", "sequences", "places")
         return replace(self, **{n: getattr(self, n).to(device) for n in names})
 
+    @property
+    def longest(self) -> int:
+        """Most tokens that one sequence puts through the model."""
+        lengths: list[int] = []
+        for segment in self.segments:
+            before = 0 if segment.prefix is None else lengths[segment.prefix]
+            lengths.append(before + segment.length)
+        return max(lengths, default=0)
+
     def gather(self, values: Sequence[Tensor]) -> Tensor:
         """Line up one value per completion token, given per sequence, with the scored tokens.
 

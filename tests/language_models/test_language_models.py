@@ -165,3 +165,15 @@ def test_the_bundled_model_speaks() -> None:
         [model.encode("The capital of France is")], Sampling(temperature=0, max_tokens=3)
     )
     assert "Paris" in model.decode(completion.tokens)
+
+
+def test_sequences_beyond_the_context_are_refused() -> None:
+    model = TinyLanguageModel(width=16, n_heads=2, n_layers=1, max_length=24)
+    assert model.context == 24
+    fits = PromptCompletion([1] * 10, [2] * 15)  # the last token is only predicted
+    both = [fits, PromptCompletion([1] * 10, [3] * 16)]
+    model(pack_sequences([fits], 100)[0])
+    (pack,) = pack_sequences(both, 100)
+    assert pack.longest == 25, "the shared prompt counts for each of them"
+    with pytest.raises(DataError, match=r"25 tokens or more does not fit .* context of 24"):
+        model(pack)

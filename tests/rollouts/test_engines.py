@@ -184,6 +184,13 @@ def test_a_limit_on_tokens_is_kept(engine: RolloutEngine, model: LanguageModel) 
     assert (len(one.tokens), one.finish_reason) == (1, "length")
 
 
+def test_a_completion_that_could_outgrow_the_context_is_refused(
+    engine: RolloutEngine, model: LanguageModel
+) -> None:
+    with pytest.raises(SurefootError, match="do not fit into"):
+        engine.generate([[5] * 200], Sampling(max_tokens=57), [0])
+
+
 def test_top_k_of_one_is_greedy(engine: RolloutEngine, model: LanguageModel) -> None:
     sampling = Sampling(temperature=1.0, top_k=1, max_tokens=10)
     for prompt, (completion,) in zip(
