@@ -1,5 +1,7 @@
 """What every module of Surefoot shares: exact resumption and a stop at the first non-finite loss."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ class ResumableModule(LightningModule):
     _random_states: list[dict[str, Any]] | None = None
     _finite: Tensor | None = None
     _accumulation: dict[str, Any] | None = None
+    _example_buffers: tuple[str, ...] = ()
 
     def check_finite(self, loss: Tensor) -> Tensor:
         """Return the loss; raise if it, or one since the last look, is NaN or infinite.
@@ -59,11 +62,55 @@ class ResumableModule(LightningModule):
                 f" {self.global_step}: check the inputs for NaN, or lower the learning rate."
             )
 
+    def first_stage(self) -> tuple[str, int] | None:
+        """Return the setting that gives the length of a first stage, and it, in epochs; none where there is one stage.
+
+        A run that ends within it is not the method's: see `unfinished`.
+        """
+        return None
+
+    def unfinished(self) -> str | None:
+        """Return what is missing, after training has ended, until the method has done what its settings say.
+
+        Returns:
+            What, and what to do about it; none if nothing is.
+        """
+        self._raise_if_not_finite()
+        stage = self.first_stage()
+        if stage is None or self.trainer.current_epoch > stage[1]:
+            return None
+        return (
+            f"training ended after {self.trainer.current_epoch} epochs and the first stage takes {stage[1]} ({stage[0]}): raise"
+            " trainer.max_epochs, max_steps or max_time, or let EarlyStopping stop later"
+        )
+
+    def _check_first_stage(self) -> None:
+        """Raise a `ConfigError` where the trainer's limits end training within the first stage."""
+        stage, trainer = self.first_stage(), self.trainer
+        if stage is None:
+            return
+        name, n_epochs = stage
+        if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= n_epochs:
+            raise ConfigError(
+                f"trainer.max_epochs is {trainer.max_epochs} and must exceed {name}, {n_epochs}: it counts both stages."
+            )
+        if trainer.max_steps < 0 or trainer.num_training_batches == float("inf"):
+            return
+        n_steps = n_epochs * math.ceil(
+            trainer.num_training_batches / trainer.accumulate_grad_batches
+        )
+        if trainer.max_steps <= n_steps:
+            raise ConfigError(
+                f"trainer.max_steps is {trainer.max_steps} and must exceed {n_steps}, the steps of {name}, {n_epochs}: it counts"
+                " both stages."
+            )
+
     def on_train_start(self) -> None:
         """Restore the random state of a resumed run, after everything before the first batch has drawn from it.
 
         Also watch whether updates of weights in half precision are large enough to change them.
         """
+        self._check_first_stage()
         for optimizer in self.trainer.optimizers:
             watch_updates(optimizer)
         if self._random_states is not None:
@@ -124,9 +171,34 @@ class ResumableModule(LightningModule):
             state["n_examples"] -= (n_batches + n_begun) * loader.n_examples_per_batch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states and accumulated gradients for `on_train_start`."""
+        """Keep random states and accumulated gradients for `on_train_start`; make room for what only ``fit`` makes room for."""
         self._random_states = checkpoint.get("random_states")
         self._accumulation = checkpoint.get("accumulation")
+        self._make_room(checkpoint.get("state_dict", {}))
+
+    def _make_room(self, state: Mapping[str, Any]) -> None:
+        """Register the buffers that ``setup("fit")`` registers (state per example), so that evaluation needs no training data.
+
+        Raises:
+            ConfigError: If training goes on with another number of examples.
+        """
+        fitting = self._trainer is not None and self._trainer.state.fn == "fit"
+        for name, value in state.items():
+            if "." in name:
+                continue
+            if not fitting and getattr(self, name, None) is None:
+                self.register_buffer(name, torch.empty_like(value))
+            elif fitting and name in self._example_buffers and len(value) != self.train_size():
+                raise ConfigError(
+                    f"the checkpoint keeps {name} of {len(value)} training examples and the data have {self.train_size()}:"
+                    " training goes on with the data that it began with."
+                )
+
+    def count_step(self) -> None:
+        """Let Lightning count an optimizer step, as it does when an optimizer of its own steps."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
 
     @property
     def n_ranks(self) -> int:
@@ -155,6 +227,7 @@ class ResumableModule(LightningModule):
             fill: Value before the example was first seen; its type is the buffer's.
         """
         dtype = torch.bool if isinstance(fill, bool) else torch.float32
+        self._example_buffers = (*self._example_buffers, name)
         self.register_buffer(name, torch.full((self.train_size(),), fill, dtype=dtype))
 
 

@@ -141,6 +141,17 @@ class BRDRO(ReweightedClassifier):
         ]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, ignored)
 
+    def first_stage(self) -> tuple[str, int] | None:
+        """Return the length of the warm-up, which is ERM."""
+        return ("warmup_epochs", self.warmup_epochs) if self.warmup_epochs else None
+
+    def unfinished(self) -> str | None:
+        """Return what is missing until the adversary has played."""
+        missing = super().unfinished()
+        if missing is None and self.threshold.isnan():
+            return "the adversary never took a step"
+        return missing
+
     def setup(self, stage: str) -> None:
         """Make room for the examples' importance and for how often each is drawn."""
         if stage == "fit" and self.hedge_step > 0:

@@ -87,6 +87,11 @@ class ClassifierModule(ResumableModule):
         if compile:
             self.network.compile()
 
+    def first_stage(self) -> tuple[str, int] | None:
+        """Return the length of the loss's warm-up, during which another loss is minimised."""
+        n_epochs = self.prediction_loss.warmup_epochs
+        return ("loss.init_args.warmup_epochs", n_epochs) if n_epochs else None
+
     def trained(self) -> nn.Module:
         """Return what the optimizer trains."""
         return self.network

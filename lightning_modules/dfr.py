@@ -126,3 +126,14 @@ class DFR(ClassifierModule):
             head.weight.copy_(torch.from_numpy(layer.weight))
             head.bias.copy_(torch.from_numpy(layer.bias))
         self.log("train/inverse_strength", layer.inverse_strength)
+        self.count_step()  # a checkpoint is written after a step
+
+    def unfinished(self) -> str | None:
+        """Return what is missing until the last layer is refitted."""
+        missing = super().unfinished()
+        if missing is None and self.trainer.global_step == 0:
+            return (
+                "the last layer was not refitted, which happens after an epoch's last batch: training was stopped before"
+                " (trainer.max_epochs, max_time, or a callback)"
+            )
+        return missing

@@ -74,17 +74,21 @@ class JTT(ReweightedClassifier):
         """Tell whether the network is the final model, so that its checkpoints may be chosen."""
         return bool(self.retraining)
 
+    def first_stage(self) -> tuple[str, int]:
+        """Return the length of identification."""
+        return "identification_epochs", self.identification_epochs
+
+    def unfinished(self) -> str | None:
+        """Return what is missing until there is a final model."""
+        missing = super().unfinished()
+        if missing is None and not self.retraining:
+            return "the final model was never trained"
+        return None if missing is None else f"the final model was not trained: {missing}"
+
     def setup(self, stage: str) -> None:
-        """Make room for the error set and check the number of epochs."""
-        if stage != "fit":
-            return
-        self.register_example_buffer("errors", False)
-        n_epochs = self.trainer.max_epochs
-        if n_epochs is not None and 0 <= n_epochs <= self.identification_epochs:
-            raise ConfigError(
-                f"trainer.max_epochs is {n_epochs} and must exceed identification_epochs,"
-                f" {self.identification_epochs}: it counts both stages."
-            )
+        """Make room for the error set."""
+        if stage == "fit":
+            self.register_example_buffer("errors", False)
 
     def on_train_epoch_start(self) -> None:
         """Switch from identification to the final model when its first epoch begins."""

@@ -195,13 +195,7 @@ class PrivateLinear(ResumableModule):
                 self.n_averaged += 1
         self.check_finite(self.weight.sum())
         self.ledger = self.ledger.spend()
-        self._count_step()
-
-    def _count_step(self) -> None:
-        """Let Lightning count optimizer steps, as it does when an optimizer of its own steps."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        progress.increment_completed()
+        self.count_step()
 
     def _solve(self, inputs: Tensor, target: Tensor) -> None:
         if is_distributed():
@@ -213,6 +207,17 @@ class PrivateLinear(ResumableModule):
         )
         found = solve(inputs, target, self.epsilon, self.delta, self.l2, self.noise)
         self.weight.copy_(found)
+
+    def unfinished(self) -> str | None:
+        """Return what is missing until some of the last steps' weights have been averaged."""
+        missing = super().unfinished()
+        averages = self.mechanism == "descent" and self.average_last > 0
+        if missing is None and averages and not self.n_averaged > 0:
+            return (
+                f"the noise was calibrated to {self.n_steps()} steps, of which the last are averaged, and training ended after"
+                f" {self.trainer.global_step}: let it go on, or set average_last to 0"
+            )
+        return missing
 
     def on_train_epoch_end(self) -> None:
         """Log what has been spent."""
@@ -253,6 +258,15 @@ class PrivateLinear(ResumableModule):
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Evaluate a batch of test."""
         return self._evaluate("test", batch)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Return class probabilities ``(batch, classes)``, or predictions ``(batch, numbers)``, and example ids."""
+        outputs = self(batch["input"]).float()
+        if self.loss == "squared":
+            return {"predictions": outputs, "index": batch["index"]}
+        if self.loss == "logistic":
+            outputs = torch.cat([torch.zeros_like(outputs), outputs], 1)
+        return {"probabilities": outputs.softmax(1), "index": batch["index"]}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the ledger."""

@@ -27,20 +27,26 @@ def remove_partials(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """Yield where to write a file or folder that takes the place of ``path`` when it is whole.
 
     Args:
         path: The file or folder to write; its folder exists.
+        keep: Where what was at ``path`` is kept, beside it; what is there is removed first, so that no more room is needed
+            than for the old and the new one.
 
     Raises:
         OSError: If it cannot be written, with the path in ``filename``; what was at ``path`` is still there.
     """
     partial = partial_path(path)
     _remove(partial)
+    if keep is not None and path.exists():
+        _remove(keep)
     try:
         yield partial
         sync(partial)
+        if keep is not None and path.exists():
+            _keep(path, keep)
         _put(partial, path)
     except OSError as error:
         _remove(partial)
@@ -63,6 +69,17 @@ def sync(path: Path) -> None:
     for inside in [*path.rglob("*")] if path.is_dir() else []:
         _sync(inside)
     _sync(path)
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Give what is at ``path`` another name, without taking its own away where the filesystem can do that."""
+    try:
+        if path.is_dir():
+            path.rename(keep)
+        else:
+            os.link(path, keep)
+    except OSError:
+        path.rename(keep)
 
 
 def _put(partial: Path, path: Path) -> None:

@@ -27,6 +27,7 @@ _NOT_HANDED_ON = (
     "environment.json",
     "finished.json",
     "identity.json",
+    "unfinished.json",
     "inputs.json",
     "running.json",
     "tensorboard",

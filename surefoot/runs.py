@@ -61,16 +61,15 @@ class Run:
         return (self.path / "finished.json").is_file()
 
     @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint, whole or not, to go on from."""
+        return any((self.path / "checkpoints").glob("*.ckpt"))
+
+    @property
     def inputs(self) -> dict[str, str]:
         """What the paths in its settings held when it began, by dotted key."""
         path = self.path / "inputs.json"
         return dict(read_json(path)) if path.is_file() else {}
-
-    @property
-    def last_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, if one was written."""
-        path = self.path / "checkpoints" / "last.ckpt"
-        return path if path.exists() else None  # a folder where weights are sharded
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

@@ -1,5 +1,8 @@
 """Every shipped config parses against the real signatures; every tiny twin trains through the public ``main()``."""
 
+import csv
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -58,7 +61,7 @@ def test_experiments_start_with_their_command_and_set_a_seed(config: Path) -> No
 
 
 @pytest.mark.parametrize("config", TWINS, ids=lambda p: p.stem)
-def test_twin_trains(config: Path, tmp_path: Path) -> None:
+def test_twin_trains_tests_and_predicts(config: Path, tmp_path: Path) -> None:
     from small_datasets import (
         tokenizer,
         write,
@@ -99,12 +102,32 @@ def test_twin_trains(config: Path, tmp_path: Path) -> None:
     assert (run / "finished.json").is_file()
     assert (run / "config.yaml").is_file()
     assert (run / "metrics.csv").is_file()
-    if "shifts" in yaml.safe_load(config.read_text())["data"]["init_args"]:
-        checkpoint = run / "checkpoints" / "last.ckpt"
-        main(["test", "--ckpt_path", str(checkpoint), "--runs_root", str(tmp_path / "tests")])
-        tested = tmp_path / f"tests/{config.stem}-test/latest"
+    _test_and_predict(config.stem, run, tmp_path / "evaluated")
+
+
+def _test_and_predict(name: str, run: Path, root: Path) -> None:
+    """Evaluate a run's checkpoint through ``main()``, with nothing but the checkpoint."""
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    for verb in ("test", "predict"):
+        main([verb, "--ckpt_path", checkpoint, "--runs_root", str(root)])
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    tested, predicted = (root / f"{name}-{verb}/latest" for verb in ("test", "predict"))
+    if "shifts" in settings["data"]["init_args"] and settings["data"]["init_args"]["shifts"]:
         tables = list((tested / "constant_solution").glob("*.csv"))
         assert {t.stem for t in tables} == {"sets", "layers", "constants"}
+    logged = (tested / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert any("test/" in key for key in logged)
+    (file,) = predicted.glob("predictions.*")
+    if file.suffix == ".csv":
+        with file.open() as opened:
+            rows = list(csv.DictReader(opened))
+        values = [float(r[k]) for r in rows for k in r if k.startswith(("prob", "pred"))]
+        assert values
+        assert all(math.isfinite(v) for v in values)
+    else:
+        rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+        assert all({"question", "completion", "answer", "grade"} <= row.keys() for row in rows)
+    assert [int(r["index"]) for r in rows] == list(range(len(rows)))
 
 
 PIPELINES = sorted(p for p in (ROOT / "configs/pipelines").glob("*.yaml"))

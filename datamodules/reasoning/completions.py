@@ -70,6 +70,17 @@ class CompletionsDataModule(RecordsDataModule):
         """Return the training loader."""
         return self.training_loader(self.rows)
 
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Refuse: there is nothing to evaluate on.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "CompletionsDataModule holds training examples only: evaluate on problems, with data such as GSM8KDataModule in a"
+            " --config beside --ckpt_path."
+        )
+
     def collate(self, records: Sequence[tuple[list[int], list[int]]]) -> dict[str, Any]:
         """Return the batch's token ids."""
         return {"prompt": [p for p, _ in records], "completion": [c for _, c in records]}
@@ -160,6 +171,19 @@ class PreferencesDataModule(RecordsDataModule):
     def val_dataloader(self) -> Any:
         """Return the validation loader, none without validation pairs."""
         return self.evaluation_loader(self.splits["val"]) if self.splits["val"] else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of the held-out pairs: there is no third split.
+
+        Raises:
+            ConfigError: If none are held out.
+        """
+        if not self.splits["val"]:
+            raise ConfigError(
+                "no pairs are held out to evaluate on: set data.init_args.n_val, or evaluate on problems, with data such as"
+                " GSM8KDataModule in a --config beside --ckpt_path."
+            )
+        return self.evaluation_loader(self.splits["val"])
 
     def collate(self, records: Sequence[PreferencePair]) -> dict[str, Any]:
         """Return the batch's pairs."""

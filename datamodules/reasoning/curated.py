@@ -74,10 +74,6 @@ class CuratedDataModule(RecordsDataModule):
         """Return the originals' test loader."""
         return self.data.test_dataloader()
 
-    def predict_dataloader(self) -> Any:
-        """Return the test loader."""
-        return self.test_dataloader()
-
     def collate(self, records: Sequence[Problem]) -> dict[str, Any]:
         """Return the batch's problems."""
         return {"problem": list(records)}

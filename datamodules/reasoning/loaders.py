@@ -94,6 +94,10 @@ class RecordsDataModule(LightningDataModule, ABC):
             generator=torch.Generator(),
         )
 
+    def predict_dataloader(self) -> Any:
+        """Return the test loader."""
+        return self.test_dataloader()
+
     def _collate(self, numbered: Sequence[tuple[int, Any]]) -> dict[str, Any]:
         index = torch.tensor([i for i, _ in numbered])
         return {**self.collate([r for _, r in numbered]), "index": index}

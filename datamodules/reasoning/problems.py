@@ -149,10 +149,6 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         """Return the test loader."""
         return self.evaluation_loader(self.problems("test"))
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Return the test loader."""
-        return self.test_dataloader()
-
     def collate(self, records: Sequence[Problem]) -> dict[str, Any]:
         """Return the batch's problems."""
         return {"problem": list(records)}

@@ -21,6 +21,7 @@ from surefoot.problems import Problem
 from surefoot.prompts import PlainPrompt, Prompt
 from surefoot.rollouts import (
     GroupSampler,
+    HFEngine,
     RolloutEngine,
     Sampling,
     derive_seed,
@@ -237,11 +238,17 @@ class ReasoningModule(ResumableModule):
         return self.engine
 
     def sample(
-        self, problems: Sequence[Problem], sampling: Sampling, purpose: str, sampler: Any = None
+        self,
+        problems: Sequence[Problem],
+        sampling: Sampling,
+        purpose: str,
+        sampler: Any = None,
+        prompts: Sequence[Sequence[int]] | None = None,
     ) -> list[Trajectory]:
         """Sample and grade completions of problems; each problem's seed depends on run, step, purpose and its id alone."""
         engine = self.ready_engine()
-        prompts = [self.prompt.prompt_ids(p, self.language_model) for p in problems]
+        if prompts is None:
+            prompts = [self.prompt.prompt_ids(p, self.language_model) for p in problems]
         step = self.global_step if purpose == "train" else 0
         seeds = [derive_seed(self._sampling_seed, purpose, step, p.id) for p in problems]
         sampling = with_stops(sampling, self.prompt, self.language_model)
@@ -291,13 +298,39 @@ class ReasoningModule(ResumableModule):
         """Evaluate a batch."""
         self.evaluate_problems(batch, "test")
 
+    def on_predict_start(self) -> None:
+        """Sample with the model's own forward pass where there is no engine: to predict is to sample."""
+        if self.engine is None:
+            self.engine = HFEngine()
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """Return the graded completions of a batch of problems."""
-        trajectories = self.sample(batch["problem"], self.evaluation, "predict")
-        return [
-            {"id": t.problem.id, "text": t.text, "status": t.grade.status if t.grade else "error"}
-            for t in trajectories
-        ]
+        """Return a batch's completions, sampled as in evaluation, one row each, with the place of their problem in its split."""
+        problems, prompts = self.problems_and_prompts(batch)
+        trajectories = self.sample(problems, self.evaluation, "predict", None, prompts)
+        numbers: dict[int, int] = {}
+        rows = []
+        for t in trajectories:
+            sample = numbers[t.group] = numbers.get(t.group, -1) + 1
+            rows.append(
+                {
+                    "index": int(batch["index"][t.group]),
+                    "sample": sample,
+                    "problem": t.problem.id,
+                    "question": t.problem.question,
+                    "completion": t.text,
+                    "answer": t.grade.answer if t.grade else None,
+                    "reference": t.problem.answer or None,
+                    "grade": t.grade.status if t.grade and t.problem.answer else None,
+                    "finish_reason": t.finish_reason,
+                    "tokens": len(t.completion),
+                }
+            )
+        return rows
+
+    def problems_and_prompts(self, batch: dict[str, Any]) -> tuple[list[Problem], list[list[int]]]:
+        """Return a batch's problems and their prompts' token ids."""
+        problems = list(batch["problem"])
+        return problems, [self.prompt.prompt_ids(p, self.language_model) for p in problems]
 
     def on_validation_epoch_end(self) -> None:
         """Log what all ranks' evaluations say."""

@@ -133,18 +133,42 @@ class DPO(ReasoningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the loss and the share of pairs that are preferred rightly; evaluate problems by sampling."""
-        self.evaluate_problems(batch, "val")
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Do the same on the test split; of pairs, on those held out."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
+        self.evaluate_problems(batch, stage)
         if "pair" not in batch or bool(self.val_reference_logprobs.isnan().any()):
             return  # the sanity check comes before the reference is known
+        if int(batch["index"].max()) >= len(self.val_reference_logprobs):
+            raise ConfigError(
+                f"the reference's log-probabilities of {len(self.val_reference_logprobs)} held-out pairs are known, and the"
+                " data have more: evaluate on the pairs that the run held out (n_val, seed)."
+            )
         for pack in self.level(self._packs(batch["pair"])):
             numbers, logprobs = self._pair_logprobs(pack.to(self.device))
             reference = self.val_reference_logprobs[batch["index"][numbers].to(self.device)]
             result = self._loss(logprobs, reference)
             if (n := len(numbers)) == 0:
                 continue
-            self.log("val/loss", result.losses.mean(), batch_size=n, sync_dist=True)
+            self.log(f"{stage}/loss", result.losses.mean(), batch_size=n, sync_dist=True)
             right = (result.chosen_rewards > result.rejected_rewards).float().mean()
-            self.log("val/reward_accuracy", right, batch_size=n, sync_dist=True)
+            self.log(f"{stage}/reward_accuracy", right, batch_size=n, sync_dist=True)
+
+    def problems_and_prompts(self, batch: dict[str, Any]) -> tuple[list[Problem], list[list[int]]]:
+        """Return a batch's problems, or pairs' prompts as problems without an answer, and token ids."""
+        if "pair" not in batch:
+            return super().problems_and_prompts(batch)
+        prompts = [list(self._tokens(pair).prompt) for pair in batch["pair"]]
+        texts = [
+            pair.prompt if isinstance(pair.prompt, str) else self.language_model.decode(prompt)
+            for pair, prompt in zip(batch["pair"], prompts, strict=True)
+        ]
+        numbered = zip(batch["index"].tolist(), texts, strict=True)
+        return [Problem(f"pair-{i}", text, "") for i, text in numbered], prompts
 
 
 def _watch(chosen: Tensor, rejected: Tensor, logprobs: Tensor) -> Tensor:

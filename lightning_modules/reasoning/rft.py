@@ -24,6 +24,11 @@ class RFT(SFT):
     Singh et al. 2024 (ReST-EM).
     """
 
+    nothing_to_learn_from = (
+        "no sampled completion was correct, so that nothing was learned: start from a better model, take easier problems, or"
+        " look at the prompt and the grader"
+    )
+
     def __init__(
         self,
         sampling: Sampling | None = None,

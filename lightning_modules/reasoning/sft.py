@@ -20,6 +20,9 @@ class SFT(ReasoningModule):
 
     trains_with_dropout = True
 
+    #: Why no step had a sequence to learn from.
+    nothing_to_learn_from = "every example has more tokens than max_sequence_tokens: raise it"
+
     def __init__(self, max_sequence_tokens: int | None = None, **kwargs: Any) -> None:
         """Initialize the method.
 
@@ -29,6 +32,7 @@ class SFT(ReasoningModule):
         """
         super().__init__(**kwargs)
         self.max_sequence_tokens = max_sequence_tokens
+        self._n_fine_tuned = 0  # sequences of all steps and ranks
 
     def sequences(self, batch: dict[str, Any]) -> list[PromptCompletion]:
         """Return a batch's prompts and targets as token ids.
@@ -74,6 +78,7 @@ class SFT(ReasoningModule):
             device=self.device,
         )
         n_tokens, n_kept, n_all = (float(n) for n in sum_over_ranks(n_local))
+        self._n_fine_tuned += int(n_kept)
 
         def loss(pack: Pack) -> torch.Tensor:
             weights = torch.full((len(pack.targets),), -1 / max(1.0, n_tokens), device=self.device)
@@ -83,6 +88,21 @@ class SFT(ReasoningModule):
         self.log("train/loss", self.update(packs, loss), batch_size=1, prog_bar=True)
         self.log("train/tokens", n_tokens, batch_size=1)
         self.log("train/share_kept", n_kept / max(1.0, n_all), batch_size=1)
+
+    def unfinished(self) -> str | None:
+        """Return what is missing until the model was fine-tuned on something."""
+        missing = super().unfinished()
+        return self.nothing_to_learn_from if missing is None and not self._n_fine_tuned else missing
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the number of sequences that the model was fine-tuned on."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["n_fine_tuned"] = self._n_fine_tuned
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        super().on_load_checkpoint(checkpoint)
+        self._n_fine_tuned = checkpoint.get("n_fine_tuned", 0)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the loss on reference solutions where there are any, and evaluate by sampling where there is an engine."""

@@ -9,6 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from callbacks import ModelExporter
+from surefoot.cli.checkpoints import LAST, LastCheckpoint
+from surefoot.errors import SurefootError
+from surefoot.files import replacing
 from surefoot.manifests import WEIGHTS, write_manifest
 from surefoot.runs import Run, describe_environment, write_json
 
@@ -86,14 +89,37 @@ class RunRecorder(Callback):
             trainer.fit_loop.on_run_end()
 
     def finish(self, trainer: Trainer) -> None:
-        """Mark the run as finished, unless it was interrupted."""
-        if trainer.is_global_zero and trainer.state.finished and not trainer.interrupted:
-            write_manifest(self.run.path, self.settings["model"])
-            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            write_json(
-                self.run.path / "finished.json",
-                {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics},
-            )
+        """Mark the run as finished, unless it was interrupted or has not done what its settings say.
+
+        Raises:
+            SurefootError: If something is missing; it stands in ``unfinished.json``, too.
+        """
+        fast = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if fast or not trainer.is_global_zero or not trainer.state.finished or trainer.interrupted:
+            return
+        record = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+        unfinished = self.run.path / "unfinished.json"
+        missing = self._missing(trainer)
+        if missing is not None:
+            write_json(unfinished, record | {"missing": missing})
+            raise SurefootError(f"{self.run.path} has ended and is not finished: {missing}.")
+        unfinished.unlink(missing_ok=True)
+        write_manifest(self.run.path, self.settings["model"])
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        write_json(self.run.path / "finished.json", record | {"metrics": metrics})
+
+    def _missing(self, trainer: Trainer) -> str | None:
+        """Return what a run whose training has ended lacks."""
+        ask = getattr(trainer.lightning_module, "unfinished", None)
+        missing: str | None = ask() if ask is not None else None
+        if missing is not None:
+            return missing
+        if trainer.global_step == 0:
+            return "no optimizer step was taken (see trainer.max_epochs, max_steps and limit_train_batches)"
+        saves = any(isinstance(c, LastCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if saves and not (self.run.path / "checkpoints" / LAST).exists():
+            return "no step was taken after the checkpoint that it started from, so that none was written"
+        return None
 
 
 def _write_weights(path: Path, pl_module: LightningModule, write: bool) -> None:
@@ -107,9 +133,8 @@ def _write_weights(path: Path, pl_module: LightningModule, write: bool) -> None:
         tensors[name] = whole.detach().to("cpu").contiguous().clone()  # tied ones are written twice
     if not write:
         return
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial)
 
 
 def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
+from surefoot.cli.checkpoints import metadata
 from surefoot.errors import ConfigError
-from surefoot.pretrained import read_checkpoint
 
 __all__ = (
     "check_yaml",
@@ -75,7 +75,7 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     Raises:
         SurefootError: If the file is not a checkpoint.
     """
-    settings: dict[str, Any] | None = _stored(path).get("surefoot_settings")
+    settings: dict[str, Any] | None = metadata(path).get("surefoot_settings")
     return settings
 
 
@@ -85,13 +85,7 @@ def stored_inputs(path: str | Path) -> dict[str, str]:
     Raises:
         SurefootError: If the file is not a checkpoint.
     """
-    return dict(_stored(path).get("surefoot_inputs") or {})
-
-
-def _stored(path: str | Path) -> dict[str, Any]:
-    # a folder where weights are sharded
-    file = Path(path) / "meta.pt" if Path(path).is_dir() else path
-    return read_checkpoint(file, mmap=True)
+    return dict(metadata(path).get("surefoot_inputs") or {})
 
 
 def fill_seeds(settings: Any, seed: int) -> None:

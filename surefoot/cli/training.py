@@ -1,18 +1,16 @@
 """The verbs fit, validate, test and predict: LightningCLI with run folders, facts from data to model and safe resumption."""
 
 import contextlib
-import csv
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -22,6 +20,15 @@ import callbacks
 import datamodules
 import lightning_modules
 from surefoot.cli import RUN_VARIABLE
+from surefoot.cli.checkpoints import (
+    LAST,
+    PREVIOUS,
+    DurableTrainer,
+    LastCheckpoint,
+    is_full,
+    recover,
+)
+from surefoot.cli.predictions import PredictionWriter
 from surefoot.cli.recorder import RunRecorder
 from surefoot.cli.safe_stop import SafeStop
 from surefoot.cli.screen import QuietProgressBar, result_lines, silence
@@ -36,6 +43,7 @@ from surefoot.cli.settings import (
 )
 from surefoot.contents import contents_read, differing_contents
 from surefoot.errors import ConfigError, SurefootError
+from surefoot.files import remove_partials
 from surefoot.locks import hold
 from surefoot.manifests import WEIGHTS
 from surefoot.pretrained import read_checkpoint
@@ -261,12 +269,19 @@ class SurefootCLI(LightningCLI):
                 self._hold_run()
             if self._nothing_to_do():  # another process may have finished it a moment ago
                 raise _RunFinished(self.run)
-        last = self.run.last_checkpoint
-        if self.subcommand == "fit" and last is not None:
-            stored_settings(last)  # tells a damaged file
+        if self.subcommand == "fit" and (last := self._checkpoint_to_go_on_from()) is not None:
             config.ckpt_path = str(last)
             rank_zero_info(f"resuming {self.run.path} from {last.name}")
         self.settings = settings
+
+    def _checkpoint_to_go_on_from(self) -> Path | None:
+        folder = self.run.path / "checkpoints"
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            remove_partials(folder)
+            remove_partials(self.run.path)
+            return recover(folder)
+        some = any((folder / name).exists() for name in (LAST, PREVIOUS))
+        return folder / LAST if some else None  # where rank zero puts the one that is whole
 
     def _nothing_to_do(self) -> bool:
         return self.subcommand == "fit" and self.run.finished
@@ -313,7 +328,7 @@ class SurefootCLI(LightningCLI):
     def _tell_changed_contents(self, contents: Mapping[str, str]) -> None:
         """Say which contents keep an earlier run of these settings from being gone on with."""
         earlier = [r for r in list_runs(self.run.path.parent) if r.path != self.run.path]
-        if self.run.last_checkpoint is None and not self.run.finished and earlier:
+        if not self.run.started and not self.run.finished and earlier:
             for key in differing_contents(earlier[-1].inputs, contents):
                 rank_zero_info(f"{key} holds something else than for {earlier[-1].path}: a new run")
 
@@ -323,7 +338,12 @@ class SurefootCLI(LightningCLI):
             rank_zero_info(
                 "no --ckpt_path is given: the model is as its settings build it, not as a run has trained it"
             )
-        result = getattr(self.trainer, verb)(**arguments)
+        try:
+            result = getattr(self.trainer, verb)(**arguments)
+        except OSError as error:
+            if not is_full(error) or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(self.run.path)) from error
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             if verb == "fit":
                 self.recorder.finish(self.trainer)
@@ -349,11 +369,8 @@ class SurefootCLI(LightningCLI):
         return self._run_verb("test", arguments)
 
     def predict(self, **arguments: Any) -> Any:
-        """Predict on the test split; writes ``predictions.csv``: example id, class and probabilities, or what a regressor predicts."""
-        batches = self._run_verb("predict", arguments)
-        if rank_zero_only.rank == 0 and batches:  # type: ignore[attr-defined]
-            _write_predictions(self.run.path / "predictions.csv", batches)
-        return batches
+        """Predict on the test split; `PredictionWriter` writes the predictions."""
+        return self._run_verb("predict", arguments)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with its run folder, loggers and the checkpoint to resume from."""
@@ -374,18 +391,10 @@ class SurefootCLI(LightningCLI):
         has_bar = any(isinstance(c, ProgressBar) for c in trainer.callbacks or [])
         if trainer.enable_progress_bar in (None, True) and not has_bar and not trainer.barebones:
             extra.append(QuietProgressBar())
+        if self.subcommand == "predict":
+            extra.append(PredictionWriter(folder))
         if self.subcommand == "fit" and trainer.enable_checkpointing in (None, True):
-            every = config.checkpoint_every_n_steps
-            extra.append(
-                ModelCheckpoint(
-                    dirpath=folder / "checkpoints",
-                    filename="last",
-                    every_n_train_steps=every,
-                    every_n_epochs=None if every else 1,
-                    save_on_train_epoch_end=True,
-                    enable_version_counter=False,
-                )
-            )
+            extra.append(LastCheckpoint(folder / "checkpoints", config.checkpoint_every_n_steps))
         if self.subcommand == "fit":
             saves = trainer.enable_checkpointing in (None, True)
             extra.append(SafeStop(folder / "checkpoints" / "last.ckpt" if saves else None))
@@ -431,21 +440,6 @@ def _check_data_seed(config: Namespace) -> None:
         )
 
 
-def _write_predictions(path: Path, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
-    """Write this rank's predictions, one example a row; of a classifier the class, too."""
-    classifies = "probabilities" in batches[0]
-    name = "probability" if classifies else "prediction"
-    values = torch.cat([b["probabilities" if classifies else "predictions"] for b in batches]).cpu()
-    index = torch.cat([b["index"] for b in batches]).cpu()
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        columns = [f"{name}_{i}" for i in range(values.shape[1])]
-        writer.writerow(["index", *["class"] * classifies, *columns])
-        for i, row in zip(index.tolist(), values, strict=True):
-            chosen = [int(row.argmax())] * classifies
-            writer.writerow([i, *chosen, *(f"{p:.6f}" for p in row.tolist())])
-
-
 def _set_aside_metrics(folder: Path) -> None:
     """Rename an interrupted run's ``metrics.csv``, which Lightning's logger would delete."""
     path = folder / "metrics.csv"
@@ -479,6 +473,7 @@ def run_trainer(arguments: Sequence[str]) -> None:
                 held,
                 model_class=LightningModule,
                 datamodule_class=LightningDataModule,
+                trainer_class=DurableTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
@@ -524,5 +519,5 @@ def load_module(checkpoint: Path) -> LightningModule:
     module: LightningModule = _build(LightningModule, settings["model"])
     state = read_checkpoint(checkpoint)
     module.on_load_checkpoint(state)
-    module.load_state_dict(state["state_dict"], strict=False)
+    module.load_state_dict(state["state_dict"])
     return module.eval()

@@ -42,6 +42,9 @@ UNLABELLED = -100
 class PredictionLoss(ABC):
     """What a network is trained to predict; constants and outputs are tensors, on any device."""
 
+    #: Epochs in which training minimises something else.
+    warmup_epochs = 0
+
     @abstractmethod
     def n_outputs(self, n_classes: int | None) -> int:
         """Return how many numbers the network has to put out.
