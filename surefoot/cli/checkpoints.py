@@ -116,6 +116,13 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Know that the state which a run goes on from is written already."""
+        if Path(str(trainer.ckpt_path)).resolve() == Path(str(self.dirpath)).resolve() / LAST:
+            self._last_global_step_saved = checkpoint["global_step"]
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the final state, unless the last step's is there."""
         if not self._should_skip_saving_checkpoint(trainer):
