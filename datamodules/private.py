@@ -103,7 +103,7 @@ class PrivateDataModule(LightningDataModule, ABC):
         examples = self.splits[split]
         return DataLoader(
             examples,
-            self.eval_batch_size,
+            batch_size=self.eval_batch_size,
             sampler=ShardSampler(examples),
             collate_fn=lambda batch: batch,
         )

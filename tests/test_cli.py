@@ -305,6 +305,7 @@ def test_broken_yaml_and_damaged_checkpoints_end_in_one_line(
     last = run / "checkpoints/last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     (run / "finished.json").unlink()
+    (run / "checkpoints/previous.ckpt").unlink()
     capsys.readouterr()
     line = error_of(
         ["fit", "--config", str(tmp_path / "tiny.yaml"), "--runs_root", str(tmp_path / "runs")],
