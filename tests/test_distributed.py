@@ -1,6 +1,7 @@
 """Two gloo ranks train like one: whole-batch weights, thresholds and adversaries agree within float tolerance."""
 
 import csv
+import json
 import os
 import socket
 import subprocess
@@ -36,6 +37,11 @@ for config in sys.argv[2:]:
         checkpoint = sys.argv[1] + "/shifted/0/checkpoints/last.ckpt"
         main(["test", "--config", config, "--runs_root", sys.argv[1], "--experiment", "shifted-test",
               "--ckpt_path", checkpoint])
+    for name, flags in (("shifted", []), ("SFT", ["--data.init_args.n_test", "7"])):
+        if config.endswith(f"/{name}.yaml"):
+            checkpoint = f"{sys.argv[1]}/{name}/0/checkpoints/last.ckpt"
+            main(["predict", "--config", config, "--runs_root", sys.argv[1], "--experiment", name + "-predict",
+                  "--ckpt_path", checkpoint, *flags])
 """
 
 
@@ -278,6 +284,35 @@ def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_p
     one, two = (list(csv.DictReader((f / "ood_detection.csv").open())) for f in folders)
     for a, b in zip(one, two, strict=True):
         assert float(b["auroc"]) == pytest.approx(float(a["auroc"]), abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "n_rows"), [("shifted", 359), ("SFT", 7)])
+def test_two_ranks_predict_every_row_once(
+    name: str, n_rows: int, two_ranks: Path, tmp_path: Path
+) -> None:
+    """Uneven shares are gathered in the order of the split, as one rank has them."""
+    one = shifted_settings(1) if name == "shifted" else reasoning_settings(name, 1, tmp_path)
+    if name == "SFT":
+        one["data"]["init_args"]["n_test"] = 7
+    config, runs = tmp_path / "one.yaml", tmp_path / "runs"
+    config.write_text(yaml.safe_dump(one))
+    checkpoint = two_ranks / name / "0/checkpoints/last.ckpt"
+    given = ["--config", str(config), "--runs_root", str(runs), "--ckpt_path", str(checkpoint)]
+    main(["predict", *given])
+    files = [
+        next((f / "latest").glob("predictions.*"))
+        for f in (runs / "one", two_ranks / f"{name}-predict")
+    ]
+    if name == "SFT":
+        rows = [[json.loads(r) for r in f.read_text().split("\n")[:-1]] for f in files]
+        assert rows[0] == rows[1]
+    else:
+        rows = [list(csv.DictReader(f.open())) for f in files]
+        for a, b in zip(*rows, strict=True):
+            assert {k: float(v) for k, v in b.items()} == pytest.approx(
+                {k: float(v) for k, v in a.items()}, abs=2e-6
+            )
+    assert [int(r["index"]) for r in rows[1]] == list(range(n_rows))
 
 
 def test_two_ranks_with_sharded_weights_equal_one(
