@@ -1,31 +1,43 @@
 """Predictions are refused that do not say of which examples they are, or leave some out."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 from surefoot.cli.predictions import PredictionWriter
 from surefoot.errors import SurefootError
 
+pytestmark = pytest.mark.filterwarnings("ignore")
 
-def write(folder: Path, *batches: Any, n_examples: int = 3, limit: float = 1.0) -> None:
-    """Hand batches' outputs to a writer, as a loader of so many examples would."""
-    loader = SimpleNamespace(dataset=range(n_examples))
-    trainer: Any = SimpleNamespace(
-        predict_dataloaders=loader,
-        limit_predict_batches=limit,
-        fast_dev_run=False,
-        is_global_zero=True,
+
+class Fixed(LightningModule):
+    """Predicts what it was given, batch by batch."""
+
+    def __init__(self, batches: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.batches[batch_idx]
+
+
+def write(folder: Path, *batches: Any, n_examples: int = 3, limit: int = 1) -> None:
+    """Predict with a loader of so many examples in one batch, or with a limit on its batches of one."""
+    examples: Any = list(range(n_examples))
+    loader = DataLoader(examples, batch_size=n_examples if limit == 1 else 1)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_predict_batches=1.0 if limit == 1 else limit,
+        callbacks=[PredictionWriter(folder)],
     )
-    writer = PredictionWriter(folder)
-    writer.on_predict_start(trainer, LightningModule())
-    for i, outputs in enumerate(batches):
-        writer.on_predict_batch_end(trainer, LightningModule(), outputs, None, i)
-    writer.on_predict_epoch_end(trainer, LightningModule())
+    trainer.predict(Fixed(batches), loader)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +66,8 @@ def test_missing_examples_are_refused_unless_a_limit_says_so(tmp_path: Path) -> 
     same = {"predictions": torch.ones(3), "index": torch.tensor([0, 0, 1])}
     with pytest.raises(SurefootError, match="2 examples were predicted of 3"):
         write(tmp_path, same)
-    with pytest.raises(SurefootError, match="nothing to predict"):
-        write(tmp_path)
     assert not list(tmp_path.iterdir())
-    write(tmp_path, half, limit=0.5)
+    one, other = ({k: v[i : i + 1] for k, v in half.items()} for i in range(2))
+    write(tmp_path, one, other, limit=2)
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     assert lines == ["index,prediction_0", "0,2.000000", "2,1.000000"]
