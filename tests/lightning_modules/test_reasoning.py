@@ -60,7 +60,8 @@ def test_sft_learns_and_the_first_loss_is_the_mean_over_tokens(fit: Fit) -> None
     from datamodules import ArithmeticDataModule
 
     data = ArithmeticDataModule(**settings["data"]["init_args"])
-    model = TinyLanguageModel(**settings["model"]["init_args"]["language_model"]["init_args"])
+    arguments = settings["model"]["init_args"]["language_model"]["init_args"]
+    model = TinyLanguageModel(**arguments, seed=settings["seed_everything"])
     batch = next(iter(data.train_dataloader()))
     total, n = 0.0, 0
     for p in batch["problem"]:
