@@ -1,6 +1,7 @@
 """One conformance suite for every engine: the reference engine always, the others in a process of their own."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -265,12 +266,14 @@ def test_vllm_conforms_on_this_machine() -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", "-p", "no:cacheprovider"]
-    command += [str(Path(__file__)), "-k", "VLLMEngine and not own"]
+    command += [str(Path(__file__)), "-k", "VLLMEngine and not own and not killed"]
     result = subprocess.run(
         command, cwd=root, env=os.environ, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout[-3000:]
-    assert "11 passed" in result.stdout, result.stdout[-500:]
+    passed = re.search(r"(\d+) passed, \d+ deselected", result.stdout)
+    assert passed is not None, "none is skipped: " + result.stdout[-500:]
+    assert int(passed[1]) >= 12, result.stdout[-500:]
 
 
 def test_without_reprocessing_the_tied_head_outputs_would_be_wrong_without_an_error() -> None:
