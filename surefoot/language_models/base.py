@@ -163,7 +163,11 @@ class LanguageModel(nn.Module):
         return score_pack(self.base, self.path, pack, temperature, token_weights)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the model's tensors under transformers' names, adapters merged, tied ones once."""
+        """Yield the model's tensors under transformers' names, adapters merged, tied ones once.
+
+        Raises:
+            ConfigError: If an adapter adds to no tensor that is yielded.
+        """
         seen: set[int] = set()
         if self.lora is None:
             for name, tensor in self.base.state_dict(keep_vars=True).items():
@@ -176,11 +180,12 @@ class LanguageModel(nn.Module):
             if "lora_" in name or id(tensor) in seen:
                 continue
             seen.add(id(tensor))
-            layer, plain = name.rsplit(".", 1)[0], name.replace(".base_layer", "")
-            delta = deltas.get(layer.removesuffix(".base_layer"))
-            merged = name.endswith("base_layer.weight") and delta is not None
+            plain = name.replace(".base_layer", "")
+            delta = deltas.pop(plain, None)
             whole = _whole(tensor)
-            yield plain, whole + _whole(delta()).to(whole) if merged else whole  # type: ignore[misc]
+            yield plain, whole if delta is None else whole + _whole(delta()).to(whole)
+        if deltas:
+            raise ConfigError(f"LoRA: the adapter on {min(deltas)} cannot be merged: leave it out.")
 
     def save(self, folder: Path, write: bool = True) -> None:
         """Write a folder that transformers and vLLM load: config, tokenizer, weights as safetensors.
@@ -247,11 +252,14 @@ def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
 
 
 def _adapter_deltas(base: nn.Module) -> dict[str, Any]:
-    """Return, by layer name, the function that gives an adapter's weight, ``(out, in)``."""
+    """Return, by the weight's name, the function that gives what an adapter adds to it, of the weight's shape."""
     from peft.tuners.lora import LoraLayer
 
     return {
-        name: (lambda layer=module: layer.get_delta_weight("default"))
+        # An adapter on a parameter, such as all experts' weights, names it; others are on their layer's weight.
+        f"{name}.{getattr(module, 'parameter_name', 'weight')}".replace(".base_layer", ""): (
+            lambda layer=module: layer.get_delta_weight("default")
+        )
         for name, module in base.named_modules()
         if isinstance(module, LoraLayer)
     }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_families import tiny_family
 
 from surefoot.digit_tokenizer import ALPHABET, digit_tokenizer
 from surefoot.errors import ConfigError, DataError
@@ -115,6 +116,22 @@ def test_adapters_on_the_head_are_trained_scored_and_merged(
     model.save(tmp_path)
     merged = PretrainedLanguageModel(str(tmp_path))
     torch.testing.assert_close(merged(pack).logprobs, own, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")
+@pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt2"])
+def test_adapters_on_experts_and_transposed_layers_are_merged(family: str, tmp_path: Path) -> None:
+    """Experts' weights are parameters of one module, which peft wraps once for each of them."""
+    model = LanguageModel(tiny_family(family), digit_tokenizer(), LoRA(rank=2))
+    with torch.no_grad():
+        for i, (name, p) in enumerate(model.named_parameters()):
+            if "lora_" in name:
+                p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    model.save(tmp_path)
+    merged = PretrainedLanguageModel(str(tmp_path)).eval()
+    torch.testing.assert_close(scores(merged), scores(model.eval()), rtol=1e-4, atol=1e-4)
+    plain = LanguageModel(tiny_family(family), digit_tokenizer())
+    assert not torch.allclose(scores(merged), scores(plain), atol=0.1)
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
