@@ -31,7 +31,7 @@ _SAMPLED = (
 _MAX_OTHERS = 64
 #: Settings that name where something is written to, not what is read.
 _WRITTEN = frozenset({"exchange", "out", "dirpath", "save_dir", "default_root_dir", "runs_root"})
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def content_of(path: Path, leave_out: Collection[Path] = ()) -> str:
@@ -195,8 +195,12 @@ def _content_of_value(value: Any, leave_out: Collection[Path]) -> str | None:
 def _cached_commit(name: str) -> str | None:
     """Return the commit of a model on the hub that lies in its cache, none if none does."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(name, "config.json")
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # a text, no name
+        return None
     return f"commit {Path(found).parent.name}" if isinstance(found, str) else None
 
 

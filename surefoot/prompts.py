@@ -11,7 +11,7 @@ from typing import Any
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.language_models.base import LanguageModel
-from surefoot.language_models.stops import end_of_turn
+from surefoot.language_models.stops import end_of_turn, rendering_errors
 from surefoot.problems import Problem, first_field, read_jsonl
 
 __all__ = ("ChatPrompt", "FewShotPrompt", "PlainPrompt", "Prompt")
@@ -187,8 +187,6 @@ class ChatPrompt(Prompt):
         Raises:
             ConfigError: If there is no chat template, or it cannot render these messages or leaves one of them out.
         """
-        from jinja2 import TemplateError
-
         if self.chat_template is None and not model.tokenizer.chat_template:
             raise ConfigError(
                 "the tokenizer has no chat template: give prompt.init_args.chat_template, or use PlainPrompt."
@@ -207,7 +205,7 @@ class ChatPrompt(Prompt):
                     chat_template=self.chat_template,
                 )
             )
-        except (TemplateError, ValueError, TypeError) as error:
+        except rendering_errors() as error:
             raise ConfigError(
                 f"the chat template cannot render a conversation of {roles} ({error}): mend it, or leave out"
                 " prompt.init_args.system where it knows no system role."

@@ -120,6 +120,14 @@ def test_a_hub_name_is_the_commit_in_the_cache(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert named_contents({"name": "some/model"}) == {}
+    for text in ("some/of--these", "runs/..", "a/-1", "x.git", "other/one."):
+        assert named_contents({"name": text}) == {}, "a text that no name on the hub can be"
+    for commit in ("1" * 40, "2" * 40):
+        (tmp_path / f"models--gpt2/snapshots/{commit}").mkdir(parents=True)
+        (tmp_path / f"models--gpt2/snapshots/{commit}/config.json").write_text("{}")
+        (tmp_path / "models--gpt2/refs").mkdir(exist_ok=True)
+        (tmp_path / "models--gpt2/refs/main").write_text(commit)
+        assert named_contents({"name": "gpt2"}) == {"name": f"commit {commit}"}
     for commit in ("1" * 40, "2" * 40):
         repository = tmp_path / "models--some--model"
         (repository / "refs").mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ class LanguageModel(nn.Module):
         if lora is not None and gradient_checkpointing:
             model.enable_input_require_grads()
         self.tokenizer = tokenizer
-        self.path = choose_path(self.base, check_forward)
+        self.path, self.checked = choose_path(self.base, check_forward), check_forward
 
     def training_mode(self, dropout: bool) -> None:
         """Put the model into the mode that it is trained in, whatever mode it arrived in.

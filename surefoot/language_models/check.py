@@ -21,7 +21,7 @@ from surefoot.sequences import PACKED_ATTENTION, Pack, PromptCompletion, pack_se
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ("choose_path",)
+__all__ = ("Examples", "choose_path", "trial_of")
 
 #: Models of at most so many parameters are checked on a copy in float32 with large random weights.
 _COPIED = 10**7
@@ -61,7 +61,7 @@ def choose_path(base: "PreTrainedModel", check: bool = True) -> ForwardPath:
     limit = rope_limit(base.config)
     with _undisturbed(base):
         _set_attention(base, "eager")
-        tokens = _Examples(base).head_tokens
+        tokens = Examples(base).head_tokens
         head = _try(lambda: find_output_head(base, tokens))
         found = None if isinstance(head, str) else head
         reason = _set_attention(base, PACKED_ATTENTION)
@@ -77,7 +77,7 @@ def choose_path(base: "PreTrainedModel", check: bool = True) -> ForwardPath:
             )
             return ForwardPath(True, found, limit)
         trial = _trial(base)
-        examples = _Examples(trial)
+        examples = Examples(trial)
         with _short_windows(trial), _in_float32(trial):
             packed = ForwardPath(True, found, limit)
             own = ForwardPath(False, found, limit)
@@ -121,10 +121,24 @@ def _try(function: Any) -> Any:
         return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 
 
-class _Examples:
+@contextlib.contextmanager
+def trial_of(base: "PreTrainedModel") -> Iterator[tuple["PreTrainedModel", "Examples"]]:
+    """Give what one more way of computing is tried on: a model as `choose_path` checks it, and sequences.
+
+    Args:
+        base: The model; its modes and the random state are put back.
+    """
+    with _undisturbed(base):
+        trial = _trial(base)
+        with _short_windows(trial), _in_float32(trial):
+            yield trial, Examples(trial)
+
+
+class Examples:
     """A few random sequences."""
 
     def __init__(self, base: "PreTrainedModel") -> None:
+        """Draw sequences of a model's plain tokens, the same ones each time."""
         embedding: Any = base.get_input_embeddings()
         n = min(int(base.config.get_text_config().vocab_size), len(embedding.weight))
         special = _special_tokens(base.config)

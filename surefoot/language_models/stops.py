@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ("configured_stops", "end_of_turn", "special_tokens")
+__all__ = ("configured_stops", "end_of_turn", "rendering_errors", "special_tokens")
 
 #: An answer that no template writes by itself.
 _ANSWER = "surefoot answers 7"
@@ -42,14 +42,19 @@ def end_of_turn(
     return list(_end_of_turn(tokenizer, template)) if isinstance(template, str) else []
 
 
-@lru_cache(maxsize=8)
-def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> tuple[int, ...]:
+def rendering_errors() -> tuple[type[Exception], ...]:
+    """Return what a chat template, which is a program, raises where it cannot render a conversation."""
     from jinja2 import TemplateError
 
+    return TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError
+
+
+@lru_cache(maxsize=8)
+def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> tuple[int, ...]:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, chat_template=chat_template)
-    except (TemplateError, ValueError):  # a template of another kind of conversation
+    except rendering_errors():  # a template of another kind of conversation
         return ()
     _, found, after = str(text).rpartition(_ANSWER)
     if not found:

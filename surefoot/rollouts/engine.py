@@ -116,9 +116,9 @@ class RolloutEngine(ABC):
     _counts = EngineStatistics()
 
     def _begin(self, model: LanguageModel, version: int) -> None:
-        """Count from zero and keep what ends the model's completions, and its context; the last thing that `start` does."""
+        """Count from zero and keep what ends the model's completions, and its limits; the last thing that `start` does."""
         self._tokenizer, self._stop_token_ids = model.tokenizer, model.stop_token_ids
-        self._context = model.context
+        self._context, self._rope_limit = model.context, model.path.rope_limit
         self._counts, self._version, self._started = EngineStatistics(), version, True
 
     def stops(self, sampling: Sampling) -> Sampling:
@@ -170,7 +170,7 @@ class RolloutEngine(ABC):
         Raises:
             RuntimeError: If the engine has not been started.
             ConfigError: If a stop text holds a special token beside other text, or a completion could grow out of the model's
-                context.
+                context, or to where its rotary positions become others.
         """
         if not self._started:
             raise RuntimeError("the engine has not been started.")
@@ -180,6 +180,15 @@ class RolloutEngine(ABC):
             raise ConfigError(
                 f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into the model's context of"
                 f" {self._context}: lower max_tokens, or leave long problems out."
+            )
+        limit = self._rope_limit
+        if limit is not None and any(
+            len(p) <= limit < len(p) + sampling.max_tokens for p in prompts
+        ):
+            raise ConfigError(
+                f"the model's rotary positions are others beyond {limit} tokens, and a completion that grows beyond them would be"
+                f" scored otherwise than it was sampled: a prompt and max_tokens {sampling.max_tokens} must fit into {limit}, or"
+                " the prompt be longer."
             )
         seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
         began = time.perf_counter()

@@ -1,5 +1,6 @@
 """The reference engine: the model itself, on whatever device it is; no second copy of the weights."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.language_models import LanguageModel
+from surefoot.language_models.check import trial_of
+from surefoot.language_models.forward import score_pack
 from surefoot.modes import evaluation_mode
 from surefoot.rollouts.engine import (
     Completion,
@@ -15,15 +18,20 @@ from surefoot.rollouts.engine import (
     Sampling,
     derive_seed,
 )
+from surefoot.sequences import PromptCompletion, TokenScores
 
 __all__ = ("HFEngine", "sampling_distribution")
+
+#: Nats that a log-probability with a cache may differ from one without, in float32.
+_TOLERANCE = 1e-3
 
 
 class HFEngine(RolloutEngine):
     """Samples with the training model's own weights through transformers' forward pass.
 
     Each prompt is encoded once, however many completions it gets. Finished sequences leave the batch. Randomness is one
-    stream of uniform numbers per completion, so that a completion does not depend on its neighbours.
+    stream of uniform numbers per completion, so that a completion does not depend on its neighbours. Where a family's forward
+    pass with a cache differs from that without, or its positions depend on the longest sequence, there is no cache.
     """
 
     def __init__(self, max_sequences: int = 256) -> None:
@@ -47,6 +55,13 @@ class HFEngine(RolloutEngine):
                 " VLLMServerEngine with FSDP."
             )
         self._model = model
+        self._cached = model.path.packed
+        if self._cached and model.checked and (reason := _difference_by_cache(model)):
+            self._cached = False
+            warnings.warn(
+                f"{model.base.config.model_type} is sampled without a cache, which is right but slower: {reason}.",
+                stacklevel=2,
+            )
         self._begin(model, version)
 
     def _sample(
@@ -75,7 +90,9 @@ class HFEngine(RolloutEngine):
         seeds: Sequence[int],
     ) -> list[list[Completion]]:
         device, n = model.device, sampling.n
-        decode = _CachedDecoding if model.path.packed else _PlainDecoding
+        limit, lengths = model.path.rope_limit, [len(p) for p in prompts]
+        alike = limit is None or max(lengths) + sampling.max_tokens <= limit or min(lengths) > limit
+        decode = _CachedDecoding if self._cached and alike else _PlainDecoding
         decoding = decode(model.base, prompts, n, device)
         uniforms = torch.stack(
             [
@@ -196,6 +213,40 @@ class _PlainDecoding:
         pairs = zip(rows, tokens.tolist(), strict=True)
         self._sequences = [[*self._sequences[row], token] for row, token in pairs]
         self.logits = self._next()
+
+
+def _difference_by_cache(model: LanguageModel) -> str | None:
+    """Return how sampling with a cache differs from what the trainer says of the same tokens; None where it does not."""
+    with trial_of(model.base) as (trial, examples), torch.no_grad():
+        sequences = [s for s in examples.sequences for _ in range(2)]
+        try:
+            found = _cached_scores(trial, examples.sequences, sequences)
+        except Exception as error:  # noqa: BLE001  whatever a cache of any family raises
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        expected = score_pack(trial, model.path, examples.pack)
+        assert isinstance(expected, TokenScores)
+        both = (examples.pack.gather(found[j::2]) for j in range(2))
+        worst = max(float((own - expected.logprobs).abs().max()) for own in both)
+    return None if worst <= _TOLERANCE else f"a log-probability differs by {worst:.2g} nats"
+
+
+def _cached_scores(
+    base: Any, prompted: Sequence[PromptCompletion], sequences: Sequence[PromptCompletion]
+) -> list[Tensor]:
+    """Return the log-probabilities of given completions with a cache, as if they were sampled; two of each prompt."""
+    decoding = _CachedDecoding(base, [s.prompt for s in prompted], 2, base.device)
+    scores: list[list[Tensor]] = [[] for _ in sequences]
+    alive = list(range(len(sequences)))
+    for step in range(max(len(s.completion) for s in sequences)):
+        logprobs = decoding.logits.float().log_softmax(1)
+        tokens = [sequences[i].completion[step] for i in alive]
+        for row, i in enumerate(alive):
+            scores[i].append(logprobs[row, tokens[row]])
+        going = [row for row, i in enumerate(alive) if step + 1 < len(sequences[i].completion)]
+        if going:
+            alive = [alive[row] for row in going]
+            decoding.append(going, torch.tensor([tokens[r] for r in going], device=base.device))
+    return [torch.stack(own) for own in scores]
 
 
 def _ends_with_stop(model: LanguageModel, tokens: Sequence[int], stop: Sequence[str]) -> bool:

@@ -78,6 +78,22 @@ def check_settings(
         raise ConfigError(f"block_size must be a multiple of {step} here, got {block_size}.")
 
 
+def check_positions(model: LanguageModel, max_model_length: int) -> None:
+    """Raise a `ConfigError` where vLLM's rotary positions would be others than the model's.
+
+    vLLM takes one set of them for all lengths: of the type longrope the long factors if ``max_model_length`` is beyond the
+    limit of the short ones, of the type dynamic always the scaled base.
+    """
+    limit = model.path.rope_limit
+    rope = str(getattr(model.base.config.get_text_config(), "rope_parameters", None))
+    if limit is not None and (max_model_length > limit or "dynamic" in rope):
+        remedy = "" if "dynamic" in rope else f"set max_model_length to at most {limit}, or "
+        raise ConfigError(
+            f"vLLM has the same rotary positions for all lengths, {model.base.config.model_type} others beyond {limit} tokens:"
+            f" {remedy}use HFEngine."
+        )
+
+
 def start_error(error: BaseException) -> SurefootError:
     """Return the one line of what vLLM said when it did not start, which may be a page."""
     described = getattr(error, "errors", None)  # pydantic's
@@ -167,9 +183,10 @@ class VLLMEngine(RolloutEngine):
 
         Raises:
             ConfigError: If vLLM is not installed.
-            SurefootError: If it does not start with these settings.
+            SurefootError: If it does not start with these settings, or would have other rotary positions than the model.
         """
         self.close()
+        check_positions(model, self.max_model_length)
         self._inside = not is_distributed() if self.in_process is None else self.in_process
         if self._inside and is_distributed():
             raise ConfigError(

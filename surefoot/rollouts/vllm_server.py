@@ -33,6 +33,7 @@ from surefoot.rollouts.engine import (
 from surefoot.rollouts.vllm import (
     EXTENSION,
     check_lengths,
+    check_positions,
     check_settings,
     drop_weights,
     start_error,
@@ -107,9 +108,11 @@ class VLLMServerEngine(RolloutEngine):
         """Start or join the servers and give them the model's weights; a start that fails leaves nothing behind.
 
         Raises:
-            SurefootError: If a server does not answer in time, or cannot take new weights.
+            SurefootError: If a server does not answer in time, cannot take new weights, or would have other rotary positions
+                than the model.
         """
         self.close()
+        check_positions(model, self.max_model_length)
         try:
             self._join(model)
         except BaseException:

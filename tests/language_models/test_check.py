@@ -11,9 +11,9 @@ from torch import nn
 
 from surefoot.digit_tokenizer import digit_tokenizer
 from surefoot.errors import ConfigError
-from surefoot.language_models import LanguageModel, LoRA, check
+from surefoot.language_models import LanguageModel, LoRA, check, completion_logprobs
 from surefoot.language_models.forward import find_output_head, rope_limit
-from surefoot.rollouts import HFEngine
+from surefoot.rollouts import HFEngine, Sampling, VLLMEngine, VLLMServerEngine, hf
 from surefoot.sequences import PromptCompletion, attention, pack_sequences
 
 pytestmark = pytest.mark.filterwarnings(
@@ -187,8 +187,8 @@ def pack_of(model: LanguageModel, *lengths: int) -> tuple[Any, list[torch.Tensor
     return pack, own
 
 
-def test_positions_that_depend_on_the_longest_sequence_depend_on_the_own_one_only() -> None:
-    """Phi-3's long rotary factors set in beyond 16 tokens; a sequence of 8 beside one of 30 keeps the short ones."""
+def long_positions() -> Any:
+    """Return a Phi-3 whose long rotary factors set in beyond 16 tokens."""
     from transformers import Phi3Config, Phi3ForCausalLM
 
     config = Phi3Config(
@@ -214,11 +214,67 @@ def test_positions_that_depend_on_the_longest_sequence_depend_on_the_own_one_onl
         for p in plain.parameters():
             if p.dim() > 1:
                 p.copy_(torch.randn(p.shape) / p.shape[-1] ** 0.5)
-    assert rope_limit(config) == 16
+    return plain
+
+
+def test_positions_that_depend_on_the_longest_sequence_depend_on_the_own_one_only() -> None:
+    """A sequence of 8 beside one of 30 keeps the short factors."""
+    plain = long_positions()
+    assert rope_limit(plain.config) == 16
     model = build(plain)
     assert model.path.packed
     pack, own = pack_of(model, 30, 8)
     torch.testing.assert_close(model(pack).logprobs, pack.gather(own), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(5, 6), (4, 20), (20, 30)])
+def test_positions_that_depend_on_the_length_are_sampled_as_they_are_scored(
+    lengths: tuple[int, ...],
+) -> None:
+    model = build(long_positions())
+    engine = HFEngine()
+    engine.start(model)
+    prompts = [list(range(3, 3 + n)) for n in lengths]
+    found = engine.generate(prompts, Sampling(n=2, max_tokens=10), list(range(len(prompts))))
+    pairs = [(p, c) for p, own in zip(prompts, found, strict=True) for c in own]
+    scored = completion_logprobs(model, [PromptCompletion(p, c.tokens) for p, c in pairs], 100)
+    for (_, completion), ours in zip(pairs, scored, strict=True):
+        torch.testing.assert_close(torch.tensor(completion.logprobs), ours, rtol=1e-4, atol=1e-4)
+
+
+def test_a_completion_that_could_change_its_positions_is_refused() -> None:
+    engine = HFEngine()
+    engine.start(build(long_positions()))
+    with pytest.raises(ConfigError, match="rotary positions are others beyond 16 tokens"):
+        engine.generate([[5] * 4, [5] * 7], Sampling(max_tokens=10))
+
+
+@pytest.mark.parametrize("engine", [VLLMEngine, VLLMServerEngine])
+def test_vllm_s_positions_of_one_length_are_refused(engine: Any) -> None:
+    model = build(long_positions())
+    with pytest.raises(ConfigError, match="phi3 others beyond 16 tokens: set max_model_length to"):
+        engine(max_model_length=17).start(model)
+    model.base.config.rope_parameters["rope_type"] = "dynamic"
+    with pytest.raises(ConfigError, match="phi3 others beyond 16 tokens: use HFEngine"):
+        engine(max_model_length=16).start(model)
+
+
+def test_a_cache_that_changes_the_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each token that is sampled stood one position too far."""
+    plain = hf._CachedDecoding.append
+
+    def shifted(self: Any, rows: Any, tokens: Any) -> None:
+        self._positions = self._positions + 1
+        plain(self, rows, tokens)
+
+    model, engine = build(tiny_family("llama")), HFEngine()
+    monkeypatch.setattr(hf._CachedDecoding, "append", shifted)
+    with pytest.warns(UserWarning, match="llama is sampled without a cache, .* differs by"):
+        engine.start(model)
+    prompt = list(range(3, 12))
+    (completion,) = engine.generate([prompt], Sampling(max_tokens=6), [1])[0]
+    (ours,) = completion_logprobs(model, [PromptCompletion(prompt, completion.tokens)], 100)
+    torch.testing.assert_close(torch.tensor(completion.logprobs), ours, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])

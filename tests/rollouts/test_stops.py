@@ -57,6 +57,8 @@ def test_stop_tokens_survive_saving_and_come_from_config_tokenizer_and_template(
         (9, CHAT, {eos, 9, turn}),
         ([9], "{{ messages[0].content }}", {eos, 9}),
         (None, "{{ raise_exception('only tools') }}", {eos}),
+        (None, "{% if tools|length %}{% endif %}" + CHAT, {eos}),
+        (None, "{{ messages[0].content + 1 // 0 }}", {eos}),
     ):
         model.base.generation_config.eos_token_id = configured
         model.tokenizer.chat_template = template
