@@ -72,6 +72,14 @@ def test_help_of_fit_takes_less_than_six_seconds() -> None:
     assert min(times) < 6, times
 
 
+def test_a_run_may_write_no_checkpoints(fit: Fit) -> None:
+    config = tiny("ERM")
+    config["trainer"]["enable_checkpointing"] = False
+    run = fit(config)
+    assert (run / "finished.json").is_file()
+    assert not list(run.rglob("*.ckpt"))
+
+
 def test_a_run_folder_holds_what_it_promises(fit: Fit) -> None:
     run = fit(tiny("BRDRO"))
     environment = json.loads((run / "environment.json").read_text())

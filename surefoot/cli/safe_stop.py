@@ -6,26 +6,15 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from surefoot.cli.interruption import Interrupted, pending_signal, postpone, take_signals
 
-__all__ = ("SafeStop",)
+__all__ = ("SafeStop", "SavingStop")
 
 
-class SafeStop(Checkpoint):
-    """Lets a signal wait for the end of the optimizer step, writes a checkpoint, and ends the run.
-
-    Lightning runs checkpoint callbacks after all others and, at an epoch's end, after the module: what is saved is complete.
-    """
-
-    def __init__(self, checkpoint: Path | None) -> None:
-        """Initialize the callback.
-
-        Args:
-            checkpoint: Where to write; none writes none.
-        """
-        self.checkpoint = checkpoint
+class SafeStop(Callback):
+    """Lets a signal wait for the end of the optimizer step and ends the run, which writes no checkpoints."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let signals wait; Lightning's own handler would end the run with code 0."""
@@ -61,6 +50,29 @@ class SafeStop(Checkpoint):
         signum = pending_signal()
         if not trainer.strategy.reduce_boolean_decision(signum is not None, all=False):
             return
-        if self.checkpoint is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self.checkpoint)
+        self.save(trainer)
         raise Interrupted(signal.SIGTERM if signum is None else signum)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save what the run goes on from: nothing."""
+
+
+class SavingStop(SafeStop, Checkpoint):
+    """Lets a signal wait for the end of the optimizer step, writes a checkpoint, and ends the run.
+
+    Lightning runs checkpoint callbacks after all others and, at an epoch's end, after the module: what is saved is
+    complete. It refuses them where ``trainer.enable_checkpointing`` is false.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Initialize the callback.
+
+        Args:
+            checkpoint: Where to write.
+        """
+        self.checkpoint = checkpoint
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint, unless the run is a trial."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.checkpoint)

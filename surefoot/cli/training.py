@@ -30,7 +30,7 @@ from surefoot.cli.checkpoints import (
 )
 from surefoot.cli.predictions import PredictionWriter
 from surefoot.cli.recorder import RunRecorder
-from surefoot.cli.safe_stop import SafeStop
+from surefoot.cli.safe_stop import SafeStop, SavingStop
 from surefoot.cli.screen import QuietProgressBar, result_lines, silence
 from surefoot.cli.settings import (
     check_yaml,
@@ -395,9 +395,9 @@ class SurefootCLI(LightningCLI):
             extra.append(PredictionWriter(folder))
         if self.subcommand == "fit" and trainer.enable_checkpointing in (None, True):
             extra.append(LastCheckpoint(folder / "checkpoints", config.checkpoint_every_n_steps))
-        if self.subcommand == "fit":
-            saves = trainer.enable_checkpointing in (None, True)
-            extra.append(SafeStop(folder / "checkpoints" / "last.ckpt" if saves else None))
+            extra.append(SavingStop(folder / "checkpoints" / "last.ckpt"))
+        elif self.subcommand == "fit":
+            extra.append(SafeStop())
         trainer.callbacks = [*(trainer.callbacks or []), *extra]
         return super().instantiate_trainer(**kwargs)
 
