@@ -270,7 +270,11 @@ def label_noise(
     n_seeds: int,
     out: Path,
 ) -> tuple[list[Measurement], list[dict[str, Any]]]:
-    """Flip training labels at random, which no simple function of the observation explains."""
+    """Flip training labels at random, of majority and minority alike.
+
+    Where the confounder is painted by the true label, a flipped label disagrees with it as a minority example's does:
+    to an adversary that sees the confounder and the label this noise is as simple as the group.
+    """
     left_out = ("LfF", BITS, FEATURES)
     kept = [m for m in methods(study) if m.name not in left_out]
     clean = compare(study, chosen, n_seeds, out / study.name, left_out)
@@ -302,7 +306,7 @@ def label_noise(
         {m.name: [(v, mean_interval(accuracy[m.name, v])) for v in (0.0, *levels)] for m in kept},
         ("share of training labels flipped", "worst-group accuracy"),
         out / "figures" / f"label_noise_{study.name}",
-        f"Complex label noise on {study.name}",
+        f"Random label noise on {study.name}",
     )
     top = max(levels)
     drops = {
