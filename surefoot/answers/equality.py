@@ -74,6 +74,16 @@ _RELATION = {
     r"\ge",
     r"\neq",
     r"\in",
+    r"\notin",
+    r"\ni",
+    r"\subset",
+    r"\subseteq",
+    r"\ll",
+    r"\gg",
+    r"\cong",
+    r"\propto",
+    r"\rightarrow",
+    r"\Rightarrow",
     r"\approx",
     r"\equiv",
     r"\to",
@@ -88,18 +98,21 @@ _ARRAY = re.compile(
     r"^[\[(] ?\\begin\{(?:array\}\{[lcr| ]*|matrix)\}(.*)\\end\{(?:array|matrix)\} ?[\])]$",
     re.DOTALL,
 )
-_BASED = re.compile(r"^\(?([0-9A-Za-z]+)\)?_ ?(?:\{ ?(?:\\text ?\{ ?)?([0-9a-z]+) ?\}? ?\}|(\d+))$")
-_SPELLED = re.compile(r"^([0-9A-F]+) (?:\(?in )?base[ -](\w+)\)?$")
+_BASED = re.compile(
+    r"^\(?([0-9A-Za-z]+)\)?_ ?(?:\{ ?(?:\\text ?\{ ?)?\(?(?:base ?)?\}? ?([0-9a-z]+)\)? ?\}? ?\}|(\d+))$"
+)
+_SPELLED = re.compile(r"^([0-9A-F]+) ?(?:\\text ?\{ ?)?(?:\(?in )?\(?base[ -](\w+)\)? ?\}?$")
 _RATIO = re.compile(
     r"^(\d+(?:\.\d+)?)((?: ?: ?\d+(?:\.\d+)?)+) ?((?:\\text ?\{ ?)?([ap])\.? ?m\.? ?\}?)?$",
     re.IGNORECASE,
 )
-_WHOLE_TEXT = re.compile(r"^\\text ?\{([^{}]*\d[^{}]*)\}$")
+_WHOLE_TEXT = re.compile(r"^\\text ?\{([^{}]*[\d,][^{}]*)\}$")
 _LEADING_TEXT = re.compile(r"^\\text ?\{ ?([^{}]*?) ?\} ?(.+)$", re.DOTALL)
 _TRAILING_TEXT = re.compile(r"^(.*[\d)}\]]) ?\\text ?\{ ?[a-zA-Z ]*\}$", re.DOTALL)
 _AND = re.compile(
     r"\s*,?\s*(?:\\text ?\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*"
 )
+_OR = re.compile(r"\s*,?\s*(?:\\text ?\{ *or *\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))\s*")
 _LEAD = re.compile(
     r"^(?:\\approx|~|approximately|approx\.?|about|roughly|around|exactly|only|therefore|thus|hence|simply|just|(?:is |are )?equal to"
     r"|equals|is|a total of|the (?:final )?answer is|(?:the )?(?:final )?answer:?|option|choice)(?=[\s\\\d(-])\s*:?\s*",
@@ -120,6 +133,9 @@ _NUMBER_WORDS = {
         )
     )
 }
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBER_WORDS |= {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _BASE_WORDS = {
     "two": "2",
     "three": "3",
@@ -193,6 +209,15 @@ def _parse(text: str, is_reference: bool) -> _Node:
         text = f"{m[1]} {m[2]}"
     for _ in range(3):
         text = _LEAD.sub("", text) or text
+    if re.match(r"= ?[^=]+$", text):
+        text = text[1:].strip()
+    alternatives = _OR.split(text)
+    if len(alternatives) > 1:
+        parsed = [_item(a, is_reference) for a in alternatives]
+        ranges = [_interval(p) for p in parsed if isinstance(p, _Relation)]
+        names = {n for p in parsed if isinstance(p, _Relation) for n in _names(p)}
+        if len(ranges) == len(parsed) and None not in ranges and len(names) == 1:
+            return _Collection("union", tuple(r for r in ranges if r is not None))
     joined = _AND.sub(", ", text) if ("and" in text or "or" in text) and _has_math(text) else text
     parts, _ = _split(joined, {",", ";"})
     if len(parts) > 1:
@@ -328,7 +353,14 @@ def answers_equal(reference: str, answer: str) -> bool:
         return reference.strip() == answer.strip() != ""
     if _dense(gold) == _dense(found):
         return True
-    return _same(_parse(gold, True), _parse(found, False))
+    return _same(_only(_parse(gold, True)), _only(_parse(found, False)))
+
+
+def _only(node: _Node) -> _Node:
+    """Return the item of a set of one; within other sets, a set of one is not its item."""
+    if isinstance(node, _Collection) and node.kind == "set" and len(node.items) == 1:
+        return node.items[0]
+    return node
 
 
 def plain_verdict(reference: str, answer: str) -> bool | None:
@@ -361,7 +393,7 @@ def is_unreadable(answer: str) -> bool:
 
 
 def _dense(text: str) -> str:
-    return re.sub(r"(?<![a-zA-Z]) +| +(?![a-zA-Z])", "", text)
+    return re.sub(r"(?<![a-zA-Z\d]) +| +(?![a-zA-Z\d])|(?<=[a-zA-Z]) +(?=\d)|(?<=\d) +(?=[a-zA-Z])", "", text)
 
 
 def _same(gold: _Node, found: _Node) -> bool:
@@ -419,6 +451,8 @@ def _quantities_equal(gold: Quantity, found: Quantity) -> bool:
         return a.value * gold.unit.factor == b.value * found.unit.factor
     if gold.percent == found.percent:
         return numbers_equal(a, b)
+    if gold.unit is not None or found.unit is not None:  # 60% is not 60 degrees
+        return False
     share, plain = (a, b) if gold.percent else (b, a)
     hundredth = share._replace(
         value=share.value / 100, decimals=None if share.decimals is None else share.decimals + 2
@@ -437,12 +471,30 @@ def _same_words(gold: _Node, found: _Node) -> bool:
         return gold.text == found.text != ""
     for words, other in ((gold, found), (found, gold)):
         if isinstance(words, _Words) and isinstance(other, _Leaf):
-            if words.text in _NUMBER_WORDS and other.quantity.number is not None:
-                return other.quantity.number.value == _NUMBER_WORDS[words.text]
+            spelled = _spelled_number(words.text)
+            if spelled is not None and other.quantity.number is not None:
+                return other.quantity.number.value == spelled
             if words.choice:
                 return words.choice == other.text
             return words.text.replace(" ", "") == _dense(other.text).lower() != ""
     return False
+
+
+def _spelled_number(text: str) -> int | None:
+    """Return the number that words spell: twenty one, three hundred and five."""
+    total, part, before = 0, 0, 10**9
+    words = [w for w in text.split() if w != "and"]
+    for word in words:
+        if word in _MULTIPLES and part:
+            scale = _MULTIPLES[word]
+            part, before = part * scale, scale
+            if scale > 100:
+                total, part = total + part, 0
+        elif word in _NUMBER_WORDS and (before >= 100 or (before >= 20 > 10 > _NUMBER_WORDS[word])):
+            part, before = part + _NUMBER_WORDS[word], _NUMBER_WORDS[word]
+        else:
+            return None
+    return total + part if words else None
 
 
 def _same_based(gold: _Node, found: _Node) -> bool:
@@ -509,15 +561,11 @@ def _same_collection(gold: _Node, found: _Node) -> bool:
     if isinstance(gold, _Matrix) and isinstance(found, _Collection):
         column = all(len(r) == 1 for r in gold.rows) and not gold.determinant and len(gold.rows) > 1
         return column and found.kind == "()" and _in_order([r[0] for r in gold.rows], found.items)
-    if not isinstance(gold, _Collection):
-        return (
-            isinstance(found, _Collection)
-            and found.kind == "set"
-            and len(found.items) == 1
-            and _same(gold, found.items[0])
-        )
-    if not isinstance(found, _Collection):
-        return gold.kind == "set" and len(gold.items) == 1 and _same(gold.items[0], found)
+    if not isinstance(gold, _Collection) or not isinstance(found, _Collection):
+        return False
+    names = {_dense(i.sides[0]) for i in gold.items if isinstance(i, _Relation)}
+    if len(names) == len(gold.items) > 1 and not any(isinstance(i, _Relation) for i in found.items):
+        return found.kind in ("list", "()") and _in_order(gold.items, found.items)  # x=1, y=2
     if gold.kind == "union" or found.kind == "union":
         return gold.kind == found.kind and _in_any_order(gold.items, found.items)
     if {gold.kind, found.kind} <= {"list", "set"}:
@@ -565,6 +613,9 @@ def _solved(relation: _Relation) -> _Node | None:
     if not last or not all(before):
         return None
     value = _parse(last, False)
+    named = _enclosed(before[0])
+    if named and (names := _split(named[1], {","})[0]) != sorted(names):
+        return None  # (y, x) = (1, 2)
     if not _is_name(before[0]):
         before.insert(0, "")
     for side in before[1:]:

@@ -23,16 +23,36 @@ _MAX_EXPRESSION = 200
 
 #: A sign counts where it cannot be an operator: the last number of ``5-3`` is 3.
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)\]}])[-+\u2212\u2012-\u2015])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+|\.(?=/\d))?(?:[eE][-+]?\d{1,4}(?!\w))?(?:/\d+)?"
+    r"(?:(?<![\w.)\]}])[-+\u2212\u2012-\u2015])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)"
+    r"(?: \d+/\d+| ?[\u00bc-\u00be\u2150-\u215e]|(?::\d+)+|(?:\.\d+|\.(?=/\d))?(?:[eE][-+]?\d{1,4}(?!\w))?(?:/\d+)?)"
+    r"|[\u00bc-\u00be\u2150-\u215e])"
     r"|(?:(?<![\w.)\]}])[-+\u2212\u2012-\u2015])?\.\d+"
 )
-_PHRASE = re.compile(
-    r"(?:answer (?:is|=):?|final answer:|answer:(?=[*_ \t]*(?:[-+$(\\\u2212]|\d|[A-Za-z][ \t]*=)))[*_ \t]*([^\n]*)(?:\n\s*([^\n]+))?",
+#: What before a last number makes it another value, or no value at all: signs, negations, bounds.
+_QUALIFIED = re.compile(
+    r"(?:[\d.]+,? (?:and|or) (?:[a-zA-Z] ?= ?)?|(?:\bnegative|\bminus|\bnot|n't|\bnever|\bcannot(?: be)?|\bat least|\bat most|\bup to|\b(?:less|more|greater|fewer|larger"
+    r"|smaller) than|\bbetween \S{1,20} and|[<>\u2260\u2264\u2265]=?|!=|\\n?(?:neq?|leq?|geq?|leqslant|geqslant|lt|gt)(?: |(?=-|\d|\$)))\s*"
+    r"|(?:^|(?<=[=:(\u2248])|(?<=\bis)|(?<=\bare)|(?<=\bbe)|(?<=\bget)|(?<=\bgives)|(?<=\bequals))\s*[-\u2212\u2012-\u2015]\s*"
+    r"|(?<![\w.)\]}$])[-\u2212\u2012-\u2015](?=\\?\$))(?:\\?[$\u00a3\u20ac])?$",
     re.IGNORECASE,
 )
+#: What a pair, interval or set begins with.
+_GROUP = re.compile(r"(?:[(\[]|\\?\{)[^()\[\]{}\n]{1,100}[,;]\s*$")
+#: What after a last number makes it another value.
+_MULTIPLIED = re.compile(
+    r"\s*[%\u00b0]|(?:\s+|-)(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|factorial|or (?:more|less|fewer)|and a half"
+    r"|halves|thirds|fourths|fifths|percent|cents|mod(?:ulo)? \d+)\b",
+    re.IGNORECASE,
+)
+_PHRASE = re.compile(
+    r"(?:answer (?:is|=):?|final answer:|answer:(?=[*_ \t]*(?:[-+$(\\\u2212]|\d|[A-Za-z][ \t]*=|[\w'-]+[.*_]*\s*$|[A-J](?:[.)*_]|\s*$))))",
+    re.IGNORECASE | re.MULTILINE,
+)
+#: What follows such a phrase: the rest of its line, and the next one.
+_REST = re.compile(r"[*_ \t]*([^\n]*)(?:\n\s*([^\n]+))?")
 _BOX = re.compile(r"\\(?:boxed|fbox)[ \t]*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_MARK = re.compile(r"#{4}([^\n]*)")
+_MARK = re.compile(r"#{4}#*([^\n]*)")
 #: What a formula stands between; contents without a line break, for ``$``.
 _FORMULA = re.compile(
     r"\$\$(?P<a>[^$]{1,500})\$\$|(?<![\\$])\$(?P<b>(?:[^$\n\\]|\\.){1,500})\$|\\\((?P<c>.{1,500}?)\\\)|\\\[(?P<d>.{1,500}?)\\\]",
@@ -49,7 +69,7 @@ _ANSWER_HEADING = re.compile(r"[*_\s]*(?:the )?(?:final )?answer[*_:.\s]*$", re.
 #: After a number, these make it part of something else.
 _GOES_ON = re.compile(
     r"\s*(?:[+*/^=<>!\u00d7\u00b7\u221a\u03c0\u2264\u2265\u00b1\\({\[_:%\u00b0\u00b2\u00b3]|-\s*[\d\w\\(]|,\s*[-\d(\\]|[a-zA-Z](?![a-zA-Z])"
-    r"|(?:or|and|to|plus|minus|times|over|divided|squared|cubed|factorial|percent|hundred|thousand|million|billion|trillion"
+    r"|(?:pi|sqrt|root|sin|cos|tan|log|ln|exp)(?![a-z])|(?:or|and|to|plus|minus|times|over|divided|squared|cubed|factorial|percent|hundred|thousand|million|billion|trillion"
     r"|dozen|mod|remainder|not)\b)"
 )
 #: One side of an expression that has more to it than a number.
@@ -57,6 +77,7 @@ _RUN = re.compile(
     r"[\0\w.^*/+\-()\u221a\u03c0\u2212\u00b2\u00b3\u00b9\u2070-\u2079\u00d7\u00b7\\{}!%]+"
 )
 _OPERATOR = re.compile(
+    r"(?<=\d) (?=sqrt|pi(?![a-z])|\\sqrt|\\pi|[\u221a\u03c0])|(?<=sqrt|.log) (?=\0?\d)|(?<=ln) (?=\0?\d)|"
     r"(?<=[\w)}\u03c0\u00b2\u00b3]) ([-+*/\u2212\u00d7\u00b7]) (?=\0?[\w(\\\u221a])"
 )
 
@@ -93,7 +114,7 @@ def _marked(text: str) -> tuple[int, str, bool] | None:
         last = place, _cleaned(line), False
         if _ANSWER_LIKE.match(line):
             phrase = _PHRASE.search(line)
-            best = place, _stated(phrase[1]) if phrase else _cleaned(line), True
+            best = place, _stated(line[phrase.end() :]) if phrase else _cleaned(line), True
     if best is not None and best[1]:
         return best
     return last
@@ -160,12 +181,24 @@ def _expression_around(text: str, number: re.Match[str]) -> str:
         text[begin : number.start()],
         text[number.start() : number.end() + _MAX_EXPRESSION],
     )
+    before = re.sub(r"(?<=\d) x $", " * ", before)
     window = _OPERATOR.sub(r"\1", f"{before}\0{after}")  # the mark is where the number begins
     for run in _RUN.finditer(window):
         if "\0" in run.group():
             found = run.group().replace("\0", "").strip("*_").rstrip(".").rpartition("=")[2]
-            return found if _is_expression(found) else number.group()
-    return number.group()
+            return found if _is_expression(found) else _qualified(text, number)
+    return _qualified(text, number)
+
+
+def _qualified(text: str, number: re.Match[str]) -> str:
+    """Return a number with the sign, negation, bound or multiple that is written beside it."""
+    group = _GROUP.search(text[max(0, number.start() - _MAX_EXPRESSION) : number.start()])
+    closing = re.compile(r"\s*(?:[)\]]|\\?\})").match(text, number.end())
+    if group and closing and not _PROSE.search(group.group()):
+        return f"{group.group()}{number.group()}{closing.group()}"
+    before = _QUALIFIED.search(text[max(0, number.start() - 40) : number.start()])
+    after = _MULTIPLIED.match(text, number.end())
+    return f"{before.group().strip() if before else ''} {number.group()}{after.group() if after else ''}".strip()
 
 
 def _is_expression(run: str) -> bool:
@@ -175,7 +208,7 @@ def _is_expression(run: str) -> bool:
         return False
     return bool(
         re.search(
-            r"[\u221a\u03c0\u00b2\u00b3\u00b9\u2070-\u2079^!]|\\[a-z]|sqrt|\d[a-z](?![a-z])[-+*/^]|[-+*/(][a-z](?![a-z])|(?<![a-zA-Z])[a-z][-+*/^]|\d\*?[xyznkabcti](?![a-z])",
+            r"[\u221a\u03c0\u00b2\u00b3\u00b9\u2070-\u2079^!]|\\[a-z]|sqrt|ln|log|exp|\w_\w|\d[+*/\u00d7]\d|\d[a-z](?![a-z])[-+*/^]|[-+*/(][a-z](?![a-z])|(?<![a-zA-Z])[a-z][-+*/^]|\d\*?[xyznkabcti](?![a-z])",
             run,
         )
     )
@@ -224,7 +257,8 @@ def _phrase(text: str) -> tuple[int, str] | None:
     last = _last(_PHRASE, text)
     if last is None:
         return None
-    sentence = last[1].strip(" \t*_:") or last[2] or ""
+    rest = _REST.match(text, last.end())
+    sentence = (rest[1].strip(" \t*_:") or rest[2] or "") if rest else ""
     answer = _stated(sentence)
     if len(answer.split()) > 6 and not re.search(
         r"[\\^]", answer

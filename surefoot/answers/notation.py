@@ -9,7 +9,9 @@ import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
-__all__ = ("Quantity", "Unit", "numbers_equal", "plain_number", "quantity", "tidy")
+from surefoot.answers.units import Unit, compound_unit
+
+__all__ = ("Quantity", "numbers_equal", "plain_number", "quantity", "tidy")
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -50,6 +52,11 @@ _SYMBOLS = {
     "º": r"^\circ ",
     "′": "'",
     "’": "'",
+    "‘": "'",
+    "“": '"',
+    "”": '"',
+    "″": "''",
+    "∉": r"\notin ",
     "∣": "|",
     "α": r"\alpha ",
     "β": r"\beta ",
@@ -76,16 +83,20 @@ _DASH = re.compile(r"(?:^|(?<=[\s(\[{=,;:+*/^<>$]))[\u2012-\u2015](?=\s?[\d.\\a-
 _WRAPPERS = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathstrut|phantom\{\})(?![a-zA-Z])"
     r"|\\(?:left|right)(?=[.])\."
+    r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it)(?![a-zA-Z])|\\(?:underline|textcolor ?\{ ?\w+ ?\}|color ?\{ ?\w+ ?\})(?=\s*\{)"
+    r"|\\color ?\{ ?\w+ ?\}"
 )
 _FONT = re.compile(
     r"\\(?:mathrm|mathit|mathbf|mathsf|mathtt|textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|operatorname\*?)"
     r"(?=\s*\{)"
 )
-_SPACES = re.compile(r"(\\\\)|\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))|~|\s+")
+_SPACES = re.compile(r"(\\\\)|\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))|(?<!~)~(?!~)|\s+")
 _RELATIONS = (
     (re.compile(r"\\(?:leqslant|leq|le)(?![a-zA-Z])|<="), r"\\le "),
     (re.compile(r"\\(?:geqslant|geq|ge)(?![a-zA-Z])|>="), r"\\ge "),
     (re.compile(r"\\(?:neq|ne)(?![a-zA-Z])|\\not\s*=|!="), r"\\neq "),
+    (re.compile(r"\\not\s*\\in(?![a-zA-Z])"), r"\\notin "),
+    (re.compile(r"\\not\s*(?:[<>]|\\[a-zA-Z]+)"), r"\\neq "),
     (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
     (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
     (re.compile(r"\\(?:approx|simeq|thickapprox)(?![a-zA-Z])"), r"\\approx "),
@@ -101,6 +112,7 @@ _SMALL = (
         "%",
     ),
     (re.compile(r"\\text\s*\{\s*\}"), ""),
+    (re.compile(r"(?<=\d) ?\\text ?\{ ?[eE] ?\} ?\{? ?([+-]?\d{1,4}) ?\}?(?!\d)"), r"e\1"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d)"), r"\1{\2}"),
@@ -113,7 +125,19 @@ _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\\!\s?|\{,\}|\\,)\d{3})+(?!\d
 _BARE_THOUSANDS = re.compile(
     r"(?<![\d.,\w^_{])\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?!\d|,\d|\.\d*,\d)"
 )
-_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+_DELIMITERS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("**", "**"),
+    ("*", "*"),
+    ("_", "_"),
+    ("`", "`"),
+    ("\"", "\""),
+    ("'", "'"),
+)
+_NEGATIVE = re.compile(r"^(?:negative|minus) (?=[\d.$\\])", re.IGNORECASE)
 
 
 def tidy(text: str) -> str:
@@ -122,6 +146,7 @@ def tidy(text: str) -> str:
     Dollar signs before a number stay, as ``\$``: they are a unit.
     """
     text = _unicode(text)
+    text = re.sub(r"\\(?:text|mathord|mathrm|mathpunct) ?\{,\}", "{,}", text)
     text = _THOUSANDS.sub(lambda m: re.sub(r"\D", "", m.group()), text.strip())
     text = text.replace("{,}", ",").replace(r"\!", "").replace(r"\$", "\1")
     text = _undelimited(text)
@@ -138,7 +163,8 @@ def tidy(text: str) -> str:
         text = re.sub(
             r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]\d)", lambda m: m.group().replace(",", ""), text
         )
-    text = text.strip().rstrip(".;,:?").strip()
+    text = re.sub(r"(?: ?\\\\)+$", "", text.strip()).rstrip(".;,:?").strip()
+    text = _NEGATIVE.sub("-", text)
     return re.sub(r"\\text\s*\{([^{}]*?)[.;,:?]+\s*\}$", r"\\text{\1}", text)
 
 
@@ -214,6 +240,11 @@ _MIXED = re.compile(
 )
 
 
+_REPEATING = re.compile(
+    r"(?P<sign>[+-]?)(?P<whole>\d*)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot) ?\{ ?(?P<repeated>\d+) ?\}|\\(?:bar|dot) (?P<one>\d))$"
+)
+
+
 def plain_number(text: str) -> Number | None:
     r"""Return the exact value of a tidy number: whole, decimal, e-notation, a power of ten, fraction or mixed number."""
     if len(text) > 400 or not text or text[-1:].isalpha():
@@ -224,6 +255,10 @@ def plain_number(text: str) -> Number | None:
         if 0 < above < below:
             value = int(mixed["whole"]) + Fraction(above, below)
             return Number(-value if mixed["sign"] == "-" else value)
+    if m := _REPEATING.match(text):
+        repeated = m["repeated"] or m["one"]
+        value = Fraction(int(repeated), 10 ** len(repeated) - 1) + int(m["whole"] + m["fixed"] or "0")
+        return Number((-1) ** (m["sign"] == "-") * value / 10 ** len(m["fixed"]))
     if re.search(r"\d \d", text):
         return None
     text = text.replace(" ", "")
@@ -249,13 +284,6 @@ def _decimal(mantissa: str, exponent: int, scientific: bool) -> Number:
     return Number(value, len(rest) - exponent if rest.strip("0") else None, digits)
 
 
-class Unit(NamedTuple):
-    """A unit of a known kind, as a multiple of the kind's own."""
-
-    kind: str
-    factor: Fraction
-
-
 class Quantity(NamedTuple):
     """A value with what is written around it."""
 
@@ -277,8 +305,7 @@ def _units() -> dict[str, Unit]:
         "euro": r"euro \euro:1",
         "angle": "degree deg:1",
         "radian": "rad radian:1",
-        "speed": "mph:1",
-        "speed by kilometres": "kmh kmph km/h kph:1",
+        "length time^-1": "mph:1397/3125 kmh kmph kph:5/18",
         "celsius": "C Celsius:1",
         "fahrenheit": "F Fahrenheit:1",
     }
@@ -292,6 +319,14 @@ def _units() -> dict[str, Unit]:
 
 
 _UNITS = _units()
+_CURRENCIES = {
+    r"\$": _UNITS["dollar"],
+    "USD": _UNITS["dollar"],
+    r"\euro": _UNITS["euro"],
+    r"\pounds": Unit("pound", Fraction(1)),
+    "₹": Unit("rupee", Fraction(1)),
+    "¥": Unit("yen", Fraction(1)),
+}
 _MULTIPLIERS = {
     "dozen": 12,
     "hundred": 100,
@@ -307,17 +342,26 @@ _NO_UNITS = frozenset(_MULTIPLIERS) | frozenset(
         "plus minus times over divided multiplied squared cubed factorial or and to not no than mod modulo remainder choose root"
         " power point half halves third thirds fourth fourths fifth fifths quarter tenth tenths hundredth hundredths thousandths"
         " percent if unless but except negative is isn't are was equals equal between wrong incorrect false base sqrt sin cos tan"
-        " log ln pi through until versus vs nor without never mistake maybe instead pm am by",
+        " log ln pi through until versus vs nor without never mistake maybe instead pm am by"
+        " incorrect invalid impossible rejected excluded fails fail failed double triple twice approx approximately about ish some more less fewer least most",
     )
 )
 _TEXT_UNIT = re.compile(
     r"\s*(?:/\s*)?\\text\s*\{\s*([^{}\d]*?)\s*\}\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?$"
 )
 _DEGREES = re.compile(r"\s*\^\s*\\circ\s*(?:\\text\s*\{\s*([CF])\s*\}|([CF]))?$")
+#: A number and, in text or after a space, symbols of units.
+_MEASURED = re.compile(
+    r"(?P<number>[^a-zA-Z]*?(?:\\(?:times|cdot) ?10 ?\^ ?(?:\{ ?[+-]?\d+ ?\}|[+-]?\d+)|[\d)]|\\frac ?\{\d+\} ?\{\d+\}|\d[eE][+-]?\d+))"
+    r"(?P<unit> ?(?:(?P<text>\\text ?\{|\\frac ?\{ ?\\text|\\mu ?\\text|\\Omega)|(?<= )[a-zA-Z\u00c5\u03a9\\]).*)$"
+)
+_OF_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _WORDS = re.compile(
     r"(?<=[\d})%!])(\s*-?)\(?([A-Za-z][A-Za-z '/.-]*)\)?\s*(?:\^\s*\{?(\d)\}?)?$|(?<=\\pi)(\s+)([A-Za-z][A-Za-z ]*)$"
 )
-_MONEY = re.compile(r"^(-?)\s*(?:US|USD\s?)?(\\\$|\\pounds|\\euro)\s*")
+_MONEY = re.compile(r"^(-?)\s*(?:(?:US ?|USD ?)?(\\\$|\\pounds|\\euro|₹|¥)|(USD) ?(?=\d))\s*(-?)")
+_MONEY_AFTER = re.compile(r"(?<=\d) ?(\\\$|\\pounds|\\euro|₹|¥)$")
+_PRIMES = re.compile(r"(?<=[\d}]) ?('{1,2}|\")$")
 
 
 def quantity(text: str, is_reference: bool = False) -> Quantity:
@@ -330,10 +374,23 @@ def quantity(text: str, is_reference: bool = False) -> Quantity:
     unit: Unit | None = None
     has_unit = False
     if m := _MONEY.match(text):
-        text, has_unit = m[1] + text[m.end() :], True
-        unit = {r"\$": _UNITS["dollar"], r"\euro": _UNITS["euro"]}.get(m[2])
+        if m[1] and m[4]:
+            return Quantity(text, None, False, None, False)
+        text, has_unit = m[1] + m[4] + text[m.end() :], True
+        unit = _CURRENCIES[m[2] or m[3]]
+    elif m := _MONEY_AFTER.search(text):
+        text, unit, has_unit = text[: m.start()], _CURRENCIES[m[1]], True
+    elif m := _PRIMES.search(text):
+        kind = "feet or minutes" if m[1] == "'" else "inches or seconds"
+        text, unit, has_unit = text[: m.start()], Unit(kind, Fraction(1)), True
+    if (m := _MEASURED.match(text)) and (m["text"] or not is_reference):
+        measured = compound_unit(m["unit"])
+        if measured is not None and (number := plain_number(m["number"].strip())) is not None:
+            return Quantity(m["number"].strip(), number, False, measured, True)
     factor = 1
     for _ in range(3):
+        if _OF_ANGLE.search(text):
+            break
         if m := _DEGREES.search(text):
             name = m[1] or m[2]
             text, unit, has_unit = text[: m.start()], _UNITS[name or "degree"], True
@@ -368,10 +425,13 @@ def _are_unit(words: list[str], letters: bool) -> bool:
         return False
     rest = words[1:] if words[0].lower() in _MULTIPLIERS else words
     for word in rest:
+        word = word.strip("()[]")
+        if not word:
+            continue
         known = (
             word in _UNITS or word.rstrip("s.") in _UNITS or word.lower() in ("sq", "cu", "a", "an")
         )
-        if word.lower().strip(".'") in _NO_UNITS:
+        if word.lower().strip(".'") in _NO_UNITS or word.lower().endswith("n't"):
             return False
         if len(word) == 1 and not (letters and known):
             return False

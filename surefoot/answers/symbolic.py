@@ -22,6 +22,12 @@ _FUNCTIONS = re.compile(
     r"(arcsin|arccos|arctan|asin|acos|atan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi)(?![a-zA-Z])"
 )
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
+#: "1 2" is not 12; in \log_2 8 there is an index.
+_TWO_NUMBERS = re.compile(r"(?<![_^\d.])[\d.]+ \d")
+#: What the parser leaves out.
+_MODULO = re.compile(r"\\p?mod(?![a-zA-Z])")
+_PRIMED = re.compile(r"[a-zA-Z] ?(?:'+|\^ ?\{? ?\\prime)")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?\^ ?(?:\{ ?\\circ ?\}|\\circ)")
 _TOO_LARGE = re.compile(
     r"\^\s*[{(]?\s*[+-]?\d{6,}|\^[^+\-*/,=]{0,20}\^[^+\-*/,=]{0,20}\^|\d{5,}\s*\)?\s*!|!\s*\)?\s*!"
 )
@@ -62,8 +68,9 @@ def _read(text: str, is_complex: bool) -> Any:
     from sympy import Basic, Derivative, Symbol
     from sympy.core.function import AppliedUndef
 
-    if _TOO_LARGE.search(text):
+    if _TOO_LARGE.search(text) or _TWO_NUMBERS.search(text) or _MODULO.search(text):
         return None
+    text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)
     text = _E_NOTATION.sub(r"(\1 \\cdot 10^{\2})", text)
     text = _FUNCTIONS.sub(lambda m: "\\" + _ALIASES.get(m[1], m[1]) + " ", text)
     text = _braced(text, "^").replace("^ ", "^")
@@ -126,6 +133,8 @@ def expressions_equal(first: str, second: str, a: Number | None, b: Number | Non
     """
     from sympy import Basic, Expr
 
+    if sorted(_PRIMED.findall(first)) != sorted(_PRIMED.findall(second)):  # f'(x) is not f(x)
+        return False
     x, y = _parsed(first, second)
     if not isinstance(x, Basic) or not isinstance(y, Basic):
         return False
@@ -155,11 +164,23 @@ def _constants_equal(x: Any, y: Any, a: Number | None, b: Number | None) -> bool
     if p is None or q is None:
         return bool((x - y).simplify() == 0)
     if _close(p, q):
-        return True
+        return _cancels(x - y, max(abs(p), abs(q)))
     for decimal, value in ((a, q), (b, p)):
         if decimal is not None and decimal.decimals is not None and value.is_real:
             return numbers_equal(decimal, Number(Fraction(str(value))))
     return False
+
+
+def _cancels(difference: Any, size: Any) -> bool:
+    """Return whether a difference of constants of this size is none to twice as many digits as the constants were compared by.
+
+    2^{200}+1 is near 2^{200}, and another number.
+    """
+    difference = difference.doit()
+    if difference.is_Rational:
+        return bool(difference == 0)
+    value = difference.evalf(_DIGITS, maxn=400)
+    return bool(abs(value) <= size * 10 ** -(4 * _DIGITS))
 
 
 def _value(expression: Any) -> Any:
@@ -202,6 +223,8 @@ def _difference_vanishes(x: Any, y: Any) -> bool:
         if p is None and q is None:
             continue
         if p is None or q is None or not _close(p, q):
+            return False
+        if n_compared < 2 and not _cancels((x - y).subs(point), max(abs(p), abs(q))):
             return False
         n_compared += 1
     if n_compared >= 2:
