@@ -30,7 +30,7 @@ _NUMBER = re.compile(
 )
 #: What before a last number makes it another value, or no value at all: signs, negations, bounds.
 _QUALIFIED = re.compile(
-    r"(?:[\d.]+,? (?:and|or) (?:[a-zA-Z] ?= ?)?|(?:\bnegative|\bminus|\bnot|n't|\bnever|\bcannot(?: be)?|\bat least|\bat most|\bup to|\b(?:less|more|greater|fewer|larger"
+    r"(?:[-\u2212]?[\d.,]*\d,? (?:and|or) (?:[a-zA-Z] ?= ?)?|(?:\bnegative|\bminus|\bnot|n't|\bnever|\bcannot(?: be)?|\bat least|\bat most|\bup to|\b(?:less|more|greater|fewer|larger"
     r"|smaller) than|\bbetween \S{1,20} and|[<>\u2260\u2264\u2265]=?|!=|\\n?(?:neq?|leq?|geq?|leqslant|geqslant|lt|gt)(?: |(?=-|\d|\$)))\s*"
     r"|(?:^|(?<=[=:(\u2248])|(?<=\bis)|(?<=\bare)|(?<=\bbe)|(?<=\bget)|(?<=\bgives)|(?<=\bequals))\s*[-\u2212\u2012-\u2015]\s*"
     r"|(?<![\w.)\]}$])[-\u2212\u2012-\u2015](?=\\?\$))(?:\\?[$\u00a3\u20ac])?$",
@@ -198,7 +198,8 @@ def _qualified(text: str, number: re.Match[str]) -> str:
         return f"{group.group()}{number.group()}{closing.group()}"
     before = _QUALIFIED.search(text[max(0, number.start() - 40) : number.start()])
     after = _MULTIPLIED.match(text, number.end())
-    return f"{before.group().strip() if before else ''} {number.group()}{after.group() if after else ''}".strip()
+    parts = (m.group() if m else "" for m in (before, number, after))
+    return "".join(parts).strip()
 
 
 def _is_expression(run: str) -> bool:

@@ -40,7 +40,15 @@ def pool() -> GraderPool:
         (r"\boxed{a\}b}", "boxed", r"a\}b"),
         (r"\fbox{9}", "boxed", "9"),
         (r"\boxed{}", "boxed", None),
-        ("from 3 to -4.5 and 1,000", "last_number", "1,000"),
+        ("from 3 to -4.5, then 1,000", "last_number", "1,000"),
+        ("we get -4.5 and 1,000", "last_number", "-4.5 and 1,000"),
+        ("so x is \u2212 5", "last_number", "\u2212 5"),
+        ("28 - 3", "last_number", "3"),
+        ("a loss of -$5", "last_number", "-$5"),
+        ("3 1/2 hours", "last_number", "3 1/2"),
+        ("we get (5, 6).", "last_number", "(5, 6)"),
+        ("The answer is 1. Wait, the answer is 2.", "mixed", "2"),
+        ("**Answer:** B", "mixed", "B"),
         ("1/2 cup", "last_number", "1/2"),
         ("none", "last_number", None),
         (r"\boxed{3} #### 4", "mixed", "4"),
@@ -102,7 +110,7 @@ HOSTILE = {
     r"\boxed{100000000!}": {"unparsable"},
     r"\boxed{\sum_{n=1}^{10^9} n^n}": {"timeout", "error", "wrong", "unparsable"},
     r"\boxed{" + "1" * 2_000_000 + "}": {"unparsable"},
-    r"\boxed{" + "4+" * 100_000: {"wrong"},
+    r"\boxed{" + "4+" * 100_000: {"wrong", "unparsable"},
     r"\boxed{" + r"\frac{1}{" * 90 + "2" + "}" * 90 + "}": {
         "unparsable",
         "wrong",
@@ -158,7 +166,9 @@ ALPHABET = st.sampled_from(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(st.lists(ALPHABET, max_size=25).map("".join), min_size=1, max_size=6))
 def test_fuzzed_answers_end_in_a_status(pool: GraderPool, answers: list[str]) -> None:
@@ -215,15 +225,18 @@ def differs_by_policy(gold: str, form: str) -> bool:
     )
 
 
-def test_agrees_with_math_verify_on_real_references(data_root: Path) -> None:
-    """Our verdict is math-verify's own, called directly in this process, for every form of every 4th reference.
+@pytest.mark.parametrize(
+    "every", [pytest.param(60, id="sample"), pytest.param(4, id="many", marks=pytest.mark.slow)]
+)
+def test_agrees_with_math_verify_on_real_references(data_root: Path, every: int) -> None:
+    """Our verdict is math-verify's own, called directly in this process, for every form of every so many references.
 
     But for `differs_by_policy`.
     """
     from math_verify import parse, verify
 
     draw = random.Random(0)
-    golds = list(dict.fromkeys(references(data_root)))[::4]
+    golds = list(dict.fromkeys(references(data_root)))[::every]
     pool = GraderPool(n_workers=2, time_limit=30)
     pairs = [(g.strip(), form) for g in golds for form in perturbed(g, draw)]
     ours = pool.compare(pairs)
@@ -283,22 +296,22 @@ def test_timeouts_and_verdicts_are_remembered_and_equal_pairs_compared_once() ->
 
 
 def test_a_batch_keeps_its_budget_and_quick_comparisons_go_first() -> None:
-    """Ten slow pairs stand before a quick one: it is compared; they end with the budget, which 1,000 would keep alike."""
+    """Two slow pairs stand before a quick one: it is compared; they end with the budget, which 1,000 would keep alike."""
     pool = GraderPool(n_workers=1, time_limit=4.0, budget=4.0)
     pool.compare([("2", r"\sqrt{2}")])  # the process has started
     began = time.perf_counter()
-    with pytest.warns(BudgetWarning, match=r"of 11 comparisons did not fit into 4 s"):
+    with pytest.warns(BudgetWarning, match=r"of 9 comparisons did not fit into 4 s"):
         found = pool.compare(
             [
-                *(("1", SLOW % i) for i in range(6)),
+                *(("1", SLOW % i) for i in range(2)),
                 (r"\pi", r"\frac{2\pi}{2}"),
-                *(("1", SLOW % i) for i in range(6, 10)),
+                *(("1", SLOW % i) for i in range(2, 8)),
             ]
         )
     assert time.perf_counter() - began < pool.budget + pool.time_limit + 4
-    assert found == ["timeout"] * 6 + ["correct"] + ["timeout"] * 4
+    assert found == ["timeout"] * 2 + ["correct"] + ["timeout"] * 6
     assert pool.n_over_budget > 0
-    assert len(pool._known) < 11, "what the budget did not reach is compared the next time"
+    assert len(pool._known) < 9, "what the budget did not reach is compared the next time"
     pool.close()
 
 
