@@ -19,7 +19,11 @@ __all__ = (
     "last_boxed",
     "read_jsonl",
     "real_data_folder",
+    "unreadable_references",
 )
+
+#: So many formulas of a split are read by the parser when data is loaded, some milliseconds each.
+_MAX_READ = 200
 
 Detail = str | int | float | bool
 
@@ -138,6 +142,17 @@ def checked_reference(answer: str, where: str) -> str:
             " mend or remove the problem."
         )
     return answer
+
+
+def unreadable_references(answers: Sequence[str]) -> list[str]:
+    """Return the reference answers that only their own text equals, because the parser of formulas reads them as nothing.
+
+    Of many, an even sample of formulas is read.
+    """
+    from surefoot.answers.equality import is_unreadable, plain_verdict
+
+    formulas = [a for a in dict.fromkeys(answers) if plain_verdict(a, a) is None]
+    return [a for a in formulas[:: len(formulas) // _MAX_READ + 1] if is_unreadable(a)]
 
 
 def _braces_match(text: str) -> bool:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from datamodules.reasoning.loaders import RecordsDataModule
 from surefoot.contamination import find_contaminated
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Problem, checked_reference
+from surefoot.problems import Problem, checked_reference, unreadable_references
 
 __all__ = ("ProblemsDataModule", "Split")
 
@@ -67,6 +67,12 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         for problem in problems:
             checked_reference(
                 problem.answer, f"{type(self).__name__}, {split} problem {problem.id}"
+            )
+        unreadable = unreadable_references([p.answer for p in problems])
+        if unreadable:
+            rank_zero_info(
+                f"{type(self).__name__}, {split}: {len(unreadable)} of the reference answers cannot be read as a number, words or a"
+                f" formula, so that only the same text equals them, such as {unreadable[0][:60]!r}."
             )
         return list(problems)
 

@@ -112,7 +112,9 @@ _TRAILING_TEXT = re.compile(r"^(.*[\d)}\]]) ?\\text ?\{ ?[a-zA-Z ]*\}$", re.DOTA
 _AND = re.compile(
     r"\s*,?\s*(?:\\text ?\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*"
 )
-_OR = re.compile(r"\s*,?\s*(?:\\text ?\{ *or *\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))\s*")
+_OR = re.compile(
+    r"\s*,?\s*(?:\\text ?\{ *or *\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))\s*"
+)
 _LEAD = re.compile(
     r"^(?:\\approx|~|approximately|approx\.?|about|roughly|around|exactly|only|therefore|thus|hence|simply|just|(?:is |are )?equal to"
     r"|equals|is|a total of|the (?:final )?answer is|(?:the )?(?:final )?answer:?|option|choice)(?=[\s\\\d(-])\s*:?\s*",
@@ -133,7 +135,7 @@ _NUMBER_WORDS = {
         )
     )
 }
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _NUMBER_WORDS |= {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _BASE_WORDS = {
@@ -393,7 +395,9 @@ def is_unreadable(answer: str) -> bool:
 
 
 def _dense(text: str) -> str:
-    return re.sub(r"(?<![a-zA-Z\d]) +| +(?![a-zA-Z\d])|(?<=[a-zA-Z]) +(?=\d)|(?<=\d) +(?=[a-zA-Z])", "", text)
+    return re.sub(
+        r"(?<![a-zA-Z\d]) +| +(?![a-zA-Z\d])|(?<=[a-zA-Z]) +(?=\d)|(?<=\d) +(?=[a-zA-Z])", "", text
+    )
 
 
 def _same(gold: _Node, found: _Node) -> bool:
@@ -490,7 +494,9 @@ def _spelled_number(text: str) -> int | None:
             part, before = part * scale, scale
             if scale > 100:
                 total, part = total + part, 0
-        elif word in _NUMBER_WORDS and (before >= 100 or (before >= 20 > 10 > _NUMBER_WORDS[word])):
+        elif word in _NUMBER_WORDS and (
+            before >= 100 or (before >= 20 and _NUMBER_WORDS[word] < 10)
+        ):
             part, before = part + _NUMBER_WORDS[word], _NUMBER_WORDS[word]
         else:
             return None

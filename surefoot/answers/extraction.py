@@ -33,6 +33,9 @@ _QUALIFIED = re.compile(
     r"(?:[-\u2212]?[\d.,]*\d,? (?:and|or) (?:[a-zA-Z] ?= ?)?|(?:\bnegative|\bminus|\bnot|n't|\bnever|\bcannot(?: be)?|\bat least|\bat most|\bup to|\b(?:less|more|greater|fewer|larger"
     r"|smaller) than|\bbetween \S{1,20} and|[<>\u2260\u2264\u2265]=?|!=|\\n?(?:neq?|leq?|geq?|leqslant|geqslant|lt|gt)(?: |(?=-|\d|\$)))\s*"
     r"|(?:^|(?<=[=:(\u2248])|(?<=\bis)|(?<=\bare)|(?<=\bbe)|(?<=\bget)|(?<=\bgives)|(?<=\bequals))\s*[-\u2212\u2012-\u2015]\s*"
+    r"|(?:\u00b1|\\pm|\+/-|(?<=\w)\*\*|\d\s?%|[\d.,]*\d,)\s*"
+    r"|(?<![a-zA-Z])(?:\\?(?:sin|cos|tan|log(?:_\w+)?|ln|exp|sqrt)\s*\(?|[a-zA-Z]\w?\()\s*"
+    r"|\b(?:mod(?:ulo)?|choose|times|over|divided by|plus|root of|half of|third of|quarter of|twice|double|triple)\s+"
     r"|(?<![\w.)\]}$])[-\u2212\u2012-\u2015](?=\\?\$))(?:\\?[$\u00a3\u20ac])?$",
     re.IGNORECASE,
 )
@@ -40,7 +43,7 @@ _QUALIFIED = re.compile(
 _GROUP = re.compile(r"(?:[(\[]|\\?\{)[^()\[\]{}\n]{1,100}[,;]\s*$")
 #: What after a last number makes it another value.
 _MULTIPLIED = re.compile(
-    r"\s*[%\u00b0]|(?:\s+|-)(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|factorial|or (?:more|less|fewer)|and a half"
+    r"\s*[%\u00b0]|(?:\s+|-)(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|factorial|or (?:more|less|fewer)|and a half|out of \d+"
     r"|halves|thirds|fourths|fifths|percent|cents|mod(?:ulo)? \d+)\b",
     re.IGNORECASE,
 )
@@ -52,6 +55,7 @@ _PHRASE = re.compile(
 _REST = re.compile(r"[*_ \t]*([^\n]*)(?:\n\s*([^\n]+))?")
 _BOX = re.compile(r"\\(?:boxed|fbox)[ \t]*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_TAG = re.compile(r"</?(?:answer|final_answer|result|solution|think|strong|em)>")
 _MARK = re.compile(r"#{4}#*([^\n]*)")
 #: What a formula stands between; contents without a line break, for ``$``.
 _FORMULA = re.compile(
@@ -70,7 +74,7 @@ _ANSWER_HEADING = re.compile(r"[*_\s]*(?:the )?(?:final )?answer[*_:.\s]*$", re.
 _GOES_ON = re.compile(
     r"\s*(?:[+*/^=<>!\u00d7\u00b7\u221a\u03c0\u2264\u2265\u00b1\\({\[_:%\u00b0\u00b2\u00b3]|-\s*[\d\w\\(]|,\s*[-\d(\\]|[a-zA-Z](?![a-zA-Z])"
     r"|(?:pi|sqrt|root|sin|cos|tan|log|ln|exp)(?![a-z])|(?:or|and|to|plus|minus|times|over|divided|squared|cubed|factorial|percent|hundred|thousand|million|billion|trillion"
-    r"|dozen|mod|remainder|not)\b)"
+    r"|dozen|mod|remainder|not|out of)\b)"
 )
 #: One side of an expression that has more to it than a number.
 _RUN = re.compile(
@@ -209,7 +213,7 @@ def _is_expression(run: str) -> bool:
         return False
     return bool(
         re.search(
-            r"[\u221a\u03c0\u00b2\u00b3\u00b9\u2070-\u2079^!]|\\[a-z]|sqrt|ln|log|exp|\w_\w|\d[+*/\u00d7]\d|\d[a-z](?![a-z])[-+*/^]|[-+*/(][a-z](?![a-z])|(?<![a-zA-Z])[a-z][-+*/^]|\d\*?[xyznkabcti](?![a-z])",
+            r"[\u221a\u03c0\u00b2\u00b3\u00b9\u2070-\u2079^!]|\\[a-z]|sqrt|ln|log|exp|pi(?![a-z])|\w_\w|\d[+*/\u00d7]\d|\d[a-z](?![a-z])[-+*/^]|[-+*/(][a-z](?![a-z])|(?<![a-zA-Z])[a-z][-+*/^]|\d\*?[xyznkabcti](?![a-z])",
             run,
         )
     )
@@ -298,7 +302,7 @@ def extract_answer(text: str, rule: str = "mixed") -> str | None:
     """
     if rule not in EXTRACTION_RULES:
         raise ConfigError(f"no extraction rule {rule!r}; there are {', '.join(EXTRACTION_RULES)}.")
-    found = EXTRACTION_RULES[rule](text[-_MAX_TEXT_LENGTH:])
+    found = EXTRACTION_RULES[rule](_TAG.sub(" ", text[-_MAX_TEXT_LENGTH:]))
     if found is None or not found[1] or len(found[1]) > MAX_ANSWER_LENGTH:
         return None
     return found[1].replace("\0", "")

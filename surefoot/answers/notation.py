@@ -134,7 +134,7 @@ _DELIMITERS = (
     ("*", "*"),
     ("_", "_"),
     ("`", "`"),
-    ("\"", "\""),
+    ('"', '"'),
     ("'", "'"),
 )
 _NEGATIVE = re.compile(r"^(?:negative|minus) (?=[\d.$\\])", re.IGNORECASE)
@@ -156,7 +156,8 @@ def tidy(text: str) -> str:
     text = _FONT.sub(r"\\text", text)
     for pattern, replacement in (*_RELATIONS, *_SMALL):
         text = pattern.sub(replacement, text)
-    text = _SPACES.sub(lambda m: m[1] or " ", text).strip()
+    text = re.sub("  +", " ", _SPACES.sub(lambda m: m[1] or " ", text)).strip()
+    text = re.sub(r"^([+-]?\d+) and a half(?![a-z])", r"\1.5", text)
     if text[:1] not in ("(", "[") and not text.startswith(r"\{"):
         text = _BARE_THOUSANDS.sub(lambda m: re.sub(r"[ ,]", "", m.group()), text)
     elif ", " in text:  # in (1,000, 2,000) the separators show; in (1,200) they do not
@@ -257,7 +258,9 @@ def plain_number(text: str) -> Number | None:
             return Number(-value if mixed["sign"] == "-" else value)
     if m := _REPEATING.match(text):
         repeated = m["repeated"] or m["one"]
-        value = Fraction(int(repeated), 10 ** len(repeated) - 1) + int(m["whole"] + m["fixed"] or "0")
+        value = Fraction(int(repeated), 10 ** len(repeated) - 1) + int(
+            m["whole"] + m["fixed"] or "0"
+        )
         return Number((-1) ** (m["sign"] == "-") * value / 10 ** len(m["fixed"]))
     if re.search(r"\d \d", text):
         return None

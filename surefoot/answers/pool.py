@@ -60,10 +60,13 @@ class _Worker:
     latest: float = 0.0
     buffer: bytes = field(default=b"")
 
-    def send(self, gold: str, answer: str, limit: float) -> bool:
+    def send(self, gold: str, answer: str, limit: float, by_clock: bool) -> bool:
         """Send a comparison; tell whether the process was there to take it."""
         assert self.process.stdin is not None
-        line = json.dumps({"gold": gold, "answer": answer, "limit": limit}) + "\n"
+        line = (
+            json.dumps({"gold": gold, "answer": answer, "limit": limit, "by_clock": by_clock})
+            + "\n"
+        )
         try:
             self.process.stdin.write(line.encode())
             self.process.stdin.flush()
@@ -215,6 +218,7 @@ class GraderPool:
         The time in which no process had started yet is added to the end.
         """
         results: list[Status | None] = [None] * len(jobs)
+        by_clock = limit < self.time_limit  # the first round settles nothing but what is quick
         waiting = list(range(len(jobs)))[::-1]
         n_failed_starts = 0
         began = None if any(w.ready for w in self._workers) else time.monotonic()
@@ -229,10 +233,12 @@ class GraderPool:
                     job = waiting.pop()
                     now = time.monotonic()
                     worker.job, worker.deadline = job, now + limit + _GRACE_SECONDS
-                    worker.latest = max(min(now + _PATIENCE * limit, end), now + limit) + _GRACE_SECONDS
+                    worker.latest = (
+                        max(min(now + _PATIENCE * limit, end), now + limit) + _GRACE_SECONDS
+                    )
                     worker.used = worker.cpu_seconds()
                     if not worker.send(
-                        *jobs[job], limit
+                        *jobs[job], limit, by_clock
                     ):  # died since its last reply: not this job's fault
                         worker.job = None
                         waiting.append(job)
@@ -251,7 +257,9 @@ class GraderPool:
                     now = time.monotonic()
                     late = now >= worker.deadline
                     left = limit + _GRACE_SECONDS - (worker.cpu_seconds() - worker.used)
-                    if late and left > 0.1 and now < worker.latest:  # others had the processor
+                    if (
+                        late and not by_clock and left > 0.1 and now < worker.latest
+                    ):  # others had the processor
                         worker.deadline = min(now + left, worker.latest)
                         continue
                     if not late:

@@ -39,13 +39,14 @@ def _give_up(signum: int, frame: Any) -> None:
     raise _OutOfTime
 
 
-def _limited(gold: str, answer: str, limit: float) -> str:
+def _limited(gold: str, answer: str, limit: float, by_clock: bool) -> str:
     """Return a comparison's status, ``timeout`` after so many seconds of processor time, which do not depend on other processes.
 
-    What does not stop is killed by the pool.
+    ``by_clock`` counts the clock's seconds instead. What does not stop is killed by the pool.
     """
+    timer = signal.ITIMER_REAL if by_clock else signal.ITIMER_PROF
     try:
-        signal.setitimer(signal.ITIMER_PROF, limit)
+        signal.setitimer(timer, limit)
         try:
             return compare(gold, answer)
         except RecursionError:
@@ -55,7 +56,7 @@ def _limited(gold: str, answer: str, limit: float) -> str:
         except Exception:  # noqa: BLE001 -- whatever sympy raises becomes a status that is counted
             return "error"
         finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(timer, 0)
     except _OutOfTime:
         return "timeout"
 
@@ -79,10 +80,11 @@ def main() -> None:
     compare("\\pi", "3")  # imports what it needs, before memory is limited
     _confine()
     signal.signal(signal.SIGPROF, _give_up)
+    signal.signal(signal.SIGALRM, _give_up)
     print(json.dumps({"ready": os.getpid()}), file=replies, flush=True)
     for line in sys.stdin:
         request: dict[str, Any] = json.loads(line)
-        status = _limited(request["gold"], request["answer"], request["limit"])
+        status = _limited(**request)
         print(json.dumps({"status": status}), file=replies, flush=True)
 
 

@@ -232,6 +232,20 @@ def test_a_reference_that_nothing_equals_is_an_error_of_the_data(
         JSONLDataModule(test=tmp_path / "p.jsonl").setup("test")
 
 
+def test_references_that_only_their_own_text_equals_are_said_when_data_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = ["5", "x^2", "(1, 2)", "Friday", r"2^{1/2 \\frac 3} !!"]
+    (tmp_path / "p.jsonl").write_text(
+        "".join(f'{{"question": "q{i}", "answer": "{a}"}}\n' for i, a in enumerate(answers))
+    )
+    with caplog.at_level("INFO"):
+        JSONLDataModule(test=tmp_path / "p.jsonl").setup("test")
+    (line,) = [r.message for r in caplog.records if "only the same text equals" in r.message]
+    assert line.startswith("JSONLDataModule, test: 1 of the reference answers cannot be read")
+    assert "!!" in line
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
