@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import default_collate
 
 from datamodules.splits import Batch
 from surefoot.pretrained import load_pretrained
+from surefoot.rebuilding import described_folder
 
 __all__ = ("TextPipeline", "word_tokenizer")
 
@@ -23,6 +25,11 @@ class TextPipeline:
             max_length: Longest text, tokens.
         """
         self.name, self.max_length = tokenizer, max_length
+        self.source = None if tokenizer is None else f"TextPipeline {tokenizer}"
+
+    def save_description(self, folder: Path) -> None:
+        """Write the tokenizer."""
+        self.tokenizer.save_pretrained(folder)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -33,9 +40,11 @@ class TextPipeline:
         """
         from transformers import AutoTokenizer
 
-        return load_pretrained(
-            AutoTokenizer, str(self.name), "the hub name or the folder of a tokenizer"
-        )
+        with described_folder(self.source) as folder:
+            source = folder or str(self.name)
+            return load_pretrained(
+                AutoTokenizer, source, "the hub name or the folder of a tokenizer"
+            )
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
         """Make a batch of examples whose ``input`` is a text: ``input_ids`` and ``attention_mask``, padded to the longest."""

@@ -14,6 +14,7 @@ from surefoot.last_layer import balanced_last_layer
 from surefoot.manifests import find_weights
 from surefoot.networks import Encoder
 from surefoot.pretrained import read_checkpoint
+from surefoot.rebuilding import weights_will_follow
 
 __all__ = ("DFR",)
 
@@ -61,7 +62,7 @@ class DFR(ClassifierModule):
             )
         self.automatic_optimization = False
         self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed or 0
-        if checkpoint is not None:
+        if checkpoint is not None and not weights_will_follow():
             self._load_network(checkpoint)
         self.collected: list[tuple[Tensor, Tensor, Tensor]] = []
 

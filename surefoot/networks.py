@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.pretrained import load_pretrained
+from surefoot.rebuilding import described_folder, weights_will_follow
 
 __all__ = (
     "MLP",
@@ -311,9 +313,13 @@ class TimmEncoder(Encoder):
                 f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names."
             )
         given = dict(arguments or {})
+        loads = pretrained and not weights_will_follow()
+        passed = {
+            k: v for k, v in given.items() if k != "checkpoint_path" or not weights_will_follow()
+        }
         try:
             self.body = timm.create_model(
-                name, pretrained=pretrained, in_chans=in_channels, num_classes=0, **given
+                name, pretrained=loads, in_chans=in_channels, num_classes=0, **passed
             )
         except OSError as error:
             raise DataError(
@@ -399,22 +405,24 @@ class TransformersEncoder(Encoder):
 
         self.pretrained = pretrained
         expected, changes = "the hub name or the folder of a text encoder", dict(config or {})
-        if pretrained:
-            self.body = load_pretrained(AutoModel, name, expected, **changes)
-        else:
-            try:
-                described = (
-                    AutoConfig.for_model(name, **changes)
-                    if name in CONFIG_MAPPING
-                    else load_pretrained(AutoConfig, name, expected, **changes)
-                )
-                self.body = AutoModel.from_config(described, trust_remote_code=False)
-            except (ValueError, TypeError, AttributeError) as error:
-                if isinstance(error, DataError):
-                    raise
-                raise ConfigError(
-                    f"{name} cannot be made with the changes {changes}: {_first_line(error)}"
-                ) from error
+        self.source = f"TransformersEncoder {name} {sorted(changes.items())}"
+        with described_folder(self.source) as folder:
+            if pretrained and not (folder and weights_will_follow()):
+                self.body = load_pretrained(AutoModel, name, expected, **changes)
+            else:
+                try:
+                    described = (
+                        AutoConfig.for_model(name, **changes)
+                        if name in CONFIG_MAPPING and folder is None
+                        else load_pretrained(AutoConfig, folder or name, expected, **changes)
+                    )
+                    self.body = AutoModel.from_config(described, trust_remote_code=False)
+                except (ValueError, TypeError, AttributeError) as error:
+                    if isinstance(error, DataError):
+                        raise
+                    raise ConfigError(
+                        f"{name} cannot be made with the changes {changes}: {_first_line(error)}"
+                    ) from error
         self.body.train()  # from_pretrained returns it in evaluation mode, where dropout would never act
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.body.device)
         try:
@@ -425,6 +433,10 @@ class TransformersEncoder(Encoder):
                 f" ({_first_line(error)})."
             ) from error
         self.n_features = features.shape[1]
+
+    def save_description(self, folder: Path) -> None:
+        """Write the configuration."""
+        self.body.config.save_pretrained(folder)
 
     def forward(self, input: Mapping[str, Tensor]) -> Tensor:
         """Return the first token's last hidden state from ``input_ids`` and ``attention_mask``, ``(batch, seq)``."""

@@ -111,9 +111,7 @@ class GRPO(ReasoningModule):
     def setup(self, stage: str) -> None:
         """Keep the initial policy where the KL divergence is asked for; before a checkpoint's weights are loaded."""
         if stage == "fit" and self.kl_coefficient > 0 and self._reference is None:
-            import copy
-
-            reference = copy.deepcopy(self.language_model).eval().requires_grad_(False)
+            reference = self.language_model.initial().eval().requires_grad_(False)
             # In a list, so that it is no submodule: checkpoints hold one model.
             self._reference = [reference]
 

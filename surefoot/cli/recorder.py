@@ -13,6 +13,7 @@ from surefoot.cli.checkpoints import LAST, LastCheckpoint
 from surefoot.errors import SurefootError
 from surefoot.files import replacing
 from surefoot.manifests import WEIGHTS, write_manifest
+from surefoot.rebuilding import Description, describe
 from surefoot.runs import Run, describe_environment, write_json
 
 __all__ = ("RunRecorder",)
@@ -31,10 +32,11 @@ class RunRecorder(Callback):
         """
         self.run, self.settings, self.override_optimizer = run, dict(settings), override_optimizer
         self._handed_on = False
+        self._descriptions: dict[str, Description] = {}
 
     @rank_zero_only
     def _write_environment(self, trainer: Trainer) -> None:
-        datamodule: Any = getattr(trainer, "datamodule", None)
+        datamodule = _datamodule(trainer)
         data: dict[str, str] = getattr(datamodule, "fingerprints", dict)()
         environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
         write_json(self.run.path / "environment.json", environment)
@@ -42,6 +44,9 @@ class RunRecorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the environment; tell, and if asked set, the learning rates of a resumed run."""
         self._write_environment(trainer)
+        datamodule = _datamodule(trainer)
+        of_data = vars(datamodule).values() if datamodule is not None else ()
+        self._descriptions = describe([*pl_module.modules(), *of_data])
         if trainer.ckpt_path is None or not trainer.optimizers:
             return
         configured = _configured_rates(pl_module)
@@ -69,6 +74,7 @@ class RunRecorder(Callback):
         """Add the settings, so that a checkpoint can be evaluated without its config."""
         checkpoint["surefoot_settings"] = self.settings
         checkpoint["surefoot_inputs"] = self.run.inputs
+        checkpoint["surefoot_descriptions"] = self._descriptions
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the trained weights: ``weights.safetensors``, or a language model's folder if no callback has."""
@@ -120,6 +126,10 @@ class RunRecorder(Callback):
         if saves and not (self.run.path / "checkpoints" / LAST).exists():
             return "no step was taken after the checkpoint that it started from, so that none was written"
         return None
+
+
+def _datamodule(trainer: Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)
 
 
 def _write_weights(path: Path, pl_module: LightningModule, write: bool) -> None:

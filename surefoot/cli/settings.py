@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from surefoot.cli.checkpoints import metadata
 from surefoot.errors import ConfigError
+from surefoot.rebuilding import Description
 
 __all__ = (
     "check_yaml",
@@ -18,6 +19,7 @@ __all__ = (
     "fill_seeds",
     "flag_values",
     "plain_message",
+    "stored_descriptions",
     "stored_inputs",
     "stored_settings",
 )
@@ -86,6 +88,15 @@ def stored_inputs(path: str | Path) -> dict[str, str]:
         SurefootError: If the file is not a checkpoint.
     """
     return dict(metadata(path).get("surefoot_inputs") or {})
+
+
+def stored_descriptions(path: str | Path) -> dict[str, Description]:
+    """Return what a checkpoint holds, beside weights, of the pretrained models that its settings name.
+
+    Raises:
+        SurefootError: If the file is not a checkpoint.
+    """
+    return dict(metadata(path).get("surefoot_descriptions") or {})
 
 
 def fill_seeds(settings: Any, seed: int) -> None:

@@ -26,6 +26,7 @@ from surefoot.cli.checkpoints import (
     DurableTrainer,
     LastCheckpoint,
     is_full,
+    metadata,
     recover,
 )
 from surefoot.cli.predictions import PredictionWriter
@@ -38,6 +39,7 @@ from surefoot.cli.settings import (
     fill_seeds,
     flag_values,
     plain_message,
+    stored_descriptions,
     stored_inputs,
     stored_settings,
 )
@@ -48,6 +50,7 @@ from surefoot.locks import hold
 from surefoot.manifests import WEIGHTS
 from surefoot.pretrained import read_checkpoint
 from surefoot.processes import die_with_parent
+from surefoot.rebuilding import check_weights, descriptions, weights_follow
 from surefoot.runs import Run, await_run, list_runs, mark_latest, open_run
 
 __all__ = (
@@ -372,6 +375,21 @@ class SurefootCLI(LightningCLI):
         """Predict on the test split; `PredictionWriter` writes the predictions."""
         return self._run_verb("predict", arguments)
 
+    def instantiate_classes(self) -> None:
+        """Build all; the model of a checkpoint without the weights that the checkpoint brings."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if not path or not Path(path).exists() or stored_settings(path) is None:
+            super().instantiate_classes()
+            return
+        config = self.config.clone()
+        config[self.subcommand].model = _rebuild(self.settings["model"], Path(path))
+        # A datamodule may load its tokenizer as late as in its first batch.
+        self.held.enter_context(descriptions(stored_descriptions(path)))
+        self.config_init = self.parser.instantiate_classes(config)
+        built = self.config_init[self.subcommand]
+        self.model, self.datamodule = built.model, built.data
+        self.trainer = self.instantiate_trainer()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with its run folder, loggers and the checkpoint to resume from."""
         config = self.config[self.subcommand]
@@ -491,6 +509,19 @@ def _build(base: type, settings: Mapping[str, Any]) -> Any:
     return parser.instantiate_classes(parser.parse_object({"object": dict(settings)})).object
 
 
+def _rebuild(settings: Mapping[str, Any], checkpoint: Path) -> LightningModule:
+    """Build a module whose weights a checkpoint will bring, all of them.
+
+    Raises:
+        SurefootError: If the checkpoint lacks some.
+    """
+    with descriptions(stored_descriptions(checkpoint)), weights_follow():
+        module: LightningModule = _build(LightningModule, settings)
+    if checkpoint.is_file():  # a folder's tensors are checked where they are loaded
+        check_weights(module, metadata(checkpoint)["state_dict"], checkpoint)
+    return module
+
+
 def build_datamodule(settings: Mapping[str, Any]) -> LightningDataModule:
     """Build a datamodule from what a config says under ``data``.
 
@@ -516,7 +547,7 @@ def load_module(checkpoint: Path) -> LightningModule:
     settings = stored_settings(checkpoint)
     if settings is None:
         raise SurefootError(f"{checkpoint} was not written by surefoot fit: it holds no settings.")
-    module: LightningModule = _build(LightningModule, settings["model"])
+    module = _rebuild(settings["model"], checkpoint)
     state = read_checkpoint(checkpoint)
     module.on_load_checkpoint(state)
     module.load_state_dict(state["state_dict"])

@@ -1,5 +1,6 @@
 """A causal language model and its tokenizer, as every loop of the reasoning half uses them."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,10 @@ class LanguageModel(nn.Module):
             )
         return score_pack(self.base, self.path, pack, temperature, token_weights)
 
+    def initial(self) -> "LanguageModel":
+        """Return a copy of the model as it was built; to be asked for before a checkpoint's weights are loaded."""
+        return copy.deepcopy(self)
+
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the model's tensors under transformers' names, adapters merged, tied ones once.
 
@@ -212,7 +217,9 @@ class LanguageModel(nn.Module):
         base.config.architectures = [type(base).__name__]
         base.config.save_pretrained(folder)
         if base.generation_config is not None:
-            base.generation_config.save_pretrained(folder)
+            # As it came: `save_pretrained` refuses combinations that transformers itself loads and many models have.
+            text = base.generation_config.to_json_string()
+            (folder / "generation_config.json").write_text(text, encoding="utf-8")
         self.tokenizer.save_pretrained(folder)
 
 

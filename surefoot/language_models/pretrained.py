@@ -5,11 +5,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from surefoot.errors import DataError
 from surefoot.language_models.base import DTYPES, LanguageModel, LoRA
 from surefoot.pretrained import load_pretrained
+from surefoot.rebuilding import described_folder, weights_will_follow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,12 +48,52 @@ class PretrainedLanguageModel(LanguageModel):
         Raises:
             DataError: If the model is not found or cannot be loaded.
         """
-        from transformers import AutoModelForCausalLM
+        source = f"PretrainedLanguageModel {name}"
+        with described_folder(source) as folder:
+            follow = folder is not None and weights_will_follow()
+            if folder is not None and follow:
+                model, tokenizer = _described(folder, name, dtype)
+            else:
+                model, tokenizer = _loaded(name, dtype), load_tokenizer(name)
+        super().__init__(model, tokenizer, lora, gradient_checkpointing, check_forward)
+        self.name, self.dtype, self.source = name, dtype, source
+        #: Whether the weights are random until a checkpoint brings them.
+        self._weights_follow = follow
 
-        source = model_folder(name)
-        model = load_pretrained(AutoModelForCausalLM, source, _EXPECTED, dtype=DTYPES[dtype])
-        super().__init__(model, load_tokenizer(name), lora, gradient_checkpointing, check_forward)
-        self.name = name
+    def initial(self) -> LanguageModel:
+        """Return the model as it is before a checkpoint's weights are loaded; read anew where they replace random ones.
+
+        Raises:
+            DataError: If it has to be read and is not there.
+        """
+        if not self._weights_follow:
+            return super().initial()
+        try:
+            return PretrainedLanguageModel(self.name, self.dtype, check_forward=False)
+        except DataError as error:
+            raise DataError(
+                f"training goes on beside the model that it began with, which is not in the checkpoint: {error}"
+            ) from error
+
+
+def _loaded(name: str, dtype: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    folder = model_folder(name)
+    return load_pretrained(AutoModelForCausalLM, folder, _EXPECTED, dtype=DTYPES[dtype])
+
+
+def _described(folder: str, name: str, dtype: str) -> tuple[Any, Any]:
+    """Return a model with random weights, in evaluation mode as a loaded one, and a tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    config = load_pretrained(AutoConfig, folder, _EXPECTED)
+    model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=False)
+    if (Path(folder) / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    tokenizer = load_pretrained(AutoTokenizer, folder, _EXPECTED)
+    model.config.name_or_path = model.name_or_path = tokenizer.name_or_path = name
+    return model.eval(), tokenizer
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
