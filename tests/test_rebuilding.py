@@ -126,12 +126,11 @@ def reasoning(method: str, tmp_path: Path, model: dict[str, Any], **more: Any) -
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
-        ("SFT", {"lora": {"rank": 2}}),
-        ("SFT", {"dtype": "bfloat16"}),
+        ("SFT", {"lora": {"rank": 2}, "dtype": "bfloat16"}),
         ("DPO", {}),
-        ("GRPO", {}),
+        pytest.param("GRPO", {}, marks=pytest.mark.slow),
     ],
-    ids=["SFT-lora", "SFT-bfloat16", "DPO", "GRPO"],
+    ids=["SFT-lora-bfloat16", "DPO", "GRPO"],
 )
 def test_language_models(method: str, arguments: dict[str, Any], fit: Fit, tmp_path: Path) -> None:
     """Among them a chat template, a generation config and non-persistent buffers, which no state holds."""
@@ -233,7 +232,6 @@ def test_text_encoder_and_its_tokenizer(fit: Fit, tmp_path: Path) -> None:
         "class_path": "MadlibsDataModule",
         "init_args": {
             "root": str(madlibs),
-            "templates": ["Verb"],
             "tokenizer": str(folder),
             "batch_size": 8,
         },
