@@ -223,7 +223,11 @@ def test_text_encoder_and_its_tokenizer(fit: Fit, tmp_path: Path) -> None:
     madlibs.mkdir()
     write_madlibs(madlibs)
     settings = tiny()
-    settings["trainer"] |= {"max_epochs": 1, "limit_train_batches": 1, "callbacks": []}
+    settings["trainer"] |= {
+        "max_epochs": 1,
+        "limit_train_batches": 1,
+        "callbacks": [{"class_path": "GroupMetrics"}],
+    }
     settings["model"]["init_args"]["encoder"] = {
         "class_path": "TransformersEncoder",
         "init_args": {"name": str(folder), "config": {"hidden_dropout_prob": 0.3}},
