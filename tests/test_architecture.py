@@ -36,6 +36,7 @@ FLOORS = {
         "contamination",
         "digit_tokenizer",
         "pretrained",
+        "rebuilding",
     ),
     1: (
         "losses",
