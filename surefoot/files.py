@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ("partial_path", "remove_partials", "replacing", "sync", "write_text")
+__all__ = ("move", "partial_path", "remove_partials", "replacing", "sync", "write_text")
 
 _PARTIAL = ".part"
 
@@ -44,10 +44,13 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
         _remove(keep)
     try:
         yield partial
+        if partial.is_file():
+            with contextlib.suppress(OSError):  # of a filesystem without permissions
+                partial.chmod(_mode())  # safetensors makes files that nobody else can read
         sync(partial)
         if keep is not None and path.exists():
             _keep(path, keep)
-        _put(partial, path)
+        move(partial, path)
     except OSError as error:
         _remove(partial)
         if error.errno is None:
@@ -62,6 +65,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text in UTF-8; a reader sees the old or the new one, never half of it."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def move(source: Path, path: Path) -> None:
+    """Rename, over a file or a folder, and wait until the name is on the disk; one of the two names is there all the time."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif source.is_dir():
+        path.unlink(missing_ok=True)
+    source.replace(path)
+    _sync(path.parent)
 
 
 def sync(path: Path) -> None:
@@ -82,14 +95,11 @@ def _keep(path: Path, keep: Path) -> None:
         path.rename(keep)
 
 
-def _put(partial: Path, path: Path) -> None:
-    """Rename, over a folder too, and wait until the name is on the disk."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    elif partial.is_dir():
-        path.unlink(missing_ok=True)
-    partial.replace(path)
-    _sync(path.parent)
+def _mode() -> int:
+    """Return the permissions of a new file of this process."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _sync(path: Path) -> None:

@@ -4,7 +4,6 @@ A folder holds ``generation.json`` (what is being generated), one file per shard
 and, once all are there, what ``datasets.load_from_disk`` needs and ``summary.json``.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -15,6 +14,7 @@ from surefoot.answers import Grader
 from surefoot.completions import COLUMNS
 from surefoot.contents import differing_contents
 from surefoot.errors import ConfigError, DataError
+from surefoot.files import partial_path, replacing
 from surefoot.language_models import LanguageModel
 from surefoot.locks import LOCK_FILE, hold
 from surefoot.metrics import ProblemResult, problem_results, summarise_results
@@ -141,7 +141,8 @@ def _claim(
                 f" {found.get(name)!r} and is now {wanted.get(name)!r}): choose another --out."
             )
         return
-    if out.exists() and any(p.name != LOCK_FILE for p in out.iterdir()):
+    before = (LOCK_FILE, partial_path(record).name)  # what one that was killed here leaves behind
+    if out.exists() and any(p.name not in before for p in out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a folder of surefoot generate.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(record, wanted)
@@ -186,13 +187,12 @@ def _finish(
 
     grade_trajectories(trajectories, model, grader, prompt, sampling)
     table = pa.Table.from_pylist(list(_rows(trajectories)), schema=_schema())
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with (
+        replacing(path) as part,
+        part.open("wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
 
 
 def _schema() -> "pyarrow.Schema":
@@ -243,7 +243,6 @@ def _complete(out: Path, shards: Sequence[Path], grader: Grader) -> dict[str, fl
         summary = summarise_results(list(_results(shards, grader)))
     finally:
         grader.pool.close()
-    write_json(out / "summary.json", summary)
     write_json(
         out / "state.json",
         {
@@ -257,6 +256,7 @@ def _complete(out: Path, shards: Sequence[Path], grader: Grader) -> dict[str, fl
         },
     )
     DatasetInfo(features=Features.from_arrow_schema(_schema())).write_to_directory(str(out))
+    write_json(out / "summary.json", summary)  # the last one: with it the folder is complete
     return summary
 
 

@@ -20,7 +20,9 @@ from tiny_reasoning import tiny_reasoning
 
 from surefoot import files
 from surefoot.cli import main
+from surefoot.cli.checkpoints import recover
 from surefoot.files import partial_path, remove_partials, replacing, write_text
+from surefoot.language_models import TinyLanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -36,6 +38,19 @@ def test_what_takes_a_place_is_whole_or_not_there(tmp_path: Path) -> None:
         (partial.mkdir(), partial.write_text("half"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "before.txt"]
     assert path.read_text() == "three"
+
+
+def test_what_is_written_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    """Colleagues read a run's weights where the umask lets them."""
+    before = os.umask(0o027)
+    try:
+        TinyLanguageModel(width=16, n_layers=1, n_heads=2).save(tmp_path / "model")
+        write_text(tmp_path / "model/note.txt", "x")
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "model").iterdir()}
+    assert {"model.safetensors", "config.json", "note.txt"} < set(modes)
+    assert set(modes.values()) == {0o640}
 
 
 def test_folders_take_places_too(tmp_path: Path) -> None:
@@ -154,6 +169,31 @@ def test_a_full_disk_leaves_the_good_checkpoint_and_is_named(
     assert "full/0/checkpoints/last.ckpt" in errors[-1]
     assert not list((tmp_path / "runs/full/0/checkpoints").iterdir())
     assert last.read_bytes() == whole
+
+
+class Killed(BaseException):
+    """Stands for the end of the process, after which nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_fall_back_that_is_cut_off_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    torch.save({"global_step": 3}, tmp_path / "previous.ckpt")
+    whole = (tmp_path / "previous.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(whole[:300])
+
+    def cut(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, call, cut)
+        patch.setattr(Path, "unlink", cut)
+        recover(tmp_path)
+    remove_partials(tmp_path)  # as the next start does
+    found = recover(tmp_path)
+    assert found is not None
+    assert found.read_bytes() == whole
 
 
 #: Kills its own process in the middle of writing the second checkpoint.

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +78,7 @@ KILLED = """
 import os, signal, sys
 from surefoot import generation
 from surefoot.cli import main
+from surefoot.files import partial_path
 
 finish, n = generation._finish, 0
 
@@ -83,8 +86,7 @@ def killed(*arguments):
     global n
     n += 1
     if n == int(os.environ["KILL_AT"]):
-        path = arguments[-1].with_suffix(".part")
-        path.write_bytes(b"half a shard")
+        partial_path(arguments[-1]).write_bytes(b"half a shard")
         os.kill(os.getpid(), signal.SIGKILL)
     finish(*arguments)
 
@@ -102,6 +104,8 @@ def test_killed_it_goes_on_with_no_duplicate_and_no_loss(tmp_path: Path) -> None
         "--out",
         str(tmp_path / "killed"),
     ]
+    (tmp_path / "killed").mkdir()
+    partial_path(tmp_path / "killed/generation.json").write_text("killed at the very start")
     for kill_at in ("3", "1"):
         process = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
@@ -120,6 +124,33 @@ def test_killed_it_goes_on_with_no_duplicate_and_no_loss(tmp_path: Path) -> None
     main(arguments)
     assert rows(tmp_path / "killed") == whole
     assert kept.stat().st_mtime_ns == stamps[kept], "a whole shard is not sampled again"
+    assert not list((tmp_path / "killed").glob(".*")), "halves are removed"
+
+
+def test_a_full_disk_is_named_and_the_rest_is_written_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = rows(generate(tmp_path, "whole"))
+    sizes = [p.stat().st_size for p in (tmp_path / "whole").glob("*.arrow")]
+    for name, limit in (("shard", min(sizes) // 2), ("info", 700)):
+        out = tmp_path / name
+        if name == "info":  # all shards are there, and what describes them does not fit any more
+            shutil.copytree(tmp_path / "whole", out)
+            for left in ("summary.json", "dataset_info.json"):
+                (out / left).unlink()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(SystemExit) as stop:
+                generate(tmp_path, name)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert stop.value.code == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith("surefoot: error: File too large")
+        assert name == "info" or f"{out}/data-0000" in line
+        assert rows(generate(tmp_path, name)) == whole
+        assert not list(out.glob(".*"))
 
 
 def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from surefoot.errors import SurefootError
-from surefoot.files import partial_path, replacing
+from surefoot.files import move, partial_path, replacing
 from surefoot.pretrained import read_checkpoint
 
 __all__ = ("LAST", "PREVIOUS", "DurableTrainer", "LastCheckpoint", "damage", "metadata", "recover")
@@ -191,8 +191,7 @@ def recover(folder: Path) -> Path | None:
     rank_zero_info(
         f"{last} is damaged ({wrong}): going on from the one before it, of optimizer step {step}"
     )
-    with replacing(last) as partial:
-        previous.rename(partial)
+    move(previous, last)
     return last
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import ConfigError, DataError
+from surefoot.files import replacing
 from surefoot.language_models.check import choose_path
 from surefoot.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
 from surefoot.language_models.forward import score_pack
@@ -205,10 +206,9 @@ class LanguageModel(nn.Module):
         if not write:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / "model.safetensors.part"
-        save_file(weights, temporary, metadata={"format": "pt"})
-        self.save_description(folder)
-        temporary.replace(folder / "model.safetensors")
+        with replacing(folder / "model.safetensors") as partial:
+            save_file(weights, partial, metadata={"format": "pt"})
+            self.save_description(folder)
 
     def save_description(self, folder: Path) -> None:
         """Write config and tokenizer without the weights."""

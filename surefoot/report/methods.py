@@ -8,7 +8,7 @@ from typing import Any
 from surefoot.errors import SurefootError
 from surefoot.report.runs import LeftOut, RecordedRun, read_run
 
-__all__ = ("OBSERVERS", "Method", "group_runs", "identifying_settings")
+__all__ = ("OBSERVERS", "Method", "group_runs", "identifying_settings", "shown_settings")
 
 #: Settings that say where a run is made and what is shown or kept of it, not what is trained; runs differing in them pool.
 _POOLED = {
@@ -183,10 +183,27 @@ def _newest(runs: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[LeftOu
     return [r for r in runs if r.path in kept], repeats
 
 
+def _is_stage(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and isinstance(value[2], tuple)
+
+
 def _short(value: Any) -> str:
-    if isinstance(value, tuple) and len(value) == 3 and isinstance(value[2], tuple):
-        return f"{value[0]}/{value[1]}"  # an earlier stage
+    if _is_stage(value):
+        return f"{value[0]}/{value[1]}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
     return "none" if value is None else str(value)
+
+
+def shown_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings as a page shows them; those of an earlier stage follow the name of what it handed on."""
+    shown: dict[str, str] = {}
+    for key, value in settings.items():
+        shown[key] = _short(value)
+        if _is_stage(value):
+            inner = shown_settings(dict(value[2]))
+            shown |= {f"{key} > {name}": text for name, text in inner.items()}
+    return shown
 
 
 def _short_keys(keys: Sequence[str]) -> dict[str, str]:

@@ -118,11 +118,15 @@ def _part(path: Path) -> float:
 
 
 def read_metrics(folder: Path) -> dict[str, list[float]]:
-    """Return every logged value by name, in order, over all parts of an interrupted run."""
+    """Return every logged value by name, in order, over all parts of an interrupted run.
+
+    A last row without an end was cut off by a kill or a full disk, perhaps within a number: it does not count.
+    """
     values: dict[str, list[float]] = {}
     for path in sorted(folder.glob("metrics*.csv"), key=_part):
         with path.open(newline="") as file:
-            for row in csv.DictReader(file):
+            whole = (line for line in file if line.endswith(("\n", "\r")))
+            for row in csv.DictReader(whole):
                 for name, text in row.items():
                     if text:
                         values.setdefault(name, []).append(float(text))

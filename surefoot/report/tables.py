@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from surefoot.report.figures import dot_plot
-from surefoot.report.methods import Method
+from surefoot.report.methods import Method, shown_settings
 from surefoot.report.page import Section, page, picture
 from surefoot.report.runs import LeftOut, RecordedRun
 from surefoot.statistics import (
@@ -133,10 +133,10 @@ def _group_table(groups: Mapping[str, Mapping[str, Estimate]]) -> Table:
 
 def _settings_tables(methods: Sequence[Method]) -> tuple[Table, Table]:
     """Return the settings in which methods differ (the longer list goes down the page), and those that all share."""
-    keys = list(dict.fromkeys(k for m in methods for k in m.settings))
+    shown = [shown_settings(m.settings) for m in methods]
     shared, differing = [], []
-    for key in keys:
-        texts = [str(m.settings[key]) if key in m.settings else "" for m in methods]
+    for key in dict.fromkeys(k for settings in shown for k in settings):
+        texts = [settings.get(key, "") for settings in shown]
         if len(set(texts)) == 1:
             shared.append([key, texts[0]])
         else:

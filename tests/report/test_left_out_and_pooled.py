@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,29 @@ def test_a_stage_before_counts_by_its_settings_not_by_its_seed(tmp_path: Path) -
     methods, _ = grouped(tmp_path)
     assert sorted(len(m.runs) for n, m in methods.items() if n.startswith("dfr")) == [1, 2]
     assert len({n for n in methods if n.startswith("dfr")}) == 2
+
+
+def test_settings_are_shown_as_a_config_has_them(tmp_path: Path) -> None:
+    """Lists without quotes, an earlier stage by its name with the settings in which it differs."""
+    lr = "model__init_args__optimizer__init_args__lr"
+    for number, rate in enumerate((0.01, 0.1)):
+        first = write_run(tmp_path / f"erm/{number}", **{lr: rate})
+        path = str(first / "checkpoints/last.ckpt")
+        betas = [0.9, 0.99 + number]
+        changes = {"model__init_args__checkpoint": path, "model__init_args__betas": betas}
+        write_run(tmp_path / f"dfr{number}/0", **changes)
+    out = tmp_path / "report"
+    main(["report", str(tmp_path / "dfr0"), str(tmp_path / "dfr1"), "--out", str(out)])
+    page = (out / "report.html").read_text()
+    rows = re.findall(r"<tr>(.*?)</tr>", page)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+    differing = next(c[1:] for c in cells if c[:1] == ["model.init_args.betas"])
+    assert differing == ["[0.9, 0.99]", "[0.9, 1.99]"]
+    stage = "model.init_args.checkpoint"
+    assert [stage, "erm/checkpoints/last.ckpt"] in cells, "the same in both"
+    inner = f"{stage} &gt; model.init_args.optimizer.init_args.lr"
+    assert [inner, "0.01", "0.1"] in cells
+    assert "(&#x27;" not in page
 
 
 def test_methods_are_named_by_what_differs(tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ def test_parts_of_an_interrupted_run_are_read_in_order(tmp_path: Path) -> None:
     assert read_metrics(tmp_path)["accuracy"] == [0.9]
 
 
+@pytest.mark.parametrize("cut_off", ["2,0.", "2,1e-", "2", "2,0.25"])
+def test_a_row_that_a_kill_has_cut_off_does_not_count(tmp_path: Path, cut_off: str) -> None:
+    (tmp_path / "metrics.0.csv").write_text(f"step,loss\r\n1,0.3\r\n{cut_off}")
+    (tmp_path / "metrics.csv").write_text("step,loss\r\n2,0.251\r\n")
+    assert read_metrics(tmp_path) == {"step": [1, 2], "loss": [0.3, 0.251]}
+
+
 def test_tables_by_hand() -> None:
     assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
     assert markdown_table(["a|b"], []) == "| a\\|b |\n| --- |"
