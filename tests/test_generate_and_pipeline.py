@@ -23,6 +23,7 @@ from surefoot import pipelines
 from surefoot.cli import main
 from surefoot.completions import correct_completions, preference_pairs, read_completions
 from surefoot.errors import DataError
+from surefoot.files import partial_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[1]
