@@ -22,7 +22,7 @@ __all__ = ("DFR",)
 class DFR(ClassifierModule):
     """Keep a trained encoder and refit its last layer on group-balanced examples, by l1 logistic regression.
 
-    One epoch over the training loader collects features; ``data.init_args.train_split: val`` makes the held-out
+    One epoch over the training loader collects features, of each example once however often it is drawn; ``data.init_args.train_split: val`` makes the held-out
     set the one to fit on, as in the paper. The strength is chosen on half of it by the worst group's accuracy,
     then the layers fitted on several balanced subsets are averaged.
 
@@ -64,7 +64,9 @@ class DFR(ClassifierModule):
         self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed or 0
         if checkpoint is not None and not weights_will_follow():
             self._load_network(checkpoint)
-        self.collected: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.collected: list[
+            tuple[Tensor, Tensor, Tensor, Tensor]
+        ] = []  # features, target, group, index
 
     def _load_network(self, path: Path) -> None:
         weights = find_weights(Path(path))
@@ -104,7 +106,8 @@ class DFR(ClassifierModule):
         features = self.network(batch["input"])[1]
         self.collected.append(
             tuple(
-                gather_batch(x).cpu() for x in (features.float(), batch["target"], batch["group"])
+                gather_batch(x).cpu()
+                for x in (features.float(), batch["target"], batch["group"], batch["index"])
             )  # type: ignore[arg-type]
         )
 
@@ -115,14 +118,21 @@ class DFR(ClassifierModule):
 
     def refit(self) -> None:
         """Fit the last layer and put it on the encoder."""
-        features, target, group = (
-            np.concatenate([np.asarray(part[i]) for part in self.collected]) for i in range(3)
+        features, target, group, index = (
+            np.concatenate([np.asarray(part[i]) for part in self.collected]) for i in range(4)
         )
+        first = np.sort(np.unique(index, return_index=True)[1])
         self.collected.clear()
-        layer = balanced_last_layer(
-            features, target, group, self.n_subsets, self.inverse_strengths, self.seed
-        )
         head = self.network.head
+        layer = balanced_last_layer(
+            features[first],
+            target[first],
+            group[first],
+            self.n_subsets,
+            self.inverse_strengths,
+            self.seed,
+            head.out_features,
+        )
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(layer.weight))
             head.bias.copy_(torch.from_numpy(layer.bias))

@@ -41,7 +41,11 @@ def _fit(features: Floats, target: Ints, inverse_strength: float) -> tuple[Float
 
     binary = len(np.unique(target)) == 2
     model = LogisticRegression(
-        l1_ratio=1.0, C=inverse_strength, solver="liblinear" if binary else "saga", max_iter=2000
+        l1_ratio=1.0,
+        C=inverse_strength,
+        solver="liblinear" if binary else "saga",
+        max_iter=2000,
+        random_state=0,
     ).fit(features, target)
     if not binary:
         return model.coef_, model.intercept_
@@ -62,6 +66,7 @@ def balanced_last_layer(
     n_subsets: int,
     inverse_strengths: Sequence[float],
     seed: int,
+    n_classes: int | None = None,
 ) -> LastLayer:
     """Average l1 logistic regressions over balanced subsets, at the strength that suits the worst group best.
 
@@ -75,6 +80,7 @@ def balanced_last_layer(
         n_subsets: Balanced subsets of all examples that are averaged.
         inverse_strengths: Candidates for C.
         seed: Seed of the halves and subsets.
+        n_classes: Number of classes; the largest class plus one by default.
 
     Returns:
         The layer on raw features.
@@ -82,7 +88,7 @@ def balanced_last_layer(
     Raises:
         DataError: If a class is missing, or a group present has fewer than two examples.
     """
-    n_classes = int(target.max()) + 1
+    n_classes = n_classes or int(target.max()) + 1
     missing = sorted(set(range(n_classes)) - set(target.tolist()))
     small = [g for g in np.unique(group).tolist() if (group == g).sum() < 2]
     if missing or n_classes < 2 or small:

@@ -204,8 +204,17 @@ class ResumableDataLoader(DataLoader[Any]):
         return position._asdict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume an epoch after that many examples; one of which no batch is left starts anew."""
+        """Resume an epoch after that many examples; one of which no batch is left starts anew.
+
+        Raises:
+            ConfigError: If the state does not count examples.
+        """
         assert isinstance(self.sampler, EpochSampler | StepSampler)
+        if not {"epoch", "n_examples"} <= state.keys():
+            raise ConfigError(
+                f"the checkpoint does not say how many examples of its epoch were seen (it holds {', '.join(state)}), as one of"
+                " another version of Surefoot: start anew with --fresh true; it can still be tested."
+            )
         position = Position(state["epoch"], state["n_examples"])
         if self.n_batches_left(position.n_examples):
             self.sampler.set_epoch(position.epoch)

@@ -43,3 +43,9 @@ def test_missing_classes_and_tiny_groups_are_named() -> None:
     group[0] = 9
     with pytest.raises(DataError, match=r"groups \[9\] too small"):
         balanced_last_layer(features, target, group, 1, (1.0,), 0)
+
+
+def test_a_class_that_the_network_has_and_the_held_out_set_lacks_is_named() -> None:
+    features, target, group = spurious(400)
+    with pytest.raises(DataError, match=r"classes \[2\] are missing"):
+        balanced_last_layer(features, target, group, 1, (1.0,), 0, n_classes=3)

@@ -147,3 +147,10 @@ def test_shards_hold_every_example_exactly_once() -> None:
         assert len(sampler) == len(list(sampler))
         shards += list(sampler)
     assert sorted(shards) == list(range(10))
+
+
+def test_a_position_of_another_version_is_refused_in_one_line() -> None:
+    numbers = Numbers(8)
+    loader = ResumableDataLoader(numbers, EpochSampler(numbers, seed=0), batch_size=2)
+    with pytest.raises(ConfigError, match=r"how many examples .* --fresh"):
+        loader.load_state_dict({"epoch": 1, "n_batches": 2})

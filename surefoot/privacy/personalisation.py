@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.privacy.accounting import calibrate_noise
+from surefoot.privacy.linear_models import check_finite_examples
 from surefoot.privacy.noise import NoiseSource
 from surefoot.privacy.subspace import Basis
 
@@ -49,7 +50,11 @@ def local_regressions(
 
     Returns:
         Weights in all dimensions, ``(users, features)``.
+
+    Raises:
+        DataError: If an input or target is NaN or infinite.
     """
+    check_finite_examples({"inputs": inputs, "target": target}, "the users' data")
     z = inputs if basis is None else inputs @ basis.to(inputs)
     n_examples, n_features = z.shape[1:]
     gram = z.transpose(1, 2) @ z + ridge * n_examples * torch.eye(n_features).to(z)
@@ -82,7 +87,11 @@ def private_alternating_minimisation(
 
     Returns:
         The subspace after the last round; users then regress in it by themselves.
+
+    Raises:
+        DataError: If an input or target is NaN or infinite.
     """
+    check_finite_examples({"inputs": inputs, "target": target}, "the users' data")
     multiplier = calibrate_noise(settings.epsilon, settings.delta, 1.0, settings.n_rounds)
     n_users, n_examples, _ = inputs.shape
     basis = start
@@ -121,7 +130,11 @@ def dp_federated_averaging(
 
     Returns:
         The common weights, ``(features,)``.
+
+    Raises:
+        DataError: If an input or target is NaN or infinite.
     """
+    check_finite_examples({"inputs": inputs, "target": target}, "the users' data")
     multiplier = calibrate_noise(settings.epsilon, settings.delta, 1.0, settings.n_rounds)
     n_users, n_examples, n_features = inputs.shape
     weight = inputs.new_zeros(n_features)

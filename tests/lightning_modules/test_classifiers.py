@@ -474,3 +474,20 @@ def test_a_new_adversary_is_one_class() -> None:
             return self.logits.square().sum()
 
     weights_after(build("BRDRO", adversary=ByLabel), max_epochs=1)
+
+
+def test_dfr_fits_on_every_example_once() -> None:
+    """Two ranks repeat an example to even out their shares, and draws by weight repeat many."""
+
+    def fitted(order: list[int]) -> torch.Tensor:
+        module = DFR(MLP(3, (4,)), None, n_classes=2, n_subsets=1)
+        torch.manual_seed(0)
+        features, target = torch.randn(12, 4), torch.arange(12) % 2
+        module.log = module.count_step = lambda *_: None  # type: ignore[assignment,method-assign]
+        rows, group = torch.tensor(order), torch.arange(12) // 3
+        module.collected = [(features[rows], target[rows], group[rows], rows)]
+        module.refit()
+        return module.network.head.weight.detach().clone()
+
+    once = list(range(12))
+    assert fitted([*once, 0, 5]).equal(fitted(once))

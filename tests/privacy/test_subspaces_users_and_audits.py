@@ -184,3 +184,17 @@ def test_the_audit_passes_the_correct_mechanism_and_catches_broken_ones(
 ) -> None:
     audit = audit_descent(breakage, 1.0, 800, steps, rate)  # type: ignore[arg-type]
     assert audit.passes is passes, audit
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_users_with_numbers_that_are_none_are_refused(wrong: float) -> None:
+    x, y = torch.randn(4, 6, 3), torch.randn(4, 6)
+    free = CoordinationSettings(math.inf, 1e-5, 1.0, 2)
+    x[1, 2, 0] = wrong
+    for learn in (
+        lambda: local_regressions(x, y),
+        lambda: dp_federated_averaging(x, y, free, SeededNoise(0)),
+        lambda: private_alternating_minimisation(x, y, torch.eye(3)[:, :2], free, SeededNoise(0)),
+    ):
+        with pytest.raises(DataError, match="1 of 4 rows of inputs in the users' data"):
+            learn()
