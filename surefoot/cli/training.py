@@ -1,6 +1,7 @@
 """The verbs fit, validate, test and predict: LightningCLI with run folders, facts from data to model and safe resumption."""
 
 import contextlib
+import copy
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -506,7 +507,8 @@ def run_trainer(arguments: Sequence[str]) -> None:
 def _build(base: type, settings: Mapping[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "object")
-    return parser.instantiate_classes(parser.parse_object({"object": dict(settings)})).object
+    own = copy.deepcopy(dict(settings))  # the parser changes lists in place
+    return parser.instantiate_classes(parser.parse_object({"object": own})).object
 
 
 def _rebuild(settings: Mapping[str, Any], checkpoint: Path) -> LightningModule:
