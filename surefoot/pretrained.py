@@ -61,9 +61,14 @@ def read_checkpoint(path: Path | str, **settings: Any) -> dict[str, Any]:
             f"checkpoint {path} is damaged, or holds objects other than tensors and plain types, which are not loaded"
             " because that can run code."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SurefootError(f"checkpoint {path} cannot be read ({reason}).") from error
+    except OSError as error:
+        raise SurefootError(
+            f"checkpoint {path} cannot be read ({error.strerror or error})."
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:  # torch's words are about its own formats
+        raise SurefootError(
+            f"checkpoint {path} cannot be read: it is damaged or cut short."
+        ) from error
     if not isinstance(content, dict):
         raise SurefootError(
             f"checkpoint {path} holds a {type(content).__name__}, not a run's state."

@@ -119,6 +119,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["fit", "--runs_root", "file/below"], "Not a directory: file"),
         (["fit", "--trainer.logger", "WandbLogger"], "wandb"),
         (["fit", "--trainer.overfit_batches", "2"], "trainer.limit_train_batches"),
+        (["fit", "--trainer.accumulate_grad_batches", "0"], "must be at least 1, got 0"),
+        (["fit", "--trainer.gradient_clip_val", "-1"], "must be at least 0, got -1"),
         (["fit", "--trainer.callbacks+", "LearningRateFinder"], "optimizer.init_args.lr"),
         (
             [

@@ -428,6 +428,14 @@ def _check_trainer(trainer: Namespace) -> None:
             "trainer.overfit_batches would replace the order of the data, which resumes and reweights here: give"
             " trainer.limit_train_batches and trainer.limit_val_batches instead."
         )
+    if trainer.accumulate_grad_batches < 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches must be at least 1, got {trainer.accumulate_grad_batches}."
+        )
+    if trainer.gradient_clip_val is not None and not trainer.gradient_clip_val >= 0:
+        raise ConfigError(
+            f"trainer.gradient_clip_val must be at least 0, got {trainer.gradient_clip_val}."
+        )
     for callback in trainer.callbacks or ():
         if str(callback.class_path).endswith(".LearningRateFinder"):
             raise ConfigError(
