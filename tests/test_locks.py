@@ -50,6 +50,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def left_behind(folder: Path, **content: Any) -> Path:
