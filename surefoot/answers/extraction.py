@@ -251,7 +251,7 @@ def _stated(sentence: str) -> str:
         )
         return sentence[: words.end()].strip() if words else number[1]
     sentence = re.split(
-        r"(?<=[^.])[.;!?](?=\s+[A-Z]|\s*$)|\s+(?:because|since|as|where|which|so)\s",
+        r"(?<=[^.])(?<!\b[MDS][rst])(?<!\bMrs)[.;!?](?=\s+[A-Z]|\s*$)|\s+(?:because|since|as|where|which|so)\s",
         sentence,
         maxsplit=1,
     )[0]
@@ -265,9 +265,8 @@ def _phrase(text: str) -> tuple[int, str] | None:
     rest = _REST.match(text, last.end())
     sentence = (rest[1].strip(" \t*_:") or rest[2] or "") if rest else ""
     answer = _stated(sentence)
-    if len(answer.split()) > 6 and not re.search(
-        r"[\\^]", answer
-    ):  # a sentence: its number is the answer
+    is_prose = len(answer.split()) > 6 and _PROSE.search(answer)
+    if is_prose and not re.search(r"[\\^]", answer):  # a sentence: its number is the answer
         number = _last_number(answer)
         return None if number is None else (last.start(), number[1])
     return (last.start(), answer) if answer else None

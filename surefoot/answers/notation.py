@@ -166,6 +166,7 @@ def tidy(text: str) -> str:
         )
     text = re.sub(r"(?: ?\\\\)+$", "", text.strip()).rstrip(".;,:?").strip()
     text = _NEGATIVE.sub("-", text)
+    text = re.sub(r"^(\d+)(?:st|nd|rd|th)$", r"\1", text)
     return re.sub(r"\\text\s*\{([^{}]*?)[.;,:?]+\s*\}$", r"\\text{\1}", text)
 
 
