@@ -59,7 +59,9 @@ def test_predictions_of_unknown_examples_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_examples_are_refused_unless_a_limit_says_so(tmp_path: Path) -> None:
+def test_missing_examples_are_refused_unless_a_limit_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     half = {"predictions": torch.tensor([1.0, 2.0]), "index": torch.tensor([2, 0])}
     with pytest.raises(SurefootError, match="2 examples were predicted of 3"):
         write(tmp_path, half)
@@ -68,6 +70,9 @@ def test_missing_examples_are_refused_unless_a_limit_says_so(tmp_path: Path) -> 
         write(tmp_path, same)
     assert not list(tmp_path.iterdir())
     one, other = ({k: v[i : i + 1] for k, v in half.items()} for i in range(2))
-    write(tmp_path, one, other, limit=2)
+    with caplog.at_level("INFO"):
+        write(tmp_path, one, other, limit=2)
+    said = caplog.text + capsys.readouterr().err
+    assert f"2 predictions: {tmp_path / 'predictions.csv'}" in said
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     assert lines == ["index,prediction_0", "0,2.000000", "2,1.000000"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from surefoot.distributed import gather_rows
@@ -91,6 +92,7 @@ class PredictionWriter(Callback):
             write = _write_csv if tensors else _write_jsonl
             several = len(_loaders(trainer)) > 1
             write(partial, [rows[key] for key in sorted(rows)], several)
+        rank_zero_info(f"{len(rows)} predictions: {self.folder / name}")
 
     def _check_whole(self, trainer: Trainer, rows: Mapping[tuple[int, int, int], Any]) -> None:
         if trainer.limit_predict_batches != 1.0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
