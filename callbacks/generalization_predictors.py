@@ -124,5 +124,5 @@ class GeneralizationPredictors(Callback):
         return {"start": self._start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         self._start = state_dict["start"]

@@ -356,7 +356,7 @@ class MemorizationTracker(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore it."""
         self._best, self.accuracies = dict(state_dict["best"]), dict(state_dict["accuracies"])
         self._ever_memorized = bool(state_dict["ever_memorized"])
         self._seconds = dict(state_dict["seconds"])

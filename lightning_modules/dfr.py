@@ -91,7 +91,7 @@ class DFR(ClassifierModule):
         checkpoint["collected"] = list(self.collected)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         super().on_load_checkpoint(checkpoint)
         self.collected = list(checkpoint.get("collected", ()))
 

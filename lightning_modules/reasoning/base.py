@@ -216,7 +216,7 @@ class ReasoningModule(ResumableModule):
         checkpoint["sampling_seed"] = self._sampling_seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the seed of sampling back."""
+        """Restore the seed of sampling."""
         super().on_load_checkpoint(checkpoint)
         self._sampling_seed = checkpoint.get("sampling_seed", 0)
 

@@ -100,7 +100,7 @@ class SFT(ReasoningModule):
         checkpoint["n_fine_tuned"] = self._n_fine_tuned
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore the number of sequences."""
         super().on_load_checkpoint(checkpoint)
         self._n_fine_tuned = checkpoint.get("n_fine_tuned", 0)
 

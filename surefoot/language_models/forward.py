@@ -56,7 +56,7 @@ def score_pack(
     """Score a pack's tokens; arguments and result are those of `LanguageModel.forward`."""
     head, layout = path.head, PackLayout(pack.segments, pack.tokens.device)
     limit = path.rope_limit
-    alike = limit is None or max(layout.chain_lengths()) <= limit or len(leaves(pack)) == 1
+    alike = limit is None or pack.longest <= limit or len(leaves(pack)) == 1
     if head is None:
         logits = _one_by_one(
             base, pack, layout, lambda x: base(input_ids=x, use_cache=False).logits
