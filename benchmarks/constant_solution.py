@@ -1,11 +1,12 @@
 """Cost of `ConstantSolutionAnalysis`: a test pass of ResNet-18 over CIFAR-10's test images with it and without it, in turn.
 
-Run: ``SUREFOOT_DATA=... python benchmarks/constant_solution.py``; writes ``benchmarks/results/constant_solution.json`` and ``.md``.
+Run: ``SUREFOOT_DATA=... python benchmarks/constant_solution.py``; writes ``benchmarks/results/constant_solution.json``
+and ``.md``.
 
-Arms of a round, one after the other: a bare PyTorch loop over the same batches, ``Trainer.test``, ``Trainer.test`` with the callback.
-Ratios are taken within a round; medians and quartiles over rounds are reported. Both stems of the network are measured: that for
-small images (3x3, no pooling, 0.56 GFLOP an image) and ImageNet's own (7x7 with pooling, 0.04 GFLOP), where the rest of a pass weighs
-more. The data are read before the clock starts.
+Arms of a round, one after the other: a bare PyTorch loop over the same batches, ``Trainer.test``, ``Trainer.test`` with
+the callback. Ratios are taken within a round; medians and quartiles over rounds are reported. Both stems of the network
+are measured: that for small images (3x3, no pooling, 0.56 GFLOP an image) and ImageNet's own (7x7 with pooling, 0.04
+GFLOP), where the rest of a pass weighs more. The data are read before the clock starts.
 """
 
 import argparse
@@ -104,7 +105,10 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# ConstantSolutionAnalysis beside a plain test pass, ResNet-18 on CIFAR-10",
         "",
-        f"{environment['device']}, torch {environment['versions']['torch']}; {result['n_rounds']} rounds in turn, medians.",
+        (
+            f"{environment['device']}, torch {environment['versions']['torch']}; {result['n_rounds']} rounds in turn,"
+            " medians."
+        ),
         "",
         "| stem | images | Trainer.test, s | over a bare loop | the callback adds | promised |",
         "|---|---|---|---|---|---|",
@@ -118,7 +122,8 @@ def table(result: dict[str, Any]) -> str:
         )
         lines.append(
             f"| {stem} | {r['n_images']} | {plain['median']:.2f} | {over['median']:.3f} |"
-            f" {share['median']:.1%} ({share['low_quartile']:.1%} to {share['high_quartile']:.1%}) | at most {LIMIT:.0%} |"
+            f" {share['median']:.1%} ({share['low_quartile']:.1%} to {share['high_quartile']:.1%}) | at most"
+            f" {LIMIT:.0%} |"
         )
     return "\n".join([*lines, ""])
 

@@ -56,14 +56,10 @@ class RandomImages(ClassificationDataModule):
         """Return the same images as every split."""
         target = self.group // 2
         examples = TensorExamples(input=self.images, target=target, group=self.group)
-        return dict.fromkeys(
-            ("train", "val", "test"), Split(examples, target, self.group, self.group)
-        )
+        return dict.fromkeys(("train", "val", "test"), Split(examples, target, self.group, self.group))
 
 
-def bare_step(
-    network: Classifier, optimizer: torch.optim.Optimizer
-) -> Callable[[dict[str, Tensor]], None]:
+def bare_step(network: Classifier, optimizer: torch.optim.Optimizer) -> Callable[[dict[str, Tensor]], None]:
     """Return one step of the loop that anybody would write."""
 
     def step(batch: dict[str, Tensor]) -> None:
@@ -195,8 +191,7 @@ def lightning_overhead(n_rounds: int, n_steps: int, folder: Path) -> dict[str, A
         rows["Trainer"].append(fit([], False))
         rows["Trainer, CSV and callbacks"].append(fit(list(watched), CSVLogger(str(folder))))
     return {
-        name: {"milliseconds_per_step": summary([1000 * v / n_steps for v in values])}
-        for name, values in rows.items()
+        name: {"milliseconds_per_step": summary([1000 * v / n_steps for v in values])} for name, values in rows.items()
     }
 
 
@@ -232,9 +227,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     for name, row in result["lightning"].items():
         m = row["milliseconds_per_step"]
-        lines.append(
-            f"| {name} | {m['median']:.2f} ({m['low_quartile']:.2f} to {m['high_quartile']:.2f}) |"
-        )
+        lines.append(f"| {name} | {m['median']:.2f} ({m['low_quartile']:.2f} to {m['high_quartile']:.2f}) |")
     return "\n".join([*lines, ""])
 
 
@@ -244,9 +237,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=2, help="steps of each arm per round")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument(
-        "--size", type=int, default=64, help="height and width of the images, pixels"
-    )
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images, pixels")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")

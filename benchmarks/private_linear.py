@@ -1,11 +1,13 @@
 """A step of private regression beside opacus' per-sample gradients, on the same batches, and beside the floor of two products.
 
 Run in an environment that has opacus (1.6) and jaxtyping:
-``PYTHONPATH=. /tmp/opacus/bin/python benchmarks/private_linear.py``; writes ``benchmarks/results/private_linear.json`` and ``.md``.
+``PYTHONPATH=. /tmp/opacus/bin/python benchmarks/private_linear.py``; writes ``benchmarks/results/private_linear.json``
+and ``.md``.
 
-100,000 examples of 1,000 features, 1,000 steps in rounds of 100; each round times every arm on the same batches, one after the other.
-Ratios are taken within a round; medians and quartiles over rounds are reported. Two sizes of batches: samples of 1,000, and all examples.
-Memory is the peak of a process of its own for each arm, less that of one that only holds data and batch.
+100,000 examples of 1,000 features, 1,000 steps in rounds of 100; each round times every arm on the same batches, one
+after the other. Ratios are taken within a round; medians and quartiles over rounds are reported. Two sizes of batches:
+samples of 1,000, and all examples. Memory is the peak of a process of its own for each arm, less that of one that only
+holds data and batch.
 """
 
 import argparse
@@ -111,12 +113,8 @@ def compare(batch: int, n_rounds: int, n_steps: int) -> dict[str, Any]:
     fast = seconds["surefoot"]
     return {
         "milliseconds": {n: 1000 * statistics.median(v) for n, v in seconds.items()},
-        "opacus_over_surefoot": summary(
-            [a / b for a, b in zip(seconds["opacus"], fast, strict=True)]
-        ),
-        "surefoot_over_floor": summary(
-            [a / b for a, b in zip(fast, seconds["floor"], strict=True)]
-        ),
+        "opacus_over_surefoot": summary([a / b for a, b in zip(seconds["opacus"], fast, strict=True)]),
+        "surefoot_over_floor": summary([a / b for a, b in zip(fast, seconds["floor"], strict=True)]),
     }
 
 
@@ -173,9 +171,15 @@ def main() -> None:
     lines = [
         "# A step of private regression, 1,000 features, beside opacus",
         "",
-        f"{result['device']}, torch {result['torch']}, opacus {result['opacus']}; {options.rounds} rounds in turn, medians with quartiles.",
+        (
+            f"{result['device']}, torch {result['torch']}, opacus {result['opacus']}; {options.rounds} rounds in turn,"
+            " medians with quartiles."
+        ),
         "",
-        "| batch | Surefoot, ms | opacus over Surefoot (at least 3) | over two products | peak MB, Surefoot / opacus (at most half) |",
+        (
+            "| batch | Surefoot, ms | opacus over Surefoot (at least 3) | over two products | peak MB, Surefoot / opacus"
+            " (at most half) |"
+        ),
         "|---|---|---|---|---|",
     ]
     for name in ("samples of 1,000", "all 100,000"):

@@ -2,8 +2,8 @@
 
 python benchmarks/reasoning.py --peers PYTHON_WITH_TRL --out benchmarks/results/reasoning.json
 
-TRL runs in an environment of its own (`pip install trl==1.16.0 torch==2.13.0`). Both sides are the real trainers: a step of
-one waits while the other takes its own. Tokens are counted without padding.
+TRL runs in an environment of its own (`pip install trl==1.16.0 torch==2.13.0`). Both sides are the real trainers: a
+step of one waits while the other takes its own. Tokens are counted without padding.
 """
 
 import argparse
@@ -83,9 +83,7 @@ def ours(task: dict[str, Any]) -> None:
             return {"problem": list(records)}
 
         def train_dataloader(self) -> Any:
-            given = [
-                Problem(str(i), r["prompt"], "0", r["chosen"]) for i, r in enumerate(task["rows"])
-            ]
+            given = [Problem(str(i), r["prompt"], "0", r["chosen"]) for i, r in enumerate(task["rows"])]
             return self.training_loader(given)
 
     class Plain(PlainPrompt):
@@ -205,9 +203,7 @@ def compare(name: str, peers: str, bf16: bool, rounds: int, threads: int) -> dic
     }
     sides = {
         "surefoot": Side([sys.executable, __file__, "--worker", json.dumps(task)]),
-        "trl": Side(
-            [peers, str(ROOT / "benchmarks/peers/trl_speed.py"), json.dumps(task | {"bf16": False})]
-        ),
+        "trl": Side([peers, str(ROOT / "benchmarks/peers/trl_speed.py"), json.dumps(task | {"bf16": False})]),
     }
     found: dict[str, list[dict[str, Any]]] = {s: [] for s in sides}
     try:
@@ -312,9 +308,7 @@ def main() -> None:
     """Measure what is asked for and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worker", default=None, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--logits", choices=["chunked", "naive"], default=None, help=argparse.SUPPRESS
-    )
+    parser.add_argument("--logits", choices=["chunked", "naive"], default=None, help=argparse.SUPPRESS)
     parser.add_argument("--peers", default=None, help="python of an environment with TRL 1.16")
     parser.add_argument("--cases", nargs="*", default=[*CASES, "generate", "logits"])
     parser.add_argument("--precisions", nargs="*", default=["float32", "bf16"])
@@ -344,12 +338,8 @@ def main() -> None:
         else:
             for precision in given.precisions:
                 key = f"{name} ({precision})"
-                results[key] = compare(
-                    name, given.peers, precision == "bf16", given.rounds, given.threads
-                )
-                print(
-                    key, {k: results[key][k] for k in ("seconds", "ratio", "peak_gib")}, flush=True
-                )
+                results[key] = compare(name, given.peers, precision == "bf16", given.rounds, given.threads)
+                print(key, {k: results[key][k] for k in ("seconds", "ratio", "peak_gib")}, flush=True)
         write_json(given.out, results)
     return None
 

@@ -49,9 +49,7 @@ def measure(seeds: int, runs: Path) -> dict[str, object]:
     table = {m: [run(m, s, runs) for s in range(seeds)] for m in METHODS}
     starts = [r["accuracy"] for r in table["sft"]]
     gains = {
-        m: mean_interval(
-            [r["accuracy"] - s for r, s in zip(table[m], starts, strict=True)]
-        )._asdict()
+        m: mean_interval([r["accuracy"] - s for r, s in zip(table[m], starts, strict=True)])._asdict()
         for m in METHODS[1:]
     }
     return {"runs": table, "start": mean_interval(starts)._asdict(), "gains": gains}
@@ -61,9 +59,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--runs", type=Path, default=None, help="keep the runs here, and resume them"
-    )
+    parser.add_argument("--runs", type=Path, default=None, help="keep the runs here, and resume them")
     parser.add_argument("--out", type=Path, default=Path("reasoning_learning.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

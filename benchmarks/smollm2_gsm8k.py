@@ -40,8 +40,7 @@ def measure(folder: Path, n_problems: int) -> dict[str, Any]:
         "n_problems": n_problems,
         "engines": {e: read_json(folder / e / "summary.json") for e in ENGINES},
         "difference": paired_difference(*correct.values())._asdict(),
-        "share_same_tokens": sum(a["completion_ids"] == b["completion_ids"] for a, b in pairs)
-        / len(pairs),
+        "share_same_tokens": sum(a["completion_ids"] == b["completion_ids"] for a, b in pairs) / len(pairs),
         "share_same_grade": sum(a["status"] == b["status"] for a, b in pairs) / len(pairs),
     }
 

@@ -34,9 +34,10 @@ __all__ = ("ConstantSolutionAnalysis",)
 class ConstantSolutionAnalysis(EvaluationObserver):
     """Measures, of val or test and of every shifted set, how near predictions are to the optimal constant, and why.
 
-    For any module with a ``prediction_loss`` whose evaluation returns ``outputs`` and ``losses``. It works during ``validate`` and
-    ``test``, with one forward pass; the first set is the reference. Logged: ``shift/<set>/distance`` and others, see the table of
-    metrics. Written into the run folder's ``constant_solution/``: ``sets.csv``, ``layers.csv``, ``constants.csv`` and figures.
+    For any module with a ``prediction_loss`` whose evaluation returns ``outputs`` and ``losses``. It works during
+    ``validate`` and ``test``, with one forward pass; the first set is the reference. Logged: ``shift/<set>/distance``
+    and others, see the table of metrics. Written into the run folder's ``constant_solution/``: ``sets.csv``,
+    ``layers.csv``, ``constants.csv`` and figures.
 
     Reference: Kang, Setlur, Tomlin, Levine, ICLR 2024, arXiv 2310.00873.
 
@@ -62,8 +63,9 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             layers: Names of the convolutions and linear layers to watch; all by default.
             max_features: Layers with wider inputs (patches) have no subspace measured.
             n_inputs: Inputs per layer and set from which subspaces are measured.
-            score_encoder: Network whose features tell how far out each set is (the paper: ResNet-18 of ImageNet, that is
-                ``TimmEncoder`` with ``resnet18`` and ``pretrained``); it costs a forward pass of its own. None: no score.
+            score_encoder: Network whose features tell how far out each set is (the paper: ResNet-18 of ImageNet, that
+                is ``TimmEncoder`` with ``resnet18`` and ``pretrained``); it costs a forward pass of its own. None: no
+                score.
             score_repeats: Repetitions of the score's weak classifier.
             figures: Whether figures are drawn.
 
@@ -107,9 +109,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         weights = data.draw_weights() if hasattr(data, "draw_weights") else None
         constant = loss.constant(data.train_set.target, getattr(data, "n_classes", None), weights)
         self._loss, self.constant = loss, constant.to(pl_module.device, torch.float32)
-        self._probe = LayerProbe(
-            weight_layers(pl_module, self.layer_names), self.max_features, self.n_inputs
-        )
+        self._probe = LayerProbe(weight_layers(pl_module, self.layer_names), self.max_features, self.n_inputs)
         self._probe.attach()
         self._cuts, self._sums, self._features = None, {}, {}
         if self.score_encoder is not None:
@@ -137,9 +137,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         """Tell the hooks which set comes, and measure the constants before the first."""
         self._await(trainer, pl_module, batch, dataloader_idx)
 
-    def _await(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int
-    ) -> None:
+    def _await(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
         if self._probe is None:
             return
         if self._cuts is None:
@@ -222,9 +220,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self._end()
         self._write(trainer)
 
-    def _set_row(
-        self, name: str, sums: Tensor, first: Tensor, cuts: list[str], score: float | None
-    ) -> dict[str, Any]:
+    def _set_row(self, name: str, sums: Tensor, first: Tensor, cuts: list[str], score: float | None) -> dict[str, Any]:
         assert self._loss is not None
         n = float(sums[0])
         means = sums / max(n, 1)
@@ -273,9 +269,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         }
         first = names[0]
         return {first: 0.5} | {
-            n: ood_score(features[first], found, self.score_repeats)
-            for n, found in features.items()
-            if n != first
+            n: ood_score(features[first], found, self.score_repeats) for n, found in features.items() if n != first
         }
 
     def _layer_rows(self, names: list[str]) -> list[dict[str, Any]]:
@@ -291,10 +285,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             for layer in layers:
                 zeros = LayerSums(*(None if v is None else v * 0 for v in reference[layer]))  # type: ignore[arg-type]
                 total = LayerSums(
-                    *(
-                        None if v is None else sum_over_ranks(v).cpu()
-                        for v in found.get(layer, zeros)
-                    )  # type: ignore[arg-type]
+                    *(None if v is None else sum_over_ranks(v).cpu() for v in found.get(layer, zeros))  # type: ignore[arg-type]
                 )
                 norm = float(total.norms / total.n_examples)
                 within = reading = None
@@ -331,9 +322,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
                     "optimal_constant": best,
                     "distance": distance,
                 }
-                for i, (value, best) in enumerate(
-                    zip(predicted.tolist(), self.constant.tolist(), strict=True)
-                )
+                for i, (value, best) in enumerate(zip(predicted.tolist(), self.constant.tolist(), strict=True))
             ]
         return rows
 
@@ -342,9 +331,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             self._probe.detach()
         self._probe, self._sums, self._features = None, {}, {}
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off."""
         self._end()
 

@@ -17,8 +17,8 @@ __all__ = ("ExampleDynamics",)
 class ExampleDynamics(Callback):
     """Follows confidence, correctness and forgetting of every training example, as it is presented; costs no forward pass.
 
-    For any module whose training step returns ``logits (batch, classes)`` and batches with ``target`` and ``index``. Logged at
-    each epoch's end, as means over the examples seen: ``dynamics/confidence``, ``dynamics/variability``,
+    For any module whose training step returns ``logits (batch, classes)`` and batches with ``target`` and ``index``.
+    Logged at each epoch's end, as means over the examples seen: ``dynamics/confidence``, ``dynamics/variability``,
     ``dynamics/correctness``, ``dynamics/forgetting_events``, ``dynamics/share_never_learned``. At the end of training
     ``example_dynamics.csv`` is written into the run folder, one example a row.
 
@@ -42,7 +42,8 @@ class ExampleDynamics(Callback):
         """
         if not isinstance(outputs, dict) or "logits" not in outputs:
             raise ConfigError(
-                f"ExampleDynamics reads the logits that a training step returns; {type(pl_module).__name__} returns none."
+                f"ExampleDynamics reads the logits that a training step returns; {type(pl_module).__name__} returns"
+                " none."
             )
         if self.history is None:
             self.history = empty_history(trainer.datamodule.n_train)  # type: ignore[attr-defined]

@@ -18,9 +18,10 @@ __all__ = ("GeneralizationPredictors",)
 class GeneralizationPredictors(Callback):
     """Logs ``predictors/gradient_variance`` and ``predictors/distance_from_start`` at epochs' ends.
 
-    The distance is squared and leaves out embedding and head. Gradients are those of the mean loss per token of reference
-    solutions, in batches of training problems that are the same at every epoch. A copy of the initial weights is kept, and
-    goes into checkpoints. Training is not touched. Every rank computes the same; sharded weights are not supported.
+    The distance is squared and leaves out embedding and head. Gradients are those of the mean loss per token of
+    reference solutions, in batches of training problems that are the same at every epoch. A copy of the initial weights
+    is kept, and goes into checkpoints. Training is not touched. Every rank computes the same; sharded weights are not
+    supported.
 
     Reference: Kang et al. 2024, arXiv 2411.07681, baselines.
     """
@@ -51,12 +52,8 @@ class GeneralizationPredictors(Callback):
         Raises:
             ConfigError: If it does not.
         """
-        if not hasattr(pl_module, "language_model") or not hasattr(
-            getattr(trainer, "datamodule", None), "problems"
-        ):
-            raise ConfigError(
-                "GeneralizationPredictors needs a language model and a datamodule of problems."
-            )
+        if not hasattr(pl_module, "language_model") or not hasattr(getattr(trainer, "datamodule", None), "problems"):
+            raise ConfigError("GeneralizationPredictors needs a language model and a datamodule of problems.")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the initial weights, unless a checkpoint brought them."""
@@ -84,28 +81,21 @@ class GeneralizationPredictors(Callback):
         """Return the trained parameters but for embedding and head."""
         base = model.base
         outside = {
-            id(p)
-            for layer in (base.get_input_embeddings(), base.get_output_embeddings())
-            for p in layer.parameters()
+            id(p) for layer in (base.get_input_embeddings(), base.get_output_embeddings()) for p in layer.parameters()
         }
-        return [
-            (n, p) for n, p in model.named_parameters() if p.requires_grad and id(p) not in outside
-        ]
+        return [(n, p) for n, p in model.named_parameters() if p.requires_grad and id(p) not in outside]
 
     def _batches(self, trainer: Trainer) -> list[list[Any]]:
         problems = list(trainer.datamodule.problems("train"))  # type: ignore[attr-defined]
         problems = problems[: self.n_batches * self.batch_size]
         size = min(self.batch_size, max(1, len(problems) // self.n_batches))
-        return [problems[i * size : (i + 1) * size] for i in range(len(problems) // size)][
-            : self.n_batches
-        ]
+        return [problems[i * size : (i + 1) * size] for i in range(len(problems) // size)][: self.n_batches]
 
     def _gradient(self, module: Any, problems: Sequence[Any]) -> list[Tensor]:
         """Return the gradient of the mean loss per token; no parameter's own gradient is touched."""
         model = module.language_model
         sequences = [
-            PromptCompletion(module.prompt.prompt_ids(p, model), module.prompt.target_ids(p, model))
-            for p in problems
+            PromptCompletion(module.prompt.prompt_ids(p, model), module.prompt.target_ids(p, model)) for p in problems
         ]
         n_tokens = sum(len(s.completion) for s in sequences)
         parameters = [p for p in model.parameters() if p.requires_grad]

@@ -29,9 +29,9 @@ class GroupMetrics(EvaluationObserver):
     """Logs accuracies per group on every evaluated split and keeps their history.
 
     Logged per split: ``accuracy`` (each example once), ``train_weighted_accuracy`` (groups weighted by their training
-    shares, the Waterbirds literature's average), ``worst_group_accuracy``, ``worst_<k>_group_accuracy``, ``worst_group``
-    (its index) and ``group_accuracy/<name>``. A group that is empty in a split counts nowhere there; one warning
-    names it.
+    shares, the Waterbirds literature's average), ``worst_group_accuracy``, ``worst_<k>_group_accuracy``,
+    ``worst_group`` (its index) and ``group_accuracy/<name>``. A group that is empty in a split counts nowhere there;
+    one warning names it.
 
     Attributes:
         history: One entry per evaluation during fit: epoch, step and every quantity above.
@@ -71,17 +71,13 @@ class GroupMetrics(EvaluationObserver):
         if not self._has_groups(trainer, split):
             return
         if "group" not in batch:
-            raise ConfigError(
-                "GroupMetrics needs a group per evaluated example and the batch has none."
-            )
+            raise ConfigError("GroupMetrics needs a group per evaluated example and the batch has none.")
         correct = outputs["logits"].argmax(1) == batch["target"]
         n_groups = trainer.datamodule.n_eval_groups  # type: ignore[attr-defined]
         counts = count_groups(correct, batch["group"], n_groups)
         before = self._running.get(split)
         self._running[split] = (
-            counts
-            if before is None
-            else GroupCounts(*(a + b for a, b in zip(before, counts, strict=True)))
+            counts if before is None else GroupCounts(*(a + b for a, b in zip(before, counts, strict=True)))
         )
 
     def _has_groups(self, trainer: Trainer, split: str) -> bool:
@@ -115,14 +111,10 @@ class GroupMetrics(EvaluationObserver):
         if trainer.state.fn == "fit":
             self.history.append(entry)
 
-    def _quantities(
-        self, counts: GroupCounts, names: list[str], shares: Tensor
-    ) -> dict[str, Tensor]:
+    def _quantities(self, counts: GroupCounts, names: list[str], shares: Tensor) -> dict[str, Tensor]:
         accuracy = counts.accuracy
         per_group = {
-            f"group_accuracy/{name}": value
-            for name, value in zip(names, accuracy, strict=True)
-            if not value.isnan()
+            f"group_accuracy/{name}": value for name, value in zip(names, accuracy, strict=True) if not value.isnan()
         }
         return {
             "accuracy": counts.sample_accuracy,
@@ -138,9 +130,7 @@ class GroupMetrics(EvaluationObserver):
         if empty and split not in self._warned:
             self._warned.add(split)
             shown = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
-            rank_zero_warn(
-                f"{len(empty)} groups have no example in {split} and count nowhere there: {shown}"
-            )
+            rank_zero_warn(f"{len(empty)} groups have no example in {split} and count nowhere there: {shown}")
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -39,8 +39,8 @@ class MemorizationTracker(Callback):
     At every checkpoint it samples answers to training problems, grades them, measures the perplexity of their reference
     traces, and appends a file to ``<run folder>/memorization`` (`surefoot.learning_dynamics` reads it). It logs
     ``memorization/train_accuracy``, ``memorization/pre_memorization_accuracy``, ``memorization/share_memorized``,
-    ``memorization/median_perplexity`` and ``memorization/share_of_time``. Training is not touched: a run with it and a run
-    without it end in the same weights.
+    ``memorization/median_perplexity`` and ``memorization/share_of_time``. Training is not touched: a run with it and a
+    run without it end in the same weights.
 
     Reference: Kang et al. 2024, arXiv 2411.07681.
 
@@ -67,20 +67,21 @@ class MemorizationTracker(Callback):
 
         Args:
             sampling: How answers are sampled; by default 5 at temperature 0.8 and top_p 0.95 of at most 512 tokens.
-            log_log_threshold: log(log()) of the perplexity below which an example counts as memorized; the paper's are -2.3
-                for GSM8K and -1.7 for MATH. The record holds perplexities: another threshold needs no other run.
+            log_log_threshold: log(log()) of the perplexity below which an example counts as memorized; the paper's are
+                -2.3 for GSM8K and -1.7 for MATH. The record holds perplexities: another threshold needs no other run.
             samples_per_checkpoint: Most answers sampled at a checkpoint, which bounds the cost: of more training (and
                 test) problems than that allows a fixed subset is tracked.
             every_n_epochs: Epochs between checkpoints.
             every_n_steps: Optimizer steps between checkpoints, instead of epochs.
             test_split: Also sample answers to this split's problems, to compare; none by default.
-            prefixes: At the end of training, also sample with the answer started by each of these texts: what was learned
-                by heart breaks under such a start.
+            prefixes: At the end of training, also sample with the answer started by each of these texts: what was
+                learned by heart breaks under such a start.
             greedy: Also take each training problem's greedy answer and its log-probability (for ATC).
             engine: Samples; by default the module's own, or else an HFEngine.
             data: Datamodule whose training problems are tracked, where the run's own has none (pairs, completions).
             folder: Name of the record's folder within the run folder.
-            seed: Seed of the subset and of the sampling; the run's ``seed_everything`` by default, 0 outside the command line.
+            seed: Seed of the subset and of the sampling; the run's ``seed_everything`` by default, 0 outside the
+                command line.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -142,7 +143,8 @@ class MemorizationTracker(Callback):
         unsolved = next((p.id for p in self._problems["train"] if not p.solution), None)
         if unsolved is not None:
             raise ConfigError(
-                f"MemorizationTracker measures the perplexity of reference solutions, and the problem {unsolved} has none."
+                f"MemorizationTracker measures the perplexity of reference solutions, and the problem {unsolved} has"
+                " none."
             )
         if trainer.is_global_zero:
             for path in self._record(trainer).glob("step-*.parquet"):
@@ -159,9 +161,7 @@ class MemorizationTracker(Callback):
         kept = {}
         for split, given in problems.items():
             n = len(given) if n_all <= allowed else max(1, allowed * len(given) // n_all)
-            order = sorted(
-                range(len(given)), key=lambda i: derive_seed(self.seed, "tracked", given[i].id)
-            )
+            order = sorted(range(len(given)), key=lambda i: derive_seed(self.seed, "tracked", given[i].id))
             kept[split] = [given[i] for i in sorted(order[:n])]
         return kept
 
@@ -237,9 +237,7 @@ class MemorizationTracker(Callback):
                 )
                 for p in (mine if split == "train" else [])
             ]
-            measured = perplexities(
-                module.language_model, traces, module.max_tokens_per_pack, module.level
-            ).tolist()
+            measured = perplexities(module.language_model, traces, module.max_tokens_per_pack, module.level).tolist()
             greedy: Sequence[Sequence[Trajectory]] = ()
             if self.greedy and split == "train":
                 one = Sampling(n=1, temperature=0.0, max_tokens=self.sampling.max_tokens)

@@ -30,9 +30,7 @@ class ModelExporter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there is a language model to write."""
         if not hasattr(pl_module, "language_model"):
-            raise ConfigError(
-                f"ModelExporter writes language models; {type(pl_module).__name__} has none."
-            )
+            raise ConfigError(f"ModelExporter writes language models; {type(pl_module).__name__} has none.")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the model after every so many epochs."""

@@ -17,9 +17,10 @@ __all__ = ("OfficialEvaluation",)
 class OfficialEvaluation(EvaluationObserver):
     """Logs ``<split>/official/<name>`` from WILDS' evaluators and writes WILDS' submission files.
 
-    After ``validate`` or ``test``, the predictions go to ``predictions/<dataset>_split:<split>_seed:<seed>_epoch:best_pred.csv``
-    in the run folder: one predicted class a line, in the split's order. Of a split that was evaluated in part (``limit_test_batches``
-    and the like) the examples that were seen are scored, which a warning says, and no file is written.
+    After ``validate`` or ``test``, the predictions go to
+    ``predictions/<dataset>_split:<split>_seed:<seed>_epoch:best_pred.csv`` in the run folder: one predicted class a
+    line, in the split's order. Of a split that was evaluated in part (``limit_test_batches`` and the like) the examples
+    that were seen are scored, which a warning says, and no file is written.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -60,7 +61,8 @@ class OfficialEvaluation(EvaluationObserver):
                 continue
             if not seen.all():
                 rank_zero_warn(
-                    f"{int(seen.sum())} of {len(seen)} examples of {split} were evaluated: the official numbers are theirs"
+                    f"{int(seen.sum())} of {len(seen)} examples of {split} were evaluated: the official numbers are"
+                    " theirs"
                     " alone, and no submission file is written."
                 )
             scores = trainer.datamodule.official_evaluation(split, predictions, seen)  # type: ignore[attr-defined]

@@ -30,8 +30,8 @@ __all__ = ("OODDetection",)
 class OODDetection(EvaluationObserver):
     """AUROC and FPR95 of four scores, each shifted set against the first set of ``validate`` or ``test``.
 
-    Scores: maximum softmax probability, energy, Mahalanobis distance and the k-th nearest neighbour, the last two on features of
-    the training examples. For classifiers whose evaluation returns ``logits`` and ``features``. Logged:
+    Scores: maximum softmax probability, energy, Mahalanobis distance and the k-th nearest neighbour, the last two on
+    features of the training examples. For classifiers whose evaluation returns ``logits`` and ``features``. Logged:
     ``shift/<set>/auroc_<score>`` and ``shift/<set>/fpr95_<score>``; all in ``ood_detection.csv`` of the run folder.
 
     Attributes:
@@ -75,9 +75,7 @@ class OODDetection(EvaluationObserver):
             with trainer.precision_plugin.forward_context():
                 found = pl_module.evaluation_step(batch)
             if "features" not in found or "logits" not in found:
-                raise ConfigError(
-                    "OODDetection needs a classifier whose evaluation returns logits and features."
-                )
+                raise ConfigError("OODDetection needs a classifier whose evaluation returns logits and features.")
             features.append(found["features"].float())
             target.append(batch["target"])
             n_seen += len(batch["target"])
@@ -119,9 +117,7 @@ class OODDetection(EvaluationObserver):
         for name in names[1:]:
             outside = torch.arange(len(first) + len(rows[name])) >= len(first)
             for score in first[0]:
-                values = torch.tensor(
-                    [row[score] for row in (*first, *rows[name])], dtype=torch.float64
-                )
+                values = torch.tensor([row[score] for row in (*first, *rows[name])], dtype=torch.float64)
                 auroc, fpr = roc_auc(values, outside), fpr_at_tpr(values, outside)
                 result: dict[str, Any] = {
                     "set": name,

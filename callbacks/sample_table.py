@@ -16,8 +16,8 @@ __all__ = ("SampleTable",)
 class SampleTable(Callback):
     """Appends rows to ``samples.jsonl`` in the run folder: stage, step, prompt, completion, grade, rewards.
 
-    Rows of training come every ``every_n_steps`` optimizer steps, those of validation after each evaluation. Rows that a
-    killed run wrote after its last checkpoint are dropped when it resumes.
+    Rows of training come every ``every_n_steps`` optimizer steps, those of validation after each evaluation. Rows that
+    a killed run wrote after its last checkpoint are dropped when it resumes.
     """
 
     def __init__(self, every_n_steps: int = 50, n_samples: int = 8) -> None:
@@ -31,9 +31,7 @@ class SampleTable(Callback):
             ConfigError: If a number is not positive.
         """
         if every_n_steps < 1 or n_samples < 1:
-            raise ConfigError(
-                f"every_n_steps and n_samples must be positive, got {every_n_steps} and {n_samples}."
-            )
+            raise ConfigError(f"every_n_steps and n_samples must be positive, got {every_n_steps} and {n_samples}.")
         self.every_n_steps, self.n_samples = every_n_steps, n_samples
         self._last = -1
 
@@ -41,7 +39,8 @@ class SampleTable(Callback):
         """Drop the rows of steps that are about to be taken again."""
         path = self._path(trainer)
         if trainer.is_global_zero and path.is_file():
-            # Texts hold other line ends than "\n", which json leaves as they are; what follows the last "\n" is half a row.
+            # Texts hold other line ends than "\n", which json leaves as they are; what follows the last "\n" is half a
+            # row.
             rows = path.read_text(encoding="utf-8").split("\n")[:-1]
             kept = [r + "\n" for r in rows if _step(r) <= trainer.global_step]
             path.write_text("".join(kept), encoding="utf-8")

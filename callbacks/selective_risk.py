@@ -33,14 +33,16 @@ __all__ = ("SelectiveRisk",)
 class SelectiveRisk(EvaluationObserver):
     """Mean reward and share of abstentions of each policy, on val or test and on every shifted set.
 
-    A module trained with ``RewardPrediction`` takes the action of the largest predicted reward (``reward_prediction``): it gets
-    cautious out of distribution as its predictions revert to a constant that prefers to abstain. A classifier trained with
-    cross-entropy has the baselines: ``always_act``; ``max_softmax``, which answers where its probability pays;
-    ``calibrated_max_softmax``, the same after a temperature per class fitted on the first set; ``oracle``, with temperatures fitted
-    on the very set that is judged, which no one can have. Of inputs without a label every answer is wrong.
+    A module trained with ``RewardPrediction`` takes the action of the largest predicted reward (``reward_prediction``):
+    it gets cautious out of distribution as its predictions revert to a constant that prefers to abstain. A classifier
+    trained with cross-entropy has the baselines: ``always_act``; ``max_softmax``, which answers where its probability
+    pays; ``calibrated_max_softmax``, the same after a temperature per class fitted on the first set; ``oracle``, with
+    temperatures fitted on the very set that is judged, which no one can have. Of inputs without a label every answer is
+    wrong.
 
-    It works during ``validate`` and ``test``. Logged: ``shift/<set>/reward_<policy>``, ``shift/<set>/abstention_<policy>`` and
-    ``shift/<set>/risk_coverage``; all in ``selective_risk.csv`` of the run folder, beside curves of the reward.
+    It works during ``validate`` and ``test``. Logged: ``shift/<set>/reward_<policy>``,
+    ``shift/<set>/abstention_<policy>`` and ``shift/<set>/risk_coverage``; all in ``selective_risk.csv`` of the run
+    folder, beside curves of the reward.
 
     Reference: Kang, Setlur, Tomlin, Levine, ICLR 2024, arXiv 2310.00873, section 6.
 
@@ -48,9 +50,7 @@ class SelectiveRisk(EvaluationObserver):
         results: One row per set and policy.
     """
 
-    def __init__(
-        self, right: float = 1.0, wrong: float = -4.0, abstain: float = 0.0, figures: bool = True
-    ) -> None:
+    def __init__(self, right: float = 1.0, wrong: float = -4.0, abstain: float = 0.0, figures: bool = True) -> None:
         """Initialize the callback.
 
         Args:
@@ -63,9 +63,7 @@ class SelectiveRisk(EvaluationObserver):
             ConfigError: Unless wrong < abstain < right.
         """
         if not wrong < abstain < right:
-            raise ConfigError(
-                f"rewards must be ordered wrong < abstain < right, got {wrong}, {abstain}, {right}."
-            )
+            raise ConfigError(f"rewards must be ordered wrong < abstain < right, got {wrong}, {abstain}, {right}.")
         self.rewards, self.figures = Rewards(right, wrong, abstain), figures
         self.results: list[dict[str, Any]] = []
         self._outputs: dict[str, list[tuple[list[float], int]]] = {}
@@ -85,15 +83,10 @@ class SelectiveRisk(EvaluationObserver):
             return
         loss = getattr(pl_module, "prediction_loss", None)
         if not isinstance(loss, CrossEntropy | RewardPrediction):
-            raise ConfigError(
-                "SelectiveRisk needs a module whose prediction_loss is CrossEntropy or RewardPrediction."
-            )
+            raise ConfigError("SelectiveRisk needs a module whose prediction_loss is CrossEntropy or RewardPrediction.")
         names = self.splits(trainer)
         rows = {n: gather_rows(self._outputs.get(n, [])) for n in names}
-        sets = {
-            n: (torch.tensor([o for o, _ in r]), torch.tensor([t for _, t in r]))
-            for n, r in rows.items()
-        }
+        sets = {n: (torch.tensor([o for o, _ in r]), torch.tensor([t for _, t in r])) for n, r in rows.items()}
         temperatures = fit_temperatures(*sets[names[0]]) if isinstance(loss, CrossEntropy) else None
         self.results = [row for n in names for row in self._judge(n, loss, *sets[n], temperatures)]
         self._outputs = {}

@@ -45,12 +45,14 @@ class CIFAR10DataModule(ClassificationDataModule):
         """Initialize CIFAR-10.
 
         Args:
-            root: Folder of ``train.parquet`` and ``test.parquet`` (columns ``img``, ``label``), or of ``data_batch_1.bin`` to
-                ``data_batch_5.bin`` and ``test_batch.bin``; by default ``cifar10`` in the folder that ``SUREFOOT_DATA`` names.
+            root: Folder of ``train.parquet`` and ``test.parquet`` (columns ``img``, ``label``), or of
+                ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``; by default ``cifar10`` in the
+                folder that ``SUREFOOT_DATA`` names.
             classes: Classes to keep, renumbered in this order; all ten by default.
             n_train: Training images to keep, drawn with the seed; all by default.
             n_eval: Images to keep of val and test each; all by default.
-            augmentation: ``crop_flip`` shifts training images by up to 4 pixels and mirrors half of them (He et al. 2016).
+            augmentation: ``crop_flip`` shifts training images by up to 4 pixels and mirrors half of them (He et al.
+                2016).
             loading: Arguments of `ClassificationDataModule`.
 
         Raises:
@@ -59,9 +61,7 @@ class CIFAR10DataModule(ClassificationDataModule):
         super().__init__(**loading)
         self.classes = tuple(range(10)) if classes is None else tuple(classes)
         if len(set(self.classes)) < 2 or not set(self.classes) <= set(range(10)):
-            raise ConfigError(
-                f"classes must hold at least two of 0 to 9, got {list(self.classes)}."
-            )
+            raise ConfigError(f"classes must hold at least two of 0 to 9, got {list(self.classes)}.")
         self.root, self.augmentation = root, augmentation
         self.sizes = {"train": n_train, "val": n_eval, "test": n_eval}
         self.n_classes = len(self.classes)
@@ -156,10 +156,7 @@ def _read_parquet(path: Path) -> _Stored:
 
     def images(places: Tensor) -> Tensor:
         try:
-            decoded = [
-                np.asarray(to_rgb(Image.open(io.BytesIO(stored[i].as_py()))))
-                for i in places.tolist()
-            ]
+            decoded = [np.asarray(to_rgb(Image.open(io.BytesIO(stored[i].as_py())))) for i in places.tolist()]
             pixels = np.stack(decoded) if decoded else np.zeros((0, 32, 32, 3), np.uint8)
         except (*UNREADABLE, TypeError) as error:
             raise _unreadable(path, error) from error

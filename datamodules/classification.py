@@ -19,9 +19,7 @@ from surefoot.runs import fingerprint
 
 __all__ = ("ClassificationDataModule",)
 
-Sampling = Literal[
-    "uniform", "class_balanced", "group_balanced", "class_subsampled", "group_subsampled"
-]
+Sampling = Literal["uniform", "class_balanced", "group_balanced", "class_subsampled", "group_subsampled"]
 
 
 class _Subsampled(Subset[Batch]):
@@ -41,8 +39,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
     grouping's index ``(batch,)`` or, where groups overlap, membership ``(batch, groups)``.
 
     During ``fit`` the test split is evaluated after val, under ``test/``, so that every selection rule's choice,
-    the test oracle's too, can be told from one run; nothing selects on it unless told to. ``validate`` and ``test`` evaluate
-    val or test and then each of ``shifts``, made from that split or held out by the dataset itself (`held_out`).
+    the test oracle's too, can be told from one run; nothing selects on it unless told to. ``validate`` and ``test``
+    evaluate val or test and then each of ``shifts``, made from that split or held out by the dataset itself
+    (`held_out`).
     """
 
     n_classes: int
@@ -77,8 +76,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             seed: Seed of splits and order; the run's ``seed_everything`` by default, 0 outside the command line.
             shifts: Shifted sets that validate and test evaluate after the split: Corruption, TextPerturbation,
                 OtherDataset, HeldOut.
-            drop_last: Whether an epoch's last training batch is left out where it is smaller than the others; evaluation
-                leaves nothing out.
+            drop_last: Whether an epoch's last training batch is left out where it is smaller than the others;
+                evaluation leaves nothing out.
 
         Raises:
             ConfigError: If a size is below one.
@@ -132,9 +131,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         present = set(self.train_set.target.tolist())
         missing = sorted(set(range(self.n_classes)) - present)
         if len(present) < 2:
-            raise DataError(
-                f"the training split holds only class {present}; at least two are needed."
-            )
+            raise DataError(f"the training split holds only class {present}; at least two are needed.")
         if missing:
             rank_zero_warn(f"classes {missing} have no training example and cannot be learnt.")
 
@@ -215,7 +212,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
         sampler = EpochSampler(examples, self.seed, weights)  # type: ignore[arg-type]
         if self.drop_last and len(sampler) < self.batch_size:
             raise ConfigError(
-                f"drop_last leaves no batch: a rank has {len(sampler)} training examples and batch_size is {self.batch_size}."
+                f"drop_last leaves no batch: a rank has {len(sampler)} training examples and batch_size is"
+                f" {self.batch_size}."
             )
         return ResumableDataLoader(
             examples,
@@ -278,9 +276,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return [split, *self.shifted(split)]
 
     def _evaluation_loaders(self, stage: str) -> list[DataLoader[Any]]:
-        return [
-            self._evaluation_loader(self.evaluation_set(stage, n)) for n in self.evaluated(stage)
-        ]
+        return [self._evaluation_loader(self.evaluation_set(stage, n)) for n in self.evaluated(stage)]
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return the loaders of val and, during fit, test; during validate, of val and its shifted sets."""

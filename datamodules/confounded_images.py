@@ -42,15 +42,15 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         Args:
             target: Name of what is predicted; filled in.
             n_classes: Number of classes; filled in.
-            confounders: What is painted: ``colour`` (background), ``patch`` (corner), ``texture`` (stripes); or nothing, and
-                groups are the classes.
+            confounders: What is painted: ``colour`` (background), ``patch`` (corner), ``texture`` (stripes); or
+                nothing, and groups are the classes.
             minority_fraction: Share of the training examples whose confounder disagrees, ``1 - rho``.
             eval_minority_fraction: The same share in val and test.
             confounder_strength: Brightness of the paint in [0, 1].
             label_noise: Share of training labels flipped at random.
             noise_on: Whose labels are flipped.
-            imbalance: How many times more examples class 0 has than the last one, in every split; those between follow a
-                geometric series.
+            imbalance: How many times more examples class 0 has than the last one, in every split; those between follow
+                a geometric series.
             standardise: Whether batches are brought to mean 0 and deviation 1 (of the training pixels, per channel).
             loading: Arguments of `ClassificationDataModule`.
 
@@ -62,9 +62,7 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         if imbalance < 1:
             raise ConfigError(f"imbalance must be at least 1, got {imbalance}.")
         if unknown or len(set(confounders)) != len(confounders):
-            raise ConfigError(
-                f"confounders must be distinct, from {CONFOUNDERS}, got {list(confounders)}."
-            )
+            raise ConfigError(f"confounders must be distinct, from {CONFOUNDERS}, got {list(confounders)}.")
         for name, share in (
             ("minority_fraction", minority_fraction),
             ("eval_minority_fraction", eval_minority_fraction),
@@ -121,9 +119,7 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
     def _confound(self, name: str, images: Tensor, target: Tensor) -> Split:
         if not bool(images.isfinite().all()):
             raise DataError(f"the images of split {name!r} hold NaN or infinite values.")
-        generator = torch.Generator().manual_seed(
-            1_000_003 * self.seed + ("train", "val", "test").index(name)
-        )
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + ("train", "val", "test").index(name))
         training = name == "train"
         fraction = self.minority_fraction if training else self.eval_minority_fraction
         painted = images[:, None].expand(-1, 3, -1, -1).float()
@@ -138,9 +134,7 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         observed = target
         if training and self.label_noise > 0:
             pools = {"all": torch.ones_like(minority), "majority": ~minority, "minority": minority}
-            observed = flip_labels(
-                target, self.label_noise, pools[self.noise_on], self.n_classes, generator
-            )
+            observed = flip_labels(target, self.label_noise, pools[self.noise_on], self.n_classes, generator)
         examples = TensorExamples(input=painted, target=observed, group=group)
         annotations = {"minority": minority, "noisy": observed != target}
         return Split(examples, observed, group, group, annotations)

@@ -49,9 +49,7 @@ def read_idx(path: Path) -> Tensor:
             raise ValueError("not an IDX file of unsigned bytes")
         return torch.from_numpy(values.reshape(shape).copy())
     except (OSError, EOFError, ValueError, struct.error) as error:
-        raise DataError(
-            f"{found} cannot be read as an IDX file: {error}. Fetch it again."
-        ) from error
+        raise DataError(f"{found} cannot be read as an IDX file: {error}. Fetch it again.") from error
 
 
 def _default_root() -> Path:
@@ -92,9 +90,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
         """
         self.classes = tuple(range(10)) if classes is None else tuple(classes)
         if len(set(self.classes)) < 2 or not set(self.classes) <= set(range(10)):
-            raise ConfigError(
-                f"classes must hold at least two of 0 to 9, got {list(self.classes)}."
-            )
+            raise ConfigError(f"classes must hold at least two of 0 to 9, got {list(self.classes)}.")
         super().__init__(
             "class",
             len(self.classes),
@@ -106,10 +102,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
         """Read the files and keep the chosen classes and sizes."""
         root = self.root or _default_root()
         read = {
-            split: tuple(
-                read_idx(Path(root) / f"{stem}-{part}")
-                for part in ("images-idx3-ubyte", "labels-idx1-ubyte")
-            )
+            split: tuple(read_idx(Path(root) / f"{stem}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
             for split, stem in _FILES.items()
         }
         images, labels = read["train"]
@@ -125,9 +118,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
         if len(images) != len(labels):
             raise DataError(f"split {name!r} has {len(images)} images but {len(labels)} labels.")
         if len(labels) == 0 or int(labels.max()) > 9:
-            raise DataError(
-                f"split {name!r} must hold labels 0 to 9, got {labels.unique().tolist()[:20]}."
-            )
+            raise DataError(f"split {name!r} must hold labels 0 to 9, got {labels.unique().tolist()[:20]}.")
         renumbered = torch.full((256,), -1)
         renumbered[list(self.classes)] = torch.arange(len(self.classes))
         target = renumbered[labels.long()]

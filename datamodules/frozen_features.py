@@ -24,11 +24,13 @@ __all__ = ("FrozenFeaturesDataModule",)
 class FrozenFeaturesDataModule(PrivateDataModule):
     """Images or texts of private classes as an encoder sees them, ``(batch, features)``: minus the public mean, scaled to length 1.
 
-    The encoder is frozen; its weights come from public pretraining or from a run on the public classes (``checkpoint``). Public data
-    are its features of the public classes' training examples: nothing private goes into them.
+    The encoder is frozen; its weights come from public pretraining or from a run on the public classes
+    (``checkpoint``). Public data are its features of the public classes' training examples: nothing private goes into
+    them.
 
-    The record of a run (``environment.json``) says whether the encoder is known to have seen public classes only. It is where its
-    checkpoint's settings name this dataset and other ``classes`` than the private ones; one that has seen these is refused.
+    The record of a run (``environment.json``) says whether the encoder is known to have seen public classes only. It is
+    where its checkpoint's settings name this dataset and other ``classes`` than the private ones; one that has seen
+    these is refused.
     """
 
     def __init__(
@@ -62,7 +64,8 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         known = set(range(data.n_classes))
         if len(chosen) < 2 or len(chosen) < len(private_classes) or not chosen < known:
             raise ConfigError(
-                f"private_classes must be at least two distinct ones of {data.n_classes}, with one left over for the public,"
+                f"private_classes must be at least two distinct ones of {data.n_classes}, with one left over for the"
+                " public,"
                 f" got {list(private_classes)}."
             )
         self.data, self.encoder, self.checkpoint = data, encoder, checkpoint
@@ -141,7 +144,8 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         both = private & set(private if seen is None else seen)
         if both:
             raise ConfigError(
-                f"the encoder of {self.checkpoint} was trained on the classes {sorted(both)}, which are private here: its features"
+                f"the encoder of {self.checkpoint} was trained on the classes {sorted(both)}, which are private here:"
+                " its features"
                 " would not be public. Train it on the public classes (data.init_args.classes)."
             )
         return f"public classes only: {self.checkpoint} was trained on the classes {sorted(seen or ())}"
@@ -164,15 +168,11 @@ def _history_of_own_weights(encoder: Encoder) -> str:
 def _load(encoder: Encoder, path: Path) -> None:
     """Load the encoder's weights from a run's checkpoint."""
     if not path.is_file():
-        raise DataError(
-            f"checkpoint {path} is not a file: train an encoder on the public classes first."
-        )
+        raise DataError(f"checkpoint {path} is not a file: train an encoder on the public classes first.")
     state = read_checkpoint(path)["state_dict"]
     start = "network.encoder."
     try:
-        encoder.load_state_dict(
-            {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-        )
+        encoder.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
     except RuntimeError as error:
         reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
         raise DataError(f"checkpoint {path} does not fit this encoder: {reason}") from error

@@ -52,8 +52,8 @@ class GroupFolderDataModule(ClassificationDataModule):
         """The table of ``metadata.csv``.
 
         Raises:
-            DataError: If it is missing, unreadable, empty or lacks a column; or a label, attribute or split is no whole number in
-                its range, or an image has several rows.
+            DataError: If it is missing, unreadable, empty or lacks a column; or a label, attribute or split is no whole
+                number in its range, or an image has several rows.
         """
         path = self.root / "metadata.csv"
         columns = ["img_filename", "y", self.attribute, "split"]

@@ -62,9 +62,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if mode == "F":
         floats = np.asarray(image)
         if not np.isfinite(floats).all() or floats.min() < 0 or floats.max() > 1:
-            raise ValueError(
-                f"float pixels must be in [0, 1], got {floats.min():.6g} to {floats.max():.6g}"
-            )
+            raise ValueError(f"float pixels must be in [0, 1], got {floats.min():.6g} to {floats.max():.6g}")
         return Image.fromarray(np.rint(255 * floats).astype(np.uint8)).convert("RGB")
     if mode == "I":
         raise ValueError("pixels are integers of 32 bits, whose range is not known: save 8 or 16")
@@ -104,9 +102,7 @@ def open_image(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"image {path} is missing.") from error
     except UNREADABLE as error:
-        raise DataError(
-            f"image {path} cannot be read: {error}. Replace it or take it out of the metadata."
-        ) from error
+        raise DataError(f"image {path} cannot be read: {error}. Replace it or take it out of the metadata.") from error
 
 
 class ImagePipeline:
@@ -134,9 +130,7 @@ class ImagePipeline:
         """Return an image as ``uint8 (3, size, size)``."""
         from torchvision.transforms.v2 import functional as TF
 
-        pixels: Tensor = TF.pil_to_tensor(
-            image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        )
+        pixels: Tensor = TF.pil_to_tensor(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
         return pixels
 
     def finish(self, pixels: Tensor, training: bool) -> Tensor:

@@ -36,8 +36,8 @@ class _Sentences(Dataset[Batch]):
 class MadlibsDataModule(ClassificationDataModule):
     """Is a sentence toxic? ``input_ids`` and ``attention_mask`` ``(batch, seq)``; groups are the two classes.
 
-    Train, val and test (60, 20, 20%) come from the templates named; every other template is a held-out set ``template_<name>``.
-    The vocabulary is that of the training sentences.
+    Train, val and test (60, 20, 20%) come from the templates named; every other template is a held-out set
+    ``template_<name>``. The vocabulary is that of the training sentences.
 
     Source: Dixon et al., AIES 2018, ``bias_madlibs_77k.csv`` (columns ``Text, Label, Template``).
     """
@@ -92,9 +92,7 @@ class MadlibsDataModule(ClassificationDataModule):
         if self.pipeline.name is None:
             self.pipeline.tokenizer = word_tokenizer(splits["train"].examples.texts)  # type: ignore[attr-defined]
         self._held_out = {
-            f"template_{name}": _split(rows)
-            for name, rows in by_template.items()
-            if name not in self.templates
+            f"template_{name}": _split(rows) for name, rows in by_template.items() if name not in self.templates
         }
         return splits
 
@@ -116,7 +114,8 @@ def _read(path: Path) -> dict[str, list[tuple[str, int]]]:
     """Return sentences and labels by template."""
     if not path.is_file():
         raise DataError(
-            f"{path} is missing. Expected layout: bias_madlibs_77k.csv with columns Text, Label (BAD or NOT_BAD), Template"
+            f"{path} is missing. Expected layout: bias_madlibs_77k.csv with columns Text, Label (BAD or NOT_BAD),"
+            " Template"
             " in data.init_args.root or in madlibs under the folder that SUREFOOT_DATA names."
         )
     found: dict[str, list[tuple[str, int]]] = {}

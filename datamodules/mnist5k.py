@@ -32,9 +32,7 @@ class MNIST5kDataModule(ConfoundedImagesDataModule):
             confounders: What is painted; nothing by default.
             confounding: Arguments of `ConfoundedImagesDataModule`.
         """
-        super().__init__(
-            target, 10 if target == "digit" else 2, confounders=confounders, **confounding
-        )
+        super().__init__(target, 10 if target == "digit" else 2, confounders=confounders, **confounding)
 
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Read and split the digits."""

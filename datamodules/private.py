@@ -20,7 +20,8 @@ __all__ = ("PrivateDataModule",)
 class PrivateDataModule(LightningDataModule, ABC):
     """Private examples in memory, ``input (batch, features)``, ``target (batch,)``, ``index (batch,)``, and public data.
 
-    A training step sees each private example with probability ``sampling_rate``, by itself: batches differ in size and may be empty.
+    A training step sees each private example with probability ``sampling_rate``, by itself: batches differ in size and
+    may be empty.
     """
 
     n_classes: int | None = None
@@ -40,7 +41,8 @@ class PrivateDataModule(LightningDataModule, ABC):
             sampling_rate: Chance of each private example to be in a step; 1 takes all of them.
             steps_per_epoch: Steps of an epoch.
             eval_batch_size: Evaluation examples per batch and rank.
-            seed: Seed of data that are drawn or split; the run's ``seed_everything`` by default, 0 outside the command line.
+            seed: Seed of data that are drawn or split; the run's ``seed_everything`` by default, 0 outside the command
+                line.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -68,7 +70,8 @@ class PrivateDataModule(LightningDataModule, ABC):
         """Build the splits once.
 
         Raises:
-            DataError: If an input or target is NaN or infinite. The message is for the holder of the data: its count is not private.
+            DataError: If an input or target is NaN or infinite. The message is for the holder of the data: its count is
+                not private.
         """
         if not self.splits:
             self.splits = self.build()

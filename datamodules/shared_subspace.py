@@ -90,9 +90,7 @@ class SharedSubspaceDataModule(PrivateDataModule):
         inputs, target = (t[self.private_task].float() for t in (drawn.inputs, drawn.target))
         n_train = len(target) - 2 * self.n_eval
         sizes = [n_train, self.n_eval, self.n_eval]
-        parts: list[tuple[Tensor, Tensor]] = list(
-            zip(inputs.split(sizes), target.split(sizes), strict=True)
-        )
+        parts: list[tuple[Tensor, Tensor]] = list(zip(inputs.split(sizes), target.split(sizes), strict=True))
         return {
             name: TensorExamples(input=x, target=y)
             for name, (x, y) in zip(("train", "val", "test"), parts, strict=True)

@@ -31,13 +31,9 @@ class Split:
     examples: Dataset[Any]
     target: Tensor  # (examples,); -100 where unlabelled
     group: Tensor  # group of the training grouping, (examples,)
-    eval_group: (
-        Tensor | None
-    )  # group (examples,) or membership (examples, groups) of the evaluation
+    eval_group: Tensor | None  # group (examples,) or membership (examples, groups) of the evaluation
     # grouping; none for a set without the groups of evaluation
-    annotations: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # True/False per example, (examples,)
+    annotations: Mapping[str, Tensor] = field(default_factory=dict)  # True/False per example, (examples,)
 
 
 class TensorExamples(Dataset[Batch]):
@@ -94,7 +90,8 @@ class ChosenExamples(Dataset[Batch]):
             places: Which of them, ``(chosen,)``.
             target: Their targets, ``(chosen,)``.
             group: Their groups, ``(chosen, ...)``; none to leave groups out.
-            change: From inputs ``(batch, ...)`` and places ``(batch,)`` to inputs, or from a text and its place to a text.
+            change: From inputs ``(batch, ...)`` and places ``(batch,)`` to inputs, or from a text and its place to a
+                text.
         """
         self.examples, self.places, self.change = examples, places, change
         self.target, self.group = target, group
@@ -122,10 +119,7 @@ class ChosenExamples(Dataset[Batch]):
                 e["input"] if self.change is None else self.change(e["input"], p)
                 for e, p in zip(found, self.places[rows], strict=True)
             )
-            return [
-                {"input": text} | {k: v[i] for k, v in facts.items()}
-                for i, text in enumerate(texts)
-            ]
+            return [{"input": text} | {k: v[i] for k, v in facts.items()} for i, text in enumerate(texts)]
         batch = found if isinstance(found, dict) else default_collate(found)
         inputs = batch["input"]
         if self.change is not None:
@@ -144,9 +138,7 @@ def check_split(name: str, split: Split, n_classes: int, n_groups: int) -> None:
         outside = ((values < 0) | (values >= n)).nonzero()[:, 0]
         if len(outside):
             first = int(outside[0])
-            raise DataError(
-                f"{kind} {int(values[first])} of example {first} in split {name!r} is outside [0, {n})."
-            )
+            raise DataError(f"{kind} {int(values[first])} of example {first} in split {name!r} is outside [0, {n}).")
 
 
 def whole_numbers(values: Sequence[Any], name: str) -> Tensor:
@@ -159,11 +151,7 @@ def whole_numbers(values: Sequence[Any], name: str) -> Tensor:
     Raises:
         DataError: If a value is missing or not a whole number.
     """
-    wrong = [
-        i
-        for i, v in enumerate(values)
-        if not isinstance(v, int | float) or not math.isfinite(v) or v != int(v)
-    ]
+    wrong = [i for i, v in enumerate(values) if not isinstance(v, int | float) or not math.isfinite(v) or v != int(v)]
     if wrong:
         raise DataError(
             f"{name} must hold whole numbers; {len(wrong)} of {len(values)} are none, the first {values[wrong[0]]!r}"

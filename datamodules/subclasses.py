@@ -31,8 +31,9 @@ HIERARCHIES: Mapping[str, Mapping[str, Mapping[str, Sequence[int]]]] = {
 class SubclassShiftDataModule(ClassificationDataModule):
     """Superclasses as labels: source subclasses in train, val and test, target subclasses held out as a shift.
 
-    Groups are the source subclasses. With the shift ``HeldOut``, ``validate`` and ``test`` evaluate the set ``target_subclasses``
-    too, under the same superclass labels. The scheme is that of BREEDS (Santurkar et al., ICLR 2021, arXiv 2008.04859).
+    Groups are the source subclasses. With the shift ``HeldOut``, ``validate`` and ``test`` evaluate the set
+    ``target_subclasses`` too, under the same superclass labels. The scheme is that of BREEDS (Santurkar et al., ICLR
+    2021, arXiv 2008.04859).
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class SubclassShiftDataModule(ClassificationDataModule):
 
         Args:
             data: Datamodule of the subclasses, such as CIFAR10DataModule or FashionMNISTDataModule without confounders.
-            hierarchy: Superclass -> ``source`` and ``target`` -> classes of the dataset; the dataset's usual one by default.
+            hierarchy: Superclass -> ``source`` and ``target`` -> classes of the dataset; the dataset's usual one by
+                default.
             loading: Arguments of `ClassificationDataModule`.
 
         Raises:
@@ -58,12 +60,7 @@ class SubclassShiftDataModule(ClassificationDataModule):
                 f"no hierarchy over {type(data).__name__} is known: set hierarchy; there are some for"
                 f" {', '.join(HIERARCHIES)}."
             )
-        used = [
-            c
-            for sides in chosen.values()
-            for side in ("source", "target")
-            for c in sides.get(side, ())
-        ]
+        used = [c for sides in chosen.values() for side in ("source", "target") for c in sides.get(side, ())]
         if (
             len(chosen) < 2
             or len(set(used)) < len(used)
@@ -106,9 +103,7 @@ class SubclassShiftDataModule(ClassificationDataModule):
         target, group = superclass[original], subclass[original]
         evaluated: Tensor | None = group if side == "source" else None
         examples = ChosenExamples(split.examples, places, target, evaluated)
-        return Split(
-            examples, target, group if side == "source" else torch.zeros_like(group), evaluated
-        )
+        return Split(examples, target, group if side == "source" else torch.zeros_like(group), evaluated)
 
     def collate(self, examples: Any) -> Batch:
         """Make a batch as the dataset does."""

@@ -42,9 +42,7 @@ class TextPipeline:
 
         with described_folder(self.source) as folder:
             source = folder or str(self.name)
-            return load_pretrained(
-                AutoTokenizer, source, "the hub name or the folder of a tokenizer"
-            )
+            return load_pretrained(AutoTokenizer, source, "the hub name or the folder of a tokenizer")
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
         """Make a batch of examples whose ``input`` is a text: ``input_ids`` and ``attention_mask``, padded to the longest."""
@@ -74,9 +72,5 @@ def word_tokenizer(texts: Iterable[str], max_words: int = 30_000) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.WordLevelTrainer(vocab_size=max_words, special_tokens=special)
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A", special_tokens=[("[CLS]", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]")

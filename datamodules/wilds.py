@@ -106,8 +106,8 @@ class WILDSDataModule(ClassificationDataModule):
             test_split: Split used as test (``id_test`` for example).
             held_out_splits: Further splits that the shift ``HeldOut`` evaluates (``test`` for example), as sets
                 ``held_out_<split>``.
-            held_out_field: Metadata field by whose values those sets are taken apart (``hospital`` for example), as sets
-                ``held_out_<split>_<value>``.
+            held_out_field: Metadata field by whose values those sets are taken apart (``hospital`` for example), as
+                sets ``held_out_<split>_<value>``.
             image_size: Height and width that images are resized to, pixels; the dataset's usual one by default.
             augmentation: What is done to training images.
             tokenizer: Hub name or folder of the tokenizer, for texts.
@@ -121,22 +121,16 @@ class WILDSDataModule(ClassificationDataModule):
         super().__init__(**loading)
         wilds = import_wilds()
         if dataset not in wilds.supported_datasets:
-            raise ConfigError(
-                f"WILDS has no dataset {dataset!r}; it has {', '.join(wilds.supported_datasets)}."
-            )
+            raise ConfigError(f"WILDS has no dataset {dataset!r}; it has {', '.join(wilds.supported_datasets)}.")
         if dataset in TEXT and tokenizer is None:
-            raise ConfigError(
-                f"{dataset} is text: set data.init_args.tokenizer, for example distilbert-base-uncased."
-            )
+            raise ConfigError(f"{dataset} is text: set data.init_args.tokenizer, for example distilbert-base-uncased.")
         self.dataset, self.root, self.download = dataset, Path(root), download
         self.groupby_fields = tuple(groupby_fields) if groupby_fields else GROUPINGS.get(dataset)
         self.wilds_splits = {"train": "train", "val": val_split, "test": test_split}
         self.held_out_splits, self.held_out_field = tuple(held_out_splits), held_out_field
         self.texts = TextPipeline(tokenizer, max_length)
         self.pipeline = (
-            None
-            if dataset in TEXT
-            else ImagePipeline(image_size or IMAGE_SIZES.get(dataset, 224), augmentation)
+            None if dataset in TEXT else ImagePipeline(image_size or IMAGE_SIZES.get(dataset, 224), augmentation)
         )
 
     def prepare_data(self) -> None:
@@ -153,14 +147,14 @@ class WILDSDataModule(ClassificationDataModule):
         except FileNotFoundError as error:
             kind = "unlabeled part of " if unlabeled else ""
             raise DataError(
-                f"the {kind}WILDS dataset {self.dataset} is not in {self.root} ({str(error).split('. ')[0]}). Expected layout:"
-                f" {self.root}/{self.dataset}{'_unlabeled' if unlabeled else ''}_v<version>/ as WILDS distributes it, with its RELEASE file; set"
+                f"the {kind}WILDS dataset {self.dataset} is not in {self.root} ({str(error).split('. ')[0]}). Expected"
+                " layout:"
+                f" {self.root}/{self.dataset}{'_unlabeled' if unlabeled else ''}_v<version>/ as WILDS distributes it,"
+                " with its RELEASE file; set"
                 " data.init_args.root, or data.init_args.download to true where there is a network."
             ) from error
         except (KeyError, UnicodeDecodeError, ValueError, AssertionError) as error:
-            raise DataError(
-                f"the metadata of {self.dataset} in {self.root} cannot be read: {error}."
-            ) from error
+            raise DataError(f"the metadata of {self.dataset} in {self.root} cannot be read: {error}.") from error
 
     @cached_property
     def wilds(self) -> Any:
@@ -240,9 +234,7 @@ class WILDSDataModule(ClassificationDataModule):
     def _official(self, wilds_name: str) -> Split:
         """Return an official split by WILDS' name."""
         if wilds_name not in self.wilds.split_dict:
-            raise ConfigError(
-                f"{self.dataset} has no split {wilds_name!r}; it has {list(self.wilds.split_dict)}."
-            )
+            raise ConfigError(f"{self.dataset} has no split {wilds_name!r}; it has {list(self.wilds.split_dict)}.")
         subset = self.wilds.get_subset(wilds_name)
         if len(subset) == 0:
             raise DataError(f"the split {wilds_name!r} of {self.dataset} is empty.")
@@ -275,8 +267,7 @@ class WILDSDataModule(ClassificationDataModule):
             return {"": torch.arange(len(metadata))}
         if self.held_out_field not in self.wilds.metadata_fields:
             raise ConfigError(
-                f"{self.dataset} has no metadata field {self.held_out_field!r};"
-                f" it has {self.wilds.metadata_fields}."
+                f"{self.dataset} has no metadata field {self.held_out_field!r}; it has {self.wilds.metadata_fields}."
             )
         values = metadata[:, self.wilds.metadata_fields.index(self.held_out_field)]
         return {f"_{int(v)}": (values == v).nonzero()[:, 0] for v in values.unique()}
@@ -308,9 +299,7 @@ class WILDSDataModule(ClassificationDataModule):
             )
         dataset = self._open(unlabeled=True)
         if split not in dataset.split_dict:
-            raise ConfigError(
-                f"{self.dataset} has no unlabeled split {split!r}; it has {list(dataset.split_dict)}."
-            )
+            raise ConfigError(f"{self.dataset} has no unlabeled split {split!r}; it has {list(dataset.split_dict)}.")
         examples = _WILDSExamples(dataset.get_subset(split), self.pipeline, None)
         if len(examples) == 0:
             raise DataError(f"the unlabeled split {split!r} of {self.dataset} is empty.")
@@ -322,9 +311,7 @@ class WILDSDataModule(ClassificationDataModule):
             num_workers=self.num_workers,
         )
 
-    def official_evaluation(
-        self, split: str, predictions: Tensor, seen: Tensor | None = None
-    ) -> dict[str, float]:
+    def official_evaluation(self, split: str, predictions: Tensor, seen: Tensor | None = None) -> dict[str, float]:
         """Score predictions with the dataset's own evaluator.
 
         Args:
@@ -338,9 +325,7 @@ class WILDSDataModule(ClassificationDataModule):
         subset = self.wilds.get_subset(self.wilds_splits[split])
         chosen = torch.ones(len(predictions), dtype=torch.bool) if seen is None else seen
         with torch_scatter_available():
-            results, _ = self.wilds.eval(
-                predictions[chosen], subset.y_array[chosen], subset.metadata_array[chosen]
-            )
+            results, _ = self.wilds.eval(predictions[chosen], subset.y_array[chosen], subset.metadata_array[chosen])
         return {name: float(value) for name, value in results.items()}
 
     def submission_name(self, split: str) -> str:

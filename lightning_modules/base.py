@@ -24,8 +24,9 @@ __all__ = ("ResumableModule", "with_schedule")
 class ResumableModule(LightningModule):
     """Saves every rank's random state, restores it, and refuses to go on from a NaN.
 
-    An epoch is resumed after the examples that optimizer steps have used, in batches of any size on any number of ranks. Between
-    two steps of accumulated gradients one rank saves the gradients too; several ranks go back to the last step.
+    An epoch is resumed after the examples that optimizer steps have used, in batches of any size on any number of
+    ranks. Between two steps of accumulated gradients one rank saves the gradients too; several ranks go back to the
+    last step.
 
     On a GPU the loss is looked at every ``trainer.log_every_n_steps`` steps and before every checkpoint, so that
     training never waits for it; on a CPU, at every step. No checkpoint with a non-finite loss behind it is written.
@@ -80,7 +81,8 @@ class ResumableModule(LightningModule):
         if stage is None or self.trainer.current_epoch > stage[1]:
             return None
         return (
-            f"training ended after {self.trainer.current_epoch} epochs and the first stage takes {stage[1]} ({stage[0]}): raise"
+            f"training ended after {self.trainer.current_epoch} epochs and the first stage takes {stage[1]}"
+            f" ({stage[0]}): raise"
             " trainer.max_epochs, max_steps or max_time, or let EarlyStopping stop later"
         )
 
@@ -96,12 +98,11 @@ class ResumableModule(LightningModule):
             )
         if trainer.max_steps < 0 or trainer.num_training_batches == float("inf"):
             return
-        n_steps = n_epochs * math.ceil(
-            trainer.num_training_batches / trainer.accumulate_grad_batches
-        )
+        n_steps = n_epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         if trainer.max_steps <= n_steps:
             raise ConfigError(
-                f"trainer.max_steps is {trainer.max_steps} and must exceed {n_steps}, the steps of {name}, {n_epochs}: it counts"
+                f"trainer.max_steps is {trainer.max_steps} and must exceed {n_steps}, the steps of {name}, {n_epochs}:"
+                " it counts"
                 " both stages."
             )
 
@@ -162,9 +163,7 @@ class ResumableModule(LightningModule):
                 "n_batches": n_batches,
                 "n_examples_per_batch": loader.n_examples_per_batch,
                 "accumulate_grad_batches": self.trainer.accumulate_grad_batches,
-                "gradients": {
-                    n: p.grad.clone() for n, p in self.named_parameters() if p.grad is not None
-                },
+                "gradients": {n: p.grad.clone() for n, p in self.named_parameters() if p.grad is not None},
             }
         else:
             state = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
@@ -190,7 +189,8 @@ class ResumableModule(LightningModule):
                 self.register_buffer(name, torch.empty_like(value))
             elif fitting and name in self._example_buffers and len(value) != self.train_size():
                 raise ConfigError(
-                    f"the checkpoint keeps {name} of {len(value)} training examples and the data have {self.train_size()}:"
+                    f"the checkpoint keeps {name} of {len(value)} training examples and the data have"
+                    f" {self.train_size()}:"
                     " training goes on with the data that it began with."
                 )
 

@@ -85,8 +85,8 @@ class BRDRO(ReweightedClassifier):
             normalisation: ``batch`` divides the weights by their sum, ``level`` by level * batch.
             floor: Smallest weight before normalisation, in [0, 1]; a saturated adversary cannot freeze the learner.
             threshold_decay: Decay of eta's moving average over batches, in [0, 1); 0 takes the batch's own.
-            hedge_step: Growth of the logarithm of an example's importance per visit (``no_regret`` only). Scale it to the
-                number of epochs: the authors' 0.05 in 300 epochs on Waterbirds makes 15 / epochs.
+            hedge_step: Growth of the logarithm of an example's importance per visit (``no_regret`` only). Scale it to
+                the number of epochs: the authors' 0.05 in 300 epochs on Waterbirds makes 15 / epochs.
             importance: Whether the importance enters by the ``loss`` or by ``sampling``.
             warmup_epochs: Epochs of ERM before the adversary starts.
             observation: What the adversary sees of the input; without it, the network's features (detached). If it
@@ -110,13 +110,9 @@ class BRDRO(ReweightedClassifier):
                 f" got {penalty}, {warmup_epochs} and {n_adversary_steps}."
             )
         if hedge_step < 0 or (hedge_step > 0 and update != "no_regret"):
-            raise ConfigError(
-                f"hedge_step needs update: no_regret and a value of at least 0, got {hedge_step}."
-            )
+            raise ConfigError(f"hedge_step needs update: no_regret and a value of at least 0, got {hedge_step}.")
         if importance == "sampling" and hedge_step == 0:
-            raise ConfigError(
-                "importance: sampling draws by an importance that needs a hedge_step above 0."
-            )
+            raise ConfigError("importance: sampling draws by an importance that needs a hedge_step above 0.")
         self.level, self.penalty, self.update = level, penalty, update
         self.n_adversary_steps, self.normalisation, self.floor = (
             n_adversary_steps,
@@ -129,16 +125,10 @@ class BRDRO(ReweightedClassifier):
         n_features = encoder.n_features if observation is None else observation.n_features
         self.adversary = adversary(n_features, self.network.head.out_features)
         self.register_buffer("threshold", torch.tensor(float("nan")))
-        players = [
-            p for m in (self.adversary, observation) if m is not None for p in m.parameters()
-        ]
+        players = [p for m in (self.adversary, observation) if m is not None for p in m.parameters()]
         self.adversary_optimizer = adversary_optimizer(players) if players else None
         # The adversary steps by itself, on all ranks' examples: DDP must leave its parameters alone.
-        ignored = [
-            name
-            for name, _ in self.named_parameters()
-            if name.startswith(("adversary.", "observation."))
-        ]
+        ignored = [name for name, _ in self.named_parameters() if name.startswith(("adversary.", "observation."))]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, ignored)
 
     def first_stage(self) -> tuple[str, int] | None:
@@ -186,9 +176,7 @@ class BRDRO(ReweightedClassifier):
         if self.current_epoch < self.warmup_epochs:
             return self.uniform_weights(examples.losses)
         threshold = self.update_threshold(losses)
-        source = gather_batch(
-            examples.features if self.observation is None else examples.batch["input"]
-        )
+        source = gather_batch(examples.features if self.observation is None else examples.batch["input"])
         for _ in range(self.n_adversary_steps):
             self.adversary_step(self.observe(source), target, losses, threshold)
         observed = self.observe(source).detach()
@@ -200,9 +188,7 @@ class BRDRO(ReweightedClassifier):
             if self.importance == "loss":
                 weights = weights * self.relative_importance()[index]
         self.log("train/adversary_mean_weight", weights.mean())
-        return local_slice(
-            br_dro_example_weights(weights, self.level, self.normalisation, self.floor)
-        )
+        return local_slice(br_dro_example_weights(weights, self.level, self.normalisation, self.floor))
 
     def observe(self, source: Tensor) -> Tensor:
         """Return what the adversary sees of features or inputs, ``(batch, features)``."""
@@ -216,9 +202,7 @@ class BRDRO(ReweightedClassifier):
         self.threshold = torch.where(self.threshold.isnan(), quantile, mixed)
         return self.threshold
 
-    def adversary_step(
-        self, observed: Tensor, target: Tensor, losses: Tensor, threshold: Tensor
-    ) -> None:
+    def adversary_step(self, observed: Tensor, target: Tensor, losses: Tensor, threshold: Tensor) -> None:
         """Take one ascent step of the adversary."""
         if self.adversary_optimizer is None:
             return

@@ -19,9 +19,7 @@ class Examples(NamedTuple):
     """This rank's batch after the forward pass."""
 
     losses: Tensor  # (batch,), with gradient
-    outputs: (
-        Tensor  # of the network, without gradient: logits, or what the loss says, (batch, outputs)
-    )
+    outputs: Tensor  # of the network, without gradient: logits, or what the loss says, (batch, outputs)
     features: Tensor  # before the head, (batch, features)
     batch: dict[str, Tensor]
 
@@ -43,8 +41,9 @@ class ClassifierModule(ResumableModule):
     """A network with a linear head: its optimizer, its evaluation and what it logs.
 
     Batches are dicts with ``input (batch, ...)``, ``target (batch,)``, ``index (batch,)`` and, where known,
-    ``group (batch,)``; a target of -100 is an unlabelled example. Evaluation returns ``outputs (batch, outputs)`` of the network,
-    ``features (batch, features)`` before the head, ``losses (batch,)`` and, of classifiers, ``logits (batch, classes)``.
+    ``group (batch,)``; a target of -100 is an unlabelled example. Evaluation returns ``outputs (batch, outputs)`` of
+    the network, ``features (batch, features)`` before the head, ``losses (batch,)`` and, of classifiers, ``logits
+    (batch, classes)``.
 
     Attributes:
         prediction_loss: What the outputs mean, and which constant they would best be.
@@ -105,9 +104,7 @@ class ClassifierModule(ResumableModule):
         """Run the network once over a batch."""
         outputs, features = self._run_network(self.network, batch["input"])
         if self.training:
-            losses = self.prediction_loss.training_losses(
-                outputs.float(), batch["target"], self.current_epoch
-            )
+            losses = self.prediction_loss.training_losses(outputs.float(), batch["target"], self.current_epoch)
         else:
             losses = self.prediction_loss.losses(outputs.float(), batch["target"])
         return Examples(losses, outputs.detach(), features, batch)
@@ -124,7 +121,8 @@ class ClassifierModule(ResumableModule):
             if not str(error).startswith("Expected more than 1 value per channel"):
                 raise
             raise ConfigError(
-                "batch normalisation cannot train on a batch of one example: set data.init_args.drop_last to true if only"
+                "batch normalisation cannot train on a batch of one example: set data.init_args.drop_last to true if"
+                " only"
                 " the last batch is that small, or take a larger batch_size."
             ) from error
         return outputs, features
@@ -163,21 +161,15 @@ class ClassifierModule(ResumableModule):
         scores = self.prediction_loss.class_scores(examples.outputs)
         return results if scores is None else results | {"logits": scores}
 
-    def validation_step(
-        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Evaluate a batch."""
         return self.evaluation_step(batch)
 
-    def test_step(
-        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Evaluate a batch."""
         return self.evaluation_step(batch)
 
-    def predict_step(
-        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return class probabilities ``(batch, classes)``, or predictions ``(batch, numbers)``, and example ids."""
         outputs = self.prediction_loss.predictions(self(batch["input"]).float())
         name = "probabilities" if isinstance(self.prediction_loss, CrossEntropy) else "predictions"

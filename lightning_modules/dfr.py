@@ -22,9 +22,9 @@ __all__ = ("DFR",)
 class DFR(ClassifierModule):
     """Keep a trained encoder and refit its last layer on group-balanced examples, by l1 logistic regression.
 
-    One epoch over the training loader collects features, of each example once however often it is drawn; ``data.init_args.train_split: val`` makes the held-out
-    set the one to fit on, as in the paper. The strength is chosen on half of it by the worst group's accuracy,
-    then the layers fitted on several balanced subsets are averaged.
+    One epoch over the training loader collects features, of each example once however often it is drawn;
+    ``data.init_args.train_split: val`` makes the held-out set the one to fit on, as in the paper. The strength is
+    chosen on half of it by the worst group's accuracy, then the layers fitted on several balanced subsets are averaged.
 
     Reference: Kirichenko et al., ICLR 2023, arXiv 2204.02937 (DFR with validation data).
     """
@@ -44,8 +44,8 @@ class DFR(ClassifierModule):
 
         Args:
             encoder: Network from inputs to features, of the checkpoint's kind.
-            checkpoint: Run folder of any classifier of Surefoot, for example an ERM run's, its ``weights.safetensors``, or a
-                checkpoint; none keeps the encoder as it is (pretrained, say).
+            checkpoint: Run folder of any classifier of Surefoot, for example an ERM run's, its ``weights.safetensors``,
+                or a checkpoint; none keeps the encoder as it is (pretrained, say).
             n_classes: Number of classes; filled in from the datamodule.
             n_subsets: Balanced subsets whose layers are averaged.
             inverse_strengths: Candidates for C, the inverse strength of the l1 penalty.
@@ -58,15 +58,14 @@ class DFR(ClassifierModule):
         super().__init__(encoder, optimizer=None, n_classes=n_classes)
         if n_subsets < 1 or not inverse_strengths:
             raise ConfigError(
-                f"n_subsets must be at least 1 and inverse_strengths not empty, got {n_subsets} and {inverse_strengths}."
+                f"n_subsets must be at least 1 and inverse_strengths not empty, got {n_subsets} and"
+                f" {inverse_strengths}."
             )
         self.automatic_optimization = False
         self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed or 0
         if checkpoint is not None and not weights_will_follow():
             self._load_network(checkpoint)
-        self.collected: list[
-            tuple[Tensor, Tensor, Tensor, Tensor]
-        ] = []  # features, target, group, index
+        self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # features, target, group, index
 
     def _load_network(self, path: Path) -> None:
         weights = find_weights(Path(path))
@@ -76,9 +75,7 @@ class DFR(ClassifierModule):
             network = load_file(weights)
         else:
             state = read_checkpoint(weights)["state_dict"]
-            network = {
-                k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")
-            }
+            network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
         try:
             self.network.load_state_dict(network)
         except RuntimeError as error:
@@ -99,16 +96,11 @@ class DFR(ClassifierModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect a batch's features."""
         if "group" not in batch:
-            raise ConfigError(
-                "DFR needs the groups of the held-out set: set data.init_args.group_labels to given."
-            )
+            raise ConfigError("DFR needs the groups of the held-out set: set data.init_args.group_labels to given.")
         self.network.eval()
         features = self.network(batch["input"])[1]
         self.collected.append(
-            tuple(
-                gather_batch(x).cpu()
-                for x in (features.float(), batch["target"], batch["group"], batch["index"])
-            )  # type: ignore[arg-type]
+            tuple(gather_batch(x).cpu() for x in (features.float(), batch["target"], batch["group"], batch["index"]))  # type: ignore[arg-type]
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -144,7 +136,8 @@ class DFR(ClassifierModule):
         missing = super().unfinished()
         if missing is None and self.trainer.global_step == 0:
             return (
-                "the last layer was not refitted, which happens after an epoch's last batch: training was stopped before"
+                "the last layer was not refitted, which happens after an epoch's last batch: training was stopped"
+                " before"
                 " (trainer.max_epochs, max_time, or a callback)"
             )
         return missing

@@ -23,10 +23,11 @@ __all__ = ("GroupDRO",)
 class GroupDRO(ReweightedClassifier):
     """Minimise the worst group's risk by online ascent on group weights; needs a group per training example.
 
-    The paper samples groups evenly: ``data.init_args.sampling: group_balanced``. Groups without a training example have weight 0,
-    so that the others' weights sum to one. Departures from the authors' code: there such groups keep their share; the adjustment
-    C/sqrt(n) moves the group weights only, it is not added in place to the loss; and a group that a batch lacks is not raised
-    by its adjustment (Algorithm 1 moves the group that was drawn). A batch without some group weighs less in sum, as there.
+    The paper samples groups evenly: ``data.init_args.sampling: group_balanced``. Groups without a training example have
+    weight 0, so that the others' weights sum to one. Departures from the authors' code: there such groups keep their
+    share; the adjustment C/sqrt(n) moves the group weights only, it is not added in place to the loss; and a group that
+    a batch lacks is not raised by its adjustment (Algorithm 1 moves the group that was drawn). A batch without some
+    group weighs less in sum, as there.
 
     Reference: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1 and equation 5.
     """
@@ -58,13 +59,9 @@ class GroupDRO(ReweightedClassifier):
         """
         super().__init__(encoder, optimizer, **classifier)
         if n_groups is None or n_groups < 1:
-            raise ConfigError(
-                f"n_groups must be at least 1, got {n_groups}; the datamodule usually fills it in."
-            )
+            raise ConfigError(f"n_groups must be at least 1, got {n_groups}; the datamodule usually fills it in.")
         if step_size < 0 or adjustment < 0:
-            raise ConfigError(
-                f"step_size and adjustment must be at least 0, got {step_size} and {adjustment}."
-            )
+            raise ConfigError(f"step_size and adjustment must be at least 0, got {step_size} and {adjustment}.")
         self.step_size, self.adjustment = step_size, adjustment
         self.register_buffer("log_group_weights", torch.zeros(n_groups).log_softmax(0))
         self.register_buffer("adjustments", torch.zeros(n_groups))
@@ -98,8 +95,6 @@ class GroupDRO(ReweightedClassifier):
         n_groups = len(self.log_group_weights)
         in_batch = group_counts(group, n_groups) > 0
         gains = torch.where(in_batch, group_means(losses, group, n_groups) + self.adjustments, 0.0)
-        self.log_group_weights = update_group_log_weights(
-            self.log_group_weights, gains, self.step_size
-        )
+        self.log_group_weights = update_group_log_weights(self.log_group_weights, gains, self.step_size)
         self.log("train/max_group_weight", self.log_group_weights.max().exp())
         return local_slice(group_dro_example_weights(self.log_group_weights, group))

@@ -88,11 +88,7 @@ class LfF(ClassifierModule):
             (self.debiased_losses, gather_batch(examples.losses)),
         ):
             before = buffer[index]
-            buffer[index] = torch.where(
-                before.isnan(), losses, self.decay * before + (1 - self.decay) * losses
-            )
-            highest = class_maximum(
-                buffer.nan_to_num(), self.targets.long(), self.network.head.out_features
-            )
+            buffer[index] = torch.where(before.isnan(), losses, self.decay * before + (1 - self.decay) * losses)
+            highest = class_maximum(buffer.nan_to_num(), self.targets.long(), self.network.head.out_features)
             scaled.append(buffer[index] / highest[target].clamp_min(1e-8))
         return local_slice(relative_difficulty(scaled[0], scaled[1]))

@@ -29,10 +29,11 @@ __all__ = ("PrivateLinear",)
 class PrivateLinear(ResumableModule):
     """A linear model that is (epsilon, delta)-private for adding or removing one training example.
 
-    Steps are Poisson samples from the datamodule; each example's gradient is clipped, noise is added to their sum, and the sum is
-    divided by the expected size of a sample. The noise is calibrated to all steps that the trainer will take. The ledger is part
-    of the checkpoint: a resumed run cannot change noise, sampling or clipping. Nothing that depends on private examples
-    except through the noise is logged in training; val is taken to be public or a separate holding.
+    Steps are Poisson samples from the datamodule; each example's gradient is clipped, noise is added to their sum, and
+    the sum is divided by the expected size of a sample. The noise is calibrated to all steps that the trainer will
+    take. The ledger is part of the checkpoint: a resumed run cannot change noise, sampling or clipping. Nothing that
+    depends on private examples except through the noise is logged in training; val is taken to be public or a separate
+    holding.
 
     Reference: Abadi et al., CCS 2016; Thaker et al., NeurIPS 2024, arXiv 2312.15551 (in a public subspace).
 
@@ -69,7 +70,8 @@ class PrivateLinear(ResumableModule):
             clip: Largest norm of an example's gradient.
             learning_rate: Learning rate.
             subspace: How directions are found in public data; all dimensions by default.
-            mechanism: ``descent``, or one of the two that solve a logistic regression at once (``sampling_rate`` 1, one step).
+            mechanism: ``descent``, or one of the two that solve a logistic regression at once (``sampling_rate`` 1, one
+                step).
             average_last: Share of the last steps whose weights are averaged.
             l2: Strength of the l2 penalty of the two perturbations.
             accountant: ``pld`` (tight) or ``rdp``.
@@ -136,12 +138,11 @@ class PrivateLinear(ResumableModule):
             )
         if math.isfinite(self.epsilon) and self.delta * data.n_train >= 1:
             rank_zero_warn(
-                f"delta {self.delta:g} is not below 1/{data.n_train}, one over the number of private examples: such a delta allows"
+                f"delta {self.delta:g} is not below 1/{data.n_train}, one over the number of private examples: such a"
+                " delta allows"
                 " to publish whole examples."
             )
-        multiplier = calibrate_noise(
-            self.epsilon, self.delta, data.sampling_rate, self.n_steps(), self.accountant
-        )
+        multiplier = calibrate_noise(self.epsilon, self.delta, data.sampling_rate, self.n_steps(), self.accountant)
         ledger = Ledger(multiplier, data.sampling_rate, self.clip)
         if self._spent is not None:
             spent = Ledger(**self._spent)  # type: ignore[arg-type]
@@ -179,15 +180,11 @@ class PrivateLinear(ResumableModule):
         if self.mechanism != "descent":
             self._solve(inputs, batch["target"])
         else:
-            summed = clipped_gradient_sum(
-                self.weight, inputs, batch["target"], self.loss, self.clip
-            ).gradient
+            summed = clipped_gradient_sum(self.weight, inputs, batch["target"], self.loss, self.clip).gradient
             summed = sum_over_ranks(summed)
             noise = self.noise.normal(tuple(summed.shape), step)  # the same on every rank
             expected = data.sampling_rate * data.n_train
-            gradient = noisy_gradient(
-                summed, noise, self.ledger.noise_multiplier, self.clip, expected
-            )
+            gradient = noisy_gradient(summed, noise, self.ledger.noise_multiplier, self.clip, expected)
             self.weight.sub_(self.learning_rate * gradient)
             last = max(1, round(self.average_last * self.n_steps()))
             if self.average_last > 0 and step >= self.n_steps() - last:
@@ -200,11 +197,7 @@ class PrivateLinear(ResumableModule):
     def _solve(self, inputs: Tensor, target: Tensor) -> None:
         if is_distributed():
             raise ConfigError(f"{self.mechanism} runs on one rank; take descent for several.")
-        solve = (
-            output_perturbation
-            if self.mechanism == "output_perturbation"
-            else objective_perturbation
-        )
+        solve = output_perturbation if self.mechanism == "output_perturbation" else objective_perturbation
         found = solve(inputs, target, self.epsilon, self.delta, self.l2, self.noise)
         self.weight.copy_(found)
 
@@ -214,7 +207,8 @@ class PrivateLinear(ResumableModule):
         averages = self.mechanism == "descent" and self.average_last > 0
         if missing is None and averages and not self.n_averaged > 0:
             return (
-                f"the noise was calibrated to {self.n_steps()} steps, of which the last are averaged, and training ended after"
+                f"the noise was calibrated to {self.n_steps()} steps, of which the last are averaged, and training"
+                " ended after"
                 f" {self.trainer.global_step}: let it go on, or set average_last to 0"
             )
         return missing

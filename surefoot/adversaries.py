@@ -28,9 +28,7 @@ __all__ = (
 Norm = Literal["l1", "l2"]
 
 
-def select_label(
-    per_label: Float[Tensor, "batch labels"], target: Int[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+def select_label(per_label: Float[Tensor, "batch labels"], target: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Pick each row's entry of its label, ``(batch,)``."""
     return per_label.gather(1, target[:, None])[:, 0]
 
@@ -43,9 +41,7 @@ def standardise(
     return centred / (centred.square().mean(0) + 1e-8).sqrt()
 
 
-def gaussian_bits(
-    mean: Float[Tensor, "batch code"], scale: Float[Tensor, "batch code"]
-) -> Float[Tensor, ""]:
+def gaussian_bits(mean: Float[Tensor, "batch code"], scale: Float[Tensor, "batch code"]) -> Float[Tensor, ""]:
     """Return the mean over the batch of KL(N(mean, scale^2) || N(0, I)), in nats (0.693 nats are one bit)."""
     return 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1).mean()
 
@@ -69,9 +65,7 @@ class Adversary(nn.Module, ABC):
     def complexity(self, observation: Tensor, target: Tensor) -> Tensor:
         """Return what the penalty multiplies: a norm of the parameters, or nats."""
 
-    def respond(
-        self, observation: Tensor, target: Tensor, losses: Tensor, threshold: Tensor
-    ) -> Tensor:
+    def respond(self, observation: Tensor, target: Tensor, losses: Tensor, threshold: Tensor) -> Tensor:
         """Return weights in [0, 1], ``(batch,)``; only an unrestricted adversary looks at the losses."""
         logits: Tensor = self(observation, target)
         return (self.temperature * logits).sigmoid()
@@ -119,9 +113,7 @@ class UnrestrictedAdversary(Adversary):
         """Return zero."""
         return torch.zeros((), device=target.device)
 
-    def respond(
-        self, observation: Tensor, target: Tensor, losses: Tensor, threshold: Tensor
-    ) -> Tensor:
+    def respond(self, observation: Tensor, target: Tensor, losses: Tensor, threshold: Tensor) -> Tensor:
         """Return one where the loss exceeds the threshold, zero elsewhere."""
         return (losses > threshold).to(losses.dtype)
 
@@ -129,9 +121,7 @@ class UnrestrictedAdversary(Adversary):
 class LinearAdversary(Adversary):
     """One linear map per label, without bias, started at zero, under an l1 or l2 penalty."""
 
-    def __init__(
-        self, n_features: int, n_classes: int, norm: Norm = "l2", temperature: float = 1.0
-    ) -> None:
+    def __init__(self, n_features: int, n_classes: int, norm: Norm = "l2", temperature: float = 1.0) -> None:
         """Initialize the adversary.
 
         Args:
@@ -175,9 +165,7 @@ class MLPAdversary(Adversary):
         """
         super().__init__()
         self.norm, self.temperature = norm, temperature
-        self.layers = nn.Sequential(
-            nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, n_classes)
-        )
+        self.layers = nn.Sequential(nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, n_classes))
 
     def forward(self, observation: Tensor, target: Tensor) -> Tensor:
         """Return the label's output."""
@@ -211,14 +199,12 @@ class VIBAdversary(Adversary):
             width: Units of the encoder's hidden layer.
             code: Length of the code z.
             n_samples: Codes drawn per example, whose weights are averaged (100 in the authors' notebook).
-            seed: Seed of the codes' noise, the run's ``seed_everything`` by default; the draws depend on it and on the count
-                of calls, not on other code.
+            seed: Seed of the codes' noise, the run's ``seed_everything`` by default; the draws depend on it and on the
+                count of calls, not on other code.
         """
         super().__init__()
         self.n_samples, self.seed = n_samples, seed or 0
-        self.encoder = nn.Sequential(
-            nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, 2 * code)
-        )
+        self.encoder = nn.Sequential(nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, 2 * code))
         self.decoder = nn.Linear(code, n_classes)
         self.n_calls = 0
 

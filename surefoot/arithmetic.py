@@ -33,14 +33,9 @@ T = TypeVar("T")
 RETRY = "wait"
 #: How a step ``a op b = c`` is written.
 STYLES = ("{a}{op}{b}={c}", "{c}={a}{op}{b}", "so {a}{op}{b} is {c}")
-_STEP = tuple(
-    re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>GROUP_\1)", re.escape(style))) for style in STYLES
-)
+_STEP = tuple(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>GROUP_\1)", re.escape(style))) for style in STYLES)
 _GROUPS = {"a": r"-?\d+", "b": r"-?\d+", "c": r"-?\d+", "op": r"[-+*]"}
-_STEP = tuple(
-    re.compile(re.sub(r"GROUP_(\w+)", lambda m: _GROUPS[m.group(1)], pattern.pattern))
-    for pattern in _STEP
-)
+_STEP = tuple(re.compile(re.sub(r"GROUP_(\w+)", lambda m: _GROUPS[m.group(1)], pattern.pattern)) for pattern in _STEP)
 _FINAL = re.compile(r"####\s*(-?\d+)\s*")
 _QUESTION = re.compile(r"(-?\d+)((?:[-+*]\d+)+)(?:%(\d+))?=")
 
@@ -104,9 +99,7 @@ class State(NamedTuple):
     value: int  # current value of the chain, as the solution has it
     step: int  # operations done
     before: int  # value before the last operation
-    slipped: (
-        bool  # whether the last line was a step with a wrong result, which can still be retried
-    )
+    slipped: bool  # whether the last line was a step with a wrong result, which can still be retried
     answer: int | None  # final answer, once given
 
 
@@ -140,8 +133,9 @@ def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
     """Judge every line of a solution.
 
     ``correct``: the chain's next operation on the solution's current value, with the right result. ``wrong``: a false
-    statement, or the next operation on another value. ``spurious``: true, but no step of the chain. ``retry``: takes the last
-    step back. ``answer`` and ``wrong answer``: the final line. ``unreadable``: anything else, and whatever follows the answer.
+    statement, or the next operation on another value. ``spurious``: true, but no step of the chain. ``retry``: takes
+    the last step back. ``answer`` and ``wrong answer``: the final line. ``unreadable``: anything else, and whatever
+    follows the answer.
 
     Args:
         question: The problem's question.
@@ -163,9 +157,10 @@ def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
 class ProceduralPolicy:
     """Works a chain out step by step, erring, noticing and digressing at given rates.
 
-    Before each step it writes a spurious line with probability ``spurious_rate``. A step's result is wrong with probability
-    ``error_rate``, uniformly over the wrong results. After a wrong result it notices with probability ``retry_rate``, writes
-    ``wait`` and does the step again; errors that it does not notice at once stay. At the end it states its value.
+    Before each step it writes a spurious line with probability ``spurious_rate``. A step's result is wrong with
+    probability ``error_rate``, uniformly over the wrong results. After a wrong result it notices with probability
+    ``retry_rate``, writes ``wait`` and does the step again; errors that it does not notice at once stay. At the end it
+    states its value.
     """
 
     error_rate: float = 0.0
@@ -173,9 +168,7 @@ class ProceduralPolicy:
     spurious_rate: float = 0.0
     styles: tuple[int, ...] = (0,)  # places in STYLES, chosen uniformly per solution
 
-    def solve(
-        self, question: str, random_state: random.Random, prefix: Sequence[str] = ()
-    ) -> list[str]:
+    def solve(self, question: str, random_state: random.Random, prefix: Sequence[str] = ()) -> list[str]:
         """Return the lines that the policy writes after a prefix."""
         chain = read_chain(question)
         state = State(chain.start, 0, chain.start, False, None)
@@ -221,8 +214,8 @@ class ProceduralPolicy:
     def success_probability(self, question: str, prefix: Sequence[str] = ()) -> float:
         """Return the exact probability of a correct final answer after a prefix.
 
-        The distribution of the chain's value is carried through the remaining steps. With error rate e and retry rate r a
-        step ends right with probability ``(1 - e) / (1 - e r)``, its retries included.
+        The distribution of the chain's value is carried through the remaining steps. With error rate e and retry rate r
+        a step ends right with probability ``(1 - e) / (1 - e r)``, its retries included.
 
         Args:
             question: The problem's question.
@@ -282,14 +275,10 @@ def arithmetic_problem(
     start = draw.randint(low, max_operand)
     operations = tuple((draw.choice(operators), draw.randint(low, max_operand)) for _ in range(n))
     question = Chain(start, operations, modulus).question
-    return solved_problem(
-        f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw
-    )
+    return solved_problem(f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw)
 
 
-def solved_problem(
-    identity: str, question: str, policy: ProceduralPolicy, random_state: random.Random
-) -> Problem:
+def solved_problem(identity: str, question: str, policy: ProceduralPolicy, random_state: random.Random) -> Problem:
     """Return a question with its answer and a reference solution that a policy writes.
 
     Args:
@@ -307,9 +296,7 @@ def solved_problem(
     return Problem(identity, question, str(chain.values[-1]), "\n".join(lines), details)
 
 
-def vary_chain(
-    question: str, random_state: random.Random, operators: str = "+-*", max_operand: int = 9
-) -> str:
+def vary_chain(question: str, random_state: random.Random, operators: str = "+-*", max_operand: int = 9) -> str:
     """Return a question that differs from the given one in a single number or operator.
 
     Args:

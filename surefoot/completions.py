@@ -19,8 +19,8 @@ __all__ = (
     "read_completions",
 )
 
-#: Columns of a dataset of completions, one row per completion. ``completion_ids`` are as sampled; ``target_ids`` are to be
-#: trained on, with the end of the turn in place of a stop text.
+#: Columns of a dataset of completions, one row per completion. ``completion_ids`` are as sampled; ``target_ids`` are to
+#: be trained on, with the end of the turn in place of a stop text.
 COLUMNS = (
     "problem_id",
     "problem_index",
@@ -69,9 +69,7 @@ def read_completions(folder: Path) -> "Dataset":
         raise DataError(f"{folder} cannot be read as a dataset: {error}") from error
     missing = [c for c in COLUMNS if c not in dataset.column_names]
     if missing:
-        raise DataError(
-            f"{folder} has no column {', '.join(missing)}: not written by surefoot generate?"
-        )
+        raise DataError(f"{folder} has no column {', '.join(missing)}: not written by surefoot generate?")
     return dataset
 
 
@@ -83,13 +81,11 @@ def group_by_problem(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def correct_completions(
-    rows: Iterable[Row], max_per_problem: int, seed: int = 0, distinct: bool = True
-) -> list[Row]:
+def correct_completions(rows: Iterable[Row], max_per_problem: int, seed: int = 0, distinct: bool = True) -> list[Row]:
     """Return each problem's correct completions, at most so many, chosen uniformly; truncated ones are left out.
 
-    Distinct ones bring variety where a problem has many solutions. Where it has few, each right one is kept once but every
-    way of reaching the answer by luck is distinct: there keep completions as often as they were sampled.
+    Distinct ones bring variety where a problem has many solutions. Where it has few, each right one is kept once but
+    every way of reaching the answer by luck is distinct: there keep completions as often as they were sampled.
 
     Args:
         rows: Rows of completions.
@@ -97,7 +93,8 @@ def correct_completions(
         seed: Seed of the choice.
         distinct: Keep of completions that differ only in white space the first one.
 
-    References: Yuan et al. 2023, rejection sampling fine-tuning (distinct ones); Singh et al. 2024, ReST-EM (as sampled).
+    References: Yuan et al. 2023, rejection sampling fine-tuning (distinct ones); Singh et al. 2024, ReST-EM (as
+    sampled).
     """
     kept: list[Row] = []
     for problem, group in group_by_problem(rows).items():
@@ -111,9 +108,7 @@ def correct_completions(
     return kept
 
 
-def preference_pairs(
-    rows: Iterable[Row], max_per_problem: int, seed: int = 0
-) -> list[PreferencePair]:
+def preference_pairs(rows: Iterable[Row], max_per_problem: int, seed: int = 0) -> list[PreferencePair]:
     """Pair each problem's distinct correct completions with its wrong ones, at random, without repeats.
 
     Args:

@@ -129,9 +129,7 @@ def _hash_zip(file: BinaryIO, digest: Any) -> bool:
     return True
 
 
-def named_contents(
-    settings: Any, leave_out: Collection[Path] = (), key: str = ""
-) -> dict[str, str]:
+def named_contents(settings: Any, leave_out: Collection[Path] = (), key: str = "") -> dict[str, str]:
     """Return, by dotted key, the content of every file, folder and cached hub name that settings name.
 
     Args:
@@ -151,16 +149,14 @@ def named_contents(
     else:
         content = _content_of_value(settings, leave_out)
         return {} if content is None else {key: content}
-    return {
-        k: c for name, value in items for k, c in named_contents(value, leave_out, name).items()
-    }
+    return {k: c for name, value in items for k, c in named_contents(value, leave_out, name).items()}
 
 
 def contents_read(settings: Mapping[str, Any], leave_out: Collection[Path] = ()) -> dict[str, str]:
     """Return, by dotted key, the contents that a verb's settings have it read: all but the trainer's, and its callbacks' data.
 
-    Of a datamodule of private examples (one with a ``source`` of samples) only what is public counts: a hash of the others in a record
-    would not be private.
+    Of a datamodule of private examples (one with a ``source`` of samples) only what is public counts: a hash of the
+    others in a record would not be private.
     """
     named = {k: v for k, v in settings.items() if k != "trainer"}
     data = named.get("data")

@@ -1,7 +1,7 @@
 """Data curation: which training problems deserve new ones like them.
 
-A round trains on originals and what was added so far, measures the originals, chooses parents among them, and draws variants
-of the chosen ones at random.
+A round trains on originals and what was added so far, measures the originals, chooses parents among them, and draws
+variants of the chosen ones at random.
 
 Reference: Kang et al. 2024, arXiv 2411.07681, data curation; Li et al. 2024 (instruction-following difficulty, IFD).
 """
@@ -50,8 +50,8 @@ def choose_parents(
 
     Args:
         arm: ``pre_memorization``: those whose pre-memorization accuracy at the last checkpoint is at most
-            ``accuracy_threshold``; ``iid``: all; ``ifd``: those whose difficulty is above the percentile; ``heuristic``:
-            those whose solution has more lines than the percentile.
+            ``accuracy_threshold``; ``iid``: all; ``ifd``: those whose difficulty is above the percentile;
+            ``heuristic``: those whose solution has more lines than the percentile.
         problems: The originals.
         record: Record of a run that tracked them, for ``pre_memorization``.
         log_log_threshold: log(log()) of the perplexity below which an example is memorized.
@@ -67,9 +67,7 @@ def choose_parents(
     if arm == "pre_memorization":
         if record is None:
             raise ConfigError("the arm pre_memorization needs the record of a tracked run.")
-        last = pre_memorization_accuracies(
-            record.train_accuracies, record.train_perplexities, log_log_threshold
-        )[-1]
+        last = pre_memorization_accuracies(record.train_accuracies, record.train_perplexities, log_log_threshold)[-1]
         values = dict(zip(record.train_ids, last.tolist(), strict=True))
         missing = [p.id for p in problems if p.id not in values]
         if missing:
@@ -90,9 +88,7 @@ def choose_parents(
     return chosen
 
 
-def _above(
-    problems: Sequence[Problem], values: Sequence[float], percentile: float
-) -> list[Problem]:
+def _above(problems: Sequence[Problem], values: Sequence[float], percentile: float) -> list[Problem]:
     """Return the hardest problems, as many as lie above the percentile; ties by their order."""
     n = round(len(problems) * (1 - percentile / 100))
     order = sorted(range(len(problems)), key=lambda i: -values[i])
@@ -113,14 +109,9 @@ def instruction_following_difficulties(
     start = model.tokenizer.bos_token_id
     start = model.eos_token_id if start is None else int(start)
     targets = [prompt.target_ids(p, model) for p in problems]
-    asked = [
-        PromptCompletion(prompt.prompt_ids(p, model), t)
-        for p, t in zip(problems, targets, strict=True)
-    ]
+    asked = [PromptCompletion(prompt.prompt_ids(p, model), t) for p, t in zip(problems, targets, strict=True)]
     alone = [PromptCompletion([start], t) for t in targets]
-    ratio = perplexities(model, asked, max_tokens_per_pack) / perplexities(
-        model, alone, max_tokens_per_pack
-    )
+    ratio = perplexities(model, asked, max_tokens_per_pack) / perplexities(model, alone, max_tokens_per_pack)
     return dict(zip((p.id for p in problems), ratio.tolist(), strict=True))
 
 
@@ -155,9 +146,7 @@ def draw_variants(
             details = {**variant.details, "parent": parent.id}
             variants.append(variant._replace(details=details))
     if len(variants) < n:
-        raise DataError(
-            f"only {len(variants)} of {n} distinct variants of {len(parents)} parents were found."
-        )
+        raise DataError(f"only {len(variants)} of {n} distinct variants of {len(parents)} parents were found.")
     return variants
 
 

@@ -14,8 +14,8 @@ ALPHABET = "0123456789+-*=()%;:,.?# \nabcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP
 def digit_tokenizer() -> "PreTrainedTokenizerFast":
     """Return a tokenizer of single characters that transformers and vLLM save and load.
 
-    Special tokens: ``<pad>``, ``<bos>``, ``<eos>``, ``<unk>``. Nothing is added to a text; encoding and decoding are inverse
-    on `ALPHABET`.
+    Special tokens: ``<pad>``, ``<bos>``, ``<eos>``, ``<unk>``. Nothing is added to a text; encoding and decoding are
+    inverse on `ALPHABET`.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

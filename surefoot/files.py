@@ -32,8 +32,8 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
     Args:
         path: The file or folder to write; its folder exists.
-        keep: Where what was at ``path`` is kept, beside it; what is there is removed first, so that no more room is needed
-            than for the old and the new one.
+        keep: Where what was at ``path`` is kept, beside it; what is there is removed first, so that no more room is
+            needed than for the old and the new one.
 
     Raises:
         OSError: If it cannot be written, with the path in ``filename``; what was at ``path`` is still there.

@@ -1,7 +1,7 @@
 """Sampling and grading many problems into an Arrow dataset, shard by shard, so that a kill costs one shard at most.
 
-A folder holds ``generation.json`` (what is being generated), one file per shard that is complete as soon as it has its name,
-and, once all are there, what ``datasets.load_from_disk`` needs and ``summary.json``.
+A folder holds ``generation.json`` (what is being generated), one file per shard that is complete as soon as it has its
+name, and, once all are there, what ``datasets.load_from_disk`` needs and ``summary.json``.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,8 +52,8 @@ def generate_completions(
 ) -> dict[str, float]:
     """Sample completions of every problem, grade them, and write them to a folder.
 
-    Grading and writing of a shard happen while the next one is sampled. The same call again goes on after the last complete
-    shard; a finished one returns at once. Completions do not depend on where a run was interrupted.
+    Grading and writing of a shard happen while the next one is sampled. The same call again goes on after the last
+    complete shard; a finished one returns at once. Completions do not depend on where a run was interrupted.
 
     Args:
         problems: What is to be solved.
@@ -63,8 +63,8 @@ def generate_completions(
         sampling: How completions are sampled.
         grader: Finds and compares final answers.
         out: Folder to write to.
-        identity: Settings that must not change between the parts of one dataset; ``contents`` among them is what their paths
-            hold, see `surefoot.contents.named_contents`.
+        identity: Settings that must not change between the parts of one dataset; ``contents`` among them is what their
+            paths hold, see `surefoot.contents.named_contents`.
         seed: Seed of the sampling; each problem's own derives from it and its id.
         problems_per_shard: Problems of a shard.
         progress: Told the problems that are done, all problems, and the engine's tokens per second.
@@ -79,14 +79,10 @@ def generate_completions(
         raise ConfigError("there are no problems to generate completions for.")
     n_shards = -(-len(problems) // problems_per_shard)
     shards = [out / f"data-{i:05d}-of-{n_shards:05d}.arrow" for i in range(n_shards)]
-    parts = [
-        problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)
-    ]
+    parts = [problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)]
     _claim(out, identity, problems, seed, problems_per_shard)
     with hold(out, ", or choose another --out"):
-        missing = [
-            i for i, path in enumerate(shards) if _n_rows(path) != len(parts[i]) * sampling.n
-        ]
+        missing = [i for i, path in enumerate(shards) if _n_rows(path) != len(parts[i]) * sampling.n]
         sampling = with_stops(sampling, prompt, model)
         n_done = len(problems) - sum(len(parts[i]) for i in missing)
         if missing:
@@ -99,9 +95,7 @@ def generate_completions(
                         trajectories = _sample(parts[i], model, engine, prompt, sampling, seed)
                         if pending is not None:
                             pending.result()
-                        finish = partial(
-                            _finish, trajectories, model, grader, prompt, sampling, shards[i]
-                        )
+                        finish = partial(_finish, trajectories, model, grader, prompt, sampling, shards[i])
                         pending = background.submit(finish)
                         n_done += len(parts[i])
                         if progress is not None:
@@ -114,9 +108,7 @@ def generate_completions(
         return _complete(out, shards, grader)
 
 
-def _claim(
-    out: Path, identity: Mapping[str, Any], problems: Sequence[Problem], seed: int, per_shard: int
-) -> None:
+def _claim(out: Path, identity: Mapping[str, Any], problems: Sequence[Problem], seed: int, per_shard: int) -> None:
     """Write what the folder is for, or check that it is for the same."""
     wanted = {
         **identity,

@@ -25,13 +25,9 @@ def membership(group: Tensor, n_groups: int) -> Bool[Tensor, "batch groups"]:
     if group.ndim == 2 and group.shape[1] == n_groups:
         return group.bool()
     if group.ndim != 1:
-        raise ValueError(
-            f"group must have shape (batch,) or (batch, {n_groups}), got {tuple(group.shape)}."
-        )
+        raise ValueError(f"group must have shape (batch,) or (batch, {n_groups}), got {tuple(group.shape)}.")
     if len(group) and not 0 <= int(group.min()) <= int(group.max()) < n_groups:
-        raise ValueError(
-            f"group indices must be in [0, {n_groups}), got {int(group.min())} to {int(group.max())}."
-        )
+        raise ValueError(f"group indices must be in [0, {n_groups}), got {int(group.min())} to {int(group.max())}.")
     return group[:, None] == torch.arange(n_groups, device=group.device)
 
 
@@ -50,9 +46,7 @@ def group_means(
     return sums / group_counts(group, n_groups).clamp_min(1)
 
 
-def combine_attributes(
-    columns: Sequence[Int[Tensor, " batch"]], sizes: Sequence[int]
-) -> Int[Tensor, " batch"]:
+def combine_attributes(columns: Sequence[Int[Tensor, " batch"]], sizes: Sequence[int]) -> Int[Tensor, " batch"]:
     """Number the combinations of several attributes; the last attribute varies fastest.
 
     Args:
@@ -66,9 +60,7 @@ def combine_attributes(
         ValueError: If the numbers of columns and sizes differ.
     """
     if len(columns) != len(sizes) or not columns:
-        raise ValueError(
-            f"one size per column expected, got {len(columns)} columns and {len(sizes)} sizes."
-        )
+        raise ValueError(f"one size per column expected, got {len(columns)} columns and {len(sizes)} sizes.")
     group = torch.zeros_like(columns[0])
     for column, size in zip(columns, sizes, strict=True):
         group = group * size + column

@@ -29,9 +29,7 @@ def balanced_subset(group: Ints, generator: np.random.Generator) -> Ints:
     """Draw as many examples of every group present as the smallest has; indices, shuffled."""
     counts = np.bincount(group)
     size = counts[counts > 0].min()
-    parts = [
-        generator.permutation(np.flatnonzero(group == g))[:size] for g in np.flatnonzero(counts)
-    ]
+    parts = [generator.permutation(np.flatnonzero(group == g))[:size] for g in np.flatnonzero(counts)]
     return generator.permutation(np.concatenate(parts))
 
 
@@ -49,9 +47,7 @@ def _fit(features: Floats, target: Ints, inverse_strength: float) -> tuple[Float
     ).fit(features, target)
     if not binary:
         return model.coef_, model.intercept_
-    return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
-        [-model.intercept_, model.intercept_]
-    ) / 2
+    return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate([-model.intercept_, model.intercept_]) / 2
 
 
 def _worst_group_accuracy(logits: Floats, target: Ints, group: Ints) -> float:

@@ -40,9 +40,7 @@ def weight_layers(network: nn.Module, names: Sequence[str] | None = None) -> dic
     unknown = [n for n in names or () if n not in found]
     if unknown or not found:
         shown = ", ".join(list(found)[:12]) or "none"
-        raise ConfigError(
-            f"no convolution or linear layer {', '.join(unknown) or 'at all'}; the network has {shown}."
-        )
+        raise ConfigError(f"no convolution or linear layer {', '.join(unknown) or 'at all'}; the network has {shown}.")
     return {n: m for n, m in found.items() if names is None or n in names}
 
 
@@ -51,17 +49,15 @@ class LayerSums(NamedTuple):
 
     norms: Tensor  # of the layer's output without its bias, float64 scalar
     n_examples: Tensor
-    moments: (
-        Tensor | None
-    )  # outer products of inputs of length 1, (features, features); none where too wide
+    moments: Tensor | None  # outer products of inputs of length 1, (features, features); none where too wide
     n_inputs: Tensor
 
 
 class LayerProbe:
     """Watches layers through forward hooks, without keeping or copying activations.
 
-    Of each layer: the norm of what it makes of its input (output minus bias), and the second moment of its inputs (for a
-    convolution, of the patches that it sees), each scaled to length 1. Memory per layer is O(features^2).
+    Of each layer: the norm of what it makes of its input (output minus bias), and the second moment of its inputs (for
+    a convolution, of the patches that it sees), each scaled to length 1. Memory per layer is O(features^2).
     """
 
     def __init__(
@@ -86,9 +82,7 @@ class LayerProbe:
     def attach(self) -> None:
         """Put the hooks on."""
         if not self._handles:
-            self._handles = [
-                layer.register_forward_hook(self._hook(name)) for name, layer in self.layers.items()
-            ]
+            self._handles = [layer.register_forward_hook(self._hook(name)) for name, layer in self.layers.items()]
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -107,9 +101,7 @@ class LayerProbe:
 
         return hook
 
-    def _observe(
-        self, set_name: str, name: str, layer: nn.Module, inputs: Tensor, output: Tensor
-    ) -> None:
+    def _observe(self, set_name: str, name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
         norms = _norms_without_bias(layer, output)
         n_seen = self._n_seen.get((set_name, name), 0)
         moments, n_taken = None, 0
@@ -164,9 +156,7 @@ def _norms_without_bias(layer: nn.Module, output: Tensor) -> Tensor:
     if n_places == 1:
         norms = torch.linalg.vector_norm(summed - bias, dim=1)
         return norms
-    return (
-        (norms.square() - 2 * (summed @ bias) + n_places * bias.square().sum()).clamp_min(0).sqrt()
-    )
+    return (norms.square() - 2 * (summed @ bias) + n_places * bias.square().sum()).clamp_min(0).sqrt()
 
 
 def _inputs_seen(layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -216,8 +206,8 @@ def principal_subspace(moments: Tensor, energy: float = 0.95) -> Tensor:
 def row_space(layer: nn.Module, energy: float = 0.95) -> Tensor:
     """Return an orthonormal basis of what a layer reads: right singular vectors of its weight.
 
-    Components are kept until the square root of the cumulative share of squared singular values exceeds ``energy``, as in the
-    authors' code.
+    Components are kept until the square root of the cumulative share of squared singular values exceeds ``energy``, as
+    in the authors' code.
 
     Returns:
         Basis, ``(features, directions)``, float64.
@@ -269,8 +259,9 @@ def constants_without_signal(
 ) -> dict[str, Tensor]:
     """Return the outputs that accumulated biases make when the signal is cut off before a module.
 
-    A module is a cut where the outputs no longer depend on the input once its own input is zero; where the signal gets around
-    it (within a residual block, say) it is left out. Modules with the same input are named once, by the outermost.
+    A module is a cut where the outputs no longer depend on the input once its own input is zero; where the signal gets
+    around it (within a residual block, say) it is left out. Modules with the same input are named once, by the
+    outermost.
 
     Args:
         network: The network.
@@ -282,9 +273,7 @@ def constants_without_signal(
         Name -> outputs ``(outputs,)``, from the first layer to the last.
     """
     containers = {
-        name.rsplit(".", depth)[0]
-        for name, _ in weight_layers(network).items()
-        for depth in range(name.count(".") + 1)
+        name.rsplit(".", depth)[0] for name, _ in weight_layers(network).items() for depth in range(name.count(".") + 1)
     }
     found: dict[str, Tensor] = {}
     for name, module in network.named_modules():

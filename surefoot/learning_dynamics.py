@@ -3,8 +3,8 @@
 Two forms on disk hold the same:
 
 - ``NAME.npz``, many runs: ``meta`` is JSON, run -> ``steps`` of the checkpoints, ``samples_per_train_example`` and
-  ``samples_per_test_example``; per run ``RUN/train_correct`` (checkpoints, examples), ``RUN/train_perplexity`` (the same) and
-  ``RUN/test_correct`` (checkpoints, test examples). Counts are numbers of correct samples.
+  ``samples_per_test_example``; per run ``RUN/train_correct`` (checkpoints, examples), ``RUN/train_perplexity`` (the
+  same) and ``RUN/test_correct`` (checkpoints, test examples). Counts are numbers of correct samples.
 - A folder that ``MemorizationTracker`` wrote, one run: ``step-00000120.parquet`` per checkpoint, a row per example.
 """
 
@@ -35,8 +35,8 @@ __all__ = (
     "write_recorded_runs",
 )
 
-#: Columns of a checkpoint's rows; ``perplexity`` (of the reference trace) is null for test examples, ``greedy_logprob`` (of the
-#: greedy answer, nats) where it was not asked for.
+#: Columns of a checkpoint's rows; ``perplexity`` (of the reference trace) is null for test examples, ``greedy_logprob``
+#: (of the greedy answer, nats) where it was not asked for.
 COLUMNS = (
     "split",
     "id",
@@ -78,9 +78,7 @@ class RecordedRun:
         if self.test_correct is None:
             raise DataError(f"the recorded run {self.name} has no test samples.")
         test = self.test_correct.double().mean(1) / self.n_test_samples
-        return LearningCurves(
-            self.name, self.train_accuracies, self.train_perplexities.double(), test
-        )
+        return LearningCurves(self.name, self.train_accuracies, self.train_perplexities.double(), test)
 
 
 def read_recorded_runs(path: Path) -> list[RecordedRun]:
@@ -119,18 +117,14 @@ def _from_arrays(arrays: Mapping[str, Any], path: Path) -> list[RecordedRun]:
     return [_one_run(name, about, arrays, path) for name, about in described.items()]
 
 
-def _one_run(
-    name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], path: Path
-) -> RecordedRun:
+def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], path: Path) -> RecordedRun:
     def array(key: str) -> Tensor:
         full = f"{name}/{key}"
         if full not in arrays:
             raise DataError(f"{path} lacks the array {full}.")
         values = np.asarray(arrays[full])
         if values.ndim != 2 or values.dtype.kind not in "uif":
-            raise DataError(
-                f"{path}: {full} must be numbers of two dimensions, is {values.dtype} {values.shape}."
-            )
+            raise DataError(f"{path}: {full} must be numbers of two dimensions, is {values.dtype} {values.shape}.")
         return torch.from_numpy(values.astype(np.float64))
 
     try:
@@ -165,7 +159,8 @@ def _check(run: RecordedRun, where: str) -> None:
     if run.test_correct is not None:
         if run.test_correct.shape[0] != len(run.steps) or 0 in run.test_correct.shape:
             raise DataError(
-                f"{where}: the run {run.name} has {len(run.steps)} steps and test_correct {tuple(run.test_correct.shape)}."
+                f"{where}: the run {run.name} has {len(run.steps)} steps and test_correct"
+                f" {tuple(run.test_correct.shape)}."
             )
         parts.append(("test", run.test_correct, run.n_test_samples))
     for split, counts, n in parts:
@@ -231,16 +226,16 @@ def write_checkpoint(folder: Path, step: int, rows: Sequence[Mapping[str, Any]])
 def read_record(folder: Path, name: str) -> RecordedRun:
     """Return a tracker's record.
 
-    Examples are lined up by their ids, whatever their order was; those that were not measured at every checkpoint are left
-    out and counted in ``n_dropped``.
+    Examples are lined up by their ids, whatever their order was; those that were not measured at every checkpoint are
+    left out and counted in ``n_dropped``.
 
     Args:
         folder: Folder with ``step-*.parquet``.
         name: Name of the run.
 
     Raises:
-        DataError: If there is no checkpoint, a file is damaged, no example was measured at all of them, an example occurs
-            twice, or the number of samples changes within the run.
+        DataError: If there is no checkpoint, a file is damaged, no example was measured at all of them, an example
+            occurs twice, or the number of samples changes within the run.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -248,9 +243,7 @@ def read_record(folder: Path, name: str) -> RecordedRun:
     tables: dict[int, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("step-*.parquet")):
         try:
-            tables[checkpoint_step(path)] = (
-                parquet.read_table(path).select(list(COLUMNS)).to_pylist()
-            )
+            tables[checkpoint_step(path)] = parquet.read_table(path).select(list(COLUMNS)).to_pylist()
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     if not tables:
@@ -268,9 +261,7 @@ def read_record(folder: Path, name: str) -> RecordedRun:
         n_test,
         _matrix(test, "n_correct") if test and test[0] else None,
         train_ids,
-        None
-        if any(r["greedy_logprob"] is None for r in train[0])
-        else _matrix(train, "greedy_logprob"),
+        None if any(r["greedy_logprob"] is None for r in train[0]) else _matrix(train, "greedy_logprob"),
         n_dropped,
     )
     _check(run, str(folder))
@@ -278,9 +269,7 @@ def read_record(folder: Path, name: str) -> RecordedRun:
 
 
 def _matrix(rows: Sequence[Sequence[Mapping[str, Any]]], column: str) -> Tensor:
-    values = [
-        [float("nan") if r[column] is None else float(r[column]) for r in line] for line in rows
-    ]
+    values = [[float("nan") if r[column] is None else float(r[column]) for r in line] for line in rows]
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -309,8 +298,8 @@ def _line_up(
 def thin_samples(run: RecordedRun, n_samples: int, seed: int = 0) -> RecordedRun:
     """Return a run as if fewer samples had been drawn per training example.
 
-    The running maximum of noisy accuracies is biased upwards, more so with few samples: runs are compared at equal numbers.
-    Of each example's samples ``n_samples`` are kept at random, without replacement.
+    The running maximum of noisy accuracies is biased upwards, more so with few samples: runs are compared at equal
+    numbers. Of each example's samples ``n_samples`` are kept at random, without replacement.
 
     Args:
         run: A run with at least so many samples.
@@ -327,14 +316,10 @@ def thin_samples(run: RecordedRun, n_samples: int, seed: int = 0) -> RecordedRun
         return run
     correct = run.train_correct.long().numpy()
     kept = np.random.default_rng(seed).hypergeometric(correct, n - correct, n_samples)
-    return replace(
-        run, n_train_samples=n_samples, train_correct=torch.from_numpy(kept.astype(np.float64))
-    )
+    return replace(run, n_train_samples=n_samples, train_correct=torch.from_numpy(kept.astype(np.float64)))
 
 
-def learning_curves(
-    runs: Iterable[RecordedRun], equal_samples: bool = True, seed: int = 0
-) -> list[LearningCurves]:
+def learning_curves(runs: Iterable[RecordedRun], equal_samples: bool = True, seed: int = 0) -> list[LearningCurves]:
     """Return runs' curves, by default thinned to the smallest number of samples per training example.
 
     Raises:

@@ -62,9 +62,7 @@ class EpochSampler(DistributedSampler[int]):
         if weights is not None:
             n_examples = len(self.dataset)  # type: ignore[arg-type]
             if weights.shape != (n_examples,):
-                raise ConfigError(
-                    f"expected {n_examples} sampling weights, got shape {tuple(weights.shape)}."
-                )
+                raise ConfigError(f"expected {n_examples} sampling weights, got shape {tuple(weights.shape)}.")
             if not bool((weights >= 0).all() and weights.isfinite().all() and weights.sum() > 0):
                 raise ConfigError("sampling weights must be finite, at least 0 and not all zero.")
             weights = weights.double().cpu()
@@ -77,9 +75,7 @@ class EpochSampler(DistributedSampler[int]):
         if self.weights is None:
             order = torch.randperm(n_examples, generator=generator)
         else:
-            order = torch.multinomial(
-                self.weights, n_examples, replacement=True, generator=generator
-            )
+            order = torch.multinomial(self.weights, n_examples, replacement=True, generator=generator)
         start, self.start = self.start, 0
         left = order[start:]
         share = -(-len(left) // self.num_replicas)
@@ -138,12 +134,11 @@ class StepSampler(DistributedSampler[int]):
 class ResumableDataLoader(DataLoader[Any]):
     """A DataLoader whose position goes into Lightning's checkpoints: an epoch, and how many of its examples all ranks have seen.
 
-    What is left of that epoch is dealt out to as many ranks, in batches as large, as there are now; another epoch is whole.
+    What is left of that epoch is dealt out to as many ranks, in batches as large, as there are now; another epoch is
+    whole.
     """
 
-    def __init__(
-        self, dataset: Dataset[Any], sampler: EpochSampler | StepSampler, **arguments: Any
-    ) -> None:
+    def __init__(self, dataset: Dataset[Any], sampler: EpochSampler | StepSampler, **arguments: Any) -> None:
         """Initialize the loader.
 
         Args:
@@ -173,18 +168,12 @@ class ResumableDataLoader(DataLoader[Any]):
     @property
     def n_resumed_batches(self) -> int:
         """How many of this size have gone before, of an epoch that is resumed; 0 where none is."""
-        return (
-            0
-            if self._resumed is None
-            else len(self) - self.n_batches_left(self._resumed.n_examples)
-        )
+        return 0 if self._resumed is None else len(self) - self.n_batches_left(self._resumed.n_examples)
 
     def rewind(self, n_examples: int) -> None:
         """Go back so many examples in an epoch that is resumed."""
         if self._resumed is not None:
-            self._resumed = self._resumed._replace(
-                n_examples=max(0, self._resumed.n_examples - n_examples)
-            )
+            self._resumed = self._resumed._replace(n_examples=max(0, self._resumed.n_examples - n_examples))
 
     def __iter__(self) -> Any:
         """Yield the epoch's batches, from the resumed position on."""
@@ -212,7 +201,8 @@ class ResumableDataLoader(DataLoader[Any]):
         assert isinstance(self.sampler, EpochSampler | StepSampler)
         if not {"epoch", "n_examples"} <= state.keys():
             raise ConfigError(
-                f"the checkpoint does not say how many examples of its epoch were seen (it holds {', '.join(state)}), as one of"
+                f"the checkpoint does not say how many examples of its epoch were seen (it holds {', '.join(state)}),"
+                " as one of"
                 " another version of Surefoot: start anew with --fresh true; it can still be tested."
             )
         position = Position(state["epoch"], state["n_examples"])

@@ -39,10 +39,10 @@ os.register_at_fork(after_in_child=_let_go)
 def hold(folder: Path, otherwise: str = "") -> Iterator[None]:
     """Keep two living processes from writing to one folder; `LOCK_FILE` in it says who holds it.
 
-    What counts is the lock on the file, which the operating system takes away from a dead process: a file that was left behind
-    holds nothing, whatever process number it names. Where a filesystem keeps locks to each host (some network filesystems
-    do), a file that names another host holds the folder for `DEAD_AFTER` seconds after its last sign of life; where it has no
-    locks at all, so does a file that names a living process of this host.
+    What counts is the lock on the file, which the operating system takes away from a dead process: a file that was left
+    behind holds nothing, whatever process number it names. Where a filesystem keeps locks to each host (some network
+    filesystems do), a file that names another host holds the folder for `DEAD_AFTER` seconds after its last sign of
+    life; where it has no locks at all, so does a file that names a living process of this host.
 
     Args:
         folder: Folder that exists.
@@ -117,19 +117,16 @@ def _may_live(holder: dict[str, Any], age: float, locks: bool) -> bool:
     return age < DEAD_AFTER
 
 
-def _refusal(
-    path: Path, holder: dict[str, Any], otherwise: str, age: float | None = None
-) -> SurefootError:
+def _refusal(path: Path, holder: dict[str, Any], otherwise: str, age: float | None = None) -> SurefootError:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     since = f", since {holder['since']}" if "since" in holder else ""
     seen = (
         ""
         if age is None
-        else f"; its last sign of life is {max(0.0, age):.0f} s old, and {DEAD_AFTER:.0f} s without one count as its end"
+        else f"; its last sign of life is {max(0.0, age):.0f} s old, and {DEAD_AFTER:.0f} s without one count as its"
+        " end"
     )
-    return SurefootError(
-        f"{path.parent} is being written by {who}{since}{seen}: wait for it{otherwise}."
-    )
+    return SurefootError(f"{path.parent} is being written by {who}{since}{seen}: wait for it{otherwise}.")
 
 
 def _holder(path: Path) -> dict[str, Any]:

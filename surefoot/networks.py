@@ -107,9 +107,7 @@ class MLP(Encoder):
         """
         super().__init__()
         if not widths:
-            raise ConfigError(
-                "widths must hold at least one number, got none; a linear model is `Flatten`."
-            )
+            raise ConfigError("widths must hold at least one number, got none; a linear model is `Flatten`.")
         sizes = [n_inputs, *widths]
         layers: list[nn.Module] = [nn.Flatten()]
         for n_in, n_out in pairwise(sizes):
@@ -241,17 +239,12 @@ class CIFARResNet(Encoder):
         n_blocks, rest = divmod(depth - 2, 6)
         if n_blocks < 1 or rest:
             raise ConfigError(f"depth must be 6n + 2, such as 20, 32 or 56, got {depth}.")
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         sizes = [width, width, 2 * width, 4 * width]
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(
-                    *(
-                        _CIFARBlock(n_out if b else n_in, n_out, 1 if b or n_in == n_out else 2)
-                        for b in range(n_blocks)
-                    )
+                    *(_CIFARBlock(n_out if b else n_in, n_out, 1 if b or n_in == n_out else 2) for b in range(n_blocks))
                 )
                 for n_in, n_out in pairwise(sizes)
             )
@@ -282,8 +275,8 @@ def _probe(network: nn.Module, example: Any) -> Tensor:
 class TimmEncoder(Encoder):
     """Any image model of timm, without its classifier.
 
-    The number of features is that of a forward pass: `num_features` of timm is another width in families with a layer between
-    pooling and classifier (mobilenetv3, vgg, hgnetv2 and others).
+    The number of features is that of a forward pass: `num_features` of timm is another width in families with a layer
+    between pooling and classifier (mobilenetv3, vgg, hgnetv2 and others).
     """
 
     def __init__(
@@ -299,7 +292,8 @@ class TimmEncoder(Encoder):
             name: Model name, as ``timm.list_models()`` gives it, for example ``resnet50``.
             pretrained: Whether to load pretrained weights, from timm's cache or from the hub.
             in_channels: Channels of the images.
-            arguments: Further arguments of ``timm.create_model``; ``img_size`` for transformers on images of another size.
+            arguments: Further arguments of ``timm.create_model``; ``img_size`` for transformers on images of another
+                size.
 
         Raises:
             ConfigError: If timm has no model of that name, does not take the arguments, or makes no vector per image.
@@ -309,18 +303,12 @@ class TimmEncoder(Encoder):
         import timm
 
         if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
-            raise ConfigError(
-                f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names."
-            )
+            raise ConfigError(f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names.")
         given = dict(arguments or {})
         loads = pretrained and not weights_will_follow()
-        passed = {
-            k: v for k, v in given.items() if k != "checkpoint_path" or not weights_will_follow()
-        }
+        passed = {k: v for k, v in given.items() if k != "checkpoint_path" or not weights_will_follow()}
         try:
-            self.body = timm.create_model(
-                name, pretrained=loads, in_chans=in_channels, num_classes=0, **passed
-            )
+            self.body = timm.create_model(name, pretrained=loads, in_chans=in_channels, num_classes=0, **passed)
         except OSError as error:
             raise DataError(
                 f"the pretrained weights of {name} are not in the cache of the hub and cannot be fetched"
@@ -358,9 +346,7 @@ class TimmEncoder(Encoder):
         try:
             features: Tensor = self.body(input)
         except (AssertionError, RuntimeError, ValueError) as error:
-            if tuple(input.shape[1:]) == self.image_shape or isinstance(
-                error, torch.OutOfMemoryError
-            ):
+            if tuple(input.shape[1:]) == self.image_shape or isinstance(error, torch.OutOfMemoryError):
                 raise  # the shape is not to blame
             given, own = ("x".join(map(str, s)) for s in (input.shape[1:], self.image_shape))
             raise ConfigError(
@@ -386,9 +372,7 @@ def _image_size(body: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int
 class TransformersEncoder(Encoder):
     """Any text encoder of transformers; the features are the first token's last hidden state."""
 
-    def __init__(
-        self, name: str, pretrained: bool = True, config: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, name: str, pretrained: bool = True, config: Mapping[str, Any] | None = None) -> None:
         """Initialize the encoder.
 
         Args:

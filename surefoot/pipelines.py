@@ -12,10 +12,10 @@ A pipeline's file lists stages, in order::
         config: configs/sft_gsm8k.yaml
         flags: {data.init_args.completions: "{sample}"}
 
-``{name}`` in a flag stands for the folder of an earlier stage: what ``generate`` or ``curate`` wrote, or the run folder of ``fit``. A stage
-is done when its record names its settings, the contents of what it reads, and the hash of its own output; when any of them
-changes, the stage and those that read it run again, beside the old ones. A ``fit`` is done only when its run is finished, and
-its output is what its manifest names.
+``{name}`` in a flag stands for the folder of an earlier stage: what ``generate`` or ``curate`` wrote, or the run folder
+of ``fit``. A stage is done when its record names its settings, the contents of what it reads, and the hash of its own
+output; when any of them changes, the stage and those that read it run again, beside the old ones. A ``fit`` is done
+only when its run is finished, and its output is what its manifest names.
 """
 
 import os
@@ -63,10 +63,7 @@ def read_pipeline(path: Path) -> list[Stage]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         rows = content["stages"]
-        stages = [
-            Stage(str(r["name"]), str(r["verb"]), Path(r["config"]), dict(r.get("flags") or {}))
-            for r in rows
-        ]
+        stages = [Stage(str(r["name"]), str(r["verb"]), Path(r["config"]), dict(r.get("flags") or {})) for r in rows]
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -84,9 +81,7 @@ def read_pipeline(path: Path) -> list[Stage]:
             raise ConfigError(f"{path}: the stage {stage.name!r} has no config {stage.config}.")
         unknown = [n for n in stage.reads if n not in known]
         if unknown:
-            raise ConfigError(
-                f"{path}: the stage {stage.name!r} reads {unknown[0]!r}, which is no earlier stage."
-            )
+            raise ConfigError(f"{path}: the stage {stage.name!r} reads {unknown[0]!r}, which is no earlier stage.")
         known.append(stage.name)
     if not stages:
         raise ConfigError(f"{path} has no stages.")
@@ -146,9 +141,7 @@ def run_pipeline(path: Path, out: Path, extra_flags: Sequence[str] = ()) -> dict
         record = out / f"{name}.json"
         done = record.is_file() and _content(folder, stage.verb) == read_json(record)["content"]
         state = "done" if done else "running"
-        print(
-            f"[{number}/{len(stages)}] {stage.name}: {state}, {folder}", file=sys.stderr, flush=True
-        )
+        print(f"[{number}/{len(stages)}] {stage.name}: {state}, {folder}", file=sys.stderr, flush=True)
         if not done:
             # A finished run that was damaged since would say that it is finished.
             damaged = stage.verb == "fit" and Run(folder).finished
@@ -194,9 +187,7 @@ def _content(folder: Path, verb: str) -> str | None:
         return None
 
 
-def _run(
-    stage: Stage, out: Path, name: str, folders: Mapping[str, Path], extra_flags: Sequence[str]
-) -> None:
+def _run(stage: Stage, out: Path, name: str, folders: Mapping[str, Path], extra_flags: Sequence[str]) -> None:
     """Run a stage in a process of its own, so that it leaves no memory and no engine behind."""
     command = [sys.executable, "-m", "surefoot", stage.verb, "--config", str(stage.config)]
     for key, value in stage.flags.items():
@@ -207,9 +198,7 @@ def _run(
     else:
         command += ["--out", str(out / name)]
     root = str(Path(__file__).parents[1])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     code = run_to_the_end(command, environment)
     if code != 0:
         raise SurefootError(

@@ -19,9 +19,9 @@ class LostUpdates(UserWarning):
 class watch_updates:
     """Measure which share of an optimizer's first updates change their weights; warn where most are rounded away.
 
-    Numbers of bfloat16 stand 1/256 of their size apart and those of float16 1/2048, so an update much below that is lost, however
-    many steps are taken. Only trained weights in half precision are looked at, at most some thousand of each tensor, where
-    there is a gradient and the learning rate is past half of its warm-up. Training is not changed.
+    Numbers of bfloat16 stand 1/256 of their size apart and those of float16 1/2048, so an update much below that is
+    lost, however many steps are taken. Only trained weights in half precision are looked at, at most some thousand of
+    each tensor, where there is a gradient and the learning rate is past half of its warm-up. Training is not changed.
     """
 
     def __init__(self, optimizer: Optimizer, n_steps: int = 5, n_weights: int = 4096) -> None:
@@ -54,9 +54,7 @@ class watch_updates:
             rate = float(group["lr"])
             if rate > 0 and rate >= 0.5 * float(group.get("initial_lr", rate)):
                 self._rate = rate
-                self._before += [
-                    (p, self._some(p).clone()) for p in group["params"] if p.dtype in HALF
-                ]
+                self._before += [(p, self._some(p).clone()) for p in group["params"] if p.dtype in HALF]
 
     def _compare(self, optimizer: Optimizer, *_: Any) -> None:
         n_updates = 0
@@ -79,7 +77,8 @@ class watch_updates:
         if share < 0.5:
             warnings.warn(
                 f"only {share:.1%} of the first {self.n_steps} steps' updates changed their weight: at learning rate"
-                f" {self._rate:g} the others are below the spacing of half-precision numbers and are lost. Keep the trained"
+                f" {self._rate:g} the others are below the spacing of half-precision numbers and are lost. Keep the"
+                " trained"
                 " weights in float32 (dtype: float32 with trainer.precision: bf16-mixed), or raise the learning rate.",
                 LostUpdates,
                 stacklevel=2,

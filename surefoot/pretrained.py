@@ -28,16 +28,13 @@ def load_pretrained(auto_class: Any, source: str, expected: str, **settings: Any
         return auto_class.from_pretrained(source, trust_remote_code=False, **settings)
     except Exception as error:
         if not isinstance(error, (OSError, ValueError, KeyError, TypeError, ImportError)) and (
-            type(error).__module__.split(".")[0]
-            not in ("safetensors", "transformers", "tokenizers")
+            type(error).__module__.split(".")[0] not in ("safetensors", "transformers", "tokenizers")
         ):
             raise
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason:
             reason = "it needs code that comes with the model, which Surefoot does not run"
-        raise DataError(
-            f"{source!r} cannot be loaded ({reason[:300]}): give {expected}."
-        ) from error
+        raise DataError(f"{source!r} cannot be loaded ({reason[:300]}): give {expected}.") from error
 
 
 def read_checkpoint(path: Path | str, **settings: Any) -> dict[str, Any]:
@@ -51,9 +48,7 @@ def read_checkpoint(path: Path | str, **settings: Any) -> dict[str, Any]:
         SurefootError: If the file is missing, damaged, or holds other objects.
     """
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # torch's, about other pickles than its own, before it refuses them
+        with warnings.catch_warnings():  # torch's, about other pickles than its own, before it refuses them
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True, **settings)
     except pickle.UnpicklingError as error:
@@ -62,15 +57,9 @@ def read_checkpoint(path: Path | str, **settings: Any) -> dict[str, Any]:
             " because that can run code."
         ) from error
     except OSError as error:
-        raise SurefootError(
-            f"checkpoint {path} cannot be read ({error.strerror or error})."
-        ) from error
+        raise SurefootError(f"checkpoint {path} cannot be read ({error.strerror or error}).") from error
     except (RuntimeError, EOFError, ValueError) as error:  # torch's words are about its own formats
-        raise SurefootError(
-            f"checkpoint {path} cannot be read: it is damaged or cut short."
-        ) from error
+        raise SurefootError(f"checkpoint {path} cannot be read: it is damaged or cut short.") from error
     if not isinstance(content, dict):
-        raise SurefootError(
-            f"checkpoint {path} holds a {type(content).__name__}, not a run's state."
-        )
+        raise SurefootError(f"checkpoint {path} holds a {type(content).__name__}, not a run's state.")
     return content

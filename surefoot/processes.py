@@ -1,9 +1,10 @@
 """Processes and folders that end with the process that made them, however it ends, SIGKILL included.
 
-A guardian, a small process of its own, watches this one through the kernel. When this one is gone, the guardian kills every process
-that carries the mark of a `ProcessTree` in its environment (what was started, its children and their children, in whatever
-group or session), and removes every `OwnedFolder`. Should the guardian be killed too, `remove_abandoned` removes the folders later:
-their owner holds a lock on each as long as it lives, and the kernel lets go of a dead process's locks.
+A guardian, a small process of its own, watches this one through the kernel. When this one is gone, the guardian kills
+every process that carries the mark of a `ProcessTree` in its environment (what was started, its children and their
+children, in whatever group or session), and removes every `OwnedFolder`. Should the guardian be killed too,
+`remove_abandoned` removes the folders later: their owner holds a lock on each as long as it lives, and the kernel lets
+go of a dead process's locks.
 """
 
 import atexit
@@ -156,9 +157,7 @@ def _locked(path: Path, create: bool = True) -> int | None:
     return None
 
 
-def run_to_the_end(
-    command: Sequence[str], environment: Mapping[str, str], patience: float = 60.0
-) -> int:
+def run_to_the_end(command: Sequence[str], environment: Mapping[str, str], patience: float = 60.0) -> int:
     """Run a command in a session of its own and return its exit code; it never outlives this process.
 
     Args:
@@ -202,9 +201,7 @@ _guardian: tuple[int, "subprocess.Popen[bytes]", int] | None = None  # owner, pr
 def _tell(kind: str, value: str) -> None:
     """Tell this process's guardian, started if there is none, what is to end with this process."""
     global _guardian
-    if (
-        _guardian is None or _guardian[0] != os.getpid()
-    ):  # none yet, or that of the process that forked
+    if _guardian is None or _guardian[0] != os.getpid():  # none yet, or that of the process that forked
         reader, writer = os.pipe()
         environment = {k: v for k, v in os.environ.items() if k != _MARK}
         process = subprocess.Popen(

@@ -30,9 +30,7 @@ def _answer(target: str, problem: Problem) -> str:
     """
     fields = {"{solution}": problem.solution, "{answer}": problem.answer}
     if "{answer}" in target and not problem.answer:
-        raise DataError(
-            f"the prompt's target {target!r} states the answer, and the problem {problem.id!r} has none."
-        )
+        raise DataError(f"the prompt's target {target!r} states the answer, and the problem {problem.id!r} has none.")
     return re.sub("|".join(map(re.escape, fields)), lambda m: fields[m.group()], target)
 
 
@@ -114,27 +112,25 @@ class FewShotPrompt(PlainPrompt):
             template: Prompt of one question; {question} is filled in.
             target: How a solution continues it; {solution} is filled in.
             separator: What stands between examples.
-            stop: Texts that end an answer; by default the beginning of a next question: a new line with what the template says
-                before {question}, or the separator where it says nothing.
+            stop: Texts that end an answer; by default the beginning of a next question: a new line with what the
+                template says before {question}, or the separator where it says nothing.
 
         Raises:
-            ConfigError: If the template asks nothing, the target has no {solution}, the file has too few examples, or a stop
-                text stands within a worked solution.
+            ConfigError: If the template asks nothing, the target has no {solution}, the file has too few examples, or a
+                stop text stands within a worked solution.
             DataError: If an example has no question or no answer.
         """
         super().__init__(template, target)
         if "{solution}" not in target or "{answer}" in target:
             raise ConfigError(
-                f"worked examples have a question and a solution: expected a target with {{solution}} alone, got {target!r}."
+                f"worked examples have a question and a solution: expected a target with {{solution}} alone, got"
+                f" {target!r}."
             )
         rows = [r for r, _ in zip(read_jsonl(Path(examples)), range(n_examples), strict=False)]
         if len(rows) < n_examples:
             raise ConfigError(f"{examples} has {len(rows)} examples, {n_examples} are asked for.")
         fields = [
-            [
-                first_field(r, [name], f"{examples}, example {i + 1}")
-                for name in ("question", "answer")
-            ]
+            [first_field(r, [name], f"{examples}, example {i + 1}") for name in ("question", "answer")]
             for i, r in enumerate(rows)
         ]
         worked = [Problem("", question, "", solution) for question, solution in fields]
@@ -146,7 +142,8 @@ class FewShotPrompt(PlainPrompt):
         for text, p in product(self.stop, worked):
             if text in _answer(target, p):
                 raise ConfigError(
-                    f"the stop text {text!r} stands within a worked solution of {examples}: it would cut answers short; give"
+                    f"the stop text {text!r} stands within a worked solution of {examples}: it would cut answers"
+                    " short; give"
                     " prompt.init_args.stop, [] for none."
                 )
 

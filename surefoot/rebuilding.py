@@ -1,8 +1,8 @@
 """Building the model of a checkpoint again from what the checkpoint holds, without a network and without another file.
 
-A checkpoint holds all weights, and beside them the files that describe pretrained models: configuration, tokenizer, chat template.
-While the model of a checkpoint is built, whatever would load pretrained weights is made with random ones, which the checkpoint's
-replace.
+A checkpoint holds all weights, and beside them the files that describe pretrained models: configuration, tokenizer,
+chat template. While the model of a checkpoint is built, whatever would load pretrained weights is made with random
+ones, which the checkpoint's replace.
 """
 
 import contextlib
@@ -115,9 +115,7 @@ def described_folder(source: str | None) -> Iterator[str | None]:
                     f"the checkpoint's description of {source} names the file {file!r}, which lies outside of it."
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(
-                content.encode() if isinstance(content, str) else bytes(content.tolist())
-            )
+            path.write_bytes(content.encode() if isinstance(content, str) else bytes(content.tolist()))
         yield str(folder)
 
 
@@ -136,6 +134,7 @@ def check_weights(module: torch.nn.Module, names: Iterable[str], checkpoint: Pat
     if missing:
         parts = sorted({".".join(name.split(".")[:2]) for name in missing})
         raise SurefootError(
-            f"checkpoint {checkpoint} holds no weights of {', '.join(parts)} ({len(missing)} tensors, such as {missing[0]}):"
+            f"checkpoint {checkpoint} holds no weights of {', '.join(parts)} ({len(missing)} tensors, such as"
+            f" {missing[0]}):"
             " it does not fit these settings of the model; give those that it was trained with."
         )

@@ -1,8 +1,9 @@
 """Reward functions, called as TRL calls them, and their weighted sum on trajectories.
 
-A reward function is any callable ``f(prompts, completions, completion_ids, **columns)`` that returns a list with one float per
-completion, a list of floats per completion (one per span), or none where it does not apply. Columns: ``question``,
-``answer``, ``solution``, ``grade`` (status), ``spans`` and ``steps`` (tokens and text of each step), ``finish_reason`` and the problems' details.
+A reward function is any callable ``f(prompts, completions, completion_ids, **columns)`` that returns a list with one
+float per completion, a list of floats per completion (one per span), or none where it does not apply. Columns:
+``question``, ``answer``, ``solution``, ``grade`` (status), ``spans`` and ``steps`` (tokens and text of each step),
+``finish_reason`` and the problems' details.
 """
 
 import inspect
@@ -44,7 +45,8 @@ class FormatReward:
         """Initialize the function.
 
         Args:
-            pattern: Regular expression that has to occur in the completion; by default an answer marked with #### or a box.
+            pattern: Regular expression that has to occur in the completion; by default an answer marked with #### or a
+                box.
 
         Raises:
             ConfigError: If it is not a regular expression.
@@ -62,9 +64,7 @@ class FormatReward:
 class StepReward:
     """In the arithmetic world, 1 for every right step or answer and 0 for every other line: one reward per step."""
 
-    def __call__(
-        self, steps: Sequence[Sequence[str]], question: Sequence[str], **columns: Any
-    ) -> list[list[float]]:
+    def __call__(self, steps: Sequence[Sequence[str]], question: Sequence[str], **columns: Any) -> list[list[float]]:
         """Return one reward per step of each completion; the steps have to be lines."""
         return [
             [float(kind in ("correct", "answer")) for kind in judge_steps(asked, lines)]
@@ -164,9 +164,7 @@ def _check_values(name: str, values: Any, n: int) -> None:
             " (of an array, its tolist())."
         )
     if len(values) != n:
-        raise DataError(
-            f"the reward function {name} returned {len(values)} rewards for {n} completions."
-        )
+        raise DataError(f"the reward function {name} returned {len(values)} rewards for {n} completions.")
 
 
 def _parts(name: str, value: Any, n_spans: int) -> list[float]:

@@ -97,9 +97,7 @@ def read_json(path: Path) -> Any:
 
 def list_runs(folder: Path) -> list[Run]:
     """Return the runs of one experiment, oldest first."""
-    numbered = [
-        p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir() and not p.is_symlink()
-    ]
+    numbered = [p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir() and not p.is_symlink()]
     return [Run(p) for p in sorted(numbered, key=lambda p: int(p.name))]
 
 
@@ -160,9 +158,7 @@ def mark_latest(run: Run) -> None:
         link.symlink_to(target)
 
 
-def await_run(
-    root: Path, experiment: str, settings: Mapping[str, Any], seconds: float = 120
-) -> Run:
+def await_run(root: Path, experiment: str, settings: Mapping[str, Any], seconds: float = 120) -> Run:
     """Find the run that rank zero has opened for these settings, on a rank that was launched by itself (torchrun, SLURM).
 
     Raises:
@@ -174,9 +170,7 @@ def await_run(
             if (run.path / LOCK_FILE).is_file() and _key_of(run) == key:
                 return run
         time.sleep(0.2)
-    raise SurefootError(
-        f"rank zero opened no run of these settings in {root / experiment} within {seconds:.0f} s."
-    )
+    raise SurefootError(f"rank zero opened no run of these settings in {root / experiment} within {seconds:.0f} s.")
 
 
 def _reads_the_same(run: Run, contents: Mapping[str, str]) -> bool:
@@ -227,9 +221,7 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         models = [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         name = models[0] if models else name
     return f"{name}, {os.cpu_count()} cores"

@@ -77,21 +77,22 @@ def proportion_interval(
 ) -> Estimate:
     """Return the mean of proportions (one per seed, or per problem) with a 95% interval that never leaves [0, 1].
 
-    Zeros and ones alone are independent trials and get Wilson's interval. Otherwise units are clusters: the interval is Wilson's
-    with Student's t and with the number of trials that would have the variance observed between units,
+    Zeros and ones alone are independent trials and get Wilson's interval. Otherwise units are clusters: the interval is
+    Wilson's with Student's t and with the number of trials that would have the variance observed between units,
     ``mean (1 - mean) / (variance / units)``. Where units do not vary, they count as that many trials each as ``sizes``
     says, or one; a single unit of unknown size has the interval [0, 1].
 
     Args:
         values: One value per unit, each within the bounds, at least one.
-        sizes: Trials behind each value, where known: the interval is never narrower than that of as many independent trials.
+        sizes: Trials behind each value, where known: the interval is never narrower than that of as many independent
+            trials.
         bounds: Smallest and largest possible value, where they are not 0 and 1.
 
     Raises:
         ValueError: If there is no value, one out of bounds or NaN, or another number of sizes.
 
-    Reference: Dean and Pagano 2015, Evaluating confidence interval methods for binomial proportions in clustered surveys, sec. 2
-    (modified Wilson).
+    Reference: Dean and Pagano 2015, Evaluating confidence interval methods for binomial proportions in clustered
+    surveys, sec. 2 (modified Wilson).
     """
     least, most = bounds
     wrong = [v for v in values if not least <= v <= most]
@@ -176,11 +177,7 @@ def bootstrap_interval(
     if n_units == 1:
         return Estimate(value, -math.inf, math.inf, 1)
     draw = random.Random(seed)
-    found = sorted(
-        v
-        for _ in range(n_draws)
-        if not math.isnan(v := statistic(draw.choices(range(n_units), k=n_units)))
-    )
+    found = sorted(v for _ in range(n_draws) if not math.isnan(v := statistic(draw.choices(range(n_units), k=n_units))))
     if not found:
         return Estimate(value, -math.inf, math.inf, n_units)
     low, high = (found[min(len(found) - 1, int(q * len(found)))] for q in (0.025, 0.975))

@@ -26,9 +26,7 @@ class Trajectory:
     finish_reason: Literal["stop", "length"]
     policy_version: int  # of the weights that sampled it
     text: str = ""  # up to what stopped it
-    target: Sequence[
-        int
-    ] = ()  # to fine-tune on: the completion, a stop text in it replaced by the end of the turn
+    target: Sequence[int] = ()  # to fine-tune on: the completion, a stop text in it replaced by the end of the turn
     grade: Grade | None = None
     mask: Sequence[bool] | None = None  # tokens that count in the loss; all by default
     spans: Sequence[Span] = ()  # steps or episodes; one span over everything where nothing cut it

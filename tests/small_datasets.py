@@ -78,10 +78,7 @@ def civilcomments(root: Path) -> Path:
             "toxicity": float(i % 2),
         }
         row |= {"split": ("train", "val", "test")[(i // 2) % 3]}
-        row |= {
-            name: float((i // 6) % 8 == k or (i // 6 + 1) % 8 == k)
-            for k, name in enumerate(IDENTITIES)
-        }
+        row |= {name: float((i // 6) % 8 == k or (i // 6 + 1) % 8 == k) for k, name in enumerate(IDENTITIES)}
         row |= dict.fromkeys(AUXILIARY, 0.0) | {"identity_any": float((i // 6) % 4 != 0)}
         rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "all_data_with_identities.csv")
@@ -102,10 +99,7 @@ def camelyon17(root: Path) -> Path:
             "slide": center,
         }
         row |= {"center": center, "split": int((i // 10) % 2)}
-        image(
-            folder
-            / f"patches/patient_{center:03d}_node_0/patch_patient_{center:03d}_node_0_x_{i}_y_0.png"
-        )
+        image(folder / f"patches/patient_{center:03d}_node_0/patch_patient_{center:03d}_node_0_x_{i}_y_0.png")
         rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "metadata.csv")
     return folder
@@ -151,9 +145,7 @@ def amazon(root: Path) -> Path:
             "reviewText": f"review {i} fine",
             "summary": "s",
         }
-        rows.append(
-            row | {"verified": True, "category": ("Books", "Toys")[i % 2], "reviewYear": 2015}
-        )
+        rows.append(row | {"verified": True, "category": ("Books", "Toys")[i % 2], "reviewYear": 2015})
         splits.append({"split": codes[split], "clean": True})
     pd.DataFrame(rows).to_csv(folder / "reviews.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
     pd.DataFrame(splits).to_csv(folder / "splits" / "user.csv", index=False)
@@ -205,9 +197,7 @@ def tokenizer(root: Path) -> Path:
     model = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     model.pre_tokenizer = Whitespace()
     folder = root / "tokenizer"
-    PreTrainedTokenizerFast(
-        tokenizer_object=model, pad_token="[PAD]", unk_token="[UNK]"
-    ).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=model, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     assert json.loads((folder / "tokenizer.json").read_text())
     return folder
 
@@ -224,9 +214,7 @@ def write_idx(path: Path, values: torch.Tensor, compress: bool = False) -> None:
     """Write an IDX file of unsigned bytes."""
     head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
     content = head + values.numpy().tobytes()
-    path.with_name(path.name + ".gz").write_bytes(
-        gzip.compress(content)
-    ) if compress else path.write_bytes(content)
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(content)) if compress else path.write_bytes(content)
 
 
 def write_gsm8k(folder: Path, n: int = 12) -> None:
@@ -269,9 +257,7 @@ def write_cifar10(folder: Path, n: int = 120, binary: bool = False) -> np.ndarra
     images = RNG.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(n) % 10
     if binary:
-        records = np.concatenate(
-            [labels[:, None].astype(np.uint8), images.transpose(0, 3, 1, 2).reshape(n, -1)], 1
-        )
+        records = np.concatenate([labels[:, None].astype(np.uint8), images.transpose(0, 3, 1, 2).reshape(n, -1)], 1)
         for i, part in enumerate(np.array_split(records, 5), 1):
             (folder / f"data_batch_{i}.bin").write_bytes(part.tobytes())
         (folder / "test_batch.bin").write_bytes(records.tobytes())

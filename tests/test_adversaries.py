@@ -52,12 +52,8 @@ def test_gaussian_bits_equal_torchs_divergence() -> None:
         torch.rand(5, 3, dtype=torch.float64) + 0.1,
     )
     normal = torch.distributions.Normal
-    expected = torch.distributions.kl_divergence(
-        normal(mean, scale), normal(torch.zeros(5, 3), torch.ones(5, 3))
-    )
-    torch.testing.assert_close(
-        gaussian_bits(mean, scale), expected.double().sum(1).mean(), rtol=1e-9, atol=0
-    )
+    expected = torch.distributions.kl_divergence(normal(mean, scale), normal(torch.zeros(5, 3), torch.ones(5, 3)))
+    torch.testing.assert_close(gaussian_bits(mean, scale), expected.double().sum(1).mean(), rtol=1e-9, atol=0)
     assert float(gaussian_bits(torch.zeros(2, 3), torch.ones(2, 3))) == pytest.approx(0, abs=1e-7)
 
 
@@ -102,9 +98,7 @@ def test_ascent_raises_the_objective(make: type[Adversary]) -> None:
 
     def objective() -> torch.Tensor:
         weights = adversary.respond(x, y, losses, torch.tensor(0.5))
-        return adversary_objective(
-            weights, losses, torch.tensor(0.5), adversary.complexity(x, y), 1e-4
-        )
+        return adversary_objective(weights, losses, torch.tensor(0.5), adversary.complexity(x, y), 1e-4)
 
     optimizer = torch.optim.Adam(adversary.parameters(), lr=0.05)
     start = float(objective().detach())

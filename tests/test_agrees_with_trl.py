@@ -33,13 +33,9 @@ def model_with(prefix: str) -> TinyLanguageModel:
 
 
 def sequences() -> list[PromptCompletion]:
-    columns = [
-        RECORD[f"input/{k}"]
-        for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-    ]
+    columns = [RECORD[f"input/{k}"] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")]
     return [
-        PromptCompletion(p[pm.bool()].tolist(), c[cm.bool()].tolist())
-        for p, pm, c, cm in zip(*columns, strict=True)
+        PromptCompletion(p[pm.bool()].tolist(), c[cm.bool()].tolist()) for p, pm, c, cm in zip(*columns, strict=True)
     ]
 
 
@@ -54,14 +50,10 @@ def check(name: str, model: TinyLanguageModel, loss: Tensor) -> None:
         found = gradients[key.removeprefix(f"{name}/gradient/")]
         assert found is not None
         scale = float(expected.abs().max())
-        torch.testing.assert_close(
-            found, expected, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, k=key: f"{k}: {m}"
-        )
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, k=key: f"{k}: {m}")
 
 
-def over_packs(
-    max_tokens: int, loss: Callable[[Pack], Tensor], together: list[int] | None = None
-) -> Tensor:
+def over_packs(max_tokens: int, loss: Callable[[Pack], Tensor], together: list[int] | None = None) -> Tensor:
     packs = pack_sequences(sequences(), max_tokens, together=together)
     return torch.stack([loss(p) for p in packs]).sum()
 
@@ -73,9 +65,7 @@ def test_sft(max_tokens: int) -> None:
     check(
         "sft",
         model,
-        over_packs(
-            max_tokens, lambda p: model(p, token_weights=torch.full(p.targets.shape, -1 / n))
-        ),
+        over_packs(max_tokens, lambda p: model(p, token_weights=torch.full(p.targets.shape, -1 / n))),
     )
 
 
@@ -105,13 +95,9 @@ def test_grpo(variant: Variant, max_tokens: int) -> None:
     model = model_with("weight/")
     lengths = torch.tensor([float(len(s.completion)) for s in sequences()])
     weights = token_weights(lengths, variant, 4, float(lengths.sum()), 10)
-    advantages = [
-        torch.full((int(n),), float(a))
-        for n, a in zip(lengths, RECORD["grpo/advantages"], strict=True)
-    ]
+    advantages = [torch.full((int(n),), float(a)) for n, a in zip(lengths, RECORD["grpo/advantages"], strict=True)]
     old, reference = (
-        [row[: int(n)] for row, n in zip(RECORD[f"grpo/{k}"], lengths, strict=True)]
-        for k in ("old", "reference")
+        [row[: int(n)] for row, n in zip(RECORD[f"grpo/{k}"], lengths, strict=True)] for k in ("old", "reference")
     )
 
     def loss(pack: Pack) -> Tensor:
@@ -138,7 +124,8 @@ def test_mismatch_correction_and_truncated_completions(
 ) -> None:
     """The module's own update: sequence 1 hit the limit, ratios to the engine are capped at 1.1, and there is a KL term.
 
-    The correction is on the policy's term alone; the truncated completion stays in the divisor of a mean over completions.
+    The correction is on the policy's term alone; the truncated completion stays in the divisor of a mean over
+    completions.
     """
     model = model_with("weight/")
     module = GRPO(
@@ -156,24 +143,16 @@ def test_mismatch_correction_and_truncated_completions(
     )
     trajectories = [
         Trajectory(Problem(str(i), "q", "a"), 0, s.prompt, s.completion, (), reason, 0)
-        for i, (s, reason) in enumerate(
-            zip(sequences(), ("stop", "length", "stop", "stop"), strict=True)
-        )
+        for i, (s, reason) in enumerate(zip(sequences(), ("stop", "length", "stop", "stop"), strict=True))
     ]
     columns = {
-        k: [
-            row[: len(t.completion)]
-            for row, t in zip(RECORD[f"grpo/{k}"], trajectories, strict=True)
-        ]
+        k: [row[: len(t.completion)] for row, t in zip(RECORD[f"grpo/{k}"], trajectories, strict=True)]
         for k in ("old", "reference", "behaviour")
     }
     advantages = [
-        torch.full((len(t.completion),), float(a))
-        for t, a in zip(trajectories, RECORD["grpo/advantages"], strict=True)
+        torch.full((len(t.completion),), float(a)) for t, a in zip(trajectories, RECORD["grpo/advantages"], strict=True)
     ]
-    credited = _Credited(
-        trajectories, advantages, columns["behaviour"], columns["old"], columns["reference"]
-    )
+    credited = _Credited(trajectories, advantages, columns["behaviour"], columns["old"], columns["reference"])
     losses: list[Tensor] = []
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     monkeypatch.setattr(

@@ -176,9 +176,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])
-def test_a_fall_back_that_is_cut_off_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_fall_back_that_is_cut_off_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     torch.save({"global_step": 3}, tmp_path / "previous.ckpt")
     whole = (tmp_path / "previous.ckpt").read_bytes()
     (tmp_path / "last.ckpt").write_bytes(whole[:300])
@@ -237,8 +235,7 @@ def test_a_kill_in_the_middle_of_a_write_costs_no_checkpoint(fit: Fit, tmp_path:
     main(command(tmp_path))
     assert sorted(p.name for p in folder.iterdir()) == ["last.ckpt", "previous.ckpt"]
     expected, found = (
-        torch.load(f / "last.ckpt", weights_only=True)["state_dict"]
-        for f in (whole / "checkpoints", folder)
+        torch.load(f / "last.ckpt", weights_only=True)["state_dict"] for f in (whole / "checkpoints", folder)
     )
     for name, value in expected.items():
         assert value.equal(found[name]), name
@@ -258,15 +255,11 @@ def line_of_unfinished(
     return capsys.readouterr().err.strip().splitlines()[-1], run
 
 
-def test_jtt_without_its_second_stage_is_not_finished(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_jtt_without_its_second_stage_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny("JTT", identification_epochs=2)
     config["trainer"]["max_epochs"] = 4
     line, _ = line_of_unfinished(config, tmp_path, capsys, "--trainer.max_steps", "18")
-    assert (
-        "trainer.max_steps is 18 and must exceed 18, the steps of identification_epochs, 2" in line
-    )
+    assert "trainer.max_steps is 18 and must exceed 18, the steps of identification_epochs, 2" in line
     stopping = {"monitor": "val/accuracy", "stopping_threshold": 0.0, "mode": "max"}
     config["trainer"]["callbacks"].append({"class_path": "EarlyStopping", "init_args": stopping})
     line, run = line_of_unfinished(config, tmp_path, capsys)

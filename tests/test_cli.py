@@ -17,9 +17,7 @@ from tiny_reasoning import tiny_reasoning
 
 from surefoot.cli import main
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 ROOT = Path(__file__).parents[1]
 
 
@@ -65,9 +63,7 @@ def test_help_of_fit_takes_less_than_six_seconds() -> None:
     times = []
     for _ in range(3):
         start = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "surefoot", "fit", "--help"], capture_output=True, check=True
-        )
+        subprocess.run([sys.executable, "-m", "surefoot", "fit", "--help"], capture_output=True, check=True)
         times.append(time.monotonic() - start)
     assert min(times) < 6, times
 
@@ -86,9 +82,7 @@ def test_a_run_folder_holds_what_it_promises(fit: Fit) -> None:
     assert environment["versions"]["torch"] == torch.__version__
     assert set(environment["data"]) == {"train", "val", "test"}
     effective = yaml.safe_load((run / "config.yaml").read_text())
-    assert effective["model"]["init_args"]["n_classes"] == 2, (
-        "the data's fact shows in the saved config"
-    )
+    assert effective["model"]["init_args"]["n_classes"] == 2, "the data's fact shows in the saved config"
     assert effective["model"]["init_args"]["penalty"] == 0.05, "defaults show too"
     assert json.loads((run / "finished.json").read_text())["steps"] == 18
     assert list((run / "tensorboard").glob("events*"))
@@ -103,9 +97,7 @@ def test_a_finished_run_is_not_run_again_and_fresh_runs_it(fit: Fit) -> None:
     assert fit(tiny()) == run
     assert (run / "finished.json").stat().st_mtime_ns == before
     assert fit(tiny(), "--fresh", "true") == run.parent / "1"
-    assert fit(tiny(), "--trainer.max_epochs", "1") == run.parent / "2", (
-        "other settings are another run"
-    )
+    assert fit(tiny(), "--trainer.max_epochs", "1") == run.parent / "2", "other settings are another run"
 
 
 def test_errors_that_cause_each_other_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,17 +126,11 @@ def test_errors_that_cause_each_other_are_reported(monkeypatch: pytest.MonkeyPat
 
 
 # Trap 1: lists are replaced when configs merge; `callbacks+` appends.
-def test_callbacks_replace_and_plus_appends(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_callbacks_replace_and_plus_appends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, extra, plus = (tmp_path / f"{n}.yaml" for n in ("base", "extra", "plus"))
     base.write_text(yaml.safe_dump(tiny()))
-    extra.write_text(
-        yaml.safe_dump({"trainer": {"callbacks": [{"class_path": "OfficialEvaluation"}]}})
-    )
-    plus.write_text(
-        yaml.safe_dump({"trainer": {"callbacks+": [{"class_path": "OfficialEvaluation"}]}})
-    )
+    extra.write_text(yaml.safe_dump({"trainer": {"callbacks": [{"class_path": "OfficialEvaluation"}]}}))
+    plus.write_text(yaml.safe_dump({"trainer": {"callbacks+": [{"class_path": "OfficialEvaluation"}]}}))
     counts = []
     for second in (extra, plus):
         with pytest.raises(SystemExit):
@@ -160,9 +146,7 @@ def test_no_constructor_has_a_class_valued_default(fit: Fit) -> None:
     import lightning_modules
 
     for name in lightning_modules.__all__:
-        for parameter in inspect.signature(
-            getattr(lightning_modules, name).__init__
-        ).parameters.values():
+        for parameter in inspect.signature(getattr(lightning_modules, name).__init__).parameters.values():
             assert not callable(parameter.default) or parameter.default is inspect.Parameter.empty
     config = tiny()
     config["model"]["init_args"]["optimizer"] = {
@@ -182,9 +166,7 @@ def learning_rate(run: Path) -> float:
 
 
 # Trap 3: on resume a flag beats the checkpoint, and says so; the optimizer's own state needs an explicit word.
-def test_flags_beat_the_checkpoint(
-    fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_flags_beat_the_checkpoint(fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = fit(tiny())
     last = str(run / "checkpoints/last.ckpt")
     more = ("--ckpt_path", last, "--trainer.max_epochs", "3", LR, "0.001")
@@ -244,15 +226,11 @@ def test_load_module_rebuilds_a_run(fit: Fit, tmp_path: Path) -> None:
 def test_validate_test_and_predict(fit: Fit, tmp_path: Path) -> None:
     last = str(fit(tiny()) / "checkpoints/last.ckpt")
     for verb in ("validate", "test", "predict"):
-        main(
-            [verb, "--ckpt_path", last, "--runs_root", str(tmp_path / "runs"), "--experiment", verb]
-        )
+        main([verb, "--ckpt_path", last, "--runs_root", str(tmp_path / "runs"), "--experiment", verb])
     with (tmp_path / "runs/predict/latest/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 359
-    assert float(rows[0]["probability_0"]) + float(rows[0]["probability_1"]) == pytest.approx(
-        1, abs=1e-5
-    )
+    assert float(rows[0]["probability_0"]) + float(rows[0]["probability_1"]) == pytest.approx(1, abs=1e-5)
 
 
 # Trap 6: what is wrong in a config is found before anything is built.
@@ -276,9 +254,7 @@ def test_bad_configs_end_in_one_line(
 ) -> None:
     config = tmp_path / "bad.yaml"
     config.write_text(yaml.safe_dump(tiny() | change))
-    assert expected in error_of(
-        ["fit", "--config", str(config), "--runs_root", str(tmp_path / "runs")], capsys
-    )
+    assert expected in error_of(["fit", "--config", str(config), "--runs_root", str(tmp_path / "runs")], capsys)
 
 
 @pytest.mark.parametrize(
@@ -347,9 +323,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         main(["--debug", "fitt"])
 
 
-def test_missing_data_names_layout_and_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_data_names_layout_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny() | {
         "data": {
             "class_path": "GroupFolderDataModule",
@@ -357,15 +331,11 @@ def test_missing_data_names_layout_and_remedy(
         }
     }
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(config))
-    line = error_of(
-        ["fit", "--config", str(tmp_path / "x.yaml"), "--runs_root", str(tmp_path / "runs")], capsys
-    )
+    line = error_of(["fit", "--config", str(tmp_path / "x.yaml"), "--runs_root", str(tmp_path / "runs")], capsys)
     assert "none/metadata.csv is missing. Expected layout" in line
 
 
-def test_an_error_in_a_loading_process_ends_in_one_line_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_in_a_loading_process_ends_in_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from small_datasets import write
 
     (write("waterbirds", tmp_path) / "2.png").write_bytes(b"no image")
@@ -385,9 +355,7 @@ def test_an_error_in_a_loading_process_ends_in_one_line_too(
         },
     }
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(config))
-    line = error_of(
-        ["fit", "--config", str(tmp_path / "x.yaml"), "--runs_root", str(tmp_path / "runs")], capsys
-    )
+    line = error_of(["fit", "--config", str(tmp_path / "x.yaml"), "--runs_root", str(tmp_path / "runs")], capsys)
     assert line.startswith("surefoot: error: example 2 of waterbirds cannot be read")
 
 
@@ -415,10 +383,7 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
 
     text = (ROOT / "docs/metrics.md").read_text()
     keys = re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE)
-    patterns = [
-        re.compile(re.sub(r"<[a-z_ ]+>", "[^/]+", re.sub(r"([.+])", r"\\\1", k)) + "$")
-        for k in keys
-    ]
+    patterns = [re.compile(re.sub(r"<[a-z_ ]+>", "[^/]+", re.sub(r"([.+])", r"\\\1", k)) + "$") for k in keys]
     for method in ("GroupDRO", "BRDRO", "JTT", "SFT", "RFT", "GRPO"):
         if method in ("SFT", "RFT", "GRPO"):
             config = tiny_reasoning(method, evaluation={"n": 2, "max_tokens": 8})
@@ -451,9 +416,7 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
         {"class_path": "SelectiveRisk"},
         {"class_path": "OODDetection"},
     ]
-    config["data"]["init_args"]["shifts"] = [
-        {"class_path": "Corruption", "init_args": {"kind": "noise"}}
-    ]
+    config["data"]["init_args"]["shifts"] = [{"class_path": "Corruption", "init_args": {"kind": "noise"}}]
     run = fit(config, name="shifted")
     checkpoint = run / "checkpoints/last.ckpt"
     main(["test", "--ckpt_path", str(checkpoint), "--runs_root", str(run.parents[2] / "tests")])
@@ -478,9 +441,7 @@ def test_one_batch_is_not_the_whole_split_whatever_was_imported_before() -> None
     command = [sys.executable, "-W", "ignore", "-c", code]
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    out = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
+    out = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     trainer = yaml.safe_load(out.stdout)["trainer"]
     assert (trainer["limit_val_batches"], trainer["limit_test_batches"]) == (1, 0.5)
     assert isinstance(trainer["limit_val_batches"], int)

@@ -15,9 +15,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TWINS = sorted((ROOT / "tests/configs").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "configs/overlays").glob("*.yaml"))
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 def test_there_are_configs() -> None:
@@ -48,9 +46,7 @@ def test_overlays_parse_over_an_experiment(overlay: Path) -> None:
             ]
         )
     assert stop.value.code == 0
-    assert set(yaml.safe_load(overlay.read_text())) == {"trainer"}, (
-        "overlays are for machines, never for science"
-    )
+    assert set(yaml.safe_load(overlay.read_text())) == {"trainer"}, "overlays are for machines, never for science"
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)

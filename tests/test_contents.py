@@ -26,9 +26,7 @@ def test_weights_are_told_apart_by_one_row_and_not_by_name_or_time(tmp_path: Pat
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text("{}")
         save_file(tensors(changed), tmp_path / folder / "model.safetensors")
-        torch.save(
-            {"state_dict": tensors(changed), "seconds": time.time()}, tmp_path / f"{folder}.ckpt"
-        )
+        torch.save({"state_dict": tensors(changed), "seconds": time.time()}, tmp_path / f"{folder}.ckpt")
     os.utime(tmp_path / "a" / "model.safetensors", (1, 1))
     for name in ("", "/model.safetensors"):
         a, b, c = (content_of(Path(f"{tmp_path}/{x}{name}")) for x in "abc")
@@ -108,14 +106,10 @@ def test_which_settings_name_a_content(tmp_path: Path, monkeypatch: pytest.Monke
     Path("data/x.txt").write_text("other")
     changed = named_contents(settings, [Path("runs").resolve()])
     assert differing_contents(found, changed) == ["data.root", "here"]
-    assert differing_contents(found, {"model.init_args.name": "?", "new": "x"}) == [
-        "model.init_args.name"
-    ]
+    assert differing_contents(found, {"model.init_args.name": "?", "new": "x"}) == ["model.init_args.name"]
 
 
-def test_a_hub_name_is_the_commit_in_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_name_is_the_commit_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -137,9 +131,7 @@ def test_a_hub_name_is_the_commit_in_the_cache(
         assert named_contents({"name": "some/model"}) == {"name": f"commit {commit}"}
 
 
-def test_a_run_goes_on_only_from_the_same_content(
-    fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_goes_on_only_from_the_same_content(fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The network that DFR starts from is named by a path, and trained anew in between."""
     settings = tiny("DFR")
     settings["trainer"]["max_epochs"] = 1
@@ -152,9 +144,7 @@ def test_a_run_goes_on_only_from_the_same_content(
         from surefoot.networks import MLP, Classifier
 
         (tmp_path / "start").mkdir(exist_ok=True)
-        save_file(
-            Classifier(MLP(192, (8,)), 2).state_dict(), tmp_path / "start/weights.safetensors"
-        )
+        save_file(Classifier(MLP(192, (8,)), 2).state_dict(), tmp_path / "start/weights.safetensors")
 
     start(1)
     first = fit(settings)
@@ -178,9 +168,7 @@ def test_training_goes_on_from_a_checkpoint_only_beside_the_model_that_it_began_
     from surefoot.language_models import TinyLanguageModel
 
     def save(seed: int) -> None:
-        TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128, seed=seed).save(
-            tmp_path / "model"
-        )
+        TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128, seed=seed).save(tmp_path / "model")
 
     settings = tiny_reasoning("GRPO", kl_coefficient=0.1)
     settings["model"]["init_args"]["language_model"] = {

@@ -153,9 +153,7 @@ def curate_settings(**changes: Any) -> dict[str, Any]:
     return {"data": world, "n": 6, "log_log_threshold": 1.2} | changes
 
 
-def test_the_verb_reads_a_tracked_run(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_verb_reads_a_tracked_run(fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_reasoning("SFT")
     tracker = {"sampling": {"n": 2, "max_tokens": 8}, "log_log_threshold": 1.2}
     config["trainer"]["callbacks"] = [{"class_path": "MemorizationTracker", "init_args": tracker}]

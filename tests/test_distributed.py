@@ -20,9 +20,7 @@ from tiny_reasoning import tiny_reasoning
 from surefoot.cli import main
 from surefoot.learning_dynamics import read_record
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 ROOT = Path(__file__).parents[1]
 METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
 REASONING = ("SFT", "GRPO", "DPO", "RFT")
@@ -70,9 +68,7 @@ def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any
         "class_path": "torch.optim.SGD",
         "init_args": {"lr": 0.5},
     }
-    if (
-        method == "GRPO"
-    ):  # a single epoch over each minibatch: dealt out, minibatches would hold other groups
+    if method == "GRPO":  # a single epoch over each minibatch: dealt out, minibatches would hold other groups
         config["model"]["init_args"] |= {
             "epochs_per_rollout": 2,
             "credit": {"class_path": "GroupAdvantage", "init_args": {"scale": "batch"}},
@@ -215,10 +211,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
     alone = fit(settings(method, 1), name=method)
-    states = [
-        torch.load(r / "checkpoints/last.ckpt", weights_only=True)
-        for r in (alone, two_ranks / method / "0")
-    ]
+    states = [torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (alone, two_ranks / method / "0")]
     one, two = (s["state_dict"] for s in states)
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -246,15 +239,10 @@ def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
 
 def test_two_ranks_sample_and_spend_like_one(two_ranks: Path, fit: Fit) -> None:
     alone = fit(private_settings(1), name="private")
-    one, two = (
-        torch.load(r / "checkpoints/last.ckpt", weights_only=True)
-        for r in (alone, two_ranks / "private/0")
-    )
+    one, two = (torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (alone, two_ranks / "private/0"))
     assert one["privacy_ledger"] == two["privacy_ledger"]
     for name in ("weight", "average", "basis"):
-        torch.testing.assert_close(
-            two["state_dict"][name], one["state_dict"][name], rtol=1e-4, atol=1e-6
-        )
+        torch.testing.assert_close(two["state_dict"][name], one["state_dict"][name], rtol=1e-4, atol=1e-6)
 
 
 def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
@@ -276,9 +264,7 @@ def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_p
                 else:
                     assert float(b[key]) == pytest.approx(float(text), rel=1e-4, abs=1e-6), key
     one, two = (list(csv.DictReader((f / "constant_solution/layers.csv").open())) for f in folders)
-    for a, b in zip(
-        one, two, strict=True
-    ):  # subspaces are measured on the first inputs of each rank
+    for a, b in zip(one, two, strict=True):  # subspaces are measured on the first inputs of each rank
         assert float(b["relative_norm"]) == pytest.approx(float(a["relative_norm"]), rel=1e-3)
         assert float(b["row_space_share"]) == pytest.approx(float(a["row_space_share"]), rel=1e-3)
     one, two = (list(csv.DictReader((f / "ood_detection.csv").open())) for f in folders)
@@ -287,9 +273,7 @@ def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_p
 
 
 @pytest.mark.parametrize(("name", "n_rows"), [("shifted", 359), ("SFT", 7)])
-def test_two_ranks_predict_every_row_once(
-    name: str, n_rows: int, two_ranks: Path, tmp_path: Path
-) -> None:
+def test_two_ranks_predict_every_row_once(name: str, n_rows: int, two_ranks: Path, tmp_path: Path) -> None:
     """Uneven shares are gathered in the order of the split, as one rank has them."""
     one = shifted_settings(1) if name == "shifted" else reasoning_settings(name, 1, tmp_path)
     if name == "SFT":
@@ -299,39 +283,28 @@ def test_two_ranks_predict_every_row_once(
     checkpoint = two_ranks / name / "0/checkpoints/last.ckpt"
     given = ["--config", str(config), "--runs_root", str(runs), "--ckpt_path", str(checkpoint)]
     main(["predict", *given])
-    files = [
-        next((f / "latest").glob("predictions.*"))
-        for f in (runs / "one", two_ranks / f"{name}-predict")
-    ]
+    files = [next((f / "latest").glob("predictions.*")) for f in (runs / "one", two_ranks / f"{name}-predict")]
     if name == "SFT":
         rows = [[json.loads(r) for r in f.read_text().split("\n")[:-1]] for f in files]
         assert rows[0] == rows[1]
     else:
         rows = [list(csv.DictReader(f.open())) for f in files]
         for a, b in zip(*rows, strict=True):
-            assert {k: float(v) for k, v in b.items()} == pytest.approx(
-                {k: float(v) for k, v in a.items()}, abs=2e-6
-            )
+            assert {k: float(v) for k, v in b.items()} == pytest.approx({k: float(v) for k, v in a.items()}, abs=2e-6)
     assert [int(r["index"]) for r in rows[1]] == list(range(n_rows))
 
 
-def test_two_ranks_with_sharded_weights_equal_one(
-    two_ranks: Path, fit: Fit, tmp_path: Path
-) -> None:
+def test_two_ranks_with_sharded_weights_equal_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
     """FSDP2 through the shipped overlay on two gloo ranks: the exported model is that of one rank."""
     alone = fit(sharded_settings(1), name="sharded")
     one, two = (load_file(r / "model/model.safetensors") for r in (alone, two_ranks / "sharded/0"))
     assert one.keys() == two.keys()
     for name, value in one.items():
-        torch.testing.assert_close(
-            two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("method", REASONING)
-def test_two_ranks_of_a_language_model_equal_one(
-    method: str, two_ranks: Path, fit: Fit, tmp_path: Path
-) -> None:
+def test_two_ranks_of_a_language_model_equal_one(method: str, two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
     """Same completions, same losses, same weights: ranks sample by problem and normalise over all ranks' tokens."""
     alone = fit(reasoning_settings(method, 1, tmp_path), name=method)
     one, two = (
@@ -339,12 +312,8 @@ def test_two_ranks_of_a_language_model_equal_one(
         for r in (alone, two_ranks / method / "0")
     )
     for name, value in one.items():
-        torch.testing.assert_close(
-            two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
-    rows = [
-        list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / method / "0")
-    ]
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    rows = [list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / method / "0")]
     keys = {
         k
         for k in rows[0][0]

@@ -76,9 +76,7 @@ def test_other_ranks_find_the_run_that_rank_zero_holds(tmp_path: Path) -> None:
     assert not (run.path / "running.json").exists()
 
 
-def test_a_corrupt_identity_blocks_no_other_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_corrupt_identity_blocks_no_other_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (open_run(tmp_path, "x", {"a": i}) for i in range(2))
     for damage in ("{", "[]", '{"created": 1}', "\0\0"):
         (first.path / "identity.json").write_text(damage)
@@ -104,10 +102,7 @@ def test_the_stand_in_reduces_as_torch_scatter_documents(reduce: str) -> None:
     with torch_scatter_available():
         import torch_scatter  # type: ignore[import-not-found]
 
-        assert (
-            torch_scatter.scatter(src=values, index=index, dim_size=3, reduce=reduce).tolist()
-            == expected
-        )
+        assert torch_scatter.scatter(src=values, index=index, dim_size=3, reduce=reduce).tolist() == expected
 
 
 def test_wilds_asks_nothing_of_the_internet() -> None:

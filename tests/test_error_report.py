@@ -17,9 +17,7 @@ from surefoot.cli import main
 from surefoot.cli.error_report import error_line
 from surefoot.errors import ConfigError, DataError
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 def caught(function: Callable[[], Any]) -> Exception:
@@ -41,9 +39,7 @@ def test_a_circle_of_errors_ends() -> None:
     assert error_line(first) == "mend this"
 
 
-@pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.ENOTDIR, errno.EISDIR, errno.EDQUOT, errno.EEXIST, errno.EIO]
-)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOTDIR, errno.EISDIR, errno.EDQUOT, errno.EEXIST, errno.EIO])
 def test_errors_of_the_system_name_the_file(number: int) -> None:
     line = error_line(OSError(number, "reason", "some/file"))
     assert line == "reason: some/file"
@@ -84,9 +80,7 @@ def test_defects_of_our_code_and_the_users_keep_their_traceback(tmp_path: Path) 
     (tmp_path / "mine.py").write_text(
         "def wrong(x):\n    return x.nothing\n\n\ndef refuse():\n    raise ValueError(\n        'not this'\n    )\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -142,9 +136,7 @@ def test_what_a_user_can_mend_is_one_line(
     assert "Union" not in line
 
 
-def test_checkpoints_that_are_no_runs(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_checkpoints_that_are_no_runs(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not exist" in line_of(["test", "--ckpt_path", "nope.ckpt"], capsys)
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     assert "give --config" in line_of(["test", "--ckpt_path", "foreign.ckpt"], capsys)

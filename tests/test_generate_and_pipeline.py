@@ -53,9 +53,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [dict(r) for r in read_completions(folder)]
 
 
-def test_a_dataset_of_graded_completions(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dataset_of_graded_completions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = generate(tmp_path, "a")
     found = rows(out)
     assert len(found) == 22 * 3
@@ -70,9 +68,7 @@ def test_a_dataset_of_graded_completions(
     assert summary["accuracy"] == pytest.approx(correct)
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
     generate(tmp_path, "a")
-    assert before == {p.name: p.stat().st_mtime_ns for p in out.iterdir()}, (
-        "a finished one is not touched"
-    )
+    assert before == {p.name: p.stat().st_mtime_ns for p in out.iterdir()}, "a finished one is not touched"
 
 
 KILLED = """
@@ -128,9 +124,7 @@ def test_killed_it_goes_on_with_no_duplicate_and_no_loss(tmp_path: Path) -> None
     assert not list((tmp_path / "killed").glob(".*")), "halves are removed"
 
 
-def test_a_full_disk_is_named_and_the_rest_is_written_later(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_is_named_and_the_rest_is_written_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = rows(generate(tmp_path, "whole"))
     sizes = [p.stat().st_size for p in (tmp_path / "whole").glob("*.arrow")]
     for name, limit in (("shard", min(sizes) // 2), ("info", 700)):
@@ -232,9 +226,7 @@ def test_what_is_chosen_for_training() -> None:
     assert [r["text"] for r in correct_completions(given, 5)] == ["x  y", "xyz", "q"]
     assert len(correct_completions(given, 1)) == 2
     kept = [r["text"] for r in correct_completions(given, 5, distinct=False)]
-    assert kept == [
-        r["text"] for r in given if r["status"] == "correct" and r["finish_reason"] == "stop"
-    ]
+    assert kept == [r["text"] for r in given if r["status"] == "correct" and r["finish_reason"] == "stop"]
     assert len(kept) > 3
     assert preference_pairs(given, 9) in (
         [([1], [4], [1]), ([1], [3], [1])],
@@ -302,17 +294,12 @@ def test_rft_as_a_pipeline_resumes_at_the_first_missing_stage(
     main(["pipeline", "rft.yaml"])
     again = capfd.readouterr()
     assert again.err.count(": done") == 3
-    assert (
-        again.out
-        == first.out.splitlines()[-3] + "\n" + "\n".join(first.out.splitlines()[-2:]) + "\n"
-    )
+    assert again.out == first.out.splitlines()[-3] + "\n" + "\n".join(first.out.splitlines()[-2:]) + "\n"
     shard = next((tmp_path / "runs/pipelines/rft").glob("sample-*/*.arrow"))
     shard.unlink()
     main(["pipeline", "rft.yaml"])
     third = capfd.readouterr().err
-    assert (third.count(": done"), third.count("sample: running")) == (2, 1), (
-        "made again, with the same content"
-    )
+    assert (third.count(": done"), third.count("sample: running")) == (2, 1), "made again, with the same content"
 
 
 @pytest.mark.parametrize(
@@ -354,10 +341,7 @@ def test_a_failing_stage_says_which(
     Path("p.yaml").write_text("stages: [{name: a, verb: fit, config: x.yaml}]")
     with pytest.raises(SystemExit):
         main(["pipeline", "p.yaml"])
-    assert (
-        "the stage 'a' ended with code 2; the same command again goes on from here"
-        in capfd.readouterr().err
-    )
+    assert "the stage 'a' ended with code 2; the same command again goes on from here" in capfd.readouterr().err
 
 
 def two_classifiers(**erm: Any) -> dict[str, Any]:
@@ -479,9 +463,7 @@ def saved_model(folder: Path, seed: int) -> None:
     TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128, seed=seed).save(folder)
 
 
-def test_other_weights_under_the_same_name_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_weights_under_the_same_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved_model(tmp_path / "model", seed=1)
     model = {"class_path": "PretrainedLanguageModel", "init_args": {"name": f"{tmp_path}/model"}}
     out = generate(tmp_path, "a", model=model)
@@ -498,9 +480,7 @@ def test_other_weights_under_the_same_name_are_refused(
     assert rows(out) == whole
 
 
-def test_a_second_process_on_the_same_folder_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_process_on_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "curated").mkdir()
     out = generate(tmp_path, "a")
     next(out.glob("*.arrow")).unlink()
@@ -533,9 +513,7 @@ def test_a_second_process_on_the_same_folder_is_refused(
     assert (tmp_path / "curated/curated.jsonl").is_file()
 
 
-def test_an_engine_that_does_not_start_is_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_does_not_start_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from surefoot.rollouts import HFEngine
 
     closed = []

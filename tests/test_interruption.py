@@ -71,9 +71,7 @@ def test_it_stops_after_the_step_and_the_same_command_ends_in_the_same_weights(
     assert all(torch.equal(found[k], expected[k]) for k in expected)
 
 
-def test_dfr_keeps_what_its_epoch_has_collected(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_dfr_keeps_what_its_epoch_has_collected(fit: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = tiny("DFR")
     del settings["model"]["init_args"]["optimizer"]
     settings["model"]["init_args"] |= {"checkpoint": None, "n_subsets": 1}
@@ -169,9 +167,7 @@ def test_a_signal_that_comes_when_nothing_is_left_to_stop_is_not_forgotten() -> 
     assert interrupted(send).code == 143
 
 
-@pytest.mark.parametrize(
-    ("verb", "resumes"), [("test", False), ("report", False), ("generate", True)]
-)
+@pytest.mark.parametrize(("verb", "resumes"), [("test", False), ("report", False), ("generate", True)])
 def test_other_verbs_end_alike(
     verb: str, resumes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,10 +46,7 @@ def test_norms_equal_outputs_minus_biases() -> None:
             out = layer(hidden)
             if name in probe.sums["a"]:
                 bias = layer.bias
-                if bias is not None:
-                    clean = out - (bias[:, None, None] if out.ndim == 4 else bias)
-                else:
-                    clean = out
+                clean = out - (bias[:, None, None] if out.ndim == 4 else bias) if bias is not None else out
                 expected = clean.flatten(1).norm(dim=1).double().sum()
                 sums = probe.sums["a"][name]
                 torch.testing.assert_close(sums.norms, expected, rtol=1e-5, atol=0)
@@ -178,9 +175,7 @@ def test_layers_are_named() -> None:
     net = Classifier(ConvNet(1, 12, (2,), 4), 3)
     assert list(weight_layers(net)) == ["encoder.layers.0", "encoder.layers.4", "head"]
     assert list(weight_layers(net, ["head"])) == ["head"]
-    with pytest.raises(
-        ConfigError, match="no convolution or linear layer nose; the network has enc"
-    ):
+    with pytest.raises(ConfigError, match="no convolution or linear layer nose; the network has enc"):
         weight_layers(net, ["nose"])
     with pytest.raises(ConfigError, match="at all; the network has none"):
         weight_layers(nn.ReLU())
@@ -188,9 +183,7 @@ def test_layers_are_named() -> None:
 
 def test_grouped_and_dilated_convolutions() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 3, dilation=2), nn.Conv2d(2, 2, 7, padding=3)
-    )
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 3, dilation=2), nn.Conv2d(2, 2, 7, padding=3))
     probe = LayerProbe(weight_layers(net))
     probe.attach()
     probe.watch("a")
@@ -208,7 +201,5 @@ def test_a_real_network_of_timm() -> None:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, std=0.1)
-    found = constants_without_signal(
-        net, lambda x: net(x)[0], torch.randn(2, 3, 64, 64), max_depth=3
-    )
+    found = constants_without_signal(net, lambda x: net(x)[0], torch.randn(2, 3, 64, 64), max_depth=3)
     assert {"encoder.body.layer2", "encoder.body.layer4", "head"} <= set(found)

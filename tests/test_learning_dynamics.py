@@ -84,9 +84,7 @@ def damaged(tmp_path: Path, **changes: Any) -> Path:
         ({"train_correct": np.array([["x"] * 20] * 3)}, "must be numbers"),
     ],
 )
-def test_a_damaged_record_ends_in_one_line(
-    changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_a_damaged_record_ends_in_one_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read_recorded_runs(damaged(tmp_path, **changes))
 
@@ -132,9 +130,7 @@ def test_examples_are_lined_up_by_id_and_dropped_ones_are_counted(tmp_path: Path
         ([row("train", "a", 1, n_correct=7)], "of 5 train samples"),
     ],
 )
-def test_bad_checkpoints_end_in_one_line(
-    rows: list[dict[str, Any]], message: str, tmp_path: Path
-) -> None:
+def test_bad_checkpoints_end_in_one_line(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path, 1, rows)
     with pytest.raises(DataError, match=message):
         read_record(tmp_path, "r")
@@ -181,6 +177,4 @@ def test_meta_is_json_that_others_can_read(tmp_path: Path) -> None:
     write_recorded_runs([run()], tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         meta = json.loads(str(file["meta"]))
-    assert meta == {
-        "a": {"steps": [10, 20, 30], "samples_per_train_example": 5, "samples_per_test_example": 5}
-    }
+    assert meta == {"a": {"steps": [10, 20, 30], "samples_per_train_example": 5, "samples_per_test_example": 5}}

@@ -64,9 +64,7 @@ def test_a_living_holder_is_named_and_a_killed_one_holds_nothing(tmp_path: Path)
         said = json.loads((tmp_path / LOCK_FILE).read_text())
         assert (said["pid"], said["host"]) == (process.pid, platform.node())
         assert said["process_start"]
-        expected = (
-            f"written by process {process.pid} on {platform.node()}, since .*: wait for it or not"
-        )
+        expected = f"written by process {process.pid} on {platform.node()}, since .*: wait for it or not"
         with pytest.raises(SurefootError, match=expected), hold(tmp_path, " or not"):
             pass
         assert json.loads((tmp_path / LOCK_FILE).read_text()) == said
@@ -143,9 +141,7 @@ def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monkey
             time.sleep(0.01)
 
 
-def test_without_locks_a_living_process_is_told_by_its_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_locks_a_living_process_is_told_by_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
     def none(*args: object) -> None:
@@ -171,9 +167,7 @@ def contents(folder: Path) -> dict[str, Any]:
     }
 
 
-def test_a_refused_fit_changes_nothing(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refused_fit_changes_nothing(fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit(tiny())
     fit(tiny(), "--fresh", "true")
     (run.parent / "1/finished.json").unlink()

@@ -106,9 +106,7 @@ def trained(run: Path) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if k.startswith("language_model")}
 
 
-def test_supervised_training_has_dropout_and_the_tracker_leaves_it_alone(
-    fit: Fit, gpt2: Path
-) -> None:
+def test_supervised_training_has_dropout_and_the_tracker_leaves_it_alone(fit: Fit, gpt2: Path) -> None:
     """SFT of a loaded GPT-2: dropout acts, and with a tracker between the steps the weights are equal bit for bit."""
     settings = gpt2_settings(gpt2, "SFT")
     settings["trainer"]["callbacks"] = []
@@ -139,9 +137,7 @@ def mean_loss(model: LanguageModel, settings: dict[str, Any]) -> float:
     data = ArithmeticDataModule(**settings["data"]["init_args"])
     prompt = PlainPrompt()
     problems = next(iter(data.train_dataloader()))["problem"]
-    sequences = [
-        PromptCompletion(prompt.prompt_ids(p, model), prompt.target_ids(p, model)) for p in problems
-    ]
+    sequences = [PromptCompletion(prompt.prompt_ids(p, model), prompt.target_ids(p, model)) for p in problems]
     (pack,) = pack_sequences(sequences, 10_000)
     with torch.no_grad():
         return -float(model(pack).logprobs.mean())
@@ -171,12 +167,9 @@ def gradient(model: LanguageModel) -> torch.Tensor:
 
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2, dropout=0.3)])
-def test_gradient_checkpointing_saves_memory_and_changes_no_gradient(
-    dropout: bool, lora: LoRA | None
-) -> None:
+def test_gradient_checkpointing_saves_memory_and_changes_no_gradient(dropout: bool, lora: LoRA | None) -> None:
     plain, checkpointed = (
-        LanguageModel(tiny_gpt2(), digit_tokenizer(), lora, gradient_checkpointing=on)
-        for on in (False, True)
+        LanguageModel(tiny_gpt2(), digit_tokenizer(), lora, gradient_checkpointing=on) for on in (False, True)
     )
     checkpointed.load_state_dict(plain.state_dict())
     for model in (plain, checkpointed):
@@ -188,9 +181,7 @@ def test_gradient_checkpointing_saves_memory_and_changes_no_gradient(
     torch.manual_seed(8)
     checkpointed.zero_grad()
     checkpointed(some_pack(checkpointed)).logprobs.sum().backward()
-    repeated.append(
-        torch.cat([p.grad.flatten() for p in checkpointed.parameters() if p.grad is not None])
-    )
+    repeated.append(torch.cat([p.grad.flatten() for p in checkpointed.parameters() if p.grad is not None]))
     assert torch.equal(*repeated) is not dropout, "another seed matters where there is dropout"
 
 
@@ -214,9 +205,7 @@ def test_gradient_checkpointing_acts_in_a_run(
     from surefoot.language_models import checkpointing
 
     calls, original = [], checkpointing.checkpoint
-    monkeypatch.setattr(
-        checkpointing, "checkpoint", lambda *a, **k: calls.append(1) or original(*a, **k)
-    )
+    monkeypatch.setattr(checkpointing, "checkpoint", lambda *a, **k: calls.append(1) or original(*a, **k))
     settings = gpt2_settings(gpt2, method)
     language_model = settings["model"]["init_args"]["language_model"]["init_args"]
     language_model["gradient_checkpointing"] = True

@@ -115,9 +115,7 @@ def test_maps_and_tokens_are_no_features(pooling: str) -> None:
 
 def test_what_timm_cannot_make_or_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        DataError, match=r"pretrained weights of resnet10t .* set pretrained to fal"
-    ):
+    with pytest.raises(DataError, match=r"pretrained weights of resnet10t .* set pretrained to fal"):
         TimmEncoder("resnet10t", pretrained=True)
     with pytest.raises(ConfigError, match="No pretrained weights exist for starnet_s050"):
         TimmEncoder("starnet_s050", pretrained=True)
@@ -162,6 +160,4 @@ def test_unknown_timm_model_is_named() -> None:
 def test_colour_statistics_see_nothing_but_colour() -> None:
     image = torch.rand(1, 3, 8, 8)
     shuffled = image.flatten(2)[:, :, torch.randperm(64)].reshape(image.shape)
-    torch.testing.assert_close(
-        ChannelStatistics()(image), ChannelStatistics()(shuffled), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(ChannelStatistics()(image), ChannelStatistics()(shuffled), rtol=1e-5, atol=1e-6)

@@ -103,9 +103,7 @@ def test_a_file_of_the_working_folder_never_hides_a_library(project: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
-def test_a_checkout_of_surefoot_is_no_users_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkout_of_surefoot_is_no_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import callbacks
     from surefoot.cli.own_code import join_own_packages
 

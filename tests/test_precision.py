@@ -86,9 +86,7 @@ def test_a_run_in_pure_bfloat16_says_so_and_one_with_float32_weights_does_not(fi
     assert {m["exp_avg"].dtype for m in moments} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "configs").glob("*llama3_8b*.yaml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*llama3_8b*.yaml")), ids=lambda p: p.stem)
 def test_shipped_configs_train_float32_weights(path: Path) -> None:
     config = yaml.safe_load(path.read_text())
     assert config["trainer"]["precision"] == "bf16-mixed"
@@ -100,9 +98,7 @@ def test_sharded_weights_are_float32_and_are_computed_with_in_bfloat16(tmp_path:
     """FSDP2 by the shipped overlay on one gloo rank, with a learning rate at which pure bfloat16 would stand still."""
     config = settings("float32", "bf16-mixed", 1e-5)
     config["trainer"]["callbacks"] = [{"class_path": "ModelExporter"}]
-    config["trainer"] |= yaml.safe_load((ROOT / "configs/overlays/fsdp.yaml").read_text())[
-        "trainer"
-    ]
+    config["trainer"] |= yaml.safe_load((ROOT / "configs/overlays/fsdp.yaml").read_text())["trainer"]
     config["trainer"]["devices"] = 1
     config["trainer"]["strategy"]["init_args"]["data_parallel_size"] = 1
     path = tmp_path / "sharded.yaml"
@@ -112,7 +108,8 @@ def test_sharded_weights_are_float32_and_are_computed_with_in_bfloat16(tmp_path:
         "from surefoot.language_models import LanguageModel\n"
         "original, seen = LanguageModel.forward, set()\n"
         "def forward(self, *a, **k):\n"
-        "    seen.update((str(p.dtype), str(self.base.get_output_embeddings().weight.dtype)) for p in [next(self.parameters())])\n"
+        "    seen.update((str(p.dtype), str(self.base.get_output_embeddings().weight.dtype)) for p in"
+        " [next(self.parameters())])\n"
         "    return original(self, *a, **k)\n"
         "LanguageModel.forward = forward\n"
         "from surefoot.cli import main\n"

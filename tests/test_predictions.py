@@ -51,9 +51,7 @@ def write(folder: Path, *batches: Any, n_examples: int = 3, limit: int = 1) -> N
     ],
     ids=["no-index", "tensor", "row-without-index", "nothing-but-index", "none"],
 )
-def test_predictions_of_unknown_examples_are_refused(
-    outputs: Any, expected: str, tmp_path: Path
-) -> None:
+def test_predictions_of_unknown_examples_are_refused(outputs: Any, expected: str, tmp_path: Path) -> None:
     with pytest.raises(SurefootError, match=expected):
         write(tmp_path, outputs)
     assert not list(tmp_path.iterdir())

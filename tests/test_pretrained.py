@@ -42,9 +42,7 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=["language_model", "encoder", "config", "tokenizer"],
 )
-def test_code_in_a_models_folder_is_never_run(
-    hostile_folder: Path, load: Callable[[str], Any]
-) -> None:
+def test_code_in_a_models_folder_is_never_run(hostile_folder: Path, load: Callable[[str], Any]) -> None:
     with pytest.raises(DataError) as error:
         load(str(hostile_folder))
     assert not (hostile_folder / "trace").exists()

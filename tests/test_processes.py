@@ -186,10 +186,7 @@ def test_a_process_that_follows_its_parent_dies_with_it(tmp_path: Path) -> None:
         "import os, sys, time; from surefoot.processes import die_with_parent; die_with_parent();"
         "print(os.getpid(), flush=True); time.sleep(60)"
     )
-    parent = (
-        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]);"
-        "time.sleep(60)"
-    )
+    parent = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]);time.sleep(60)"
     process = subprocess.Popen(
         [sys.executable, "-c", parent, child],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -120,12 +120,8 @@ def test_chat_template_is_rendered_once(model: LanguageModel) -> None:
     template = "{% for m in messages %}<bos>{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
     prompt = ChatPrompt("{question} Box it.", "Be brief.", chat_template=template)
     ids = prompt.prompt_ids(Problem("", "1+1", "2"), model)
-    assert ids.count(model.tokenizer.bos_token_id) == 2, (
-        "the template's own special tokens, and no more"
-    )
-    assert (
-        model.tokenizer.decode(ids) == "<bos>system: Be brief.\n<bos>user: 1+1 Box it.\nassistant:"
-    )
+    assert ids.count(model.tokenizer.bos_token_id) == 2, "the template's own special tokens, and no more"
+    assert model.tokenizer.decode(ids) == "<bos>system: Be brief.\n<bos>user: 1+1 Box it.\nassistant:"
     with pytest.raises(ConfigError, match="the tokenizer has no chat template"):
         ChatPrompt().prompt_ids(Problem("", "1+1", "2"), model)
 
@@ -137,9 +133,7 @@ def test_a_template_has_to_ask(prompt: type) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
-)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_smollm2_s_own_template() -> None:
     model = PretrainedLanguageModel("smollm2-135m-instruct")
     text = model.tokenizer.decode(ChatPrompt().prompt_ids(Problem("", "2+2?", "4"), model))

@@ -64,9 +64,7 @@ def test_timm(how: str, fit: Fit, tmp_path: Path) -> None:
     torch.manual_seed(5)
     torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), file)
     arguments = {
-        "pretrained_cfg_overlay": {
-            "pretrained_cfg_overlay": {"file": str(file), "num_classes": 0, "classifier": None}
-        },
+        "pretrained_cfg_overlay": {"pretrained_cfg_overlay": {"file": str(file), "num_classes": 0, "classifier": None}},
         "checkpoint_path": {"checkpoint_path": str(file)},
     }[how]
     settings = tiny()

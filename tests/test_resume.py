@@ -14,9 +14,7 @@ from conftest import Fit, tiny
 
 from surefoot.cli import main
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 #: Runs the command line in a process that kills itself, as kill -9 would, before a given optimizer step ends.
 KILLED = """
@@ -67,9 +65,7 @@ class Dropping(MLP):
 
 def final_state(run: Path) -> dict[str, Any]:
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    return checkpoint["state_dict"] | {
-        "lr": checkpoint["optimizer_states"][0]["param_groups"][0]["lr"]
-    }
+    return checkpoint["state_dict"] | {"lr": checkpoint["optimizer_states"][0]["param_groups"][0]["lr"]}
 
 
 @pytest.mark.parametrize(
@@ -93,9 +89,7 @@ def final_state(run: Path) -> dict[str, Any]:
         "LfF",
     ],
 )
-def test_a_killed_run_ends_like_one_that_was_not(
-    method: str, kill_at: int, fit: Fit, tmp_path: Path
-) -> None:
+def test_a_killed_run_ends_like_one_that_was_not(method: str, kill_at: int, fit: Fit, tmp_path: Path) -> None:
     """Nine steps an epoch, a checkpoint every fourth: steps 12, 21 and 22 are in mid-epoch, 18 is at an epoch's end."""
     flags = ("--checkpoint_every_n_steps", "4")
     whole = fit(settings(method), *flags, name="whole")
@@ -119,17 +113,11 @@ def test_a_killed_run_ends_like_one_that_was_not(
     assert not (run / "finished.json").exists()
     main(arguments)
     assert (run / "finished.json").is_file()
-    assert not (tmp_path / "runs/killed/1").exists(), (
-        "the same settings lead back to the same folder"
-    )
+    assert not (tmp_path / "runs/killed/1").exists(), "the same settings lead back to the same folder"
     expected, resumed = final_state(whole), final_state(run)
     assert expected.keys() == resumed.keys()
     for name, value in expected.items():
-        same = (
-            value.equal(resumed[name])
-            if isinstance(value, torch.Tensor)
-            else value == resumed[name]
-        )
+        same = value.equal(resumed[name]) if isinstance(value, torch.Tensor) else value == resumed[name]
         assert same or (
             isinstance(value, torch.Tensor)
             and torch.equal(value.isnan(), resumed[name].isnan())

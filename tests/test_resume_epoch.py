@@ -18,9 +18,7 @@ from lightning_modules import ERM, JTT, LfF
 from lightning_modules.base import ResumableModule
 from surefoot.networks import MLP
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 class Killed(Exception):
@@ -38,9 +36,7 @@ class Seen(Callback):
             raise Killed
         self.n_batches += 1
 
-    def on_train_batch_end(
-        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.epochs.setdefault(trainer.current_epoch, []).append(batch["index"].tolist())
 
     def of(self, epoch: int) -> list[int]:
@@ -144,9 +140,7 @@ def test_a_run_killed_and_resumed_with_other_batches_sees_every_example_once(
 
 @pytest.mark.parametrize("kind", ["ERM", "LfF"])
 @pytest.mark.parametrize("settings", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 12}])
-def test_accumulated_gradients_outlive_two_kills(
-    kind: str, settings: dict[str, int], tmp_path: Path
-) -> None:
+def test_accumulated_gradients_outlive_two_kills(kind: str, settings: dict[str, int], tmp_path: Path) -> None:
     """A resumed run may save between two steps: nothing is lost, and it ends in the same weights, bit for bit."""
     common = {"kind": kind, "accumulate_grad_batches": 3} | settings
     whole = fit(tmp_path / "whole", Seen(), **common)
@@ -155,9 +149,7 @@ def test_accumulated_gradients_outlive_two_kills(
             fit(tmp_path, Seen(kill_at), resume=resume, **common)
     resumed = fit(tmp_path, Seen(), resume=True, **common)
     for name, value in whole.state_dict().items():
-        torch.testing.assert_close(
-            resumed.state_dict()[name], value, rtol=0, atol=0, equal_nan=True, msg=name
-        )
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
 
 
 def test_a_checkpoint_in_the_middle_of_a_step_goes_back_to_the_step_before(tmp_path: Path) -> None:
@@ -174,9 +166,7 @@ def test_a_checkpoint_in_the_middle_of_a_step_goes_back_to_the_step_before(tmp_p
 
 
 @pytest.mark.parametrize("limit", [3, 1.0])
-def test_an_epoch_of_few_batches_is_not_gone_on_with_in_the_next(
-    limit: float, tmp_path: Path
-) -> None:
+def test_an_epoch_of_few_batches_is_not_gone_on_with_in_the_next(limit: float, tmp_path: Path) -> None:
     """The checkpoint of an epoch's last step, with and without ``limit_train_batches``: the next epoch starts at its start."""
     shared: dict[str, Any] = {"limit_train_batches": limit, "max_epochs": -1, "max_steps": 40}
     per_epoch = 3 if limit == 3 else 11
@@ -242,9 +232,7 @@ def test_one_rank_goes_on_as_two_and_two_as_one(tmp_path: Path) -> None:
         port = str(free.getsockname()[1])
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    common["PYTHONPATH"] = os.pathsep.join(
-        (str(Path(__file__).parents[1]), str(Path(__file__).parent))
-    )
+    common["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parents[1]), str(Path(__file__).parent)))
     ranks = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", RANK, str(one), str(two), str(r)],

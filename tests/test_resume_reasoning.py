@@ -70,9 +70,7 @@ def settings(method: str, folder: Path) -> dict[str, Any]:
     ],
     ids=["SFT", "DPO", "RFT-mid-rollout", "GRPO-mid-rollout", "GRPO-mid-update"],
 )
-def test_a_killed_run_ends_like_one_that_was_not(
-    method: str, where: str, nth: int, fit: Fit, tmp_path: Path
-) -> None:
+def test_a_killed_run_ends_like_one_that_was_not(method: str, where: str, nth: int, fit: Fit, tmp_path: Path) -> None:
     """Four batches an epoch, two epochs; checkpoints every two batches (GRPO takes four steps a batch)."""
     config = settings(method, tmp_path)
     flags = ("--checkpoint_every_n_steps", "8" if method == "GRPO" else "2")
@@ -102,7 +100,6 @@ def test_a_killed_run_ends_like_one_that_was_not(
     assert rates[0] == rates[1]
     if method == "GRPO":
         tables = [
-            [json.loads(line) for line in (r / "samples.jsonl").read_text().split("\n")[:-1]]
-            for r in (whole, run)
+            [json.loads(line) for line in (r / "samples.jsonl").read_text().split("\n")[:-1]] for r in (whole, run)
         ]
         assert tables[0] == tables[1], "the table of samples has no row twice and none missing"

@@ -10,9 +10,7 @@ from conftest import Fit, tiny
 from surefoot.cli import main
 from surefoot.cli.screen import QuietProgressBar, result_lines, silence
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 NOISE = (
     *("💡", "litlogger", "litmodels", "TPU", "v_num", "oard", "dirpath", "LeafSpec"),
     *("Be aware", "Restoring", "many workers", "/-"),
@@ -42,9 +40,7 @@ def test_every_line_is_of_use(fit: Fit, caplog: pytest.LogCaptureFixture) -> Non
     assert "val/accuracy" in lines[end + 1]
 
 
-def test_the_bar_shows_loss_and_accuracy_of_classifiers(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bar_shows_loss_and_accuracy_of_classifiers(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[dict[str, object]] = []
     original = QuietProgressBar.get_metrics
 
@@ -72,22 +68,15 @@ def test_an_endless_run_has_no_last_epoch() -> None:
 def test_warnings_show_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     silence()
-    assert (
-        warnings.formatwarning("no answer", UserWarning, "a.py", 3, "x = 1")
-        == "warning: no answer\n"
-    )
+    assert warnings.formatwarning("no answer", UserWarning, "a.py", 3, "x = 1") == "warning: no answer\n"
 
 
 def test_best_values_have_the_right_direction(tmp_path: Path) -> None:
     (tmp_path / "metrics.0.csv").write_text("val/accuracy,val/loss\n0.9,0.5\n")
-    (tmp_path / "metrics.csv").write_text(
-        "val/accuracy,val/loss,val/x\n0.7,0.8,1\nnan,,3\n0.8,0.6,2\n"
-    )
+    (tmp_path / "metrics.csv").write_text("val/accuracy,val/loss,val/x\n0.7,0.8,1\nnan,,3\n0.8,0.6,2\n")
     last = {"val/accuracy": 0.8, "val/loss": 0.6, "val/x": 2.0, "val/group_accuracy/a": 0.1}
     assert result_lines(tmp_path, 1, 7, last) == [
         f"finished: 1 epoch, 7 optimizer steps: {tmp_path}",
         "val/accuracy 0.8 (best 0.9), val/loss 0.6 (best 0.5), val/x 2",
     ]
-    assert (
-        result_lines(tmp_path, 2, 7, {"train/loss": 0.25, "train/n": 3.0})[1] == "train/loss 0.25"
-    )
+    assert result_lines(tmp_path, 2, 7, {"train/loss": 0.25, "train/n": 3.0})[1] == "train/loss 0.25"

@@ -21,9 +21,7 @@ import surefoot
 from surefoot.cli import main
 from surefoot.cli.settings import fill_seeds
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 #: Sets that are evaluated are the same whatever the run's seed.
 FIXED = {"Corruption", "TextPerturbation"}
 
@@ -62,9 +60,7 @@ def test_a_checkpoint_is_tested_on_the_split_that_it_was_trained_with(fit: Fit) 
     assert settings["data"]["init_args"]["seed"] == 5
 
 
-def test_a_second_stage_refuses_a_checkpoint_of_another_split(
-    fit: Fit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_stage_refuses_a_checkpoint_of_another_split(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     first = fit(unseeded(), "--seed_everything", "5")
     config = unseeded("DFR", checkpoint=str(first / "checkpoints" / "last.ckpt"))
     del config["model"]["init_args"]["optimizer"]

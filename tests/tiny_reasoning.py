@@ -25,9 +25,7 @@ def tiny_reasoning(method: str, **model: Any) -> dict[str, Any]:
             "init_args": {"rule": "last_number"},
         }
     if method == "GRPO":
-        init["rewards"] = [
-            {"class_path": "surefoot.rewards.FormatReward", "init_args": {"pattern": "[0-4]"}}
-        ]
+        init["rewards"] = [{"class_path": "surefoot.rewards.FormatReward", "init_args": {"pattern": "[0-4]"}}]
     return {
         "seed_everything": 3,
         "trainer": {

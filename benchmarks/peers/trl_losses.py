@@ -48,9 +48,7 @@ def batch() -> dict[str, torch.Tensor]:
     completion = torch.randint(4, 80, (4, N_COMPLETION), generator=generator)
     prompt_mask = torch.arange(N_PROMPT)[None] >= N_PROMPT - torch.tensor(PROMPTS)[:, None]
     completion_mask = torch.arange(N_COMPLETION)[None] < torch.tensor(COMPLETIONS)[:, None]
-    prompt[3] = prompt[
-        1
-    ]  # a pair for DPO shares its prompt: 0 with 2 does not matter, TRL pairs halves
+    prompt[3] = prompt[1]  # a pair for DPO shares its prompt: 0 with 2 does not matter, TRL pairs halves
     prompt[2], prompt_mask[2] = prompt[0], prompt_mask[0]
     return {
         "prompt_ids": prompt * prompt_mask,
@@ -66,9 +64,7 @@ def logprobs(model: torch.nn.Module, b: dict[str, torch.Tensor]) -> torch.Tensor
     mask = torch.cat([b["prompt_mask"], b["completion_mask"]], 1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        logits = model(ids, attention_mask=mask, position_ids=positions).logits[
-            :, N_PROMPT - 1 : -1
-        ]
+        logits = model(ids, attention_mask=mask, position_ids=positions).logits[:, N_PROMPT - 1 : -1]
     return logits.log_softmax(-1).gather(2, b["completion_ids"][..., None])[..., 0]
 
 
@@ -103,9 +99,7 @@ def main() -> None:
             found[f"{name}/gradient/{key}"] = p.grad.clone()
 
     text = Dataset.from_list([{"prompt": "1", "completion": "2"}] * 4)
-    trainer = SFTTrainer(
-        sharp_model(1), SFTConfig(**COMMON), train_dataset=text, processing_class=tokenizer
-    )
+    trainer = SFTTrainer(sharp_model(1), SFTConfig(**COMMON), train_dataset=text, processing_class=tokenizer)
     whole = right_padded(b)
     labels = whole["input_ids"].masked_fill(whole["completion_mask"] == 0, -100)
     inputs = {

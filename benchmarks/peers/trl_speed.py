@@ -69,9 +69,7 @@ def main() -> None:
     if TASK["method"] == "sft":
         data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["chosen"]} for r in rows])
         settings = SFTConfig(per_device_train_batch_size=len(rows), max_length=None, **common)
-        trainer = SFTTrainer(
-            model, settings, train_dataset=data, processing_class=tokenizer, callbacks=[Paced()]
-        )
+        trainer = SFTTrainer(model, settings, train_dataset=data, processing_class=tokenizer, callbacks=[Paced()])
     elif TASK["method"] == "dpo":
         data = Dataset.from_list(rows)
         settings = DPOConfig(

@@ -45,8 +45,8 @@ class ArithmeticDataModule(RecordsDataModule):
     """Chained additions, subtractions and multiplications, modulo a number or with carries.
 
     Batches: ``problem`` (list of `Problem`) and ``index (batch,)``. Problems are made when they are asked for: with
-    ``n_train`` at the number of examples a run sees, no problem is seen twice. `surefoot.arithmetic` judges steps and knows
-    the success probability of a procedural policy from any prefix.
+    ``n_train`` at the number of examples a run sees, no problem is seen twice. `surefoot.arithmetic` judges steps and
+    knows the success probability of a procedural policy from any prefix.
     """
 
     def __init__(
@@ -93,17 +93,13 @@ class ArithmeticDataModule(RecordsDataModule):
                 f" {min_steps}, {max_steps} and {n_styles}."
             )
         if not all(0 <= r <= 1 for r in rates) or not operators or set(operators) - set("+-*"):
-            raise ConfigError(
-                f"rates lie in [0, 1] and operators in '+-*'; got {rates}, {operators!r}."
-            )
+            raise ConfigError(f"rates lie in [0, 1] and operators in '+-*'; got {rates}, {operators!r}.")
         if error_rate * retry_rate == 1:
             raise ConfigError("with error_rate and retry_rate 1 a solution never ends.")
         self.sizes = {"train": n_train, "val": n_val, "test": n_test}
         self.n_steps, self.modulus = (min_steps, max_steps), modulus
         self.operators, self.max_operand = operators, max_operand
-        self.policy = ProceduralPolicy(
-            error_rate, retry_rate, spurious_rate, tuple(range(n_styles))
-        )
+        self.policy = ProceduralPolicy(error_rate, retry_rate, spurious_rate, tuple(range(n_styles)))
 
     def problem(self, split: str, index: int) -> Problem:
         """Return a split's problem number ``index``."""

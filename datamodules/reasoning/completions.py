@@ -77,7 +77,8 @@ class CompletionsDataModule(RecordsDataModule):
             ConfigError: Always.
         """
         raise ConfigError(
-            "CompletionsDataModule holds training examples only: evaluate on problems, with data such as GSM8KDataModule in a"
+            "CompletionsDataModule holds training examples only: evaluate on problems, with data such as"
+            " GSM8KDataModule in a"
             " --config beside --ckpt_path."
         )
 
@@ -90,7 +91,8 @@ class PreferencesDataModule(RecordsDataModule):
     """Pairs of a preferred and a rejected continuation of one prompt.
 
     From a dataset that ``surefoot generate`` wrote (correct against wrong), or from JSONL with the fields ``prompt``,
-    ``chosen`` and ``rejected``: texts, or lists of token ids, which are used as they are, without an end of sequence added.
+    ``chosen`` and ``rejected``: texts, or lists of token ids, which are used as they are, without an end of sequence
+    added.
 
     Batches: ``pair`` (list of `PreferencePair` of token ids or of texts) and ``index (batch,)``.
     """
@@ -150,10 +152,7 @@ class PreferencesDataModule(RecordsDataModule):
             dataset: Any = read_completions(Path(self.completions))
             return preference_pairs(dataset, self.max_per_problem, self.seed)
         assert self.file is not None
-        return [
-            _pair(row, f"{self.file}, row {i + 1}")
-            for i, row in enumerate(read_jsonl(Path(self.file)))
-        ]
+        return [_pair(row, f"{self.file}, row {i + 1}") for i, row in enumerate(read_jsonl(Path(self.file)))]
 
     @property
     def n_train(self) -> int:
@@ -180,7 +179,8 @@ class PreferencesDataModule(RecordsDataModule):
         """
         if not self.splits["val"]:
             raise ConfigError(
-                "no pairs are held out to evaluate on: set data.init_args.n_val, or evaluate on problems, with data such as"
+                "no pairs are held out to evaluate on: set data.init_args.n_val, or evaluate on problems, with data"
+                " such as"
                 " GSM8KDataModule in a --config beside --ckpt_path."
             )
         return self.evaluation_loader(self.splits["val"])
@@ -198,7 +198,5 @@ def _pair(row: dict[str, Any], where: str) -> PreferencePair:
     for name in PreferencePair._fields:
         first_field(row, [name], where)
     if not all(isinstance(f, str) for f in fields):
-        raise DataError(
-            f"{where}: prompt, chosen and rejected must all be texts, or all lists of token ids."
-        )
+        raise DataError(f"{where}: prompt, chosen and rejected must all be texts, or all lists of token ids.")
     return PreferencePair(*fields)  # type: ignore[arg-type]

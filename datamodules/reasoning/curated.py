@@ -21,9 +21,7 @@ class CuratedDataModule(RecordsDataModule):
     Batches: ``problem`` (list of `Problem`) and ``index (batch,)``; originals come first.
     """
 
-    def __init__(
-        self, data: LightningDataModule, additions: Sequence[Path] = (), **loading: Any
-    ) -> None:
+    def __init__(self, data: LightningDataModule, additions: Sequence[Path] = (), **loading: Any) -> None:
         """Initialize the data.
 
         Args:

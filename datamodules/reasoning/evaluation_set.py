@@ -43,10 +43,7 @@ class EvaluationSetDataModule(ProblemsDataModule):
         if split != "test":
             return []
         path = real_data_folder("math_eval", self.root) / f"{self.set}.jsonl"
-        return [
-            _problem(self.set, row, i, f"{path}, row {i + 1}")
-            for i, row in enumerate(read_jsonl(path))
-        ]
+        return [_problem(self.set, row, i, f"{path}, row {i + 1}") for i, row in enumerate(read_jsonl(path))]
 
 
 def _problem(name: str, row: dict[str, Any], i: int, where: str) -> Problem:
@@ -57,15 +54,11 @@ def _problem(name: str, row: dict[str, Any], i: int, where: str) -> Problem:
         return Problem(identity, f"{body}. {question}", first_answer(row, ["Answer"], where))
     if name == "asdiv":
         body, question = first_field(row, ["body"], where), first_field(row, ["question"], where)
-        answer = re.sub(
-            r"\s*\([^()]*[A-Za-z][^()]*\)", "", first_answer(row, ["answer"], where)
-        ).strip()
+        answer = re.sub(r"\s*\([^()]*[A-Za-z][^()]*\)", "", first_answer(row, ["answer"], where)).strip()
         return Problem(identity, f"{body.strip()} {question}", answer)
     question = first_field(row, ["problem", "question"], where)
     solution = str(row.get("solution") or "")
-    answer = (
-        first_answer(row, ["answer"], where) if "answer" in row else last_boxed(solution, where)
-    )
+    answer = first_answer(row, ["answer"], where) if "answer" in row else last_boxed(solution, where)
     details = {
         k: int(m.group()) if (m := re.search(r"\d", str(row[k]))) and k == "level" else str(row[k])
         for k in ("level", "subject")

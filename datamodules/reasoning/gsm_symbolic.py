@@ -63,9 +63,7 @@ class GSMSymbolicDataModule(ProblemsDataModule):
         try:
             import reasoning_gym
         except ImportError as error:
-            raise DataError(
-                "GSMSymbolicDataModule needs reasoning-gym: pip install reasoning-gym."
-            ) from error
+            raise DataError("GSMSymbolicDataModule needs reasoning-gym: pip install reasoning-gym.") from error
         size = self.sizes[split]
         digest = hashlib.sha256(f"{self.seed}/{split}".encode()).digest()
         dataset = reasoning_gym.create_dataset(
@@ -82,9 +80,7 @@ class GSMSymbolicDataModule(ProblemsDataModule):
             identity = f"gsm_symbolic-{self.seed}-{split}-{i}"
             problems.append(_problem(identity, entry, int(dataset.task_indices[i])))
         if len(problems) < size:
-            raise DataError(
-                f"only {len(problems)} distinct {split} problems could be generated, not {size}."
-            )
+            raise DataError(f"only {len(problems)} distinct {split} problems could be generated, not {size}.")
         return problems
 
 

@@ -89,9 +89,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
             for i, row in enumerate(read_jsonl(file)):
                 yield f"{file}, row {i + 1}", row
         elif folder.is_dir():
-            for path in sorted(
-                folder.glob("*/*.json"), key=lambda p: (p.parent.name, len(p.stem), p.stem)
-            ):
+            for path in sorted(folder.glob("*/*.json"), key=lambda p: (p.parent.name, len(p.stem), p.stem)):
                 try:
                     yield str(path), json.loads(path.read_text(encoding="utf-8"))
                 except ValueError as error:
@@ -109,9 +107,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
         if split == "train" and self.root is None and self.hub is None and self.math500 is not None:
             return []  # evaluation on MATH-500 alone
         problems = [
-            p
-            for i, (where, row) in enumerate(self._rows(split))
-            if self._kept(p := _problem(row, split, i, where))
+            p for i, (where, row) in enumerate(self._rows(split)) if self._kept(p := _problem(row, split, i, where))
         ]
         if split == "train" and self.math500 is not None:
             held_out = {str(row.get("problem")) for row in read_jsonl(Path(self.math500))}
@@ -120,9 +116,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
 
     def _kept(self, problem: Problem) -> bool:
         level, subject = problem.details.get("level"), problem.details.get("subject")
-        return (self.levels is None or level in self.levels) and (
-            self.subjects is None or subject in self.subjects
-        )
+        return (self.levels is None or level in self.levels) and (self.subjects is None or subject in self.subjects)
 
 
 def _problem(row: dict[str, Any], split: Split, i: int, where: str) -> Problem:

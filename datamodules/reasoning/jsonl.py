@@ -14,8 +14,9 @@ __all__ = ("JSONLDataModule",)
 class JSONLDataModule(ProblemsDataModule):
     """Questions and answers from JSONL files, one object a line, in UTF-8.
 
-    Each object has a question and an answer, or a solution with a boxed answer; its other fields that hold text, numbers or
-    truth values become the problem's details. Without a file for validation, ``n_val`` problems are held out of training.
+    Each object has a question and an answer, or a solution with a boxed answer; its other fields that hold text,
+    numbers or truth values become the problem's details. Without a file for validation, ``n_val`` problems are held out
+    of training.
     """
 
     def __init__(
@@ -49,9 +50,7 @@ class JSONLDataModule(ProblemsDataModule):
         super().__init__(**splits)
         self.files: dict[Split, Path | None] = {"train": train, "val": val, "test": test}
         if not any(self.files.values()):
-            raise ConfigError(
-                "JSONLDataModule needs a file: set data.init_args.train, val or test."
-            )
+            raise ConfigError("JSONLDataModule needs a file: set data.init_args.train, val or test.")
         self.question, self.answer, self.solution, self.id = question, answer, solution, id
 
     def read(self, split: Split) -> Sequence[Problem] | None:
@@ -64,8 +63,7 @@ class JSONLDataModule(ProblemsDataModule):
         if path is None:
             return None if split == "val" else []
         problems = [
-            self._problem(row, f"{path.stem}-{i}", f"{path}, object {i}")
-            for i, row in enumerate(read_jsonl(path), 1)
+            self._problem(row, f"{path.stem}-{i}", f"{path}, object {i}") for i, row in enumerate(read_jsonl(path), 1)
         ]
         if not problems:
             raise DataError(f"{path} holds no problem: expected one JSON object a line.")
@@ -85,6 +83,4 @@ class JSONLDataModule(ProblemsDataModule):
             raise DataError(f"{where}: the question or the answer is empty.")
         own = {self.question, self.answer, self.solution, self.id}
         details = {k: v for k, v in row.items() if k not in own and isinstance(v, Detail)}
-        return Problem(
-            str(row.get(self.id, default_id)), question, answer.strip(), solution, details
-        )
+        return Problem(str(row.get(self.id, default_id)), question, answer.strip(), solution, details)

@@ -48,17 +48,15 @@ class RecordsDataModule(LightningDataModule, ABC):
             batch_size: Records of a training batch on each rank.
             eval_batch_size: Records of an evaluation batch on each rank.
             num_workers: Loading processes.
-            seed: Seed of the splits and of the training order; the run's ``seed_everything`` by default, 0 outside the command
-                line.
+            seed: Seed of the splits and of the training order; the run's ``seed_everything`` by default, 0 outside the
+                command line.
 
         Raises:
             ConfigError: If a batch size is not positive.
         """
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
-            raise ConfigError(
-                f"batch sizes must be positive, got {batch_size} and {eval_batch_size}."
-            )
+            raise ConfigError(f"batch sizes must be positive, got {batch_size} and {eval_batch_size}.")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed or 0
 

@@ -65,13 +65,12 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         if problems is None:
             return None
         for problem in problems:
-            checked_reference(
-                problem.answer, f"{type(self).__name__}, {split} problem {problem.id}"
-            )
+            checked_reference(problem.answer, f"{type(self).__name__}, {split} problem {problem.id}")
         unreadable = unreadable_references([p.answer for p in problems])
         if unreadable:
             rank_zero_info(
-                f"{type(self).__name__}, {split}: {len(unreadable)} of the reference answers cannot be read as a number, words or a"
+                f"{type(self).__name__}, {split}: {len(unreadable)} of the reference answers cannot be read as a"
+                " number, words or a"
                 f" formula, so that only the same text equals them, such as {unreadable[0][:60]!r}."
             )
         return list(problems)
@@ -90,9 +89,7 @@ class ProblemsDataModule(RecordsDataModule, ABC):
             order = list(range(len(train)))
             random.Random(self.seed).shuffle(order)
             if self.n_val >= len(train) > 0:
-                raise ConfigError(
-                    f"n_val is {self.n_val}, but there are {len(train)} training problems."
-                )
+                raise ConfigError(f"n_val is {self.n_val}, but there are {len(train)} training problems.")
             held, kept = sorted(order[: self.n_val]), sorted(order[self.n_val :])
             val, train = [train[i] for i in held], [train[i] for i in kept]
         else:
@@ -109,11 +106,7 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         questions = [p.question for p in self.splits["train"]]
         for split in ("val", "test"):
             problems = self.splits[split]
-            found = set(
-                find_contaminated(
-                    questions, [p.question for p in problems], self.contamination_ngram
-                )
-            )
+            found = set(find_contaminated(questions, [p.question for p in problems], self.contamination_ngram))
             self.contaminated[split] = [problems[i].id for i in sorted(found)]
             if found:
                 shown = [f"{problems[i].question[:60]!r}" for i in sorted(found)[:3]]

@@ -48,9 +48,7 @@ class Corruption(Shift):
         def change(strength: float, images: Tensor, index: Tensor) -> Tensor:
             if not isinstance(images, Tensor) or images.ndim != 4:
                 given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-                raise ConfigError(
-                    f"a corruption needs images (batch, channels, height, width), got {given}."
-                )
+                raise ConfigError(f"a corruption needs images (batch, channels, height, width), got {given}.")
             scale = 255.0 if images.dtype == torch.uint8 else 1.0
             return scale * corrupt(images / scale, index, self.kind, strength, self.seed)
 

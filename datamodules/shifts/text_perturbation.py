@@ -22,9 +22,7 @@ __all__ = ("TextPerturbation",)
 class TextPerturbation(Shift):
     """Texts of the evaluated split with a share of their words changed; sets ``<kind>_1`` to ``<kind>_5``."""
 
-    def __init__(
-        self, kind: str, strengths: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0), seed: int = 0
-    ) -> None:
+    def __init__(self, kind: str, strengths: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0), seed: int = 0) -> None:
         """Initialize the perturbation.
 
         Args:

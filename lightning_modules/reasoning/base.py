@@ -37,12 +37,13 @@ __all__ = ("ReasoningModule",)
 class ReasoningModule(ResumableModule):
     """A language model, how problems are put to it, and how its weights are updated.
 
-    An update is one optimizer step over a batch that is cut into packs of at most ``max_tokens_per_pack`` tokens: memory is
-    bounded by a pack, while the batch is as large as the paper says. Losses are normalised over all ranks' tokens before
-    the first pack, so that packs and ranks add up to the loss of the whole batch.
+    An update is one optimizer step over a batch that is cut into packs of at most ``max_tokens_per_pack`` tokens:
+    memory is bounded by a pack, while the batch is as large as the paper says. Losses are normalised over all ranks'
+    tokens before the first pack, so that packs and ranks add up to the loss of the whole batch.
 
-    Dropout is off in training, the model's own and that of adapters: the log-probabilities of reinforcement learning and of
-    preferences are then those of the policy that is sampled from. Supervised methods train with dropout as it is configured.
+    Dropout is off in training, the model's own and that of adapters: the log-probabilities of reinforcement learning
+    and of preferences are then those of the policy that is sampled from. Supervised methods train with dropout as it is
+    configured.
     """
 
     trains_with_dropout = False
@@ -101,8 +102,8 @@ class ReasoningModule(ResumableModule):
     def configure_model(self) -> None:
         """Shard the model over ranks where the strategy asks for it (FSDP2).
 
-        With the precision bf16-mixed each rank keeps its share of the weights in float32, computes with bfloat16 copies of them,
-        and gradients are summed over ranks in float32.
+        With the precision bf16-mixed each rank keeps its share of the weights in float32, computes with bfloat16 copies
+        of them, and gradients are summed over ranks in float32.
         """
         mesh = self.device_mesh
         if mesh is None or getattr(self, "_sharded", False):
@@ -228,7 +229,8 @@ class ReasoningModule(ResumableModule):
         """
         if self.engine is None:
             raise ConfigError(
-                f"{type(self).__name__} samples completions: set model.init_args.engine, such as HFEngine or VLLMEngine."
+                f"{type(self).__name__} samples completions: set model.init_args.engine, such as HFEngine or"
+                " VLLMEngine."
             )
         if self._engine_version is None:
             self.engine.start(self.language_model, self.global_step)
@@ -252,18 +254,14 @@ class ReasoningModule(ResumableModule):
         step = self.global_step if purpose == "train" else 0
         seeds = [derive_seed(self._sampling_seed, purpose, step, p.id) for p in problems]
         sampling = with_stops(sampling, self.prompt, self.language_model)
-        trajectories: list[Trajectory] = (sampler or GroupSampler())(
-            engine, problems, prompts, sampling, seeds
-        )
+        trajectories: list[Trajectory] = (sampler or GroupSampler())(engine, problems, prompts, sampling, seeds)
         grade_trajectories(trajectories, self.language_model, self.grader, self.prompt, sampling)
         return trajectories
 
     def cut_into_steps(self, trajectories: Sequence[Trajectory], separator: str) -> None:
         """Fill in the trajectories' spans and steps; the end of sequence, or a stop text, belongs to the last span."""
         for t in trajectories:
-            t.spans, t.steps = split_spans(
-                t.completion, self.language_model.decode, separator, t.text
-            )
+            t.spans, t.steps = split_spans(t.completion, self.language_model.decode, separator, t.text)
 
     def teardown(self, stage: str) -> None:
         """End the engine."""

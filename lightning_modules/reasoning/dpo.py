@@ -20,8 +20,8 @@ __all__ = ("DPO",)
 class DPO(ReasoningModule):
     """Prefers chosen over rejected continuations of a prompt, relative to the policy that training starts from.
 
-    The two continuations of a pair share their prompt in a pack. The reference's log-probabilities of all pairs are computed
-    before the first step and kept in the checkpoint; no second model is held.
+    The two continuations of a pair share their prompt in a pack. The reference's log-probabilities of all pairs are
+    computed before the first step and kept in the checkpoint; no second model is held.
 
     Reference: Rafailov et al., NeurIPS 2023.
     """
@@ -79,9 +79,7 @@ class DPO(ReasoningModule):
             for prompt, chosen, rejected in [self._tokens(pair)]
             for s in (PromptCompletion(prompt, chosen), PromptCompletion(prompt, rejected))
         ]
-        return pack_sequences(
-            sequences, self.max_tokens_per_pack, together=[i // 2 for i in range(len(sequences))]
-        )
+        return pack_sequences(sequences, self.max_tokens_per_pack, together=[i // 2 for i in range(len(sequences))])
 
     def _tokens(self, pair: PreferencePair) -> PreferencePair:
         """Return a pair as token ids; texts become prompts and targets, token ids stay as they are."""
@@ -89,12 +87,9 @@ class DPO(ReasoningModule):
             return pair
         model, prompt = self.language_model, str(pair.prompt)
         chosen, rejected = (
-            self.prompt.target_ids(Problem("", prompt, "", str(text)), model)
-            for text in (pair.chosen, pair.rejected)
+            self.prompt.target_ids(Problem("", prompt, "", str(text)), model) for text in (pair.chosen, pair.rejected)
         )
-        return PreferencePair(
-            self.prompt.prompt_ids(Problem("", prompt, ""), model), chosen, rejected
-        )
+        return PreferencePair(self.prompt.prompt_ids(Problem("", prompt, ""), model), chosen, rejected)
 
     def _pair_logprobs(self, pack: Pack) -> tuple[list[int], Tensor]:
         """Return the numbers of a pack's pairs and both continuations' summed log-probabilities, ``(pairs, 2)``."""
@@ -104,9 +99,7 @@ class DPO(ReasoningModule):
         sums = sums.index_add(0, 2 * places + pack.sequences % 2, logprobs)
         return numbers.tolist(), sums.view(-1, 2)
 
-    def _loss(
-        self, logprobs: Tensor, reference: Tensor, label_smoothing: float = 0.0
-    ) -> PreferenceLoss:
+    def _loss(self, logprobs: Tensor, reference: Tensor, label_smoothing: float = 0.0) -> PreferenceLoss:
         """Return the losses of pairs; arguments are ``(pairs, 2)``."""
         (chosen, rejected), (base_chosen, base_rejected) = logprobs.unbind(1), reference.unbind(1)
         return dpo_loss(chosen, rejected, base_chosen, base_rejected, self.beta, label_smoothing)
@@ -124,9 +117,7 @@ class DPO(ReasoningModule):
             watched = watched + _watch(result.chosen_rewards, result.rejected_rewards, logprobs)
             return result.losses.sum() / n_pairs
 
-        self.log(
-            "train/loss", self.update(self._packs(batch["pair"]), loss), batch_size=1, prog_bar=True
-        )
+        self.log("train/loss", self.update(self._packs(batch["pair"]), loss), batch_size=1, prog_bar=True)
         names = ("reward_accuracy", "reward_margin", "chosen_logprob", "rejected_logprob")
         for name, value in zip(names, sum_over_ranks(watched) / n_pairs, strict=True):
             self.log(f"train/{name}", value, batch_size=1)
@@ -145,7 +136,8 @@ class DPO(ReasoningModule):
             return  # the sanity check comes before the reference is known
         if int(batch["index"].max()) >= len(self.val_reference_logprobs):
             raise ConfigError(
-                f"the reference's log-probabilities of {len(self.val_reference_logprobs)} held-out pairs are known, and the"
+                f"the reference's log-probabilities of {len(self.val_reference_logprobs)} held-out pairs are known,"
+                " and the"
                 " data have more: evaluate on the pairs that the run held out (n_val, seed)."
             )
         for pack in self.level(self._packs(batch["pair"])):

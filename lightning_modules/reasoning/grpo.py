@@ -38,8 +38,8 @@ class _Credited(NamedTuple):
 class GRPO(ReasoningModule):
     """Samples groups of completions, grades and rewards them, assigns credit, and takes policy-gradient steps.
 
-    A batch of the loader is a rollout. Who is sampled (`sampler`), what is rewarded (`rewards`), and which token gets how much
-    of it (`credit`) are objects of their own; the loss (`variant`) knows nothing of them.
+    A batch of the loader is a rollout. Who is sampled (`sampler`), what is rewarded (`rewards`), and which token gets
+    how much of it (`credit`) are objects of their own; the loss (`variant`) knows nothing of them.
 
     Reference: Shao et al. 2024 (GRPO), Liu et al. 2025 (Dr. GRPO), Yu et al. 2025 (DAPO), Zheng et al. 2025 (GSPO),
     MiniMax 2025 (CISPO).
@@ -78,10 +78,10 @@ class GRPO(ReasoningModule):
             kl_coefficient: Weight of the KL divergence to the initial policy; 0 holds no second model.
             epochs_per_rollout: How often each completion is used.
             minibatches: Optimizer steps per epoch; whole groups stay together.
-            mask_truncated: Leave completions out of the loss that hit the length limit; they still count as completions in
-                the mean of grpo, gspo and dr_grpo.
-            mismatch_correction: What is done where trainer and engine disagree on log-probabilities; the KL term is left
-                as it is.
+            mask_truncated: Leave completions out of the loss that hit the length limit; they still count as completions
+                in the mean of grpo, gspo and dr_grpo.
+            mismatch_correction: What is done where trainer and engine disagree on log-probabilities; the KL term is
+                left as it is.
             mismatch_cap: Largest importance ratio of that correction.
             step_separator: Text that ends a step, such as "\n", for rewards per step; none for one span per completion.
             kwargs: Arguments of `ReasoningModule`.
@@ -195,9 +195,7 @@ class GRPO(ReasoningModule):
         def chosen(values: Sequence[Tensor]) -> list[Tensor]:
             return [values[i] for i in members]
 
-        lengths = torch.tensor(
-            [float(len(t.completion) if t.mask is None else sum(t.mask)) for t in trajectories]
-        )
+        lengths = torch.tensor([float(len(t.completion) if t.mask is None else sum(t.mask)) for t in trajectories])
         counts = torch.tensor([float(len(lengths)), float(lengths.sum())])
         n_sequences, n_tokens = sum_over_ranks(counts.to(self.device)).tolist()
         weights = token_weights(
@@ -209,9 +207,7 @@ class GRPO(ReasoningModule):
         ).to(self.device)
         advantages = chosen(credited.advantages)
         sequences = [t.sequence for t in trajectories]
-        if (
-            self.kl_coefficient == 0
-        ):  # without advantage and KL a completion has no gradient: spare its forward pass
+        if self.kl_coefficient == 0:  # without advantage and KL a completion has no gradient: spare its forward pass
             sequences = [
                 s if bool(a.any()) else s._replace(mask=[False] * len(s.completion))
                 for s, a in zip(sequences, advantages, strict=True)
@@ -226,12 +222,8 @@ class GRPO(ReasoningModule):
             present = logprobs.detach()
             old = present if credited.old is None else pack.gather(chosen(credited.old))
             behaviour = pack.gather(chosen(credited.behaviour))
-            reference = (
-                None if credited.reference is None else pack.gather(chosen(credited.reference))
-            )
-            correction = mismatch_weights(
-                old, behaviour, pack.sequences, self.mismatch_correction, self.mismatch_cap
-            )
+            reference = None if credited.reference is None else pack.gather(chosen(credited.reference))
+            correction = mismatch_weights(old, behaviour, pack.sequences, self.mismatch_correction, self.mismatch_cap)
             result = policy_loss(
                 logprobs,
                 old,
@@ -306,9 +298,7 @@ class GRPO(ReasoningModule):
         grades = [t.grade for t in trajectories if t.grade is not None]
         for status, rate in status_rates(grades).items():
             values[f"rollout/grade_{status}"] = (rate * len(grades), len(grades))
-        sums = sum_over_ranks(
-            torch.tensor(list(values.values()), dtype=torch.float64).to(self.device, torch.float32)
-        )
+        sums = sum_over_ranks(torch.tensor(list(values.values()), dtype=torch.float64).to(self.device, torch.float32))
         for name, (total, count) in zip(values, sums.tolist(), strict=True):
             shown = name == "rollout/reward"
             self.log(name, total / max(1.0, count), batch_size=1, prog_bar=shown)
@@ -317,25 +307,20 @@ class GRPO(ReasoningModule):
 def _check(module: GRPO) -> None:
     """Raise a `ConfigError` for settings that make no sense together."""
     if len(module.reward_weights) != len(module.rewards):
-        raise ConfigError(
-            f"{len(module.rewards)} reward functions but {len(module.reward_weights)} reward_weights."
-        )
+        raise ConfigError(f"{len(module.rewards)} reward functions but {len(module.reward_weights)} reward_weights.")
     if module.epochs_per_rollout < 1 or module.minibatches < 1:
         raise ConfigError("epochs_per_rollout and minibatches must be positive.")
     if module.sampling.temperature == 0:
-        raise ConfigError(
-            "sampling.temperature is 0: greedy completions of a prompt are all the same."
-        )
+        raise ConfigError("sampling.temperature is 0: greedy completions of a prompt are all the same.")
     if not all(math.isfinite(w) for w in module.reward_weights):
         raise ConfigError(f"reward_weights must be finite numbers, got {module.reward_weights}.")
     if module.sampling.n == 1 and isinstance(module.sampler, GroupSampler):
         rank_zero_warn(
-            "sampling.n is 1: a completion is compared with the others of its problem, and there are none, so nothing is"
+            "sampling.n is 1: a completion is compared with the others of its problem, and there are none, so nothing"
+            " is"
             " learned from outcome rewards. Set sampling.n to 2 or more."
         )
     if module.clip_low < 0 or module.clip_high < 0 or module.kl_coefficient < 0:
         raise ConfigError("clip_low, clip_high and kl_coefficient must not be negative.")
     if module.variant not in VARIANTS or module.mismatch_correction not in CORRECTIONS:
-        raise ConfigError(
-            f"variants: {', '.join(VARIANTS)}; corrections: {', '.join(CORRECTIONS)}."
-        )
+        raise ConfigError(f"variants: {', '.join(VARIANTS)}; corrections: {', '.join(CORRECTIONS)}.")

@@ -25,7 +25,8 @@ class RFT(SFT):
     """
 
     nothing_to_learn_from = (
-        "no sampled completion was correct, so that nothing was learned: start from a better model, take easier problems, or"
+        "no sampled completion was correct, so that nothing was learned: start from a better model, take easier"
+        " problems, or"
         " look at the prompt and the grader"
     )
 
@@ -78,9 +79,7 @@ class RFT(SFT):
             device=self.device,
         )
         n_correct, n_solved, n_sampled, n_problems = sum_over_ranks(counts).tolist()
-        sequences = [
-            PromptCompletion(t.prompt, t.target) for t in (r["trajectory"] for r in chosen)
-        ]
+        sequences = [PromptCompletion(t.prompt, t.target) for t in (r["trajectory"] for r in chosen)]
         self.fine_tune(sequences, len(rows))
         self.log("rollout/accuracy", n_correct / n_sampled, batch_size=1, prog_bar=True)
         self.log("rollout/share_solved", n_solved / n_problems, batch_size=1)

@@ -46,14 +46,10 @@ class SFT(ReasoningModule):
         sequences = []
         for problem in batch["problem"]:
             if not problem.solution:
-                raise DataError(
-                    f"the problem {problem.id} has no reference solution: SFT needs one for each."
-                )
+                raise DataError(f"the problem {problem.id} has no reference solution: SFT needs one for each.")
             model = self.language_model
             sequences.append(
-                PromptCompletion(
-                    self.prompt.prompt_ids(problem, model), self.prompt.target_ids(problem, model)
-                )
+                PromptCompletion(self.prompt.prompt_ids(problem, model), self.prompt.target_ids(problem, model))
             )
         return sequences
 

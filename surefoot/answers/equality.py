@@ -91,9 +91,7 @@ _RELATION = {
     r"\sim",
     r"\mid",
 }
-_MATRIX = re.compile(
-    r"^\\begin\{([pbvBV]?)(?:small)?matrix\}(.*)\\end\{[pbvBV]?(?:small)?matrix\}$", re.DOTALL
-)
+_MATRIX = re.compile(r"^\\begin\{([pbvBV]?)(?:small)?matrix\}(.*)\\end\{[pbvBV]?(?:small)?matrix\}$", re.DOTALL)
 _ARRAY = re.compile(
     r"^[\[(] ?\\begin\{(?:array\}\{[lcr| ]*|matrix)\}(.*)\\end\{(?:array|matrix)\} ?[\])]$",
     re.DOTALL,
@@ -109,14 +107,11 @@ _RATIO = re.compile(
 _WHOLE_TEXT = re.compile(r"^\\text ?\{([^{}]*[\d,][^{}]*)\}$")
 _LEADING_TEXT = re.compile(r"^\\text ?\{ ?([^{}]*?) ?\} ?(.+)$", re.DOTALL)
 _TRAILING_TEXT = re.compile(r"^(.*[\d)}\]]) ?\\text ?\{ ?[a-zA-Z ]*\}$", re.DOTALL)
-_AND = re.compile(
-    r"\s*,?\s*(?:\\text ?\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*"
-)
-_OR = re.compile(
-    r"\s*,?\s*(?:\\text ?\{ *or *\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))\s*"
-)
+_AND = re.compile(r"\s*,?\s*(?:\\text ?\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
+_OR = re.compile(r"\s*,?\s*(?:\\text ?\{ *or *\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))\s*")
 _LEAD = re.compile(
-    r"^(?:\\approx|~|approximately|approx\.?|about|roughly|around|exactly|only|therefore|thus|hence|simply|just|(?:is |are )?equal to"
+    r"^(?:\\approx|~|approximately|approx\.?|about|roughly|around|exactly|only|therefore|thus|hence|simply|just|(?:is"
+    r" |are )?equal to"
     r"|equals|is|a total of|the (?:final )?answer is|(?:the )?(?:final )?answer:?|option|choice)(?=[\s\\\d(-])\s*:?\s*",
     re.IGNORECASE,
 )
@@ -130,7 +125,8 @@ _NUMBER_WORDS = {
     for number, word in enumerate(
         re.findall(
             r"\w+",
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+            " seventeen"
             " eighteen nineteen twenty",
         )
     )
@@ -156,9 +152,7 @@ _BASE_WORDS |= {
     "binary": "2",
     "octal": "8",
 }
-_EVERYTHING = re.compile(
-    r"^(?:\\mathbb ?\{? ?R ?\}?|(?:\\text\{ ?)?all real numbers(?: ?\})?)$", re.IGNORECASE
-)
+_EVERYTHING = re.compile(r"^(?:\\mathbb ?\{? ?R ?\}?|(?:\\text\{ ?)?all real numbers(?: ?\})?)$", re.IGNORECASE)
 
 
 def _depths(text: str) -> Iterator[tuple[str, int, int]]:
@@ -232,9 +226,7 @@ def _parse(text: str, is_reference: bool) -> _Node:
 
 
 def _has_math(text: str) -> bool:
-    return bool(re.search(r"[\d\\=$]", text)) or bool(
-        re.fullmatch(r"\S{1,3},? (?:and|or) \S{1,3}", text)
-    )
+    return bool(re.search(r"[\d\\=$]", text)) or bool(re.fullmatch(r"\S{1,3},? (?:and|or) \S{1,3}", text))
 
 
 def _spread(items: Sequence[_Node]) -> tuple[_Node, ...]:
@@ -279,12 +271,8 @@ def _item(text: str, is_reference: bool) -> _Node:
             return _Words(r"\emptyset" if opening == r"\{" else text, None)
         if separators or opening == r"\{" or opening == "[" or closing == "]":
             items = _spread([_item(p, is_reference) for p in parts])
-            kind = {r"\{": "set", "{": "set" if separators else "list"}.get(
-                opening, opening + closing
-            )
-            return _Collection(
-                kind.replace(r"\langle\rangle", "()").replace(r"\langle", "("), items
-            )
+            kind = {r"\{": "set", "{": "set" if separators else "list"}.get(opening, opening + closing)
+            return _Collection(kind.replace(r"\langle\rangle", "()").replace(r"\langle", "("), items)
         if not re.fullmatch(r"[A-Za-z]", inner) and opening == "(":
             return _parse(inner, is_reference)
         if opening == "{":
@@ -395,9 +383,7 @@ def is_unreadable(answer: str) -> bool:
 
 
 def _dense(text: str) -> str:
-    return re.sub(
-        r"(?<![a-zA-Z\d]) +| +(?![a-zA-Z\d])|(?<=[a-zA-Z]) +(?=\d)|(?<=\d) +(?=[a-zA-Z])", "", text
-    )
+    return re.sub(r"(?<![a-zA-Z\d]) +| +(?![a-zA-Z\d])|(?<=[a-zA-Z]) +(?=\d)|(?<=\d) +(?=[a-zA-Z])", "", text)
 
 
 def _same(gold: _Node, found: _Node) -> bool:
@@ -437,11 +423,7 @@ def _same_leaf(gold: _Leaf, found: _Leaf) -> bool:
         return True
     if expressions_equal(a.text, b.text, a.number, b.number):
         return True
-    return (
-        b.text != found.text
-        and not a.has_unit
-        and expressions_equal(a.text, found.text, a.number, None)
-    )
+    return b.text != found.text and not a.has_unit and expressions_equal(a.text, found.text, a.number, None)
 
 
 def _quantities_equal(gold: Quantity, found: Quantity) -> bool:
@@ -458,12 +440,8 @@ def _quantities_equal(gold: Quantity, found: Quantity) -> bool:
     if gold.unit is not None or found.unit is not None:  # 60% is not 60 degrees
         return False
     share, plain = (a, b) if gold.percent else (b, a)
-    hundredth = share._replace(
-        value=share.value / 100, decimals=None if share.decimals is None else share.decimals + 2
-    )
-    return numbers_equal(hundredth, plain) or (
-        abs(share.value) >= 1 and numbers_equal(share, plain)
-    )
+    hundredth = share._replace(value=share.value / 100, decimals=None if share.decimals is None else share.decimals + 2)
+    return numbers_equal(hundredth, plain) or (abs(share.value) >= 1 and numbers_equal(share, plain))
 
 
 def _same_words(gold: _Node, found: _Node) -> bool:
@@ -494,9 +472,7 @@ def _spelled_number(text: str) -> int | None:
             part, before = part * scale, scale
             if scale > 100:
                 total, part = total + part, 0
-        elif word in _NUMBER_WORDS and (
-            before >= 100 or (before >= 20 and _NUMBER_WORDS[word] < 10)
-        ):
+        elif word in _NUMBER_WORDS and (before >= 100 or (before >= 20 and _NUMBER_WORDS[word] < 10)):
             part, before = part + _NUMBER_WORDS[word], _NUMBER_WORDS[word]
         else:
             return None
@@ -522,16 +498,9 @@ def _same_ratio(gold: _Node, found: _Node) -> bool:
             return True
         if _is_clock(gold) or _is_clock(found) or len(first) != len(second):
             return False
-        return all(
-            a * second[0] == b * first[0] for a, b in zip(first, second, strict=True)
-        ) and all(first + second)
+        return all(a * second[0] == b * first[0] for a, b in zip(first, second, strict=True)) and all(first + second)
     ratio, other = (gold, found) if isinstance(gold, _Ratio) else (found, gold)
-    if (
-        not isinstance(ratio, _Ratio)
-        or not isinstance(other, _Leaf)
-        or len(ratio.parts) != 2
-        or _is_clock(ratio)
-    ):
+    if not isinstance(ratio, _Ratio) or not isinstance(other, _Leaf) or len(ratio.parts) != 2 or _is_clock(ratio):
         return False
     a, b = (Fraction(p) for p in ratio.parts)
     number = other.quantity.number
@@ -541,9 +510,7 @@ def _same_ratio(gold: _Node, found: _Node) -> bool:
 def _is_clock(ratio: _Ratio) -> bool:
     """Return whether a ratio reads as a time of day."""
     parts = ratio.parts
-    return bool(ratio.rest) or (
-        len(parts[0]) <= 2 and all(re.fullmatch(r"[0-5]\d", p) for p in parts[1:])
-    )
+    return bool(ratio.rest) or (len(parts[0]) <= 2 and all(re.fullmatch(r"[0-5]\d", p) for p in parts[1:]))
 
 
 def _same_matrix(gold: _Node, found: _Node) -> bool:
@@ -551,11 +518,7 @@ def _same_matrix(gold: _Node, found: _Node) -> bool:
         return (
             gold.determinant == found.determinant
             and [len(r) for r in gold.rows] == [len(r) for r in found.rows]
-            and all(
-                _same(a, b)
-                for r, s in zip(gold.rows, found.rows, strict=True)
-                for a, b in zip(r, s, strict=True)
-            )
+            and all(_same(a, b) for r, s in zip(gold.rows, found.rows, strict=True) for a, b in zip(r, s, strict=True))
         )
     return False
 
@@ -578,19 +541,11 @@ def _same_collection(gold: _Node, found: _Node) -> bool:
         return _in_any_order(gold.items, found.items)
     if gold.kind == found.kind or {gold.kind, found.kind} == {"list", "()"}:
         return _in_order(gold.items, found.items)
-    return (
-        {gold.kind, found.kind} == {"list", "[]"}
-        and len(gold.items) > 2
-        and _in_order(gold.items, found.items)
-    )
+    return {gold.kind, found.kind} == {"list", "[]"} and len(gold.items) > 2 and _in_order(gold.items, found.items)
 
 
 def _whole(node: _Node) -> _Node:
-    return (
-        node._replace(kind="list")
-        if isinstance(node, _Collection) and node.kind == "signs"
-        else node
-    )
+    return node._replace(kind="list") if isinstance(node, _Collection) and node.kind == "signs" else node
 
 
 def _in_order(gold: Sequence[_Node], found: Sequence[_Node]) -> bool:
@@ -644,13 +599,9 @@ def _interval(relation: _Relation) -> _Collection | None:
             sides, operators = sides[::-1], [flip[operators[0]]]
         if not _is_name(sides[0]) or _is_name(sides[1]):
             return None
-        low, high = (
-            ("-\\infty", sides[1]) if operators[0] in ("<", r"\le") else (sides[1], "\\infty")
-        )
+        low, high = ("-\\infty", sides[1]) if operators[0] in ("<", r"\le") else (sides[1], "\\infty")
         closed = operators[0] in (r"\le", r"\ge")
-        brackets = (
-            ("(", "]" if closed else ")") if low == "-\\infty" else ("[" if closed else "(", ")")
-        )
+        brackets = ("(", "]" if closed else ")") if low == "-\\infty" else ("[" if closed else "(", ")")
     elif len(sides) == 3 and _is_name(sides[1]):
         if operators[0] in (">", r"\ge"):
             sides, operators = sides[::-1], [flip[o] for o in operators[::-1]]
@@ -671,9 +622,7 @@ def _same_relation(gold: _Relation, found: _Node) -> bool:
             return _same(_parse(gold.sides[-1], True), found)
         interval = _interval(gold) if isinstance(found, _Collection) else None
         return interval is not None and _same(interval, found)
-    if gold.operators == found.operators and [_dense(s) for s in gold.sides] == [
-        _dense(s) for s in found.sides
-    ]:
+    if gold.operators == found.operators and [_dense(s) for s in gold.sides] == [_dense(s) for s in found.sides]:
         return True
     equal = {"="}
     if set(gold.operators) == set(found.operators) == equal:

@@ -3,7 +3,8 @@ r"""Rules that find the final answer in a completion; every one takes time linea
 ``strict``       what follows the last ``####`` on its line (GSM8K's own format); markdown headings are not answers
 ``boxed``        the argument of the last ``\boxed{}`` whose braces balance (MATH's own format)
 ``last_number``  the last number of the text, or the expression that it is part of
-``mixed``        the later of the last box and the last ``####``; else what follows the last "answer is"; else the last number
+``mixed``        the later of the last box and the last ``####``; else what follows the last "answer is"; else the last
+number
 """
 
 import re
@@ -30,8 +31,10 @@ _NUMBER = re.compile(
 )
 #: What before a last number makes it another value, or no value at all: signs, negations, bounds.
 _QUALIFIED = re.compile(
-    r"(?:[-\u2212]?[\d.,]*\d,? (?:and|or) (?:[a-zA-Z] ?= ?)?|(?:\bnegative|\bminus|\bnot|n't|\bnever|\bcannot(?: be)?|\bat least|\bat most|\bup to|\b(?:less|more|greater|fewer|larger"
-    r"|smaller) than|\bbetween \S{1,20} and|[<>\u2260\u2264\u2265]=?|!=|\\n?(?:neq?|leq?|geq?|leqslant|geqslant|lt|gt)(?: |(?=-|\d|\$)))\s*"
+    r"(?:[-\u2212]?[\d.,]*\d,? (?:and|or) (?:[a-zA-Z] ?= ?)?|(?:\bnegative|\bminus|\bnot|n't|\bnever|\bcannot(?:"
+    r" be)?|\bat least|\bat most|\bup to|\b(?:less|more|greater|fewer|larger"
+    r"|smaller) than|\bbetween \S{1,20}"
+    r" and|[<>\u2260\u2264\u2265]=?|!=|\\n?(?:neq?|leq?|geq?|leqslant|geqslant|lt|gt)(?: |(?=-|\d|\$)))\s*"
     r"|(?:^|(?<=[=:(\u2248])|(?<=\bis)|(?<=\bare)|(?<=\bbe)|(?<=\bget)|(?<=\bgives)|(?<=\bequals))\s*[-\u2212\u2012-\u2015]\s*"
     r"|(?:\u00b1|\\pm|\+/-|(?<=\w)\*\*|\d\s?%|[\d.,]*\d,)\s*"
     r"|(?<![a-zA-Z])(?:\\?(?:sin|cos|tan|log(?:_\w+)?|ln|exp|sqrt)\s*\(?|[a-zA-Z]\w?\()\s*"
@@ -43,12 +46,14 @@ _QUALIFIED = re.compile(
 _GROUP = re.compile(r"(?:[(\[]|\\?\{)[^()\[\]{}\n]{1,100}[,;]\s*$")
 #: What after a last number makes it another value.
 _MULTIPLIED = re.compile(
-    r"\s*[%\u00b0]|(?:\s+|-)(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|factorial|or (?:more|less|fewer)|and a half|out of \d+"
+    r"\s*[%\u00b0]|(?:\s+|-)(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|factorial|or"
+    r" (?:more|less|fewer)|and a half|out of \d+"
     r"|halves|thirds|fourths|fifths|percent|cents|mod(?:ulo)? \d+)\b",
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
-    r"(?:answer (?:is|=):?|final answer:|answer:(?=[*_ \t]*(?:[-+$(\\\u2212]|\d|[A-Za-z][ \t]*=|[\w'-]+[.*_]*\s*$|[A-J](?:[.)*_]|\s*$))))",
+    r"(?:answer (?:is|=):?|final answer:|answer:(?=[*_ \t]*(?:[-+$(\\\u2212]|\d|[A-Za-z]["
+    r" \t]*=|[\w'-]+[.*_]*\s*$|[A-J](?:[.)*_]|\s*$))))",
     re.IGNORECASE | re.MULTILINE,
 )
 #: What follows such a phrase: the rest of its line, and the next one.
@@ -63,10 +68,12 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _PROSE = re.compile(
-    r"(?<![\\a-zA-Z])(?!sqrt|sin|cos|tan|log|exp|frac|text|mod)[a-zA-Z]{3,} +[a-zA-Z]+|(?<![\\a-zA-Z{])[a-z]{4,}(?![a-zA-Z}(])"
+    r"(?<![\\a-zA-Z])(?!sqrt|sin|cos|tan|log|exp|frac|text|mod)[a-zA-Z]{3,}"
+    r" +[a-zA-Z]+|(?<![\\a-zA-Z{])[a-z]{4,}(?![a-zA-Z}(])"
 )
 _ANSWER_LIKE = re.compile(
-    r"[*_\s]*(?!\d{1,2}[.)]\s+[A-Za-z*])(?:(?:the )?(?:final )?answer(?: is|:)|[-+\u2212~(\[{$.\\|\d\u221a]|[A-Za-z](?:_\w+)?\s*=|[A-E]\s*[.)]?\s*$)",
+    r"[*_\s]*(?!\d{1,2}[.)]\s+[A-Za-z*])(?:(?:the )?(?:final )?answer(?:"
+    r" is|:)|[-+\u2212~(\[{$.\\|\d\u221a]|[A-Za-z](?:_\w+)?\s*=|[A-E]\s*[.)]?\s*$)",
     re.IGNORECASE,
 )
 _ANSWER_HEADING = re.compile(r"[*_\s]*(?:the )?(?:final )?answer[*_:.\s]*$", re.IGNORECASE)
@@ -77,9 +84,7 @@ _GOES_ON = re.compile(
     r"|dozen|mod|remainder|not|out of)\b)"
 )
 #: One side of an expression that has more to it than a number.
-_RUN = re.compile(
-    r"[\0\w.^*/+\-()\u221a\u03c0\u2212\u00b2\u00b3\u00b9\u2070-\u2079\u00d7\u00b7\\{}!%]+"
-)
+_RUN = re.compile(r"[\0\w.^*/+\-()\u221a\u03c0\u2212\u00b2\u00b3\u00b9\u2070-\u2079\u00d7\u00b7\\{}!%]+")
 _OPERATOR = re.compile(
     r"(?<=\d) (?=sqrt|pi(?![a-z])|\\sqrt|\\pi|[\u221a\u03c0])|(?<=sqrt|.log) (?=\0?\d)|(?<=ln) (?=\0?\d)|"
     r"(?<=[\w)}\u03c0\u00b2\u00b3]) ([-+*/\u2212\u00d7\u00b7]) (?=\0?[\w(\\\u221a])"
@@ -108,11 +113,7 @@ def _marked(text: str) -> tuple[int, str, bool] | None:
         line, place = m[1], m.start()
         if _ANSWER_HEADING.match(line):
             following = re.compile(r"\s*([^\n]+)").match(text, m.end())
-            if (
-                following
-                and not following[1].startswith("#")
-                and len(following[1]) < _MAX_EXPRESSION
-            ):
+            if following and not following[1].startswith("#") and len(following[1]) < _MAX_EXPRESSION:
                 best = place, _stated(following[1]), True
             continue
         last = place, _cleaned(line), False
@@ -159,11 +160,7 @@ def _last_number(text: str) -> tuple[int, str] | None:
 def _last_formula(text: str) -> tuple[int, str] | None:
     """Return what the last formula near the text's end holds."""
     last = _last(_FORMULA, text[-4 * _MAX_EXPRESSION :])
-    return (
-        None
-        if last is None
-        else (last.start(), next(g for g in last.groups() if g is not None).strip())
-    )
+    return None if last is None else (last.start(), next(g for g in last.groups() if g is not None).strip())
 
 
 def _formula_around(text: str, place: int) -> str | None:
@@ -223,17 +220,13 @@ def _stated(sentence: str) -> str:
     """Return the answer that a sentence states after "the answer is"."""
     sentence = sentence.strip().strip("*_").strip()
     formulas = [
-        m
-        for m in _FORMULA.finditer(sentence)
-        if not _PROSE.search(next(g for g in m.groups() if g is not None))
+        m for m in _FORMULA.finditer(sentence) if not _PROSE.search(next(g for g in m.groups() if g is not None))
     ]
     if formulas and not sentence[: formulas[0].start()].strip(" *_:~\u2248"):
         contents = [next(g for g in m.groups() if g is not None) for m in formulas]
         kept = [contents[0]]
         for before, after, content in zip(formulas, formulas[1:], contents[1:], strict=False):
-            if not re.fullmatch(
-                r"\s*(?:,|,?\s*(?:and|or))\s*", sentence[before.end() : after.start()]
-            ):
+            if not re.fullmatch(r"\s*(?:,|,?\s*(?:and|or))\s*", sentence[before.end() : after.start()]):
                 if sentence[before.end() : after.start()].strip():
                     break
                 kept[-1] += f" {content}"
@@ -246,9 +239,7 @@ def _stated(sentence: str) -> str:
         return ", ".join(content.strip() for content in kept)
     number = re.compile(rf"[$\\~\u2248 ]*({_NUMBER.pattern})").match(sentence)
     if number and not _GOES_ON.match(sentence, number.end()):
-        words = re.compile(r"\s+[A-Za-z]+(?: [A-Za-z]+){0,3}(?=[.,;]?\s*$)").match(
-            sentence, number.end()
-        )
+        words = re.compile(r"\s+[A-Za-z]+(?: [A-Za-z]+){0,3}(?=[.,;]?\s*$)").match(sentence, number.end())
         return sentence[: words.end()].strip() if words else number[1]
     sentence = re.split(
         r"(?<=[^.])(?<!\b[MDS][rst])(?<!\bMrs)[.;!?](?=\s+[A-Z]|\s*$)|\s+(?:because|since|as|where|which|so)\s",

@@ -49,16 +49,14 @@ class Grader:
             rule: How the answer is found: mixed, strict (after ####), boxed or last_number.
             n_workers: Processes that compare answers; one per core, at most 8, by default.
             time_limit: Seconds for one comparison; later is graded ``timeout``.
-            budget: Seconds for one batch; what is not compared by then is graded ``timeout``. By default 30, and a tenth of a
-                second for each comparison.
+            budget: Seconds for one batch; what is not compared by then is graded ``timeout``. By default 30, and a
+                tenth of a second for each comparison.
 
         Raises:
             ConfigError: If there is no such rule, or a number is not positive.
         """
         if rule not in EXTRACTION_RULES:
-            raise ConfigError(
-                f"no extraction rule {rule!r}; there are {', '.join(EXTRACTION_RULES)}."
-            )
+            raise ConfigError(f"no extraction rule {rule!r}; there are {', '.join(EXTRACTION_RULES)}.")
         self.rule = rule
         self.pool = GraderPool(n_workers, time_limit, budget)
         self._n_batches = 0
@@ -106,21 +104,14 @@ class Grader:
                 if texts:
                     equal = [next(verdicts) == "correct" for _ in texts[1:]]
                     numbers[i][texts[0]] = number
-                    numbers[i].update(
-                        (a, number) for a, e in zip(texts[1:], equal, strict=True) if e
-                    )
+                    numbers[i].update((a, number) for a, e in zip(texts[1:], equal, strict=True) if e)
                     left[i] = [a for a, e in zip(texts[1:], equal, strict=True) if not e]
-        return [
-            [None if a is None else known[a] for a in texts]
-            for texts, known in zip(answers, numbers, strict=True)
-        ]
+        return [[None if a is None else known[a] for a in texts] for texts, known in zip(answers, numbers, strict=True)]
 
     def _warn_once(self, completions: Sequence[str], answers: Sequence[str | None]) -> None:
         """Warn, after the first batch, if most answers were not found."""
         self._n_batches += 1
-        missing = [
-            text for text, answer in zip(completions, answers, strict=True) if answer is None
-        ]
+        missing = [text for text, answer in zip(completions, answers, strict=True) if answer is None]
         if self._n_batches > 1 or 2 * len(missing) <= len(answers):
             return
         samples = "\n".join(f"  {i}: ...{text[-200:]!r}" for i, text in enumerate(missing[:3], 1))

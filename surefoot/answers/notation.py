@@ -1,7 +1,8 @@
 # ruff: noqa: RUF001 -- signs that look alike are what this file is about
 r"""One way of writing for what models write in many: unicode, LaTeX's variants, separators, units; and exact numbers.
 
-Everything here is linear in the text, or bounded by its length, and evaluates nothing: it may run in the training process.
+Everything here is linear in the text, or bounded by its length, and evaluates nothing: it may run in the training
+process.
 """
 
 import re
@@ -83,7 +84,8 @@ _DASH = re.compile(r"(?:^|(?<=[\s(\[{=,;:+*/^<>$]))[\u2012-\u2015](?=\s?[\d.\\a-
 _WRAPPERS = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathstrut|phantom\{\})(?![a-zA-Z])"
     r"|\\(?:left|right)(?=[.])\."
-    r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it)(?![a-zA-Z])|\\(?:underline|textcolor ?\{ ?\w+ ?\}|color ?\{ ?\w+ ?\})(?=\s*\{)"
+    r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it)(?![a-zA-Z])|\\(?:underline|textcolor ?\{ ?\w+"
+    r" ?\}|color ?\{ ?\w+ ?\})(?=\s*\{)"
     r"|\\color ?\{ ?\w+ ?\}"
 )
 _FONT = re.compile(
@@ -122,9 +124,7 @@ _SMALL = (
 )
 #: Groups of three digits, separated by a comma, a thin space or a space.
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\\!\s?|\{,\}|\\,)\d{3})+(?!\d)")
-_BARE_THOUSANDS = re.compile(
-    r"(?<![\d.,\w^_{])\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?!\d|,\d|\.\d*,\d)"
-)
+_BARE_THOUSANDS = re.compile(r"(?<![\d.,\w^_{])\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?!\d|,\d|\.\d*,\d)")
 _DELIMITERS = (
     ("$$", "$$"),
     ("$", "$"),
@@ -161,9 +161,7 @@ def tidy(text: str) -> str:
     if text[:1] not in ("(", "[") and not text.startswith(r"\{"):
         text = _BARE_THOUSANDS.sub(lambda m: re.sub(r"[ ,]", "", m.group()), text)
     elif ", " in text:  # in (1,000, 2,000) the separators show; in (1,200) they do not
-        text = re.sub(
-            r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]\d)", lambda m: m.group().replace(",", ""), text
-        )
+        text = re.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]\d)", lambda m: m.group().replace(",", ""), text)
     text = re.sub(r"(?: ?\\\\)+$", "", text.strip()).rstrip(".;,:?").strip()
     text = _NEGATIVE.sub("-", text)
     text = re.sub(r"^(\d+)(?:st|nd|rd|th)$", r"\1", text)
@@ -172,9 +170,7 @@ def tidy(text: str) -> str:
 
 def _unicode(text: str) -> str:
     text = _DASH.sub("-", _INVISIBLE.sub("", text))
-    text = re.sub(
-        "[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text
-    )
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
     text = re.sub("[¼½¾⅐-⅞]", _vulgar, text)
     text = _SYMBOL.sub(lambda m: _SYMBOLS[m.group()], text)
@@ -193,12 +189,7 @@ def _undelimited(text: str) -> str:
         for left, right in _DELIMITERS:
             n = len(left)
             inner = text[n : len(text) - len(right)]
-            if (
-                len(text) > 2 * n
-                and text.startswith(left)
-                and text.endswith(right)
-                and left not in inner
-            ):
+            if len(text) > 2 * n and text.startswith(left) and text.endswith(right) and left not in inner:
                 text = inner.strip()
                 break
         box = re.match(r"\\f?box(?:ed)?\s*\{", text)
@@ -237,13 +228,12 @@ _QUOTIENT = re.compile(
     rf"(?P<sign>[+-]*)(?:\\frac\{{(?P<a>[+-]?{_UNSIGNED})\}}\{{(?P<b>[+-]?{_UNSIGNED})\}}"
     rf"|\(?(?P<c>[+-]?{_UNSIGNED})\)?/\(?(?P<d>[+-]?{_UNSIGNED})\)?)$"
 )
-_MIXED = re.compile(
-    r"(?P<sign>[+-]?)(?P<whole>\d+)(?: ?\\frac\{(?P<a>\d+)\}\{(?P<b>\d+)\}| (?P<c>\d+)/(?P<d>\d+))$"
-)
+_MIXED = re.compile(r"(?P<sign>[+-]?)(?P<whole>\d+)(?: ?\\frac\{(?P<a>\d+)\}\{(?P<b>\d+)\}| (?P<c>\d+)/(?P<d>\d+))$")
 
 
 _REPEATING = re.compile(
-    r"(?P<sign>[+-]?)(?P<whole>\d*)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot) ?\{ ?(?P<repeated>\d+) ?\}|\\(?:bar|dot) (?P<one>\d))$"
+    r"(?P<sign>[+-]?)(?P<whole>\d*)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot) ?\{ ?(?P<repeated>\d+) ?\}|\\(?:bar|dot)"
+    r" (?P<one>\d))$"
 )
 
 
@@ -259,9 +249,7 @@ def plain_number(text: str) -> Number | None:
             return Number(-value if mixed["sign"] == "-" else value)
     if m := _REPEATING.match(text):
         repeated = m["repeated"] or m["one"]
-        value = Fraction(int(repeated), 10 ** len(repeated) - 1) + int(
-            m["whole"] + m["fixed"] or "0"
-        )
+        value = Fraction(int(repeated), 10 ** len(repeated) - 1) + int(m["whole"] + m["fixed"] or "0")
         return Number((-1) ** (m["sign"] == "-") * value / 10 ** len(m["fixed"]))
     if re.search(r"\d \d", text):
         return None
@@ -300,7 +288,8 @@ class Quantity(NamedTuple):
 
 def _units() -> dict[str, Unit]:
     table = {
-        "length": "mm millimeter millimetre:1/1000 cm centimeter centimetre:1/100 m meter metre:1 km kilometer kilometre:1000"
+        "length": "mm millimeter millimetre:1/1000 cm centimeter centimetre:1/100 m meter metre:1 km kilometer"
+        " kilometre:1000"
         " in inch inche:127/5000 ft foot feet:381/1250 yd yard:1143/1250 mi mile:201168/125",
         "mass": "mg milligram:1/1000 g gram:1 kg kilogram kilo:1000 lb pound:45359237/100000 oz ounce:45359237/1600000",
         "time": "s sec second:1 min minute:60 h hr hour:3600 day:86400 week:604800",
@@ -343,20 +332,23 @@ _MULTIPLIERS = {
 _NO_UNITS = frozenset(_MULTIPLIERS) | frozenset(
     re.findall(
         r"\S+",
-        "plus minus times over divided multiplied squared cubed factorial or and to not no than mod modulo remainder choose root"
-        " power point half halves third thirds fourth fourths fifth fifths quarter tenth tenths hundredth hundredths thousandths"
-        " percent if unless but except negative is isn't are was equals equal between wrong incorrect false base sqrt sin cos tan"
+        "plus minus times over divided multiplied squared cubed factorial or and to not no than mod modulo remainder"
+        " choose root"
+        " power point half halves third thirds fourth fourths fifth fifths quarter tenth tenths hundredth hundredths"
+        " thousandths"
+        " percent if unless but except negative is isn't are was equals equal between wrong incorrect false base sqrt"
+        " sin cos tan"
         " log ln pi through until versus vs nor without never mistake maybe instead pm am by"
-        " incorrect invalid impossible rejected excluded fails fail failed double triple twice approx approximately about ish some more less fewer least most",
+        " incorrect invalid impossible rejected excluded fails fail failed double triple twice approx approximately"
+        " about ish some more less fewer least most",
     )
 )
-_TEXT_UNIT = re.compile(
-    r"\s*(?:/\s*)?\\text\s*\{\s*([^{}\d]*?)\s*\}\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?$"
-)
+_TEXT_UNIT = re.compile(r"\s*(?:/\s*)?\\text\s*\{\s*([^{}\d]*?)\s*\}\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?$")
 _DEGREES = re.compile(r"\s*\^\s*\\circ\s*(?:\\text\s*\{\s*([CF])\s*\}|([CF]))?$")
 #: A number and, in text or after a space, symbols of units.
 _MEASURED = re.compile(
-    r"(?P<number>[^a-zA-Z]*?(?:\\(?:times|cdot) ?10 ?\^ ?(?:\{ ?[+-]?\d+ ?\}|[+-]?\d+)|[\d)]|\\frac ?\{\d+\} ?\{\d+\}|\d[eE][+-]?\d+))"
+    r"(?P<number>[^a-zA-Z]*?(?:\\(?:times|cdot) ?10 ?\^ ?(?:\{ ?[+-]?\d+ ?\}|[+-]?\d+)|[\d)]|\\frac ?\{\d+\}"
+    r" ?\{\d+\}|\d[eE][+-]?\d+))"
     r"(?P<unit> ?(?:(?P<text>\\text ?\{|\\frac ?\{ ?\\text|\\mu ?\\text|\\Omega)|(?<= )[a-zA-Z\u00c5\u03a9\\]).*)$"
 )
 _OF_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
@@ -432,18 +424,12 @@ def _are_unit(words: list[str], letters: bool) -> bool:
         word = word.strip("()[]")
         if not word:
             continue
-        known = (
-            word in _UNITS or word.rstrip("s.") in _UNITS or word.lower() in ("sq", "cu", "a", "an")
-        )
+        known = word in _UNITS or word.rstrip("s.") in _UNITS or word.lower() in ("sq", "cu", "a", "an")
         if word.lower().strip(".'") in _NO_UNITS or word.lower().endswith("n't"):
             return False
         if len(word) == 1 and not (letters and known):
             return False
-        if (
-            not known
-            and (len(word) < 3 or not set(word.lower()) & set("aeiou"))
-            and len(words) == 1
-        ):
+        if not known and (len(word) < 3 or not set(word.lower()) & set("aeiou")) and len(words) == 1:
             return False
     return True
 
@@ -466,9 +452,7 @@ def _named(words: list[str], power: str | None, money: Unit | None) -> Unit | No
     if len(kept) != 1:
         return money
     name = kept[0].rstrip(".")
-    unit = next(
-        (_UNITS[n] for n in (name, name.lower(), name.lower().rstrip("s")) if n in _UNITS), None
-    )
+    unit = next((_UNITS[n] for n in (name, name.lower(), name.lower().rstrip("s")) if n in _UNITS), None)
     if unit is None:
         return money
     return Unit(f"{unit.kind}^{exponent}" if exponent != 1 else unit.kind, unit.factor**exponent)
@@ -483,8 +467,8 @@ _NOISE = Fraction(1, 10**12)
 def numbers_equal(first: Number, second: Number) -> bool:
     """Return whether numbers are equal.
 
-    Exactly; or one is a decimal that is the other, rounded to at least six digits, all of them after the point; or they differ by
-    no more than double precision does, where one is a decimal.
+    Exactly; or one is a decimal that is the other, rounded to at least six digits, all of them after the point; or they
+    differ by no more than double precision does, where one is a decimal.
     """
     a, b = first.value, second.value
     if a == b:

@@ -41,9 +41,7 @@ class BudgetWarning(UserWarning):
 
 def n_cores() -> int:
     """Return the number of cores that this process may use, its share where several ranks are on one machine."""
-    return max(
-        1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    )
+    return max(1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 @dataclass
@@ -63,10 +61,7 @@ class _Worker:
     def send(self, gold: str, answer: str, limit: float, by_clock: bool) -> bool:
         """Send a comparison; tell whether the process was there to take it."""
         assert self.process.stdin is not None
-        line = (
-            json.dumps({"gold": gold, "answer": answer, "limit": limit, "by_clock": by_clock})
-            + "\n"
-        )
+        line = json.dumps({"gold": gold, "answer": answer, "limit": limit, "by_clock": by_clock}) + "\n"
         try:
             self.process.stdin.write(line.encode())
             self.process.stdin.flush()
@@ -117,21 +112,19 @@ def _kill_all(workers: list[_Worker]) -> None:
 class GraderPool:
     """Compares answers with references in processes of its own.
 
-    Processes start at the first comparison, or ahead of it by `warm_up`, live on between calls, and are replaced when killed.
-    Plain numbers are compared without them. A call ends within ``budget + time_limit`` seconds, and the start of a process,
-    whatever the answers are.
+    Processes start at the first comparison, or ahead of it by `warm_up`, live on between calls, and are replaced when
+    killed. Plain numbers are compared without them. A call ends within ``budget + time_limit`` seconds, and the start
+    of a process, whatever the answers are.
     """
 
-    def __init__(
-        self, n_workers: int | None = None, time_limit: float = 5.0, budget: float | None = None
-    ) -> None:
+    def __init__(self, n_workers: int | None = None, time_limit: float = 5.0, budget: float | None = None) -> None:
         """Initialize the pool; no process is started yet.
 
         Args:
             n_workers: Number of processes; one per core, at most 8, by default.
             time_limit: Seconds of processor time after which a comparison is given up.
-            budget: Seconds for one call; what is not compared by then is graded ``timeout``, and not remembered. By default
-                30, and a tenth of a second for each comparison.
+            budget: Seconds for one call; what is not compared by then is graded ``timeout``, and not remembered. By
+                default 30, and a tenth of a second for each comparison.
 
         Raises:
             ConfigError: If one is not positive.
@@ -210,9 +203,7 @@ class GraderPool:
         self.n_over_budget += len(over)
         return over
 
-    def _run(
-        self, jobs: Sequence[tuple[str, str]], limit: float, end: float
-    ) -> tuple[list[Status | None], float]:
+    def _run(self, jobs: Sequence[tuple[str, str]], limit: float, end: float) -> tuple[list[Status | None], float]:
         """Return the statuses, none where ``end`` (monotonic seconds) came first, and the end.
 
         The time in which no process had started yet is added to the end.
@@ -233,13 +224,9 @@ class GraderPool:
                     job = waiting.pop()
                     now = time.monotonic()
                     worker.job, worker.deadline = job, now + limit + _GRACE_SECONDS
-                    worker.latest = (
-                        max(min(now + _PATIENCE * limit, end), now + limit) + _GRACE_SECONDS
-                    )
+                    worker.latest = max(min(now + _PATIENCE * limit, end), now + limit) + _GRACE_SECONDS
                     worker.used = worker.cpu_seconds()
-                    if not worker.send(
-                        *jobs[job], limit, by_clock
-                    ):  # died since its last reply: not this job's fault
+                    if not worker.send(*jobs[job], limit, by_clock):  # died since its last reply: not this job's fault
                         worker.job = None
                         waiting.append(job)
                         self._drop(worker)
@@ -257,9 +244,7 @@ class GraderPool:
                     now = time.monotonic()
                     late = now >= worker.deadline
                     left = limit + _GRACE_SECONDS - (worker.cpu_seconds() - worker.used)
-                    if (
-                        late and not by_clock and left > 0.1 and now < worker.latest
-                    ):  # others had the processor
+                    if late and not by_clock and left > 0.1 and now < worker.latest:  # others had the processor
                         worker.deadline = min(now + left, worker.latest)
                         continue
                     if not late:

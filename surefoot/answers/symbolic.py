@@ -28,9 +28,7 @@ _TWO_NUMBERS = re.compile(r"(?<![_^\d.])[\d.]+ \d")
 _MODULO = re.compile(r"\\p?mod(?![a-zA-Z])")
 _PRIMED = re.compile(r"[a-zA-Z] ?(?:'+|\^ ?\{? ?\\prime)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?\^ ?(?:\{ ?\\circ ?\}|\\circ)")
-_TOO_LARGE = re.compile(
-    r"\^\s*[{(]?\s*[+-]?\d{6,}|\^[^+\-*/,=]{0,20}\^[^+\-*/,=]{0,20}\^|\d{5,}\s*\)?\s*!|!\s*\)?\s*!"
-)
+_TOO_LARGE = re.compile(r"\^\s*[{(]?\s*[+-]?\d{6,}|\^[^+\-*/,=]{0,20}\^[^+\-*/,=]{0,20}\^|\d{5,}\s*\)?\s*!|!\s*\)?\s*!")
 _IMAGINARY = re.compile(r"(?<![a-zA-Z\\])i(?![a-zA-Z])|\d ?i(?![a-zA-Z]{2})")
 _CAPITAL = re.compile(
     r"(?:\\(?=(?:Delta|Gamma|Theta|Omega|Phi|Sigma|Lambda|Psi|Xi)(?![a-zA-Z])))([A-Z][a-z]+)"
@@ -55,10 +53,7 @@ def _lower_case(texts: Sequence[str]) -> list[str]:
     if len(free) < len(capitals):
         return [""] * len(texts)
     names = dict(zip(capitals, free, strict=False))
-    return [
-        _CAPITAL.sub(lambda m: f" {names[m[1] or m[2]]}" if m[1] or m[2] else m[0], t)
-        for t in texts
-    ]
+    return [_CAPITAL.sub(lambda m: f" {names[m[1] or m[2]]}" if m[1] or m[2] else m[0], t) for t in texts]
 
 
 @lru_cache(maxsize=512)
@@ -85,9 +80,7 @@ def _read(text: str, is_complex: bool) -> Any:
     )
     text = normalize_latex(text, config)
     try:
-        found = latex2sympy(
-            text, is_real=not is_complex, convert_degrees=False, normalization_config=None
-        )
+        found = latex2sympy(text, is_real=not is_complex, convert_degrees=False, normalization_config=None)
     except (RecursionError, MemoryError):
         raise
     except Exception:  # noqa: BLE001 -- the parser raises whatever it likes; none says that nothing was read
@@ -98,9 +91,7 @@ def _read(text: str, is_complex: bool) -> Any:
         from sympy import I
 
         found = found.xreplace({s: I for s in found.free_symbols if str(s) == "i"})
-    return found.replace(
-        lambda e: isinstance(e, Derivative | AppliedUndef), lambda e: Symbol(str(e), real=True)
-    )
+    return found.replace(lambda e: isinstance(e, Derivative | AppliedUndef), lambda e: Symbol(str(e), real=True))
 
 
 def _braced(text: str, before: str) -> str:
@@ -207,10 +198,7 @@ def _points(symbols: Any) -> list[dict[Any, Any]]:
     signs = [1, 1, -1, 0, 0, 0]
     points = []
     for sign in signs:
-        values = [
-            (sign or draw.choice((-1, 1))) * Rational(draw.randint(10_000, 40_000), 14_983)
-            for _ in ordered
-        ]
+        values = [(sign or draw.choice((-1, 1))) * Rational(draw.randint(10_000, 40_000), 14_983) for _ in ordered]
         points.append(dict(zip(ordered, values, strict=True)))
     return points
 

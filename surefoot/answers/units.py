@@ -123,7 +123,5 @@ def compound_unit(text: str) -> Unit | None:
         place = m.end()
     if place == 0 or text[place:].strip(" )"):
         return None
-    kind = " ".join(
-        name if n == 1 else f"{name}^{n}" for name, n in sorted(dimensions.items()) if n
-    )
+    kind = " ".join(name if n == 1 else f"{name}^{n}" for name, n in sorted(dimensions.items()) if n)
     return Unit(kind, factor)

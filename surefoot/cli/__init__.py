@@ -122,6 +122,4 @@ def _verb(name: str) -> Callable[[list[str]], None]:
         from surefoot.report import run_report
 
         return run_report
-    raise SurefootError(
-        f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, *_OTHER_VERBS))}."
-    )
+    raise SurefootError(f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, *_OTHER_VERBS))}.")

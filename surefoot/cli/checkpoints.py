@@ -48,9 +48,7 @@ class _Watched:
 class DurableCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint where it is told to, without a copy in memory or in the system's temporary folder."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
 
         Raises:
@@ -116,9 +114,7 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Know that the state which a run goes on from is written already."""
         if Path(str(trainer.ckpt_path)).resolve() == Path(str(self.dirpath)).resolve() / LAST:
             self._last_global_step_saved = checkpoint["global_step"]
@@ -185,12 +181,11 @@ def recover(folder: Path) -> Path | None:
         return last
     if not previous.exists() or damage(previous) is not None:
         raise SurefootError(
-            f"checkpoint {last} cannot be read ({wrong}), and there is no whole one before it: --fresh true starts a new run."
+            f"checkpoint {last} cannot be read ({wrong}), and there is no whole one before it: --fresh true starts a"
+            " new run."
         )
     step = metadata(previous)["global_step"]
-    rank_zero_info(
-        f"{last} is damaged ({wrong}): going on from the one before it, of optimizer step {step}"
-    )
+    rank_zero_info(f"{last} is damaged ({wrong}): going on from the one before it, of optimizer step {step}")
     move(previous, last)
     return last
 

@@ -36,9 +36,7 @@ def _parser() -> VerbParser:
     parser.add_subclass_arguments(LanguageModel, "model", required=False)
     parser.add_subclass_arguments(Prompt, "prompt", required=False)
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
-    parser.add_argument(
-        "--arm", type=Arm, default="pre_memorization", help="Rule that chooses parents."
-    )
+    parser.add_argument("--arm", type=Arm, default="pre_memorization", help="Rule that chooses parents.")
     parser.add_argument(
         "--run",
         type=Path | None,
@@ -52,18 +50,14 @@ def _parser() -> VerbParser:
         default=[],
         help="Folders of earlier rounds, whose questions are not asked again.",
     )
-    parser.add_argument(
-        "--accuracy_threshold", type=float, default=0.75, help="Largest accuracy of a parent."
-    )
+    parser.add_argument("--accuracy_threshold", type=float, default=0.75, help="Largest accuracy of a parent.")
     parser.add_argument(
         "--log_log_threshold",
         type=float,
         default=-2.3,
         help="log(log(perplexity)) below which an example is memorized.",
     )
-    parser.add_argument(
-        "--percentile", type=float, default=50.0, help="For ifd and heuristic: parents lie above."
-    )
+    parser.add_argument("--percentile", type=float, default=50.0, help="For ifd and heuristic: parents lie above.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draw.")
     return parser
 
@@ -113,6 +107,4 @@ def _curate(parsed: Namespace, objects: Namespace, data: Any) -> None:
     earlier = [p for folder in parsed.earlier for p in read_curated(Path(folder))]
     known = {p.question for p in (*originals, *earlier)}
     write_curated(parsed.out, draw_variants(parents, parsed.n, data.variant, known, parsed.seed))
-    print(
-        f"{len(parents)} of {len(originals)} problems are parents of {parsed.n} new ones: {parsed.out}"
-    )
+    print(f"{len(parents)} of {len(originals)} problems are parents of {parsed.n} new ones: {parsed.out}")

@@ -17,8 +17,9 @@ _LIBRARIES = tuple({sysconfig.get_path(p) for p in ("stdlib", "purelib", "platli
 def error_line(error: BaseException) -> str | None:
     """Return the line for an error that the user can mend; none for a defect of the code, which deserves its traceback.
 
-    A defect is what Surefoot's code or a module of the user's own raised without meaning to. Errors of the system and of libraries that were
-    handed the user's settings are the user's to mend, whatever their type: they name the library and its message.
+    A defect is what Surefoot's code or a module of the user's own raised without meaning to. Errors of the system and
+    of libraries that were handed the user's settings are the user's to mend, whatever their type: they name the library
+    and its message.
 
     Args:
         error: What ended the program.
@@ -31,9 +32,7 @@ def error_line(error: BaseException) -> str | None:
         named = [str(f) for f in (error.filename, error.filename2) if f is not None]
         return f"{error.strerror}: {' -> '.join(named)}" if named else error.strerror
     if isinstance(error, ModuleNotFoundError) and error.name and not _is_own(error.name):
-        return (
-            f"the package {error.name.split('.')[0]} is not installed, and these settings need it."
-        )
+        return f"the package {error.name.split('.')[0]} is not installed, and these settings need it."
     name, line = _raised_at(error)
     message = _original(str(error)) or "no message"
     if type(error).__name__ == "MisconfigurationException":

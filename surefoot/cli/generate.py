@@ -38,9 +38,7 @@ def _parser() -> VerbParser:
     parser.add_class_arguments(Sampling, "sampling")
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
     parser.add_argument("--split", type=str, default="test", help="Split: train, val or test.")
-    parser.add_argument(
-        "--limit", type=PositiveInt | None, default=None, help="Only the first problems."
-    )
+    parser.add_argument("--limit", type=PositiveInt | None, default=None, help="Only the first problems.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the sampling.")
     parser.add_argument(
         "--problems_per_shard",

@@ -1,8 +1,8 @@
 """A user's own classes: modules of the working folder, and packages of his own that are named like Surefoot's.
 
 Configs name classes by import path, so what lies in the working folder has to be importable, however the command was
-started. It comes last on the path, so that a file there never hides a library; and Surefoot's own place comes first, so that a
-folder ``callbacks`` there adds modules to Surefoot's package of that name instead of hiding it.
+started. It comes last on the path, so that a file there never hides a library; and Surefoot's own place comes first, so
+that a folder ``callbacks`` there adds modules to Surefoot's package of that name instead of hiding it.
 """
 
 import importlib.util

@@ -16,15 +16,17 @@ from surefoot.files import replacing
 
 __all__ = ("PredictionWriter",)
 
-_EXPECTED = "expected a dict with index and probabilities or predictions, each (batch, ...), or a list of dicts with index"
+_EXPECTED = (
+    "expected a dict with index and probabilities or predictions, each (batch, ...), or a list of dicts with index"
+)
 
 
 class PredictionWriter(Callback):
     """Gathers all ranks' predictions, sorts them by example id and writes them.
 
     Tensors go to ``predictions.csv``: index, of classifiers the class, and a column per number. Rows go to
-    ``predictions.jsonl``: of language models index, question, completion, extracted answer and grade. With several loaders the loader's
-    number comes first.
+    ``predictions.jsonl``: of language models index, question, completion, extracted answer and grade. With several
+    loaders the loader's number comes first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,9 +36,7 @@ class PredictionWriter(Callback):
             folder: Where to write to.
         """
         self.folder = folder
-        self._batches: list[
-            tuple[int, Any]
-        ] = []  # number of the loader, what predict_step returned
+        self._batches: list[tuple[int, Any]] = []  # number of the loader, what predict_step returned
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget earlier predictions."""
@@ -101,7 +101,8 @@ class PredictionWriter(Callback):
             seen = len({index for of, index, _ in rows if of == number})
             if hasattr(loader.dataset, "__len__") and seen != len(loader.dataset):
                 raise SurefootError(
-                    f"{seen} examples were predicted of {len(loader.dataset)}: their ids in index are not distinct, or a rank"
+                    f"{seen} examples were predicted of {len(loader.dataset)}: their ids in index are not distinct, or"
+                    " a rank"
                     " has not seen its share. Nothing is written."
                 )
 
@@ -122,9 +123,7 @@ def _tensor_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], d
     rows = {}
     for loader, batch in batches:
         name = next(n for n in batch if n != "index")
-        values = (
-            batch[name].float().flatten(1) if batch[name].ndim > 1 else batch[name].float()[:, None]
-        )
+        values = batch[name].float().flatten(1) if batch[name].ndim > 1 else batch[name].float()[:, None]
         column = "probability" if name == "probabilities" else "prediction"
         for index, row in zip(batch["index"].tolist(), values, strict=True):
             chosen = {"class": int(row.argmax())} if column == "probability" else {}

@@ -68,9 +68,7 @@ class RunRecorder(Callback):
                 rates = [g["lr"] for g in scheduler.scheduler.optimizer.param_groups]
                 scheduler.scheduler.base_lrs = rates
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the settings, so that a checkpoint can be evaluated without its config."""
         checkpoint["surefoot_settings"] = self.settings
         checkpoint["surefoot_inputs"] = self.run.inputs
@@ -154,6 +152,5 @@ def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
         return []
     optimizers = fresh[0] if isinstance(fresh, tuple) else [fresh]
     return [
-        [{k: v for k, v in g.items() if k not in ("params", "initial_lr")} for g in o.param_groups]
-        for o in optimizers
+        [{k: v for k, v in g.items() if k not in ("params", "initial_lr")} for g in o.param_groups] for o in optimizers
     ]

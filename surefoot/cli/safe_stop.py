@@ -40,9 +40,7 @@ class SafeStop(Callback):
         """Let signals wait no longer."""
         postpone(False)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let signals wait no longer."""
         postpone(False)
 

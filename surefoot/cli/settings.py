@@ -42,9 +42,7 @@ def plain_message(message: str) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     kept = [line for line in lines if line and not line.startswith(_SEARCH)]
     explained = [line for line in kept if not line.startswith(("Expected a", "Given value"))]
-    if explained and message.lstrip().startswith(
-        _SEARCH[0]
-    ):  # one alternative says what is wrong with what was meant
+    if explained and message.lstrip().startswith(_SEARCH[0]):  # one alternative says what is wrong with what was meant
         kept = explained
     text = "; ".join(kept).replace(":; ", ": ").replace("Given value: ", "got ")
     text = text.replace("Expected a dot import path string: ", "no class of this name is known: ")
@@ -66,9 +64,7 @@ def check_yaml(path: Path) -> None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} is not valid yaml: {error}") from error
     if not isinstance(settings, dict):
-        raise ConfigError(
-            f"config {path} holds no settings: a mapping such as 'trainer: ...' is expected."
-        )
+        raise ConfigError(f"config {path} holds no settings: a mapping such as 'trainer: ...' is expected.")
 
 
 def stored_settings(path: str | Path) -> dict[str, Any] | None:
@@ -123,9 +119,5 @@ def differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, An
     """Return (dotted key, before, now) wherever two settings differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))
-        return [
-            d
-            for k in keys
-            for d in differences(before.get(k), now.get(k), f"{key}.{k}" if key else k)
-        ]
+        return [d for k in keys for d in differences(before.get(k), now.get(k), f"{key}.{k}" if key else k)]
     return [] if before == now else [(key, before, now)]

@@ -83,8 +83,9 @@ _LIGHTNINGS_PATHS = ("last", "best", "hpc", "registry")
 def _tell_batches_from_shares() -> None:
     """Let ``limit_val_batches: 1`` be one batch, whatever was imported before.
 
-    Lightning writes ``Optional[Union[int, float]]``; Python's typing caches that by its set of members, so that an earlier
-    ``Optional[Union[float, int]]`` anywhere makes the parser try float first, and 1 batch become 1.0, the whole split.
+    Lightning writes ``Optional[Union[int, float]]``; Python's typing caches that by its set of members, so that an
+    earlier ``Optional[Union[float, int]]`` anywhere makes the parser try float first, and 1 batch become 1.0, the whole
+    split.
     """
     names = ("train", "val", "test", "predict")
     given: Any = Trainer.__init__
@@ -146,9 +147,7 @@ class SurefootCLI(LightningCLI):
             default=None,
             help="Name of the experiment; by default the config's.",
         )
-        parser.add_argument(
-            "--runs_root", type=Path, default=Path("runs"), help="Folder of all run folders."
-        )
+        parser.add_argument("--runs_root", type=Path, default=Path("runs"), help="Folder of all run folders.")
         parser.add_argument(
             "--fresh",
             type=bool,
@@ -183,7 +182,8 @@ class SurefootCLI(LightningCLI):
             stored = stored_settings(path)
             if stored is None and not self.config_files:
                 raise ConfigError(
-                    f"checkpoint {path} was not written by surefoot fit and holds no settings: give --config FILE.yaml too."
+                    f"checkpoint {path} was not written by surefoot fit and holds no settings: give --config FILE.yaml"
+                    " too."
                 )
         if stored is None:
             self.config = parser.parse_args(arguments)
@@ -206,9 +206,7 @@ class SurefootCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("model") is None or config.get("data") is None:
             missing = "model" if config.get("model") is None else "data"
-            raise ConfigError(
-                f"no {missing} is configured: give --config FILE.yaml, or --ckpt_path of a Surefoot run."
-            )
+            raise ConfigError(f"no {missing} is configured: give --config FILE.yaml, or --ckpt_path of a Surefoot run.")
         _check_trainer(config.trainer)
         if "weights_only" in config and config.weights_only is None:
             config.weights_only = True  # loading never unpickles code
@@ -230,9 +228,7 @@ class SurefootCLI(LightningCLI):
             if given is None:
                 config.model.init_args[fact] = value
             elif value is not None and given != value:
-                raise ConfigError(
-                    f"model.init_args.{fact} is {given} but the data has {value}; leave it out."
-                )
+                raise ConfigError(f"model.init_args.{fact} is {given} but the data has {value}; leave it out.")
 
     def _settings(self) -> dict[str, Any]:
         """Return the effective settings as plain types."""
@@ -256,9 +252,7 @@ class SurefootCLI(LightningCLI):
             self.run = Run(Path(inherited))
         else:
             experiment = config.experiment or self._experiment(config.get("ckpt_path"))
-            identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {
-                "verb": self.subcommand
-            }
+            identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {"verb": self.subcommand}
             if config.get("ckpt_path"):
                 identity["ckpt_path"] = str(config.ckpt_path)
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -292,9 +286,7 @@ class SurefootCLI(LightningCLI):
 
     def _hold_run(self) -> None:
         """Keep others from writing to the run folder, before anything in it changes, and tell launched ranks of it."""
-        self.held.enter_context(
-            hold(self.run.path, ", or start another run of these settings with --fresh true")
-        )
+        self.held.enter_context(hold(self.run.path, ", or start another run of these settings with --fresh true"))
         mark_latest(self.run)
         os.environ[RUN_VARIABLE] = str(self.run.path.resolve())
         self.held.callback(os.environ.pop, RUN_VARIABLE, None)
@@ -302,16 +294,11 @@ class SurefootCLI(LightningCLI):
     def _contents(self, config: Namespace) -> dict[str, str]:
         """Return what the paths hold that model, data and the callbacks' own data name."""
         settings = config.as_dict()
-        callbacks = [
-            c.as_dict() if isinstance(c, Namespace) else c
-            for c in config.trainer.get("callbacks") or []
-        ]
+        callbacks = [c.as_dict() if isinstance(c, Namespace) else c for c in config.trainer.get("callbacks") or []]
         read = {n: settings[n] for n in ("model", "data")} | {"trainer": {"callbacks": callbacks}}
         return contents_read(read, [Path(config.runs_root).resolve()])
 
-    def _check_inputs(
-        self, config: Namespace, settings: Mapping[str, Any], contents: Mapping[str, str]
-    ) -> None:
+    def _check_inputs(self, config: Namespace, settings: Mapping[str, Any], contents: Mapping[str, str]) -> None:
         """Refuse to train on from a checkpoint whose model folder, such as that of the KL reference, is another by now.
 
         Raises:
@@ -403,9 +390,7 @@ class SurefootCLI(LightningCLI):
                 CSVLogger(str(folder), name="", version=""),
                 TensorBoardLogger(str(folder), name="", version="tensorboard"),
             ]
-        self.recorder = RunRecorder(
-            self.run, self.settings, config.get("override_optimizer", False)
-        )
+        self.recorder = RunRecorder(self.run, self.settings, config.get("override_optimizer", False))
         extra: list[Callback] = [self.recorder]
         has_bar = any(isinstance(c, ProgressBar) for c in trainer.callbacks or [])
         if trainer.enable_progress_bar in (None, True) and not has_bar and not trainer.barebones:
@@ -429,17 +414,14 @@ def _check_trainer(trainer: Namespace) -> None:
             " trainer.limit_train_batches and trainer.limit_val_batches instead."
         )
     if trainer.accumulate_grad_batches < 1:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches must be at least 1, got {trainer.accumulate_grad_batches}."
-        )
+        raise ConfigError(f"trainer.accumulate_grad_batches must be at least 1, got {trainer.accumulate_grad_batches}.")
     if trainer.gradient_clip_val is not None and not trainer.gradient_clip_val >= 0:
-        raise ConfigError(
-            f"trainer.gradient_clip_val must be at least 0, got {trainer.gradient_clip_val}."
-        )
+        raise ConfigError(f"trainer.gradient_clip_val must be at least 0, got {trainer.gradient_clip_val}.")
     for callback in trainer.callbacks or ():
         if str(callback.class_path).endswith(".LearningRateFinder"):
             raise ConfigError(
-                "LearningRateFinder sets one attribute of a module, but optimizers are built from their settings here: compare"
+                "LearningRateFinder sets one attribute of a module, but optimizers are built from their settings here:"
+                " compare"
                 " runs with --model.init_args.optimizer.init_args.lr instead."
             )
 
@@ -481,9 +463,7 @@ class _SaveSettings(SaveConfigCallback):
         if trainer.is_global_zero and not self.already_saved:
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(
-                self.config, str(path), skip_none=False, overwrite=True, multifile=False
-            )
+            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
             self.already_saved = True
 
 

@@ -20,9 +20,7 @@ def verb_parser(verb: str, description: str) -> "VerbParser":
         description: What it does.
     """
     parser = VerbParser(prog=f"surefoot {verb}", description=description)
-    parser.add_argument(
-        "--config", "-c", action="config", help="YAML file with any of these settings."
-    )
+    parser.add_argument("--config", "-c", action="config", help="YAML file with any of these settings.")
     return parser
 
 

@@ -21,9 +21,7 @@ class GroupAdvantage(CreditAssigner):
     Reference: Shao et al. 2024, section 4.1.2; without scaling: Liu et al. 2025 (Dr. GRPO).
     """
 
-    def __init__(
-        self, scale: Literal["group", "batch", "none"] = "group", epsilon: float = 1e-4
-    ) -> None:
+    def __init__(self, scale: Literal["group", "batch", "none"] = "group", epsilon: float = 1e-4) -> None:
         """Initialize the assigner.
 
         Args:
@@ -48,17 +46,14 @@ class GroupAdvantage(CreditAssigner):
                 centred = centred / (spread + self.epsilon)
             advantages[members] = centred
         return [
-            torch.full((len(t.completion),), float(a))
-            for t, a in zip(trajectories, advantages.tolist(), strict=True)
+            torch.full((len(t.completion),), float(a)) for t, a in zip(trajectories, advantages.tolist(), strict=True)
         ]
 
 
 def _batch_deviation(rewards: Tensor) -> float:
     """Return the standard deviation over all ranks' rewards; 0 for a single one."""
     ones = torch.ones_like(rewards)
-    n, total, squares = sum_over_ranks(
-        torch.stack([ones.sum(), rewards.sum(), rewards.square().sum()])
-    ).tolist()
+    n, total, squares = sum_over_ranks(torch.stack([ones.sum(), rewards.sum(), rewards.square().sum()])).tolist()
     if n < 2:
         return 0.0
     return float(max(0.0, (squares - total * total / n) / (n - 1)) ** 0.5)

@@ -27,7 +27,4 @@ class LeaveOneOutAdvantage(CreditAssigner):
             total, n = sum(rewards), len(rewards)
             for i, reward in zip(members, rewards, strict=True):
                 advantages[i] = reward - (total - reward) / (n - 1)
-        return [
-            torch.full((len(t.completion),), a)
-            for t, a in zip(trajectories, advantages, strict=True)
-        ]
+        return [torch.full((len(t.completion),), a) for t, a in zip(trajectories, advantages, strict=True)]

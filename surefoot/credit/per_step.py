@@ -37,9 +37,7 @@ class PerStepAdvantage(CreditAssigner):
         """Return advantages per token; 0 for a group whose steps all have the same reward."""
         advantages = [torch.zeros(len(t.completion)) for t in trajectories]
         for members in by_group(trajectories).values():
-            rewards = torch.tensor(
-                [r for i in members for r in trajectories[i].rewards], dtype=torch.float64
-            )
+            rewards = torch.tensor([r for i in members for r in trajectories[i].rewards], dtype=torch.float64)
             if len(rewards) == 0 or bool((rewards == rewards[0]).all()):
                 continue
             rewards = rewards - rewards.mean()

@@ -33,8 +33,8 @@ class LoRA:
         rank: Rank of the adapters.
         alpha: Scale; the adapter's output is multiplied by alpha / rank.
         dropout: Dropout on the adapter's input.
-        target_modules: Names of the layers that get an adapter; "all-linear" for every linear layer but the head. The head
-            can be named where it does not share its matrix with the embedding.
+        target_modules: Names of the layers that get an adapter; "all-linear" for every linear layer but the head. The
+            head can be named where it does not share its matrix with the embedding.
     """
 
     rank: int = 16
@@ -61,8 +61,8 @@ class LanguageModel(nn.Module):
             tokenizer: Its tokenizer.
             lora: Train low-rank adapters instead of all weights.
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
-            check_forward: Compare a few log-probabilities with the model's own when it is built; off for models for which
-                that takes too long.
+            check_forward: Compare a few log-probabilities with the model's own when it is built; off for models for
+                which that takes too long.
 
         Raises:
             ConfigError: If the model's own log-probabilities are not met, or LoRA's layers do not exist or are tied.
@@ -82,7 +82,8 @@ class LanguageModel(nn.Module):
         """Put the model into the mode that it is trained in, whatever mode it arrived in.
 
         Args:
-            dropout: Whether dropout acts, the model's own and that of adapters; gradient checkpointing works either way.
+            dropout: Whether dropout acts, the model's own and that of adapters; gradient checkpointing works either
+                way.
         """
         self.train(dropout)
         switch_checkpointing_on(self)
@@ -150,8 +151,8 @@ class LanguageModel(nn.Module):
             token_weights: Weight of each scored token ``(scored,)``, where nothing but the weighted sum is asked for.
 
         Returns:
-            Log-probabilities and entropies, ``(scored,)`` each; with weights, the weighted sum of the log-probabilities at
-            temperature 1, ``()``, for which the head is computed once less.
+            Log-probabilities and entropies, ``(scored,)`` each; with weights, the weighted sum of the log-probabilities
+            at temperature 1, ``()``, for which the head is computed once less.
 
         Raises:
             DataError: If a sequence is longer than the model's context.
@@ -246,13 +247,10 @@ def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
         raise ConfigError(f"LoRA: {error}") from error
     ends: tuple[Any, Any] = (model.get_input_embeddings(), model.get_output_embeddings())
     weights = [getattr(end, "base_layer", end).weight for end in ends if end is not None]
-    if (
-        len(weights) == 2
-        and weights[0] is weights[1]
-        and any(isinstance(e, LoraLayer) for e in ends)
-    ):
+    if len(weights) == 2 and weights[0] is weights[1] and any(isinstance(e, LoraLayer) for e in ends):
         raise ConfigError(
-            f"LoRA: {model.config.model_type} shares one matrix between embedding and head, and an adapter on one of them"
+            f"LoRA: {model.config.model_type} shares one matrix between embedding and head, and an adapter on one of"
+            " them"
             " cannot be merged: leave both out of target_modules."
         )
     return adapted

@@ -38,10 +38,10 @@ def choose_path(base: "PreTrainedModel", check: bool = True) -> ForwardPath:
     """Find out how packs are scored right, and set the attention implementation to match.
 
     A few short random sequences, some with a shared prompt and one longer than any window, are scored packed and by the
-    model's own eager forward pass. Where they disagree, the model's own forward pass on one sequence at a time is tried.
-    Small models are checked with large random weights, on a copy: what is wrong then shows, whatever the weights. Larger ones
-    are checked as they are. Arithmetic is float32 in either case, as rounding to half precision hides what is wrong. Windows
-    and chunks are shortened for the time of the check.
+    model's own eager forward pass. Where they disagree, the model's own forward pass on one sequence at a time is
+    tried. Small models are checked with large random weights, on a copy: what is wrong then shows, whatever the
+    weights. Larger ones are checked as they are. Arithmetic is float32 in either case, as rounding to half precision
+    hides what is wrong. Windows and chunks are shortened for the time of the check.
 
     Args:
         base: The model, adapters included; its weights, modes, gradients and the random state stay as they are.
@@ -68,7 +68,8 @@ def choose_path(base: "PreTrainedModel", check: bool = True) -> ForwardPath:
         if not check:
             if reason or found is None:
                 raise ConfigError(
-                    f"{family} cannot be packed ({reason or head or 'its logits do not follow from its hidden states'}):"
+                    f"{family} cannot be packed"
+                    f" ({reason or head or 'its logits do not follow from its hidden states'}):"
                     " it needs the check, leave check_forward on."
                 )
             warnings.warn(
@@ -206,9 +207,7 @@ def _special_tokens(config: Any) -> set[int]:
     for part in (config, config.get_text_config()):
         for name, value in vars(part).items():
             if name.endswith(("_token_id", "_token_index", "_token_ids")):
-                special |= {
-                    v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int)
-                }
+                special |= {v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int)}
     return special
 
 
@@ -287,9 +286,7 @@ def _set_attention(base: Any, implementation: str) -> str | None:
     """Set a model's attention implementation; returns why it cannot be set."""
     if not base._can_set_attn_implementation():
         own = base.config._attn_implementation
-        return (
-            None if implementation == own else "it does not use transformers' attention interface"
-        )
+        return None if implementation == own else "it does not use transformers' attention interface"
     try:
         base.set_attn_implementation(implementation)
     except ValueError as error:

@@ -18,17 +18,15 @@ __all__ = ("checkpoint_layers", "switch_checkpointing_on")
 def checkpoint_layers(model: "PreTrainedModel") -> None:
     """Make every layer of a model recompute its activations in the backward pass, once it is switched on.
 
-    Transformers checkpoints a layer where the layer's own flag ``training`` is set, which also decides on dropout inside the
-    layer. Here the flag is only the switch: while the layer runs, it has the mode of its children.
+    Transformers checkpoints a layer where the layer's own flag ``training`` is set, which also decides on dropout
+    inside the layer. Here the flag is only the switch: while the layer runs, it has the mode of its children.
 
     Raises:
         ConfigError: If the model has no layer that can be recomputed.
     """
     layers = _layers(model)
     if not model.supports_gradient_checkpointing or not layers:
-        raise ConfigError(
-            f"{type(model).__name__} cannot recompute activations: set gradient_checkpointing to false."
-        )
+        raise ConfigError(f"{type(model).__name__} cannot recompute activations: set gradient_checkpointing to false.")
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in layers:
         layer._gradient_checkpointing_func = partial(_recomputed, layer)

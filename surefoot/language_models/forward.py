@@ -58,18 +58,14 @@ def score_pack(
     limit = path.rope_limit
     alike = limit is None or pack.longest <= limit or len(leaves(pack)) == 1
     if head is None:
-        logits = _one_by_one(
-            base, pack, layout, lambda x: base(input_ids=x, use_cache=False).logits
-        )
+        logits = _one_by_one(base, pack, layout, lambda x: base(input_ids=x, use_cache=False).logits)
         scores = module_token_scores(logits, lambda x: x, pack.targets, temperature)
         return scores if token_weights is None else (token_weights * scores.logprobs).sum()
     body: Any = base.get_submodule(head.body)
     if path.packed and alike:
         hidden = _packed_hidden(body, pack, layout)
     else:
-        hidden = _one_by_one(
-            base, pack, layout, lambda x: body(input_ids=x, use_cache=False).last_hidden_state
-        )
+        hidden = _one_by_one(base, pack, layout, lambda x: body(input_ids=x, use_cache=False).last_hidden_state)
     return _after_body(base, head, hidden, pack.targets, temperature, token_weights)
 
 
@@ -93,9 +89,7 @@ def leaves(pack: Pack) -> list[int]:
     return [i for i in range(len(pack.segments)) if i not in continued]
 
 
-def _one_by_one(
-    base: Any, pack: Pack, layout: PackLayout, forward: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _one_by_one(base: Any, pack: Pack, layout: PackLayout, forward: Callable[[Tensor], Tensor]) -> Tensor:
     """Return what a forward pass of tokens ``(1, tokens)`` says at the predictors, one sequence at a time.
 
     Raises:
@@ -103,7 +97,8 @@ def _one_by_one(
     """
     if any(hasattr(p, "full_tensor") for p in base.parameters()):
         raise ConfigError(
-            f"{base.config.model_type} takes one sequence at a time, which sharded weights (FSDP) do not allow: use DDP."
+            f"{base.config.model_type} takes one sequence at a time, which sharded weights (FSDP) do not allow: use"
+            " DDP."
         )
     place = torch.zeros(len(pack.tokens), dtype=torch.long)  # in the outputs laid end to end
     outputs, n_before = [], 0

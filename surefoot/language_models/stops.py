@@ -24,9 +24,7 @@ def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     return {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
 
 
-def end_of_turn(
-    tokenizer: "PreTrainedTokenizerBase", chat_template: str | None = None
-) -> list[int]:
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None = None) -> list[int]:
     """Return what a chat template writes after an assistant's answer, up to the first added token.
 
     Args:

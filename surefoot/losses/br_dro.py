@@ -76,7 +76,8 @@ def br_dro_example_weights(
         weights: The adversary's weights in [0, 1], ``(batch,)``; no gradient flows through them.
         level: Share of the examples in the tail, a0.
         normalisation: ``batch`` divides by the weights' sum, which is scale-free (the authors' images and first
-            toy, which add 1e-3 where this takes it as the least sum); ``level`` divides by ``level * batch``, the Lagrangian itself (their second toy).
+            toy, which add 1e-3 where this takes it as the least sum); ``level`` divides by ``level * batch``, the
+            Lagrangian itself (their second toy).
         floor: Smallest weight before normalisation, in [0, 1]; keeps a saturated adversary from freezing the learner.
 
     Returns:

@@ -44,9 +44,7 @@ def cvar_example_weights(losses: Float[Tensor, " batch"], level: float) -> Float
     return torch.zeros_like(losses).scatter(0, order, sorted_weights)
 
 
-def cvar_dual_loss(
-    losses: Float[Tensor, " batch"], threshold: Float[Tensor, ""], level: float
-) -> Float[Tensor, ""]:
+def cvar_dual_loss(losses: Float[Tensor, " batch"], threshold: Float[Tensor, ""], level: float) -> Float[Tensor, ""]:
     """Return ``eta + mean(max(loss - eta, 0)) / level``, whose minimum over eta is CVaR.
 
     Args:

@@ -26,9 +26,7 @@ class InitialWeights(NamedTuple):
     adjustments: Float[Tensor, " groups"]
 
 
-def initial_group_weights(
-    counts: Float[Tensor, " groups"], adjustment: float = 0.0
-) -> InitialWeights:
+def initial_group_weights(counts: Float[Tensor, " groups"], adjustment: float = 0.0) -> InitialWeights:
     """Return even weights over the groups that have training examples; the others have weight 0 for good.
 
     Args:

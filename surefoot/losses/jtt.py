@@ -9,9 +9,7 @@ from torch import Tensor
 __all__ = ("upsampling_multiplicity",)
 
 
-def upsampling_multiplicity(
-    errors: Bool[Tensor, " examples"], upweight: float
-) -> Float[Tensor, " examples"]:
+def upsampling_multiplicity(errors: Bool[Tensor, " examples"], upweight: float) -> Float[Tensor, " examples"]:
     """Return how often each example appears: once, and ``upweight`` times more if it is in the error set.
 
     The paper writes the multiplicity itself as lambda_up; the authors' code appends ``upweight`` copies, so does this.

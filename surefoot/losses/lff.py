@@ -39,13 +39,9 @@ def class_maximum(
     losses: Float[Tensor, " examples"], target: Int[Tensor, " examples"], n_classes: int
 ) -> Float[Tensor, " classes"]:
     """Return the largest value within each class, at least 0, ``(classes,)``."""
-    return torch.zeros(n_classes, dtype=losses.dtype, device=losses.device).scatter_reduce(
-        0, target, losses, "amax"
-    )
+    return torch.zeros(n_classes, dtype=losses.dtype, device=losses.device).scatter_reduce(0, target, losses, "amax")
 
 
-def relative_difficulty(
-    biased: Float[Tensor, " batch"], debiased: Float[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+def relative_difficulty(biased: Float[Tensor, " batch"], debiased: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Return ``biased / (biased + debiased)`` in [0, 1], 1/2 where the two losses are equal (zero ones too)."""
     return (biased + 5e-9) / (biased + debiased + 1e-8)

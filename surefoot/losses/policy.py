@@ -1,7 +1,8 @@
 """Policy-gradient losses on tokens: GRPO, Dr. GRPO, DAPO, GSPO, CISPO.
 
-Every variant is a weighted sum over tokens. The weights are known before the first forward pass, from the lengths of all
-completions of an update on all ranks; so the sum over packs and ranks is the loss of the whole batch, however it is cut.
+Every variant is a weighted sum over tokens. The weights are known before the first forward pass, from the lengths of
+all completions of an update on all ranks; so the sum over packs and ranks is the loss of the whole batch, however it is
+cut.
 """
 
 from typing import Literal, NamedTuple
@@ -53,8 +54,8 @@ def token_weights(
 ) -> Float[Tensor, " sequences"]:
     """Return the weight of each token of each sequence in the loss.
 
-    ``grpo`` and ``gspo``: mean over each sequence, then over sequences. ``dr_grpo``: sum over the constant length limit.
-    ``dapo`` and ``cispo``: mean over all tokens.
+    ``grpo`` and ``gspo``: mean over each sequence, then over sequences. ``dr_grpo``: sum over the constant length
+    limit. ``dapo`` and ``cispo``: mean over all tokens.
 
     Args:
         lengths: Scored tokens of this rank's sequences; at least 1 each.
@@ -72,9 +73,7 @@ def token_weights(
     return torch.full_like(lengths, 1 / divisor)
 
 
-def sequence_mean(
-    values: Float[Tensor, " scored"], sequences: Int[Tensor, " scored"]
-) -> Float[Tensor, " scored"]:
+def sequence_mean(values: Float[Tensor, " scored"], sequences: Int[Tensor, " scored"]) -> Float[Tensor, " scored"]:
     """Return, at each token, the mean of its sequence's values.
 
     Args:
@@ -102,9 +101,10 @@ def policy_loss(
 ) -> PolicyLoss:
     """Return each token's loss.
 
-    With the ratio r of the policy to the old one: ``-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)`` per token; in ``gspo``
-    r is the geometric mean over the sequence; in ``cispo`` the loss is ``-min(r, 1 + clip_high) A log pi`` with no gradient
-    through r. It is multiplied by the correction; the k3 estimate of the KL divergence to the reference is added as it is.
+    With the ratio r of the policy to the old one: ``-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)`` per token; in
+    ``gspo`` r is the geometric mean over the sequence; in ``cispo`` the loss is ``-min(r, 1 + clip_high) A log pi``
+    with no gradient through r. It is multiplied by the correction; the k3 estimate of the KL divergence to the
+    reference is added as it is.
 
     Args:
         logprobs: Of the policy, with gradient.
@@ -157,9 +157,9 @@ def mismatch_weights(
 ) -> Float[Tensor, " scored"]:
     """Return importance weights of the trainer's policy against the engine that sampled.
 
-    Engine and trainer compute the same policy in other kernels or precision; where they disagree, samples come from another
-    distribution than the loss assumes. Truncation takes ``min(ratio, cap)``; masking drops tokens, or whole sequences, whose
-    ratio is above the cap. A sequence's ratio is the product over its tokens.
+    Engine and trainer compute the same policy in other kernels or precision; where they disagree, samples come from
+    another distribution than the loss assumes. Truncation takes ``min(ratio, cap)``; masking drops tokens, or whole
+    sequences, whose ratio is above the cap. A sequence's ratio is the product over its tokens.
 
     Args:
         logprobs: Of the trainer, before the rollout's updates.

@@ -1,6 +1,7 @@
 """Losses of prediction, each with the constant that minimises it and its own distance to that constant.
 
-A network's outputs ``(batch, outputs)`` mean what the loss says: logits, a value, a normal distribution, or rewards of actions.
+A network's outputs ``(batch, outputs)`` mean what the loss says: logits, a value, a normal distribution, or rewards of
+actions.
 
 Reference: Kang, Setlur, Tomlin, Levine, ICLR 2024, arXiv 2310.00873, section 3.
 """
@@ -58,9 +59,7 @@ class PredictionLoss(ABC):
         """Return the loss per example, ``(batch,)``; its mean is what training minimises."""
 
     @abstractmethod
-    def constant(
-        self, target: Tensor, n_classes: int | None, weights: Tensor | None = None
-    ) -> Tensor:
+    def constant(self, target: Tensor, n_classes: int | None, weights: Tensor | None = None) -> Tensor:
         """Return the optimal constant prediction for training targets, ``(numbers,)``, float64.
 
         Args:
@@ -96,24 +95,20 @@ class PredictionLoss(ABC):
 
 def _checked(n_classes: int | None) -> int:
     if n_classes is None or n_classes < 2:
-        raise ConfigError(
-            f"n_classes must be at least 2, got {n_classes}; the datamodule usually fills it in."
-        )
+        raise ConfigError(f"n_classes must be at least 2, got {n_classes}; the datamodule usually fills it in.")
     return n_classes
 
 
 class CrossEntropy(PredictionLoss):
     """Cross-entropy; outputs are logits, the constant is the (smoothed, weighted) label marginal, the distance KL in nats."""
 
-    def __init__(
-        self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
         """Initialize the loss.
 
         Args:
             label_smoothing: Share of the target spread evenly over all classes, in [0, 1).
-            class_weights: Weight of each class's losses, at least 0; ones by default. The batch's mean is not divided by
-                its weights.
+            class_weights: Weight of each class's losses, at least 0; ones by default. The batch's mean is not divided
+                by its weights.
 
         Raises:
             ConfigError: If a value is out of range.
@@ -121,9 +116,7 @@ class CrossEntropy(PredictionLoss):
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing must be in [0, 1), got {label_smoothing}.")
         if class_weights is not None and (min(class_weights) < 0 or max(class_weights) == 0):
-            raise ConfigError(
-                f"class_weights must be at least 0, not all 0, got {list(class_weights)}."
-            )
+            raise ConfigError(f"class_weights must be at least 0, not all 0, got {list(class_weights)}.")
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else torch.tensor(class_weights).float()
 
@@ -138,17 +131,11 @@ class CrossEntropy(PredictionLoss):
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropies in nats."""
         weight = None if self.class_weights is None else self.class_weights.to(outputs)
-        return F.cross_entropy(
-            outputs, target, weight=weight, reduction="none", label_smoothing=self.label_smoothing
-        )
+        return F.cross_entropy(outputs, target, weight=weight, reduction="none", label_smoothing=self.label_smoothing)
 
-    def constant(
-        self, target: Tensor, n_classes: int | None, weights: Tensor | None = None
-    ) -> Tensor:
+    def constant(self, target: Tensor, n_classes: int | None, weights: Tensor | None = None) -> Tensor:
         """Return probabilities, ``(classes,)``."""
-        return class_constant(
-            target, _checked(n_classes), self.label_smoothing, self.class_weights, weights
-        )
+        return class_constant(target, _checked(n_classes), self.label_smoothing, self.class_weights, weights)
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return probabilities."""
@@ -182,9 +169,7 @@ class SquaredError(PredictionLoss):
         """Return squared errors; 0 where unlabelled."""
         return _where_labelled((outputs[:, 0] - target.float()) ** 2, target)
 
-    def constant(
-        self, target: Tensor, n_classes: int | None, weights: Tensor | None = None
-    ) -> Tensor:
+    def constant(self, target: Tensor, n_classes: int | None, weights: Tensor | None = None) -> Tensor:
         """Return the mean target, ``(1,)``."""
         return mean_constant(target, weights).view(1)
 
@@ -208,9 +193,7 @@ class AbsoluteError(PredictionLoss):
         """Return absolute errors; 0 where unlabelled."""
         return _where_labelled((outputs[:, 0] - target.float()).abs(), target)
 
-    def constant(
-        self, target: Tensor, n_classes: int | None, weights: Tensor | None = None
-    ) -> Tensor:
+    def constant(self, target: Tensor, n_classes: int | None, weights: Tensor | None = None) -> Tensor:
         """Return the median target, ``(1,)``."""
         return median_constant(target.double(), weights).view(1)
 
@@ -241,8 +224,7 @@ class GaussianNLL(PredictionLoss):
         """
         if warmup_epochs < 0 or max_log_std <= 0:
             raise ConfigError(
-                "warmup_epochs must be at least 0 and max_log_std above 0,"
-                f" got {warmup_epochs} and {max_log_std}."
+                f"warmup_epochs must be at least 0 and max_log_std above 0, got {warmup_epochs} and {max_log_std}."
             )
         self.warmup_epochs, self.max_log_std = warmup_epochs, max_log_std
 
@@ -264,9 +246,7 @@ class GaussianNLL(PredictionLoss):
             return (outputs[:, 0] - target.float()) ** 2
         return self.losses(outputs, target)
 
-    def constant(
-        self, target: Tensor, n_classes: int | None, weights: Tensor | None = None
-    ) -> Tensor:
+    def constant(self, target: Tensor, n_classes: int | None, weights: Tensor | None = None) -> Tensor:
         """Return mean and deviation of the targets, ``(2,)``."""
         return torch.stack(gaussian_constant(target.double(), weights))
 
@@ -282,8 +262,8 @@ class GaussianNLL(PredictionLoss):
 class RewardPrediction(PredictionLoss):
     """Squared error on the rewards of K answers and of abstaining, mean over all K + 1.
 
-    Acting on the largest prediction is cautious out of distribution: the constant prefers to abstain as soon as a wrong answer
-    costs enough (``right p + wrong (1 - p) < abstain`` for every class's share p).
+    Acting on the largest prediction is cautious out of distribution: the constant prefers to abstain as soon as a wrong
+    answer costs enough (``right p + wrong (1 - p) < abstain`` for every class's share p).
     """
 
     def __init__(self, right: float = 1.0, wrong: float = -4.0, abstain: float = 0.0) -> None:
@@ -298,9 +278,7 @@ class RewardPrediction(PredictionLoss):
             ConfigError: Unless wrong < abstain < right.
         """
         if not wrong < abstain < right:
-            raise ConfigError(
-                f"rewards must be ordered wrong < abstain < right, got {wrong}, {abstain}, {right}."
-            )
+            raise ConfigError(f"rewards must be ordered wrong < abstain < right, got {wrong}, {abstain}, {right}.")
         self.right, self.wrong, self.abstain = right, wrong, abstain
 
     def n_outputs(self, n_classes: int | None) -> int:
@@ -320,13 +298,9 @@ class RewardPrediction(PredictionLoss):
         errors = (outputs - self.rewards(target, outputs.shape[1] - 1).to(outputs)) ** 2
         return _where_labelled(errors.mean(1), target)
 
-    def constant(
-        self, target: Tensor, n_classes: int | None, weights: Tensor | None = None
-    ) -> Tensor:
+    def constant(self, target: Tensor, n_classes: int | None, weights: Tensor | None = None) -> Tensor:
         """Return expected rewards, ``(classes + 1,)``."""
-        return reward_constant(
-            target, _checked(n_classes), self.right, self.wrong, self.abstain, weights
-        )
+        return reward_constant(target, _checked(n_classes), self.right, self.wrong, self.abstain, weights)
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return the rewards."""

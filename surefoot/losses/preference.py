@@ -42,9 +42,7 @@ def dpo_loss(
     Reference: Rafailov et al., NeurIPS 2023, eq. 7; Mitchell 2023 for the smoothing.
     """
     if beta <= 0 or not 0 <= label_smoothing < 0.5:
-        raise ValueError(
-            f"expected beta > 0 and label_smoothing in [0, 0.5), got {beta} and {label_smoothing}."
-        )
+        raise ValueError(f"expected beta > 0 and label_smoothing in [0, 0.5), got {beta} and {label_smoothing}.")
     chosen = beta * (chosen_logprobs - reference_chosen_logprobs)
     rejected = beta * (rejected_logprobs - reference_rejected_logprobs)
     margin = chosen - rejected

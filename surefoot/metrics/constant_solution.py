@@ -1,6 +1,7 @@
 """Optimal constant solutions: the prediction without input that minimises the mean training loss, and distances to it.
 
-Reference: Kang, Setlur, Tomlin, Levine, ICLR 2024, arXiv 2310.00873, section 3 and appendix; distances as in the authors' code.
+Reference: Kang, Setlur, Tomlin, Levine, ICLR 2024, arXiv 2310.00873, section 3 and appendix; distances as in the
+authors' code.
 """
 
 import math
@@ -52,8 +53,9 @@ def class_constant(
 ) -> Float[Tensor, " classes"]:
     """Return the class probabilities that minimise the mean cross-entropy.
 
-    With torch's definitions of smoothing s and class weights w over K classes the mean loss of constant probabilities p is
-    proportional to ``-sum_k a_k log p_k`` with ``a_k = w_k ((1 - s) share_k + s / K)``; the minimum is ``a / sum(a)``.
+    With torch's definitions of smoothing s and class weights w over K classes the mean loss of constant probabilities p
+    is proportional to ``-sum_k a_k log p_k`` with ``a_k = w_k ((1 - s) share_k + s / K)``; the minimum is ``a /
+    sum(a)``.
 
     Args:
         target: Class per training example, ``(examples,)``.

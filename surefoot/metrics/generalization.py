@@ -34,8 +34,7 @@ def gradient_variance(gradients: Sequence[Sequence[Tensor]]) -> float:
 def squared_distance(weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
     """Return the squared Euclidean distance of weights from where they started; only what ``start`` names counts."""
     return sum(
-        float(((weights[name].detach().cpu() - value.cpu()).double() ** 2).sum())
-        for name, value in start.items()
+        float(((weights[name].detach().cpu() - value.cpu()).double() ** 2).sum()) for name, value in start.items()
     )
 
 

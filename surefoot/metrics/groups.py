@@ -59,9 +59,7 @@ def mean_of_worst(accuracy: Float[Tensor, " groups"], k: int) -> Float[Tensor, "
     return present.sort().values[:k].mean()
 
 
-def shares_weighted_accuracy(
-    accuracy: Float[Tensor, " groups"], shares: Float[Tensor, " groups"]
-) -> Float[Tensor, ""]:
+def shares_weighted_accuracy(accuracy: Float[Tensor, " groups"], shares: Float[Tensor, " groups"]) -> Float[Tensor, ""]:
     """Average the groups' accuracies with the training shares as weights.
 
     The "average accuracy" of the Waterbirds literature. Groups that are empty here are left out and the other

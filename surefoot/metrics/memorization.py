@@ -1,9 +1,10 @@
 """Pre-memorization train accuracy: how often a model solves its training examples before it knows their traces by heart.
 
-Thresholds of the perplexity are given as the paper's code gives them, as log(log(perplexity)), here ``log_log_threshold``.
+Thresholds of the perplexity are given as the paper's code gives them, as log(log(perplexity)), here
+``log_log_threshold``.
 
-Reference: Kang et al. 2024, What Do Learning Dynamics Reveal About Generalization in LLM Reasoning?, arXiv 2411.07681; the
-computation follows the authors' code.
+Reference: Kang et al. 2024, What Do Learning Dynamics Reveal About Generalization in LLM Reasoning?, arXiv 2411.07681;
+the computation follows the authors' code.
 """
 
 import math
@@ -70,9 +71,7 @@ def log_log(perplexities: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return perplexities.double().log().clamp(min=0).log()
 
 
-def is_memorized(
-    perplexities: Float[Tensor, "..."], log_log_threshold: float
-) -> Bool[Tensor, "..."]:
+def is_memorized(perplexities: Float[Tensor, "..."], log_log_threshold: float) -> Bool[Tensor, "..."]:
     """Return where a reference trace is known by heart: where its perplexity is not at or above the threshold.
 
     A perplexity below 1 by rounding, or NaN, counts as memorized, as in the authors' code.
@@ -87,8 +86,8 @@ def pre_memorization_accuracies(
 ) -> Float[Tensor, "checkpoints examples"]:
     """Return each example's best accuracy so far while not memorized, but no more than its present accuracy.
 
-    The mask is taken at every checkpoint anew: an example that is forgotten counts again. The outer minimum with the present
-    accuracy accounts for skills that are lost. An example that is memorized at every checkpoint has 0.
+    The mask is taken at every checkpoint anew: an example that is forgotten counts again. The outer minimum with the
+    present accuracy accounts for skills that are lost. An example that is memorized at every checkpoint has 0.
 
     Args:
         accuracies: Share of correct samples.
@@ -143,9 +142,7 @@ def identity_r2(predicted: Float[Tensor, " points"], observed: Float[Tensor, " p
     return 1 - float(((y - x) ** 2).sum()) / spread if spread > 0 else math.nan
 
 
-def prediction_quality(
-    predicted: Float[Tensor, " points"], observed: Float[Tensor, " points"]
-) -> PredictionQuality:
+def prediction_quality(predicted: Float[Tensor, " points"], observed: Float[Tensor, " points"]) -> PredictionQuality:
     """Compare predicted with observed accuracies.
 
     R² and correlations are NaN where they are not defined: fewer than two points, or no variation.
@@ -176,9 +173,7 @@ class ThresholdSweep:
         predicted: For each run ``(thresholds, checkpoints)``.
     """
 
-    def __init__(
-        self, runs: Sequence[LearningCurves], thresholds: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, runs: Sequence[LearningCurves], thresholds: Sequence[float] | None = None) -> None:
         """Compute the predictions.
 
         Args:
@@ -204,10 +199,7 @@ class ThresholdSweep:
             for r in self.runs
         ]
         self._errors = torch.stack(
-            [
-                ((p - r.test_accuracies.double()) ** 2).sum(1)
-                for p, r in zip(self.predicted, self.runs, strict=True)
-            ]
+            [((p - r.test_accuracies.double()) ** 2).sum(1) for p, r in zip(self.predicted, self.runs, strict=True)]
         )  # of the line y = x, (runs, thresholds)
 
     def at(self, run: str, threshold: float) -> Float[Tensor, " checkpoints"]:
@@ -229,8 +221,8 @@ class ThresholdSweep:
     def best(self, runs: Sequence[str] | None = None) -> float:
         """Return the threshold with the smallest squared error of the line y = x on some runs, all by default.
 
-        Where several do equally well, the middle one is taken. Calibrate on runs that do memorize, and on two or more of
-        different learning rates: one that never memorizes does equally well with every low threshold.
+        Where several do equally well, the middle one is taken. Calibrate on runs that do memorize, and on two or more
+        of different learning rates: one that never memorizes does equally well with every low threshold.
         """
         places = [i for i, r in enumerate(self.runs) if runs is None or r.name in runs]
         errors = self._errors[places].sum(0)

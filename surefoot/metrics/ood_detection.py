@@ -27,9 +27,7 @@ def max_softmax_scores(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
     return 1 - logits.softmax(1).amax(1)
 
 
-def energy_scores(
-    logits: Float[Tensor, "batch classes"], temperature: float = 1.0
-) -> Float[Tensor, " batch"]:
+def energy_scores(logits: Float[Tensor, "batch classes"], temperature: float = 1.0) -> Float[Tensor, " batch"]:
     """Return the free energy ``-T log sum exp(logits / T)``."""
     return -temperature * (logits / temperature).logsumexp(1)
 
@@ -50,9 +48,7 @@ def fit_class_gaussians(
         ValueError: If there are no more examples than classes.
     """
     if len(features) <= n_classes:
-        raise ValueError(
-            f"{len(features)} training examples are too few for a covariance over {n_classes} classes."
-        )
+        raise ValueError(f"{len(features)} training examples are too few for a covariance over {n_classes} classes.")
     values = features.double()
     counts = torch.zeros(n_classes, dtype=torch.float64, device=values.device)
     counts = counts.index_add(0, target, torch.ones_like(target, dtype=torch.float64))
@@ -63,9 +59,7 @@ def fit_class_gaussians(
     return ClassGaussians(means[counts > 0], torch.linalg.pinv(covariance, hermitian=True))
 
 
-def mahalanobis_scores(
-    features: Float[Tensor, "batch features"], gaussians: ClassGaussians
-) -> Float[Tensor, " batch"]:
+def mahalanobis_scores(features: Float[Tensor, "batch features"], gaussians: ClassGaussians) -> Float[Tensor, " batch"]:
     """Return the squared Mahalanobis distance to the nearest class mean."""
     offsets = features.double()[:, None] - gaussians.means  # (batch, classes, features)
     squares = torch.einsum("bcd,de,bce->bc", offsets, gaussians.precision, offsets)

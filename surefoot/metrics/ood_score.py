@@ -24,8 +24,8 @@ def ood_score(
 ) -> float:
     """Return the geometric mean probability that a weak linear classifier gives held-out examples of being from the other set.
 
-    Both sets are cut to the same size; a tenth of the other is held out; a logistic regression with a strong l2 penalty is
-    fitted on standardised features of the rest. 0.5 means that nothing was told apart.
+    Both sets are cut to the same size; a tenth of the other is held out; a logistic regression with a strong l2 penalty
+    is fitted on standardised features of the rest. 0.5 means that nothing was told apart.
 
     Args:
         in_distribution: Features, ``(examples, features)``.
@@ -45,9 +45,7 @@ def ood_score(
 
     size = min(len(in_distribution), len(other))
     if size < 2:
-        raise ValueError(
-            f"an OOD score needs two examples of each set, got {len(in_distribution)} and {len(other)}."
-        )
+        raise ValueError(f"an OOD score needs two examples of each set, got {len(in_distribution)} and {len(other)}.")
     generator = np.random.default_rng(seed)
     n_held = max(1, round(held_out * size))
     logs = []
@@ -58,9 +56,7 @@ def ood_score(
         features = np.concatenate([ours, theirs]).astype(np.float64)
         center, scale = features.mean(0), features.std(0)
         scale = np.where(scale > 0, scale, 1.0)
-        model = SGDClassifier(
-            loss="log_loss", alpha=penalty, max_iter=20, random_state=seed + repeat
-        )
+        model = SGDClassifier(loss="log_loss", alpha=penalty, max_iter=20, random_state=seed + repeat)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # 20 rounds need not converge
             model.fit((features - center) / scale, np.r_[np.zeros(len(ours)), np.ones(len(theirs))])

@@ -25,9 +25,7 @@ class ProblemResult(NamedTuple):
     votes: list[int | None] | None = None
 
 
-def problem_results(
-    trajectories: Sequence[Trajectory], grader: Grader | None = None
-) -> list[ProblemResult]:
+def problem_results(trajectories: Sequence[Trajectory], grader: Grader | None = None) -> list[ProblemResult]:
     """Return the results of each problem, in order of appearance.
 
     Args:
@@ -52,17 +50,16 @@ def problem_results(
         )
     if grader is None or all(len(r.statuses) == 1 for r in results):
         return results
-    votes = grader.classes(
-        [r.answers for r in results], [[s == "correct" for s in r.statuses] for r in results]
-    )
+    votes = grader.classes([r.answers for r in results], [[s == "correct" for s in r.statuses] for r in results])
     return [r._replace(votes=v) for r, v in zip(results, votes, strict=True)]
 
 
 def summarise_results(results: Sequence[ProblemResult]) -> dict[str, float]:
     """Return accuracy with its 95% interval over problems, pass@k, maj@k, accuracy by number of steps, lengths and grades.
 
-    Keys: ``accuracy``, ``accuracy_low``, ``accuracy_high``; ``pass@k`` and ``maj@k`` with their ``_low`` and ``_high`` for k = 2,
-    4, ... up to the fewest samples of a problem; ``accuracy_steps_<n>``; ``tokens``; ``share_truncated``; ``grade_<status>``.
+    Keys: ``accuracy``, ``accuracy_low``, ``accuracy_high``; ``pass@k`` and ``maj@k`` with their ``_low`` and ``_high``
+    for k = 2, 4, ... up to the fewest samples of a problem; ``accuracy_steps_<n>``; ``tokens``; ``share_truncated``;
+    ``grade_<status>``.
 
     Args:
         results: At least one problem's results.

@@ -24,9 +24,7 @@ def average_ranks(values: Float[Tensor, " examples"]) -> Float[Tensor, " example
     return ranks
 
 
-def roc_auc(
-    scores: Float[Tensor, " examples"], member: Bool[Tensor, " examples"]
-) -> Float[Tensor, ""]:
+def roc_auc(scores: Float[Tensor, " examples"], member: Bool[Tensor, " examples"]) -> Float[Tensor, ""]:
     """Return the chance that a member scores above a non-member, ties counting half.
 
     Args:
@@ -41,9 +39,7 @@ def roc_auc(
     return (rank_sum - n_in * (n_in + 1) / 2) / (n_in * n_out)
 
 
-def precision_recall_of_top(
-    scores: Float[Tensor, " examples"], member: Bool[Tensor, " examples"], k: int
-) -> Recovery:
+def precision_recall_of_top(scores: Float[Tensor, " examples"], member: Bool[Tensor, " examples"], k: int) -> Recovery:
     """Compare the k highest scores with a subset; ties are broken by the lower index.
 
     Args:

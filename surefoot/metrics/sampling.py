@@ -46,12 +46,12 @@ def majority_at_k(
 ) -> float:
     """Return the probability that the most frequent answer of k samples is correct.
 
-    Samples without an answer do not vote. Tied answers win with equal probability. The mean is over all subsets of k samples
-    where there are 2000 or fewer, else over random ones.
+    Samples without an answer do not vote. Tied answers win with equal probability. The mean is over all subsets of k
+    samples where there are 2000 or fewer, else over random ones.
 
     Args:
-        answers: Final answer of each sample, none where there is none: numbers of classes of equal answers (`Grader.classes`), or
-            texts, of which correct ones and equal plain numbers are one answer.
+        answers: Final answer of each sample, none where there is none: numbers of classes of equal answers
+            (`Grader.classes`), or texts, of which correct ones and equal plain numbers are one answer.
         correct: Whether each is correct.
         k: Samples that vote.
         n_draws: Subsets that are drawn.

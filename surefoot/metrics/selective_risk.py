@@ -1,6 +1,7 @@
 """Acting or abstaining under a reward for right answers and a price of wrong ones.
 
-Reference: Kang et al., ICLR 2024, arXiv 2310.00873, section 6: policies by reward prediction, by classification and by an oracle.
+Reference: Kang et al., ICLR 2024, arXiv 2310.00873, section 6: policies by reward prediction, by classification and by
+an oracle.
 """
 
 from typing import NamedTuple
@@ -70,8 +71,8 @@ def fit_temperatures(
 ) -> Float[Tensor, " classes"]:
     """Return one factor per class on the logits that minimises the cross-entropy (vector scaling without a bias, by L-BFGS).
 
-    Fitted on the very examples that are judged, it makes the paper's oracle; fitted on held-out examples, a calibration.
-    Classes that the targets do not have keep their factor's gradient from the others' losses.
+    Fitted on the very examples that are judged, it makes the paper's oracle; fitted on held-out examples, a
+    calibration. Classes that the targets do not have keep their factor's gradient from the others' losses.
 
     Args:
         logits: Class scores, ``(examples, classes)``.
@@ -98,9 +99,7 @@ def fit_temperatures(
     return log_factors.detach().exp()
 
 
-def area_under_risk_coverage(
-    confidences: Float[Tensor, " examples"], wrong: Tensor
-) -> Float[Tensor, ""]:
+def area_under_risk_coverage(confidences: Float[Tensor, " examples"], wrong: Tensor) -> Float[Tensor, ""]:
     """Return the mean error rate over all coverages, when the most confident examples are answered first.
 
     Args:

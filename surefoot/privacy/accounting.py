@@ -98,9 +98,7 @@ def calibrate_noise(
     """
     _check(delta, sampling_rate, n_steps)
     if not epsilon > 0 or n_steps < 1:
-        raise ConfigError(
-            f"epsilon must be above 0 and n_steps at least 1, got {epsilon} and {n_steps}."
-        )
+        raise ConfigError(f"epsilon must be above 0 and n_steps at least 1, got {epsilon} and {n_steps}.")
     if math.isinf(epsilon):
         return 0.0
     high = 1.0
@@ -150,9 +148,7 @@ class Ledger(NamedTuple):
 
     def epsilon(self, delta: float, accountant: Accountant = "pld") -> float:
         """Return the epsilon spent so far."""
-        return epsilon_of(
-            self.noise_multiplier, self.sampling_rate, self.n_steps, delta, accountant
-        )
+        return epsilon_of(self.noise_multiplier, self.sampling_rate, self.n_steps, delta, accountant)
 
     def check_unchanged(self, other: "Ledger") -> None:
         """Raise if another ledger belongs to another mechanism.
@@ -164,6 +160,7 @@ class Ledger(NamedTuple):
             was, now = getattr(self, name), getattr(other, name)
             if not math.isclose(was, now, rel_tol=1e-9):
                 raise ConfigError(
-                    f"the checkpoint was trained with {name} {was:g}, the settings say {now:g}: the privacy spent so far"
+                    f"the checkpoint was trained with {name} {was:g}, the settings say {now:g}: the privacy spent so"
+                    " far"
                     " would be accounted for wrongly. Keep the setting, or start a new run."
                 )

@@ -1,8 +1,9 @@
 """An empirical audit: how much of epsilon an attacker can demonstrably see.
 
-A mechanism is run many times with and without a canary, an example made to be found. A threshold on the attacker's score gives true
-and false positives, and Clopper-Pearson bounds on their rates give an epsilon that the mechanism cannot be below. A correct mechanism
-passes (the bound stays at or below what it claims); one that clips nothing, or adds too little noise, does not.
+A mechanism is run many times with and without a canary, an example made to be found. A threshold on the attacker's
+score gives true and false positives, and Clopper-Pearson bounds on their rates give an epsilon that the mechanism
+cannot be below. A correct mechanism passes (the bound stays at or below what it claims); one that clips nothing, or
+adds too little noise, does not.
 
 Reference: Jagielski, Ullman, Oprea, NeurIPS 2020; Nasr et al., IEEE S&P 2021.
 """
@@ -48,8 +49,8 @@ def epsilon_lower_bound(
 ) -> float:
     """Return an epsilon that the mechanism is not below, with a confidence.
 
-    The threshold is chosen on the first half of the trials and judged on the second, so that the choice costs no confidence.
-    From ``TPR <= e^eps FPR + delta`` and its mirror image: ``eps >= log((TPR_low - delta) / FPR_high)``.
+    The threshold is chosen on the first half of the trials and judged on the second, so that the choice costs no
+    confidence. From ``TPR <= e^eps FPR + delta`` and its mirror image: ``eps >= log((TPR_low - delta) / FPR_high)``.
 
     Args:
         scores_with: Attacker's scores of runs with the canary, higher for a stronger trace, ``(trials,)``.
@@ -70,9 +71,7 @@ def epsilon_lower_bound(
     each = 1 - (1 - confidence) / 2  # two rates are bounded at once
 
     def bound(inside: Tensor, outside: Tensor, threshold: float, above: bool) -> float:
-        hits, false = (
-            int(((s > threshold) if above else (s <= threshold)).sum()) for s in (inside, outside)
-        )
+        hits, false = (int(((s > threshold) if above else (s <= threshold)).sum()) for s in (inside, outside))
         low = _clopper_pearson(hits, len(inside), each)[0]
         high = _clopper_pearson(false, len(outside), each)[1]
         return math.log((low - delta) / high) if low > delta else -math.inf

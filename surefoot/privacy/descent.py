@@ -1,6 +1,7 @@
 """Private gradient descent for linear models: the whole data or Poisson samples, in all dimensions or in a subspace.
 
-References: Bassily et al., FOCS 2014; Abadi et al., CCS 2016 (clipping and accounting); Thaker et al., NeurIPS 2024 (in a subspace).
+References: Bassily et al., FOCS 2014; Abadi et al., CCS 2016 (clipping and accounting); Thaker et al., NeurIPS 2024 (in
+a subspace).
 """
 
 import math
@@ -33,9 +34,7 @@ class DescentSettings:
     n_steps: int
     learning_rate: float
     sampling_rate: float = 1.0
-    average_last: float = (
-        0.5  # share of the steps whose weights are averaged; 0 for the last weights
-    )
+    average_last: float = 0.5  # share of the steps whose weights are averaged; 0 for the last weights
     radius: float = math.inf  # weights are projected onto a ball of it
     accountant: Accountant = "pld"
 
@@ -51,9 +50,7 @@ class DescentSettings:
 
     def noise_multiplier(self) -> float:
         """Return noise over clip that the guarantee needs."""
-        return calibrate_noise(
-            self.epsilon, self.delta, self.sampling_rate, self.n_steps, self.accountant
-        )
+        return calibrate_noise(self.epsilon, self.delta, self.sampling_rate, self.n_steps, self.accountant)
 
 
 def noisy_gradient(
@@ -86,7 +83,8 @@ def private_descent(
         loss: ``squared``, ``logistic`` or ``softmax``.
         settings: How, and the guarantee.
         source: Where noise and samples come from.
-        basis: Directions of a subspace that does not depend on these data, ``(features, directions)``; weights lie in it.
+        basis: Directions of a subspace that does not depend on these data, ``(features, directions)``; weights lie in
+            it.
         n_classes: Number of classes, for ``softmax``.
         noise_multiplier: The settings' own, where it is known already.
 

@@ -1,7 +1,7 @@
 """Losses of linear models whose per-example gradients are known in closed form: residual times input.
 
-The gradient of example i is ``x_i r_i^T``, so its norm is ``|x_i| |r_i|`` and the sum of clipped gradients is ``X^T (c * R)``: two
-products with the data, and no gradient of a single example is ever made.
+The gradient of example i is ``x_i r_i^T``, so its norm is ``|x_i| |r_i|`` and the sum of clipped gradients is ``X^T (c
+* R)``: two products with the data, and no gradient of a single example is ever made.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,8 @@ def check_finite_examples(tensors: Mapping[str, Tensor | None], name: str) -> No
             wrong = ~values.isfinite().reshape(len(values), -1).all(1)
             if wrong.any():
                 raise DataError(
-                    f"{int(wrong.sum())} of {len(values)} rows of {kind} in {name} are NaN or infinite: mend the data, or"
+                    f"{int(wrong.sum())} of {len(values)} rows of {kind} in {name} are NaN or infinite: mend the data,"
+                    " or"
                     " leave these rows out."
                 )
 
@@ -76,9 +77,7 @@ def linear_residuals(
     return outputs.softmax(1) - F.one_hot(target, outputs.shape[1]).to(outputs)
 
 
-def linear_losses(
-    outputs: Float[Tensor, "batch outputs"], target: Tensor, loss: LinearLoss
-) -> Float[Tensor, " batch"]:
+def linear_losses(outputs: Float[Tensor, "batch outputs"], target: Tensor, loss: LinearLoss) -> Float[Tensor, " batch"]:
     """Return the loss per example, see `linear_residuals`."""
     if loss == "squared":
         return (outputs[:, 0] - target.to(outputs)) ** 2 / 2

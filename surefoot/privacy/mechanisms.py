@@ -1,7 +1,7 @@
 """The Gaussian mechanism, and perturbing the solution or the objective of a convex problem.
 
-References: Chaudhuri, Monteleoni, Sarwate, JMLR 2011 (output perturbation); Kifer, Smith, Thakurta, COLT 2012 (objective perturbation,
-theorem 2 for Gaussian noise).
+References: Chaudhuri, Monteleoni, Sarwate, JMLR 2011 (output perturbation); Kifer, Smith, Thakurta, COLT 2012
+(objective perturbation, theorem 2 for Gaussian noise).
 """
 
 import math
@@ -68,9 +68,7 @@ def _minimise(inputs: Tensor, target: Tensor, l2: float, linear: Tensor, n_examp
     def closure() -> Tensor:
         optimizer.zero_grad()
         losses = linear_losses(inputs @ weight, target, "logistic").sum()
-        value: Tensor = (
-            losses + l2 / 2 * weight.square().sum() + (linear * weight).sum()
-        ) / n_examples
+        value: Tensor = (losses + l2 / 2 * weight.square().sum() + (linear * weight).sum()) / n_examples
         value.backward()
         return value
 
@@ -89,8 +87,9 @@ def output_perturbation(
 ) -> Float[Tensor, "features 1"]:
     """Fit a logistic regression with an l2 penalty and add noise to its weights.
 
-    The problem ``sum losses + l2 n / 2 |w|^2`` is ``l2 n``-strongly convex and one example's gradient has norm at most 1 (inputs longer
-    than 1 are scaled down), so adding or removing it moves the minimum by at most ``1 / (l2 n)``, n being public.
+    The problem ``sum losses + l2 n / 2 |w|^2`` is ``l2 n``-strongly convex and one example's gradient has norm at most
+    1 (inputs longer than 1 are scaled down), so adding or removing it moves the minimum by at most ``1 / (l2 n)``, n
+    being public.
 
     Args:
         inputs: Inputs, ``(examples, features)``.
@@ -121,8 +120,8 @@ def objective_perturbation(
 ) -> Float[Tensor, "features 1"]:
     """Fit a logistic regression to an objective with a random linear term.
 
-    With gradients of norm at most 1 and curvature at most 1/4: noise of variance ``(8 log(2 / delta) + 4 epsilon) / epsilon^2`` and a
-    penalty of at least ``2 (1/4) / epsilon`` in ``sum losses + penalty / 2 |w|^2 + b . w``.
+    With gradients of norm at most 1 and curvature at most 1/4: noise of variance ``(8 log(2 / delta) + 4 epsilon) /
+    epsilon^2`` and a penalty of at least ``2 (1/4) / epsilon`` in ``sum losses + penalty / 2 |w|^2 + b . w``.
 
     Args:
         inputs: Inputs, ``(examples, features)``; longer ones than 1 are scaled down.

@@ -60,8 +60,8 @@ class SeededNoise(NoiseSource):
 class SecureNoise(NoiseSource):
     """Numbers from the operating system's cryptographic generator: nobody can repeat them.
 
-    A normal number is the sum of four, halved, each by Box and Muller from 53 random bits: attacks on the gaps between floating-point
-    numbers then have to search a space squared twice (Holohan & Braghin, 2021, arXiv 2107.10138).
+    A normal number is the sum of four, halved, each by Box and Muller from 53 random bits: attacks on the gaps between
+    floating-point numbers then have to search a space squared twice (Holohan & Braghin, 2021, arXiv 2107.10138).
     """
 
     def _uniform(self, n: int) -> np.ndarray:

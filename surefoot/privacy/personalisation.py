@@ -1,7 +1,7 @@
 """Many users, a regression each: alone, alone in a public subspace, or together under user-level privacy.
 
-References: Jain, Rush, Smith, Song, Thakurta, NeurIPS 2021 (private alternating minimisation); McMahan et al., ICLR 2018 (DP-FedAvg);
-Thaker et al., arXiv 2312.15551 (purely local learning in a public subspace).
+References: Jain, Rush, Smith, Song, Thakurta, NeurIPS 2021 (private alternating minimisation); McMahan et al., ICLR
+2018 (DP-FedAvg); Thaker et al., arXiv 2312.15551 (purely local learning in a public subspace).
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Linear regression tasks whose weights share a subspace: public ones with many samples, private ones with few.
 
-Reference: Thaker et al., arXiv 2312.15551, section on the model: ``y = x^T B a_t + noise``, B of k orthonormal directions in d dimensions.
+Reference: Thaker et al., arXiv 2312.15551, section on the model: ``y = x^T B a_t + noise``, B of k orthonormal
+directions in d dimensions.
 """
 
 import math
@@ -32,13 +33,12 @@ class SubspaceProblem(NamedTuple):
         sizes = (self.n_public_tasks, self.n_public_per_task, self.n_private, self.n_private_tasks)
         if not 1 <= self.k <= self.d or min(sizes) < 1 or self.noise < 0:
             raise ConfigError(
-                "a shared-subspace problem needs 1 <= k <= d, at least one of each task and sample and noise at least 0,"
+                "a shared-subspace problem needs 1 <= k <= d, at least one of each task and sample and noise at least"
+                " 0,"
                 f" got {self}."
             )
         if not 0 <= self.misalignment <= 1 or (self.misalignment > 0 and 2 * self.k > self.d):
-            raise ConfigError(
-                f"misalignment must be in [0, 1], and 0 where 2 k > d, got {self.misalignment}."
-            )
+            raise ConfigError(f"misalignment must be in [0, 1], and 0 where 2 k > d, got {self.misalignment}.")
 
 
 class SharedSubspace(NamedTuple):

@@ -81,7 +81,8 @@ def tasks_svd(
         x, y = inputs[task == number].double(), target[task == number].double()
         if len(x) < x.shape[1]:
             raise DataError(
-                f"public task {int(number)} has {len(x)} examples of {x.shape[1]} features: least squares per task needs"
+                f"public task {int(number)} has {len(x)} examples of {x.shape[1]} features: least squares per task"
+                " needs"
                 " as many; take the method of moments or alternating minimisation."
             )
         solutions.append(torch.linalg.lstsq(x, y[:, None]).solution[:, 0])
@@ -166,8 +167,8 @@ def private_moments(
 ) -> Basis:
     """Estimate the subspace from private data by the method of moments, with symmetric Gaussian noise: a control.
 
-    Each ``y x`` is scaled down to norm ``clip``, so one example moves the sum of outer products by at most ``clip^2`` in Frobenius
-    norm (Dwork et al., STOC 2014).
+    Each ``y x`` is scaled down to norm ``clip``, so one example moves the sum of outer products by at most ``clip^2``
+    in Frobenius norm (Dwork et al., STOC 2014).
 
     Args:
         inputs: Private inputs, ``(examples, features)``.

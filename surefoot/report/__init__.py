@@ -36,9 +36,7 @@ def run_report(arguments: Sequence[str]) -> None:
         description="Summarise run folders. Runs that differ in their seeds alone (and in where they ran) are averaged;"
         " of runs that are equal in all, the newest counts. Whatever is left out is listed with its reason.",
     )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders, or folders that hold some, at any depth"
-    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold some, at any depth")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the results")
     parser.add_argument(
         "--metric",

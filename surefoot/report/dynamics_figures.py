@@ -34,9 +34,7 @@ def prediction_panels(
     axes = [axes] if len(panels) == 1 else list(axes)
     keys = list(dict.fromkeys(key for series in panels.values() for key in series))
     colours, marks = (list(dict.fromkeys(k[i] for k in keys)) for i in (0, 1))
-    values = [
-        v for series in panels.values() for points in series.values() for p in points for v in p
-    ]
+    values = [v for series in panels.values() for points in series.values() for p in points for v in p]
     for axis, (title, series) in zip(axes, panels.items(), strict=True):
         if diagonal and values:
             ends = [min(0.0, *values), max(values) * 1.03]
@@ -105,9 +103,7 @@ def lines(
     return save_figure(figure, path)
 
 
-def example_heat_map(
-    accuracies: Tensor, log_log_perplexities: Tensor, path: Path, title: str = ""
-) -> list[Path]:
+def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Path, title: str = "") -> list[Path]:
     """Draw examples over checkpoints: how bright tells accuracy, the colour tells the trace's perplexity.
 
     Bright yellow is solved without being known by heart, bright blue solved and known by heart; dark is not solved.
@@ -138,9 +134,7 @@ def example_heat_map(
     hue = colormaps["cividis"](0.15 + 0.85 * norm(np.nan_to_num(perplexity, nan=low, neginf=low)))
     picture = hue[..., :3] * (0.12 + 0.88 * accuracy[..., None])
     figure, axis = new_axes(6.4, 3.9)
-    axis.imshow(
-        picture[:, order].transpose(1, 0, 2), aspect="auto", interpolation="nearest", origin="lower"
-    )
+    axis.imshow(picture[:, order].transpose(1, 0, 2), aspect="auto", interpolation="nearest", origin="lower")
     axis.set_xticks(range(len(accuracy)), [str(i + 1) for i in range(len(accuracy))])
     axis.set(
         xlabel="checkpoint",
@@ -152,9 +146,7 @@ def example_heat_map(
     return save_figure(figure, path)
 
 
-def violins(
-    panels: Mapping[str, Mapping[float, Sequence[float]]], labels: tuple[str, str], path: Path
-) -> list[Path]:
+def violins(panels: Mapping[str, Mapping[float, Sequence[float]]], labels: tuple[str, str], path: Path) -> list[Path]:
     """Draw how values are distributed in bins, with the means as a line, one panel a name.
 
     Args:
@@ -169,9 +161,7 @@ def violins(
     axes = [axes] if len(panels) == 1 else list(axes)
     for i, (axis, (title, bins)) in enumerate(zip(axes, panels.items(), strict=True)):
         places = sorted(b for b, values in bins.items() if values)
-        drawn = axis.violinplot(
-            [list(bins[b]) for b in places], places, widths=0.16, showextrema=False
-        )
+        drawn = axis.violinplot([list(bins[b]) for b in places], places, widths=0.16, showextrema=False)
         for body in drawn["bodies"]:
             body.set(facecolor=PALETTE[i % len(PALETTE)], alpha=0.35)
         means = [sum(bins[b]) / len(bins[b]) for b in places]

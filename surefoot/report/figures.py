@@ -196,9 +196,7 @@ class Plane(NamedTuple):
     lines: Mapping[str, tuple[float, float, float]]  # name -> (a, b, c) of a x + b y + c = 0
 
 
-def decision_planes(
-    planes: Mapping[str, Plane], labels: tuple[str, str], path: Path, title: str = ""
-) -> list[Path]:
+def decision_planes(planes: Mapping[str, Plane], labels: tuple[str, str], path: Path, title: str = "") -> list[Path]:
     """Draw points by label with decision lines, one panel a name.
 
     Args:
@@ -232,9 +230,7 @@ def decision_planes(
             axis.plot(*zip(*ends, strict=True), LINES[i], color=PALETTE[2 + i], lw=2, label=line)
         axis.set(xlim=bounds[0], ylim=bounds[1], xlabel=labels[0], ylabel=labels[1], title=name)
     handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
-    axes[-1].legend(
-        handles=[*handles.values()], frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
-    )
+    axes[-1].legend(handles=[*handles.values()], frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
     figure.tight_layout()
     return save_figure(figure, path)

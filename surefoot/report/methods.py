@@ -10,7 +10,8 @@ from surefoot.report.runs import LeftOut, RecordedRun, read_run
 
 __all__ = ("OBSERVERS", "Method", "group_runs", "identifying_settings", "shown_settings")
 
-#: Settings that say where a run is made and what is shown or kept of it, not what is trained; runs differing in them pool.
+#: Settings that say where a run is made and what is shown or kept of it, not what is trained; runs differing in them
+#: pool.
 _POOLED = {
     *("config", "runs_root", "experiment", "fresh", "override_optimizer", "weights_only"),
     *("checkpoint_every_n_steps", "model.init_args.compile", "trainer.limit_predict_batches"),
@@ -89,9 +90,7 @@ def identifying_settings(run: RecordedRun, depth: int = 0) -> dict[str, Any]:
         depth: How many stages later the run is that is asked about.
     """
     kept = {
-        k: v
-        for k, v in run.settings.items()
-        if not _is_pooled(k) and not k.startswith("trainer.callbacks")
+        k: v for k, v in run.settings.items() if not _is_pooled(k) and not k.startswith("trainer.callbacks")
     } | _callbacks(run.settings)
     for key, value in kept.items():
         last = key.split(".")[-1]
@@ -135,9 +134,7 @@ class Method:
         return {pair: sum(v) / len(v) for pair, v in found.items()}
 
 
-def group_runs(
-    runs: Sequence[RecordedRun], metric: str, rule: str
-) -> tuple[list[Method], list[LeftOut]]:
+def group_runs(runs: Sequence[RecordedRun], metric: str, rule: str) -> tuple[list[Method], list[LeftOut]]:
     """Group runs by method, the newest of equal runs only.
 
     Args:

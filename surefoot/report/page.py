@@ -39,9 +39,7 @@ def picture(svg: Path) -> str:
     text = text[text.index("<svg") :]
     stem = svg.stem
     return (
-        text.replace(' id="', f' id="{stem}-')
-        .replace('href="#', f'href="#{stem}-')
-        .replace("url(#", f"url(#{stem}-")
+        text.replace(' id="', f' id="{stem}-').replace('href="#', f'href="#{stem}-').replace("url(#", f"url(#{stem}-")
     )
 
 
@@ -55,19 +53,13 @@ def _is_number(cell: str) -> bool:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table; columns of numbers are aligned on the right."""
-    numeric = [
-        bool(rows) and all(_is_number(row[i]) or not row[i] for row in rows)
-        for i in range(len(header))
-    ]
+    numeric = [bool(rows) and all(_is_number(row[i]) or not row[i] for row in rows) for i in range(len(header))]
 
     def line(cells: Sequence[str], tag: str) -> str:
         classes = [' class="number"' if n else "" for n in numeric]
         return (
             "<tr>"
-            + "".join(
-                f"<{tag}{c}>{html.escape(cell)}</{tag}>"
-                for c, cell in zip(classes, cells, strict=True)
-            )
+            + "".join(f"<{tag}{c}>{html.escape(cell)}</{tag}>" for c, cell in zip(classes, cells, strict=True))
             + "</tr>"
         )
 

@@ -92,9 +92,7 @@ def _folders(paths: Sequence[Path]) -> Iterator[Path]:
     seen: set[Path] = set()
     for path in paths:
         if not path.is_dir():
-            raise SurefootError(
-                f"{path} is not a folder; give a run folder such as runs/erm_digits/0."
-            )
+            raise SurefootError(f"{path} is not a folder; give a run folder such as runs/erm_digits/0.")
         marks = ("finished.json", "identity.json")
         if any((path / m).is_file() for m in marks):
             found = [path]
@@ -140,10 +138,7 @@ def read_selection(folder: Path) -> dict[str, dict[str, float]]:
         return {}
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {
-        row["rule"]: {k: float(v) for k, v in row.items() if k not in ("rule", "checkpoint") and v}
-        for row in rows
-    }
+    return {row["rule"]: {k: float(v) for k, v in row.items() if k not in ("rule", "checkpoint") and v} for row in rows}
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -159,9 +154,7 @@ def _seeds(flat: Mapping[str, Any]) -> dict[str, int | None]:
     """Return every seed among the settings; one that nobody gave is the class's own."""
     seeds: dict[str, int | None] = {}
     for key, value in flat.items():
-        if key == "seed_everything" or (
-            key.startswith(("model.", "data.")) and key.split(".")[-1] == "seed"
-        ):
+        if key == "seed_everything" or (key.startswith(("model.", "data.")) and key.split(".")[-1] == "seed"):
             is_number = isinstance(value, int) and not isinstance(value, bool)
             seeds[key] = value if is_number else None
     return seeds

@@ -112,9 +112,7 @@ def draw_layers(rows: Sequence[Row], folder: Path, title: str = "") -> list[Path
         for name in strongest.values():
             points = []
             for place, layer in enumerate(layers):
-                found = [
-                    float(r[quantity]) for r in kept if r["layer"] == layer and r["set"] == name
-                ]
+                found = [float(r[quantity]) for r in kept if r["layer"] == layer and r["set"] == name]
                 if found:
                     points.append((float(place), mean_interval(found)))
             curves[name] = points

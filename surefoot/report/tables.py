@@ -37,9 +37,7 @@ class Table(NamedTuple):
 def markdown_table(header: Sequence[str], rows: Rows) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(c.replace("|", r"\|") for c in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in line) + " |" for line in lines)
 
 
 def latex_table(header: Sequence[str], rows: Rows) -> str:
@@ -56,7 +54,9 @@ def latex_table(header: Sequence[str], rows: Rows) -> str:
 
     body = "\n".join(line(row) for row in rows)
     spec = "l" * len(header)
-    return f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{line(header)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    return (
+        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{line(header)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    )
 
 
 def is_proportion(metric: str, values: Sequence[float]) -> bool:
@@ -99,9 +99,7 @@ def _pairs(methods: Sequence[Method], proportions: bool) -> Table:
             continue
         compare = paired_proportion_difference if proportions else paired_difference
         d = compare([a[p] for p in shared], [b[p] for p in shared])
-        rows.append(
-            [first.name, second.name, f"{d.mean:+.3f}", _interval(d, "seed shared"), str(d.n)]
-        )
+        rows.append([first.name, second.name, f"{d.mean:+.3f}", _interval(d, "seed shared"), str(d.n)])
     return Table(["method", "minus", "difference", "95% interval", "shared seeds"], rows)
 
 
@@ -192,9 +190,7 @@ def write_report(
     """
     out.mkdir(parents=True, exist_ok=True)
     proportions = is_proportion(metric, [v for m in methods for v in m.values.values()])
-    average: Callable[[list[float]], Estimate] = (
-        proportion_interval if proportions else mean_interval
-    )
+    average: Callable[[list[float]], Estimate] = proportion_interval if proportions else mean_interval
     estimates = {m.name: average(list(m.values.values())) for m in methods}
     main = Table(
         ["method", f"{metric} ({rule})", "95% interval", "seeds"],
@@ -252,9 +248,7 @@ def write_report(
         f"{_day(now)}. {n_runs} run{'s' * (n_runs != 1)} of {len(methods)} method{'s' * (len(methods) != 1)};"
         f" {len(left_out)} left out. The tables show {meaning}, averaged over seeds."
     )
-    (out / "report.html").write_text(
-        page(f"Surefoot: {metric}", about, [s for s in sections if s is not None])
-    )
+    (out / "report.html").write_text(page(f"Surefoot: {metric}", about, [s for s in sections if s is not None]))
     return text
 
 
@@ -270,11 +264,7 @@ def _write_runs(methods: Sequence[Method], path: Path) -> None:
             "seed": run.seeds.get("seed_everything"),
             "started": _day(run.created),
             "revision": run.revision,
-            **{
-                f"{rule}:{k}": v
-                for rule, chosen in run.selection.items()
-                for k, v in chosen.items()
-            },
+            **{f"{rule}:{k}": v for rule, chosen in run.selection.items() for k, v in chosen.items()},
             **{f"last:{k}": v[-1] for k, v in run.metrics.items()},
             **run.settings,
         }
@@ -284,9 +274,7 @@ def _write_runs(methods: Sequence[Method], path: Path) -> None:
     _write_csv(records, path)
 
 
-def _write_csv(
-    records: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()
-) -> None:
+def _write_csv(records: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()) -> None:
     columns = list(dict.fromkeys([*columns, *(k for record in records for k in record)]))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)

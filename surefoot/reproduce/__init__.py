@@ -56,9 +56,7 @@ def run_reproduce(arguments: Sequence[str]) -> None:
     Args:
         arguments: The verb, the paper and options.
     """
-    parser = argparse.ArgumentParser(
-        "surefoot reproduce", description="Re-measure a paper's claims."
-    )
+    parser = argparse.ArgumentParser("surefoot reproduce", description="Re-measure a paper's claims.")
     parser.add_argument("paper", nargs="?", help="which paper; --list shows all")
     parser.add_argument("--list", action="store_true", help="list the papers and stop")
     parser.add_argument(
@@ -70,12 +68,11 @@ def run_reproduce(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--seeds",
         type=int,
-        help="number of seeds to begin with; the scale's own by default. Claims that they leave undecided get more where"
+        help="number of seeds to begin with; the scale's own by default. Claims that they leave undecided get more"
+        " where"
         " the paper has a budget for it",
     )
-    parser.add_argument(
-        "--out", type=Path, help="folder of the results (default: reproduced/PAPER/SCALE)"
-    )
+    parser.add_argument("--out", type=Path, help="folder of the results (default: reproduced/PAPER/SCALE)")
     known, _ = parser.parse_known_args(list(arguments[1:]))
     if known.list or known.paper is None:
         for name in paper_ids():

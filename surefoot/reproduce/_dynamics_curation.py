@@ -71,8 +71,7 @@ def measure_curation(scale: Scale, n_seeds: int, out: Path, log_log_threshold: f
                 shares.append(share)
             folders.append(folder)
         jobs = {
-            key: curation_round(key[0], size, out, f"{key[1]}_round{number}", folders)
-            for key, folders in added.items()
+            key: curation_round(key[0], size, out, f"{key[1]}_round{number}", folders) for key, folders in added.items()
         }
         results = run_jobs(list(jobs.values()), out)
         for (s, arm), job in jobs.items():
@@ -85,18 +84,17 @@ def measure_curation(scale: Scale, n_seeds: int, out: Path, log_log_threshold: f
         [
             (
                 f"Curation: {size.curation_rounds} rounds, each adding as many new problems as there are originals"
-                f" ({size.n_curation}); a variant differs from its parent in one number or operator; chains of 2 to 4 operations;"
-                f" every round trains from the pretrained model at {MIDDLE_RATE:g} for equally many epochs. Parents of low"
+                f" ({size.n_curation}); a variant differs from its parent in one number or operator; chains of 2 to 4"
+                " operations;"
+                f" every round trains from the pretrained model at {MIDDLE_RATE:g} for equally many epochs. Parents of"
+                " low"
                 f" pre-memorization accuracy (at most 0.75 at log log perplexity {log_log_threshold:g}) were"
                 f" {fmean(shares):.0%} of the originals on average."
             )
         ],
         interval_curves(
             {
-                NAMES[arm]: [
-                    (n, mean_interval([accuracy[s][arm][r] for s in seeds]))
-                    for r, n in enumerate(counts)
-                ]
+                NAMES[arm]: [(n, mean_interval([accuracy[s][arm][r] for s in seeds])) for r, n in enumerate(counts)]
                 for arm in ARMS
             },
             ("training examples", "test accuracy"),
@@ -137,9 +135,7 @@ def _curate(
     return len(parents) / len(originals)
 
 
-def _claims(
-    accuracy: Mapping[int, Mapping[str, Sequence[float]]], counts: Sequence[int]
-) -> list[Measurement]:
+def _claims(accuracy: Mapping[int, Mapping[str, Sequence[float]]], counts: Sequence[int]) -> list[Measurement]:
     ours = [fmean(a["pre_memorization"][1:]) for a in accuracy.values()]
     claims = []
     for arm in ("iid", "ifd", "heuristic"):
@@ -147,7 +143,8 @@ def _claims(
         claims.append(
             Measurement(
                 f"curation_above_{arm}",
-                f"Test accuracy with new problems near those of {NAMES['pre_memorization']} above {NAMES[arm]}, at equal"
+                f"Test accuracy with new problems near those of {NAMES['pre_memorization']} above {NAMES[arm]}, at"
+                " equal"
                 " numbers of examples",
                 "section 6: 0.5 to 2 points above IID",
                 interval_above(0, "a difference has to stand out from the seeds"),
@@ -159,7 +156,8 @@ def _claims(
     claims.append(
         Measurement(
             "curation_data_efficiency",
-            "Examples that IID needs for the accuracy that low pre-memorization accuracy reaches with all, over that number",
+            "Examples that IID needs for the accuracy that low pre-memorization accuracy reaches with all, over that"
+            " number",
             "section 6: 1.5 to 2",
             interval_above(1, "more than IID's own number, by the seeds' interval"),
             mean_interval(efficiencies),
@@ -190,18 +188,14 @@ def _efficiency(accuracy: Mapping[str, Sequence[float]], counts: Sequence[int]) 
     x = [math.log(n) for n in counts]
     y = list(accuracy["iid"])
     x_mean, y_mean = fmean(x), fmean(y)
-    slope = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / sum(
-        (a - x_mean) ** 2 for a in x
-    )
+    slope = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / sum((a - x_mean) ** 2 for a in x)
     if slope <= 0:
         return 1.0
     reached = x_mean + (accuracy["pre_memorization"][-1] - y_mean) / slope
     return math.exp(min(reached - x[-1], math.log(10)))
 
 
-def _rows(
-    accuracy: Mapping[int, Mapping[str, Sequence[float]]], counts: Sequence[int]
-) -> list[dict[str, Any]]:
+def _rows(accuracy: Mapping[int, Mapping[str, Sequence[float]]], counts: Sequence[int]) -> list[dict[str, Any]]:
     return [
         {"seed": s, "arm": arm, "n_examples": n, "test_accuracy": values[r]}
         for s, arms in accuracy.items()

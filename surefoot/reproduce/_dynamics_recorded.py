@@ -76,13 +76,12 @@ def measure_recorded(
             " compared with, so R² is optimistic."
         )
     else:
-        notes.append(
-            f"{label}: log(log(perplexity)) {chosen:g} was given (perplexity {perplexity_at(chosen):.4f})."
-        )
+        notes.append(f"{label}: log(log(perplexity)) {chosen:g} was given (perplexity {perplexity_at(chosen):.4f}).")
     trivial = [c.name for c in curves if is_trivial(c, thresholds[c.name])]
     if trivial:
         notes.append(
-            f"{label}: nothing was ever memorized in {', '.join(trivial)}: there the metric is a running maximum of train"
+            f"{label}: nothing was ever memorized in {', '.join(trivial)}: there the metric is a running maximum of"
+            " train"
             " accuracy and no evidence for or against the method."
         )
     pre = [sweep.at(c.name, thresholds[c.name]) for c in curves]
@@ -136,9 +135,7 @@ def _claims(
     verdict = bound if judge_r2 else own
     gsm8k = "on GSM8K, section 3"
 
-    def claim(
-        key: str, text: str, source: str, criterion: Criterion, found: Estimate, unit: str = "R²"
-    ) -> Measurement:
+    def claim(key: str, text: str, source: str, criterion: Criterion, found: Estimate, unit: str = "R²") -> Measurement:
         return Measurement(f"{label}_{key}", text, source, criterion, found, unit, at_any_scale)
 
     return [
@@ -192,29 +189,25 @@ def _claims(
 
 def _notes(runs: Sequence[RecordedRun], curves: Sequence[LearningCurves]) -> list[str]:
     n_checkpoints = sum(len(c.test_accuracies) for c in curves)
-    notes = [
-        f"{len(runs)} runs, {n_checkpoints} checkpoints. Intervals are percentiles over redrawn runs."
-    ]
+    notes = [f"{len(runs)} runs, {n_checkpoints} checkpoints. Intervals are percentiles over redrawn runs."]
     sizes = sorted({r.n_train_samples for r in runs})
     if len(sizes) > 1:
         notes.append(
-            f"Runs have {', '.join(map(str, sizes))} samples per training example. A running maximum is biased upwards, the"
-            f" more the fewer samples: all are compared at {sizes[0]}, drawn from the others' without replacement (seed 0)."
+            f"Runs have {', '.join(map(str, sizes))} samples per training example. A running maximum is biased"
+            " upwards, the"
+            f" more the fewer samples: all are compared at {sizes[0]}, drawn from the others' without replacement"
+            " (seed 0)."
         )
     dropped = [f"{r.n_dropped} in {r.name}" for r in runs if r.n_dropped]
     if dropped:
-        notes.append(
-            f"Examples that were not measured at every checkpoint are left out: {', '.join(dropped)}."
-        )
+        notes.append(f"Examples that were not measured at every checkpoint are left out: {', '.join(dropped)}.")
     never = [r.name for r in runs if not bool(r.train_correct.any())]
     if never:
         notes.append(f"No sample was ever correct in {', '.join(never)}: the metric is 0 there.")
     return notes
 
 
-def _tables(
-    sweep: ThresholdSweep, thresholds: dict[str, float], label: str
-) -> dict[str, list[dict[str, Any]]]:
+def _tables(sweep: ThresholdSweep, thresholds: dict[str, float], label: str) -> dict[str, list[dict[str, Any]]]:
     def row(name: object, quality: PredictionQuality) -> dict[str, Any]:
         return {"log_log_threshold": name, **quality._asdict()}
 
@@ -280,9 +273,7 @@ def _figures(
     panels: dict[str, dict[tuple[str, str], list[tuple[float, float]]]] = {}
     for title, predicted in (("train accuracy", plain), ("pre-memorization train accuracy", pre)):
         series = panels.setdefault(title, {})
-        ordered = sorted(
-            zip(sweep.runs, predicted, strict=True), key=lambda pair: _order(pair[0].name)
-        )
+        ordered = sorted(zip(sweep.runs, predicted, strict=True), key=lambda pair: _order(pair[0].name))
         for c, values in ordered:
             points = series.setdefault(_properties(c.name), [])
             points += list(zip(values.tolist(), c.test_accuracies.tolist(), strict=True))

@@ -45,18 +45,10 @@ def measure_study(scale: Scale, n_seeds: int, out: Path) -> Findings:
     """
     size, seeds = sizes(scale), range(n_seeds)
     run_jobs([pretraining(s, size) for s in seeds], out)
-    jobs = {
-        (s, v): fine_tuning(s, size, v, out, v == _perturbed_variant(size))
-        for s in seeds
-        for v in size.variants
-    }
+    jobs = {(s, v): fine_tuning(s, size, v, out, v == _perturbed_variant(size)) for s in seeds for v in size.variants}
     results = run_jobs(list(jobs.values()), out)
-    folders = {
-        key: out / "runs" / job.name / "latest" / "memorization" for key, job in jobs.items()
-    }
-    recorded = [
-        {v: read_record(folders[s, v], jobs[s, v].name) for v in size.variants} for s in seeds
-    ]
+    folders = {key: out / "runs" / job.name / "latest" / "memorization" for key, job in jobs.items()}
+    recorded = [{v: read_record(folders[s, v], jobs[s, v].name) for v in size.variants} for s in seeds]
     every = [run for runs in recorded for run in runs.values()]
     write_recorded_runs(every, out / "arithmetic.npz")
     pooled = measure_recorded(every, out, "arithmetic", judge_r2=False, at_any_scale=False)
@@ -97,14 +89,19 @@ def _protocol(size: Size, n_seeds: int) -> list[str]:
     rates = sorted({v.rate for v in size.variants})
     return [
         (
-            f"Arithmetic: chains of three operations modulo 10, three styles of writing, useless lines at a rate of 0.1, so that"
-            f" knowing a trace by heart differs from solving; a Llama of 0.3 M parameters is pretrained on other problems of the"
-            f" same kind until it solves {size.start_accuracy:.0%} greedily, then fine-tuned on {size.n_train} (half, quarter)"
-            f" problems at learning rates {rates[0]:g} to {rates[-1]:g}; 5 samples per problem at temperature 0.8 and top_p 0.95;"
+            "Arithmetic: chains of three operations modulo 10, three styles of writing, useless lines at a rate of"
+            " 0.1, so that"
+            " knowing a trace by heart differs from solving; a Llama of 0.3 M parameters is pretrained on other"
+            " problems of the"
+            f" same kind until it solves {size.start_accuracy:.0%} greedily, then fine-tuned on {size.n_train} (half,"
+            " quarter)"
+            f" problems at learning rates {rates[0]:g} to {rates[-1]:g}; 5 samples per problem at temperature 0.8 and"
+            " top_p 0.95;"
             f" {n_seeds} seeds of model, problems and sampling."
         ),
         (
-            "Thresholds: per seed each run is predicted with the threshold that the seed's other runs choose; pooled, with that"
+            "Thresholds: per seed each run is predicted with the threshold that the seed's other runs choose; pooled,"
+            " with that"
             " of all other runs. Baselines and bins use the threshold of all of a seed's runs."
         ),
     ]
@@ -206,8 +203,7 @@ PREDICTORS = ("train minus pre-memorization", "gradient variance", "distance fro
 def _baseline_claims(gaps: Sequence[Sequence[Mapping[str, Any]]]) -> list[Measurement]:
     """Measure, per seed, how each predictor is correlated with the generalisation gap."""
     found = {
-        name: [correlation([r[name] for r in rows], [r["gap"] for r in rows]) for rows in gaps]
-        for name in PREDICTORS
+        name: [correlation([r[name] for r in rows], [r["gap"] for r in rows]) for rows in gaps] for name in PREDICTORS
     }
     ours = found[PREDICTORS[0]]
     claims = []
@@ -277,16 +273,13 @@ def _robustness_claims(perturbed: Sequence[Sequence[Mapping[str, Any]]]) -> list
                 f"Accuracy of training examples whose answer is started with {prefix.strip()!r} rises with their"
                 " pre-memorization accuracy",
                 "section 5",
-                interval_above(
-                    0, "Kendall's tau over examples, at the end of a run that has memorized"
-                ),
+                interval_above(0, "Kendall's tau over examples, at the end of a run that has memorized"),
                 mean_interval(slopes(prefix)),
                 "tau",
             )
         )
         drops = [
-            _mean([r for r in rows if r["prefix"] == ""])
-            - _mean([r for r in rows if r["prefix"] == prefix])
+            _mean([r for r in rows if r["prefix"] == ""]) - _mean([r for r in rows if r["prefix"] == prefix])
             for rows in perturbed
         ]
         claims.append(
@@ -331,10 +324,7 @@ def _gap_figure(gaps: Sequence[Sequence[Mapping[str, Any]]], out: Path) -> list[
 def _violin_figure(perturbed: Sequence[Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:
     rows = [r for seed in perturbed for r in seed]
     prefixes = list(dict.fromkeys(r["prefix"] for r in rows))
-    panels = {
-        f"answer started with {p.strip()!r}" if p else "answer not started": _bins(rows, p)
-        for p in prefixes
-    }
+    panels = {f"answer started with {p.strip()!r}" if p else "answer not started": _bins(rows, p) for p in prefixes}
     return violins(
         panels,
         ("pre-memorization accuracy of the example", "sampled accuracy at the end"),

@@ -1,8 +1,9 @@
 """Deep homogeneous ReLU networks on separable data of high dimension: what the paper's theory is about, small.
 
-Reference: Kang et al., ICLR 2024, section 5 and appendix: gradient descent on an exponential loss ends in a direction of large
-margin, weights grow close to rank one with depth, inputs off the data's span lose their norm layer by layer, and a bias in the last
-layer alone becomes proportional to the sum of the labels of the margin points, whatever the labels of the others.
+Reference: Kang et al., ICLR 2024, section 5 and appendix: gradient descent on an exponential loss ends in a direction
+of large margin, weights grow close to rank one with depth, inputs off the data's span lose their norm layer by layer,
+and a bias in the last layer alone becomes proportional to the sum of the labels of the margin points, whatever the
+labels of the others.
 """
 
 from itertools import pairwise
@@ -32,12 +33,8 @@ class ToyOutcome(NamedTuple):
     """What a trained network shows."""
 
     accuracy: float
-    top_share: list[
-        float
-    ]  # two largest squared singular values over their sum, per matrix between hidden layers
-    relative_output: (
-        float  # |f(x) - b| off the data's span over that in the span, inputs of equal length
-    )
+    top_share: list[float]  # two largest squared singular values over their sum, per matrix between hidden layers
+    relative_output: float  # |f(x) - b| off the data's span over that in the span, inputs of equal length
     relative_norms: list[float]  # the same of each layer's activations
     bias: float  # b over the mean |f(x) - b| of the training points
     support_mean: float  # mean label of the points whose margin is within a tenth of the smallest
@@ -48,9 +45,7 @@ def make_points(problem: ToyProblem, generator: torch.Generator) -> tuple[Tensor
     """Return points ``(points, dimensions)`` and labels ``(points,)``."""
     counts = problem[:4]
     labels = torch.cat([torch.full((n,), y) for n, y in zip(counts, (1.0, -1.0) * 2, strict=True)])
-    size = torch.cat(
-        [torch.full((n,), a) for n, a in zip(counts, (1.0, 1.0, 3.0, 3.0), strict=True)]
-    )
+    size = torch.cat([torch.full((n,), a) for n, a in zip(counts, (1.0, 1.0, 3.0, 3.0), strict=True)])
     noise = torch.randn(len(labels), problem.n_dimensions, generator=generator)
     noise = F.normalize(noise)
     direction = F.normalize(torch.randn(problem.n_dimensions, generator=generator), dim=0)
@@ -58,9 +53,7 @@ def make_points(problem: ToyProblem, generator: torch.Generator) -> tuple[Tensor
     return points, labels
 
 
-def train_toy(
-    problem: ToyProblem, seed: int, n_steps: int = 2000, step_length: float = 0.02
-) -> ToyOutcome:
+def train_toy(problem: ToyProblem, seed: int, n_steps: int = 2000, step_length: float = 0.02) -> ToyOutcome:
     """Train by gradient descent in steps of equal length along the gradient of the logarithm of the exponential loss.
 
     That is gradient descent's own path, in a time in which directions converge (Lyu & Li, ICLR 2020).

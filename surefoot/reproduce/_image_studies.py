@@ -156,16 +156,11 @@ def published_methods() -> tuple[Method, ...]:
         Method("ERM", "ERM", rates),
         Method("CVaR-DRO", "CVaRDRO", tuple({"level": v} for v in (0.1, 0.2, 0.5))),
         Method("LfF", "LfF", rates),
-        Method(
-            "JTT", "JTT", tuple({"identification_epochs": 60, "upweight": u} for u in (20, 50, 100))
-        ),
+        Method("JTT", "JTT", tuple({"identification_epochs": 60, "upweight": u} for u in (20, 50, 100))),
         Method(
             PRACTICAL,
             "BRDRO",
-            tuple(
-                {**authors, "penalty": p, "hedge_step": 0.05, "importance": "sampling"}
-                for p in (0.02, 0.05, 0.1)
-            ),
+            tuple({**authors, "penalty": p, "hedge_step": 0.05, "importance": "sampling"} for p in (0.02, 0.05, 0.1)),
         ),
         Method(BITS, "BRDRO", tuple({**vib, "penalty": p} for p in (0.02, 0.1, 0.2))),
         Method(FEATURES, "BRDRO", tuple({**authors, "penalty": p} for p in (0.02, 0.05, 0.1))),
@@ -206,9 +201,7 @@ def small_methods(study: Study) -> tuple[Method, ...]:
         Method("ERM", "ERM", rates),
         Method("CVaR-DRO", "CVaRDRO", grid({"level": 0.1}, {"level": 0.5})),
         Method("LfF", "LfF", rates),
-        Method(
-            "JTT", "JTT", grid(*({"identification_epochs": 5, "upweight": u} for u in (20, 50)))
-        ),
+        Method("JTT", "JTT", grid(*({"identification_epochs": 5, "upweight": u} for u in (20, 50)))),
         Method(
             PRACTICAL,
             "BRDRO",
@@ -286,9 +279,7 @@ def tune(study: Study, out: Path, n_seeds: int) -> tuple[dict[str, int], list[di
     names = {(m.name, i, s): f"{study.name}-tune-{slug(m.name)}-{i}-{s}" for m, i, s in keys}
     jobs = [job(study, m, m.candidates[i], s, names[m.name, i, s]) for m, i, s in keys]
     results = run_jobs(jobs, out)
-    score = {
-        (m.name, i, s): results[names[m.name, i, s]].selection[RULE][VALIDATION] for m, i, s in keys
-    }
+    score = {(m.name, i, s): results[names[m.name, i, s]].selection[RULE][VALIDATION] for m, i, s in keys}
     rows = [
         {"study": study.name, "method": n, "candidate": i, "seed": s, "val_worst_group": value}
         for (n, i, s), value in score.items()
@@ -318,13 +309,9 @@ def compare(
 ) -> dict[str, list[Result]]:
     """Train methods at their chosen candidates on the evaluation seeds."""
     all_methods = [m for m in methods(study) if m.name not in leave_out]
-    names = {
-        (m.name, s): f"{study.name}-{slug(m.name)}-{s}" for m in all_methods for s in range(n_seeds)
-    }
+    names = {(m.name, s): f"{study.name}-{slug(m.name)}-{s}" for m in all_methods for s in range(n_seeds)}
     jobs = [
-        job(study, m, m.candidates[chosen[m.name]], s, names[m.name, s])
-        for m in all_methods
-        for s in range(n_seeds)
+        job(study, m, m.candidates[chosen[m.name]], s, names[m.name, s]) for m in all_methods for s in range(n_seeds)
     ]
     results = run_jobs(jobs, out)
     return {m.name: [results[names[m.name, s]] for s in range(n_seeds)] for m in all_methods}
@@ -338,11 +325,7 @@ def last_value(result: Result, name: str) -> float:
 def minority_weights(result: Result) -> list[str]:
     """Return the names of the logged mean weights of the groups whose confounder disagrees (two classes)."""
     pairs = ("y=0,colour=1", "y=1,colour=0")
-    return [
-        f"adversary/group_weight/{p}"
-        for p in pairs
-        if f"adversary/group_weight/{p}" in result.history
-    ]
+    return [f"adversary/group_weight/{p}" for p in pairs if f"adversary/group_weight/{p}" in result.history]
 
 
 def result_rows(
@@ -361,10 +344,7 @@ def result_rows(
             "oracle_worst_group": result.selection["test_oracle"][WORST],
             "val_average_worst_group": result.selection["val_average"][WORST],
             "train_accuracy": result.last.get("train/accuracy"),
-            **{
-                f"minority_{k}": recovery(result, f"minority_{k}")
-                for k in ("auc", "precision", "recall")
-            },
+            **{f"minority_{k}": recovery(result, f"minority_{k}") for k in ("auc", "precision", "recall")},
         }
         for name, rs in results.items()
         for seed, result in enumerate(rs)

@@ -50,7 +50,8 @@ class ToyData(NamedTuple):
 def make_data(problem: Problem, n_seeds: int) -> ToyData:
     """Draw every seed's data.
 
-    y is uniform on {-1, +1}; core = 0.5 N(y, 0.5^2); spurious = y in the majority, -y in the minority; nuisance N(0, 1).
+    y is uniform on {-1, +1}; core = 0.5 N(y, 0.5^2); spurious = y in the majority, -y in the minority; nuisance N(0,
+    1).
 
     Args:
         problem: How to draw.
@@ -132,9 +133,7 @@ def _train_loop(
         x, y = (data.x, data.y) if rows is None else (_rows(data.x, rows), _rows(data.y, rows))
         logits = x @ weight + bias
         losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none")  # (seeds, batch)
-        weights = weigh(
-            losses, rows if rows is not None else torch.arange(x.shape[1]).expand(n_seeds, -1)
-        )
+        weights = weigh(losses, rows if rows is not None else torch.arange(x.shape[1]).expand(n_seeds, -1))
         slope = weights[..., None] * (logits.softmax(2) - F.one_hot(y, 2))  # gradient in the logits
         weight = weight - _RATE * (x.transpose(1, 2) @ slope + method.weight_decay * weight)
         bias = bias - _RATE * (slope.sum(1, keepdim=True) + method.weight_decay * bias)
@@ -165,9 +164,7 @@ def train(data: ToyData, method: Method) -> Outcome:
             return None
         if method.kind == "group_dro":  # groups evenly, with replacement
             counts = F.one_hot(data.group, 4).sum(1).clamp_min(1)
-            return torch.multinomial(
-                1 / counts.gather(1, data.group), method.batch_size, True, generator=generator
-            )
+            return torch.multinomial(1 / counts.gather(1, data.group), method.batch_size, True, generator=generator)
         return torch.randint(0, n_train, (n_seeds, method.batch_size), generator=generator)
 
     def keep(rows: Tensor, weights: Tensor) -> Tensor:

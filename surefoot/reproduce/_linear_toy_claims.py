@@ -52,15 +52,14 @@ REFERENCE = {
     ("Group DRO", 0.1): 0.867,
 }
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
-#: Two independent means of 20 seeds with the table's spread of 0.22 differ by less in 95% of cases: 1.96 * 0.22 / sqrt(10).
+#: Two independent means of 20 seeds with the table's spread of 0.22 differ by less in 95% of cases: 1.96 * 0.22 /
+#: sqrt(10).
 _TOLERANCE = 0.14
 #: How many times as many seeds a cell gets that the first ones leave undecided.
 _MORE = 4
 
 
-def _one(
-    noise: float, n_nuisance: int, method: Method, n_seeds: int
-) -> tuple[Outcome, list[float], list[float]]:
+def _one(noise: float, n_nuisance: int, method: Method, n_seeds: int) -> tuple[Outcome, list[float], list[float]]:
     """Train a method; returns also the mean weight of minority and majority examples per seed."""
     torch.set_num_threads(1)
     data = make_data(Problem(label_noise=noise, n_nuisance=n_nuisance), n_seeds)
@@ -121,9 +120,7 @@ def _draw_planes(outcomes: Mapping[str, Outcome], out: Path) -> None:
     )
 
 
-def measure_toy(
-    n_seeds: int, quick: bool, out: Path
-) -> tuple[list[Measurement], list[dict[str, Any]]]:
+def measure_toy(n_seeds: int, quick: bool, out: Path) -> tuple[list[Measurement], list[dict[str, Any]]]:
     """Train every arm on all seeds and judge it.
 
     Args:
@@ -135,14 +132,8 @@ def measure_toy(
         Measurements and tidy rows.
     """
     arms: dict[tuple[str, float, int], Method] = {(n, v, 10): METHODS[n] for n, v in REFERENCE}
-    arms |= {
-        (f"BR-DRO (l2) at {p:g}", 0.0, 10): with_penalty(METHODS["BR-DRO (l2)"], p)
-        for p in _PENALTIES
-    }
-    arms |= {
-        (n, 0.05, 50): METHODS[n]
-        for n in ("CVaR-DRO", "BR-DRO (l2)", "BR-DRO (no penalty)", "Group DRO")
-    }
+    arms |= {(f"BR-DRO (l2) at {p:g}", 0.0, 10): with_penalty(METHODS["BR-DRO (l2)"], p) for p in _PENALTIES}
+    arms |= {(n, 0.05, 50): METHODS[n] for n in ("CVaR-DRO", "BR-DRO (l2)", "BR-DRO (no penalty)", "Group DRO")}
     if quick:
         arms = {k: replace(m, n_steps=300) for k, m in arms.items()}
     found = _train(arms, n_seeds)
@@ -190,9 +181,7 @@ def measure_toy(
     )
     _draw_planes({n: found[n, 0.0, 10][0] for n in ("ERM", "BR-DRO (l2)", "Group DRO")}, out)
     per_seed = [[worst[n, 0.0, 10][s] for n in path] for s in range(n_seeds)]
-    gap = [
-        [found[n, 0.0, 10][1][s] - found[n, 0.0, 10][2][s] for n in path] for s in range(n_seeds)
-    ]
+    gap = [[found[n, 0.0, 10][1][s] - found[n, 0.0, 10][2][s] for n in path] for s in range(n_seeds)]
     order = "at least four fifths of the pairs in order"
     stands_out = "a difference has to stand out from the seeds"
     measurements += [
@@ -233,9 +222,7 @@ def measure_toy(
             "and the unbounded adversary fails there",
             "section 10.1: .759 against .245",
             interval_above(0, stands_out),
-            paired_difference(
-                worst["BR-DRO (l2)", 0.05, 50], worst["BR-DRO (no penalty)", 0.05, 50]
-            ),
+            paired_difference(worst["BR-DRO (l2)", 0.05, 50], worst["BR-DRO (no penalty)", 0.05, 50]),
             "accuracy",
         ),
         Measurement(

@@ -56,9 +56,7 @@ def reversion_claims(runs: Runs, source: str) -> list[Measurement]:
         )
     if all(row["ood_score"] is not None for row in runs.sets[0]):
         pooled = [
-            rank_correlation(
-                [float(r["ood_score"]) for r in rows], [float(r["distance"]) for r in rows]
-            )
+            rank_correlation([float(r["ood_score"]) for r in rows], [float(r["distance"]) for r in rows])
             for rows in runs.sets
         ]
         claims.append(
@@ -89,10 +87,7 @@ def mechanism_claims(runs: Runs) -> list[Measurement]:
     seeds = range(len(runs.sets))
     test = runs.sets[0][0]["set"]
     kinds = [k for k in runs.graded if k in _UNDIMINISHED]
-    far = [
-        max((r["set"] for r in runs.sets[0] if family_and_level(r["set"])[0] == kind), key=str)
-        for kind in kinds
-    ]
+    far = [max((r["set"] for r in runs.sets[0] if family_and_level(r["set"])[0] == kind), key=str) for kind in kinds]
 
     def mean_over_kinds(layer: int, quantity: str) -> list[float]:
         return [fmean(runs.layer(seed, layer, name, quantity) for name in far) for seed in seeds]
@@ -111,7 +106,8 @@ def mechanism_claims(runs: Runs) -> list[Measurement]:
     return [
         Measurement(
             f"{name}_output_norm_falls",
-            f"The last layer's output without bias loses norm at the strongest levels, though the input does not, on {name}"
+            "The last layer's output without bias loses norm at the strongest levels, though the input does not, on"
+            f" {name}"
             " (1 minus relative norm)",
             "section 5; appendix (normalised norms)",
             interval_above(0, differs),
@@ -178,7 +174,8 @@ def constant_claims(runs: Runs) -> list[Measurement]:
     claims = [
         Measurement(
             f"{key}_constant_near_optimum",
-            f"With the first layer's signal taken away, accumulated biases are nearer the optimal constant than predictions are,"
+            "With the first layer's signal taken away, accumulated biases are nearer the optimal constant than"
+            " predictions are,"
             f" {runs.name} on {runs.study.name} (ratio of the distances)",
             "section 5 (model constants)",
             at_most(0.5, "at most half as far"),
@@ -232,21 +229,16 @@ def variant_claims(base: Runs, variants: Mapping[str, Runs], out: Path) -> list[
         )
     everything = {"usual training": base, **variants}
     quantities = {
-        "relative distance, strongest levels": {
-            n: mean_interval(strongest(r)) for n, r in everything.items()
-        },
+        "relative distance, strongest levels": {n: mean_interval(strongest(r)) for n, r in everything.items()},
         "unshifted accuracy": {
-            n: mean_interval([float(r.sets[s][0]["accuracy"]) for s in seeds])
-            for n, r in everything.items()
+            n: mean_interval([float(r.sets[s][0]["accuracy"]) for s in seeds]) for n, r in everything.items()
         },
     }
     dot_plot(quantities, "ratio, fraction", out / "figures" / "variants", "Variants of training")
     return claims
 
 
-def control_claims(
-    low: Runs, classifiers: Mapping[str, Runs], nll: Runs
-) -> tuple[list[Measurement], Rows]:
+def control_claims(low: Runs, classifiers: Mapping[str, Runs], nll: Runs) -> tuple[list[Measurement], Rows]:
     """Judge the cases in which predictions do not revert."""
     rows: Rows = []
     claims = []
@@ -277,17 +269,13 @@ def control_claims(
                 "ratio",
             ),
         ]
-    low_ratio = [
-        low.over_levels(s, "unclipped_noise", "normalised_distance")[-1]
-        for s in range(len(low.sets))
-    ]
-    impulse = [
-        nll.over_levels(s, nll.graded[-1], "normalised_distance")[-1] for s in range(len(nll.sets))
-    ]
+    low_ratio = [low.over_levels(s, "unclipped_noise", "normalised_distance")[-1] for s in range(len(low.sets))]
+    impulse = [nll.over_levels(s, nll.graded[-1], "normalised_distance")[-1] for s in range(len(nll.sets))]
     claims += [
         Measurement(
             "low_dimension_unclipped_noise_does_not_revert",
-            "In 64 dimensions unclipped noise drives predictions away from the constant, Gaussian NLL (relative distance)",
+            "In 64 dimensions unclipped noise drives predictions away from the constant, Gaussian NLL (relative"
+            " distance)",
             "specification 9.2",
             at_least(1.0, "no fall"),
             mean_interval(low_ratio),
@@ -308,19 +296,11 @@ def control_claims(
 def detection(runs: Runs) -> tuple[list[Measurement], Rows]:
     """Report how well the usual scores tell clearly shifted sets from the unshifted one."""
     tables = runs.table("ood_detection.csv")
-    rows: Rows = [
-        {"study": runs.study.name, "seed": seed, **row}
-        for seed, table in enumerate(tables)
-        for row in table
-    ]
+    rows: Rows = [{"study": runs.study.name, "seed": seed, **row} for seed, table in enumerate(tables) for row in table]
     claims = []
     for score in dict.fromkeys(r["score"] for r in rows):
         values = [
-            fmean(
-                float(r["auroc"])
-                for r in table
-                if r["score"] == score and family_and_level(r["set"])[1] in _FAR
-            )
+            fmean(float(r["auroc"]) for r in table if r["score"] == score and family_and_level(r["set"])[1] in _FAR)
             for table in tables
         ]
         claims.append(

@@ -45,8 +45,7 @@ def decision_claims(classifier: Runs, predictor: Runs, out: Path) -> tuple[list[
     abstains = [mean_of("reward_prediction", "abstention", REWARD, far) for far in (True, False)]
     differs = "a difference has to stand out from the seeds"
     others = {
-        p: mean_of(p, "reward", CROSS_ENTROPY, far=True)
-        for p in ("max_softmax", "calibrated_max_softmax", "oracle")
+        p: mean_of(p, "reward", CROSS_ENTROPY, far=True) for p in ("max_softmax", "calibrated_max_softmax", "oracle")
     }
     levels: dict[str, list[tuple[float, Estimate]]] = {}
     policies = {
@@ -86,7 +85,8 @@ def decision_claims(classifier: Runs, predictor: Runs, out: Path) -> tuple[list[
     return [
         Measurement(
             f"{name}_reward_prediction_beats_acting",
-            f"Out of distribution, acting on predicted rewards earns more than acting always, on {name} (difference of mean rewards)",
+            f"Out of distribution, acting on predicted rewards earns more than acting always, on {name} (difference of"
+            " mean rewards)",
             "section 6",
             interval_above(0, differs),
             paired_difference(cautious, standard),
@@ -113,7 +113,8 @@ def decision_claims(classifier: Runs, predictor: Runs, out: Path) -> tuple[list[
         ),
         Measurement(
             f"{name}_reward_prediction_against_max_softmax",
-            f"Reward prediction against answering where the classifier's probability exceeds 0.8, out of distribution, on {name}",
+            "Reward prediction against answering where the classifier's probability exceeds 0.8, out of distribution,"
+            f" on {name}",
             "ours: a baseline that users have at hand",
             reported("the paper has no such baseline"),
             paired_difference(cautious, others["max_softmax"]),

@@ -55,8 +55,9 @@ def _loss(name: str, **arguments: Any) -> dict[str, Any]:
     return {"class_path": name, "init_args": arguments}
 
 
-#: The paper's recipes scaled down: SGD with momentum and batch normalisation for classifiers (rate x decay x steps is 0.18, the
-#: paper's about 0.4), Adam for regression, after squared errors where the loss is Gaussian. Chosen on seed 0 of an exploration.
+#: The paper's recipes scaled down: SGD with momentum and batch normalisation for classifiers (rate x decay x steps is
+#: 0.18, the paper's about 0.4), Adam for regression, after squared errors where the loss is Gaussian. Chosen on seed 0
+#: of an exploration.
 LOSSES: Mapping[str, Training] = {
     CROSS_ENTROPY: Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30),
     REWARD: Training(_loss("RewardPrediction"), _sgd(0.05, 5e-3), 30),
@@ -167,15 +168,11 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
         _other("mnist", "MNIST5kDataModule", 500),
         _other("cifar10", "CIFAR10DataModule", 500, n_train=100, n_eval=500),
     ]
-    found["fashion_mnist"] = Study(
-        "fashion_mnist", fashion_data, _CONV, families, others, _CLASSIFIERS
-    )
+    found["fashion_mnist"] = Study("fashion_mnist", fashion_data, _CONV, families, others, _CLASSIFIERS)
     held_out = {"class_path": "HeldOut"}
     inner = {"class_path": "FashionMNISTDataModule", "init_args": arguments}
     subclasses = {"class_path": "SubclassShiftDataModule", "init_args": {"data": inner}}
-    found["subclasses"] = Study(
-        "subclasses", subclasses, _CONV, (), [held_out], _SUBCLASSES, scored=False
-    )
+    found["subclasses"] = Study("subclasses", subclasses, _CONV, (), [held_out], _SUBCLASSES, scored=False)
     sentences = {"class_path": "MadlibsDataModule", "init_args": {"n_examples": 4000}}
     transformer = {
         "class_path": "TransformersEncoder",
@@ -188,9 +185,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
             },
         },
     }  # fmt: skip
-    found["madlibs"] = Study(
-        "madlibs", sentences, transformer, ("scramble",), [held_out], _TEXTS, False, False
-    )
+    found["madlibs"] = Study("madlibs", sentences, transformer, ("scramble",), [held_out], _TEXTS, False, False)
     if scale == "paper":
         data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": "crop_flip"}}
         resnet = {"class_path": "CIFARResNet", "init_args": {}}
@@ -201,9 +196,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
 def job(study: Study, name: str, training: Training, seed: int, quick: bool = False) -> Job:
     """Return a run: training, then a test with the shifted sets under the observers."""
     classifies = training.loss["class_path"] in ("CrossEntropy", "RewardPrediction")
-    observers: list[dict[str, Any]] = [
-        {"class_path": "ConstantSolutionAnalysis", "init_args": {"figures": False}}
-    ]
+    observers: list[dict[str, Any]] = [{"class_path": "ConstantSolutionAnalysis", "init_args": {"figures": False}}]
     if classifies:
         observers.append({"class_path": "SelectiveRisk", "init_args": {"figures": False}})
     if training.loss["class_path"] == "CrossEntropy":

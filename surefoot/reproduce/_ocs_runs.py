@@ -102,16 +102,13 @@ class Runs:
             "accuracy", "loss", "bias_share",
         )  # fmt: skip
         return [
-            {"study": self.study.name, "training": self.name, "seed": seed}
-            | {k: row.get(k) for k in kept}
+            {"study": self.study.name, "training": self.name, "seed": seed} | {k: row.get(k) for k in kept}
             for seed, rows in enumerate(self.sets)
             for row in rows
         ]
 
 
-def jobs(
-    study: Study, trainings: Mapping[str, Training], n_seeds: int, quick: bool
-) -> dict[tuple[str, int], Job]:
+def jobs(study: Study, trainings: Mapping[str, Training], n_seeds: int, quick: bool) -> dict[tuple[str, int], Job]:
     """Return the runs of every seed of some trainings, by training and seed."""
     return {
         (name, seed): job(study, name, training, seed, quick)
@@ -120,16 +117,11 @@ def jobs(
     }
 
 
-def train(
-    study: Study, trainings: Mapping[str, Training], n_seeds: int, quick: bool, out: Path
-) -> dict[str, Runs]:
+def train(study: Study, trainings: Mapping[str, Training], n_seeds: int, quick: bool, out: Path) -> dict[str, Runs]:
     """Train and test every seed of some trainings, or read what is there."""
     wanted = jobs(study, trainings, n_seeds, quick)
     found = run_jobs(list(wanted.values()), out)
-    return {
-        name: Runs(study, name, [found[wanted[name, seed].name] for seed in range(n_seeds)])
-        for name in trainings
-    }
+    return {name: Runs(study, name, [found[wanted[name, seed].name] for seed in range(n_seeds)]) for name in trainings}
 
 
 def ood_scores(runs: Runs, n_repeats: int) -> dict[str, float]:
@@ -150,9 +142,7 @@ def ood_scores(runs: Runs, n_repeats: int) -> dict[str, float]:
         pixels[name] = np.asarray(torch.cat(inputs).mean(1).flatten(1))  # one grey channel
     first = next(iter(pixels))
     return {first: 0.5} | {
-        name: ood_score(pixels[first], found, n_repeats)
-        for name, found in pixels.items()
-        if name != first
+        name: ood_score(pixels[first], found, n_repeats) for name, found in pixels.items() if name != first
     }
 
 

@@ -14,7 +14,8 @@ from surefoot.statistics import correlation, mean_interval, paired_difference
 __all__ = ("theory_claims",)
 
 _DEPTHS = (2, 3, 4, 6)
-#: Margin points and far points, positive and negative: which labels the margin has, and which all points have, vary apart.
+#: Margin points and far points, positive and negative: which labels the margin has, and which all points have, vary
+#: apart.
 _COMPOSITIONS = (
     *((30, 10, 10, 30), (10, 30, 30, 10), (30, 10, 30, 10), (10, 30, 10, 30)),
     *((20, 20, 35, 5), (20, 20, 5, 35), (35, 5, 20, 20), (5, 35, 20, 20)),
@@ -29,9 +30,7 @@ def _one(problem: ToyProblem, seed: int, n_steps: int) -> ToyOutcome:
     return train_toy(problem, seed, n_steps)
 
 
-def theory_claims(
-    n_seeds: int, quick: bool, out: Path
-) -> tuple[list[Measurement], list[dict[str, Any]]]:
+def theory_claims(n_seeds: int, quick: bool, out: Path) -> tuple[list[Measurement], list[dict[str, Any]]]:
     """Train deep ReLU networks without inner biases on separable points, and look at what the theory speaks of.
 
     Args:
@@ -42,17 +41,12 @@ def theory_claims(
     n_steps = 50 if quick else 2000
     deep = [(ToyProblem(depth=d), s) for d in _DEPTHS for s in range(n_seeds)]
     biased = [
-        (ToyProblem(*counts, depth=d), s)
-        for d in _BIAS_DEPTHS
-        for s in range(n_seeds)
-        for counts in _COMPOSITIONS
+        (ToyProblem(*counts, depth=d), s) for d in _BIAS_DEPTHS for s in range(n_seeds) for counts in _COMPOSITIONS
     ]
     if quick:
         outcomes = [_one(problem, seed, n_steps) for problem, seed in (*deep, *biased)]
     else:
-        with ProcessPoolExecutor(
-            mp_context=get_context("spawn"), initializer=die_with_parent
-        ) as pool:
+        with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
             futures = [pool.submit(_one, p, seed, n_steps) for p, seed in (*deep, *biased)]
             outcomes = [f.result() for f in futures]
     found = dict(zip(deep, outcomes[: len(deep)], strict=True))
@@ -71,9 +65,7 @@ def theory_claims(
     for depth in _BIAS_DEPTHS:
         for seed in range(n_seeds):
             these = [
-                o
-                for (p, s), o in zip(biased, outcomes[len(deep) :], strict=True)
-                if p.depth == depth and s == seed
+                o for (p, s), o in zip(biased, outcomes[len(deep) :], strict=True) if p.depth == depth and s == seed
             ]
             bias = [o.bias for o in these]
             for label, values in (
@@ -96,9 +88,7 @@ def theory_claims(
         f"{depth} layers": [
             (
                 float(i + 1),
-                mean_interval(
-                    [found[ToyProblem(depth=depth), s].relative_norms[i] for s in range(n_seeds)]
-                ),
+                mean_interval([found[ToyProblem(depth=depth), s].relative_norms[i] for s in range(n_seeds)]),
             )
             for i in range(depth)
         ]
@@ -120,7 +110,8 @@ def theory_claims(
     claims = [
         Measurement(
             "theory_output_off_span_vanishes",
-            f"Off the data's span, the output of a homogeneous network of {_DEPTHS[-1]} layers is next to nothing (relative size)",
+            f"Off the data's span, the output of a homogeneous network of {_DEPTHS[-1]} layers is next to nothing"
+            " (relative size)",
             "theorem 4.1 (informal) [M]",
             at_most(0.05, "a twentieth of what inputs in the span give"),
             mean_interval(off),
@@ -128,7 +119,8 @@ def theory_claims(
         ),
         Measurement(
             "theory_contraction",
-            "What the first layer lets through shrinks on the way to the output (relative norm at the output over the first layer's)",
+            "What the first layer lets through shrinks on the way to the output (relative norm at the output over the"
+            " first layer's)",
             "theorem 4.1: the norm contracts through the remaining layers [M]",
             at_most(0.5, "more than half is lost on the way"),
             mean_interval(contraction),
@@ -136,7 +128,8 @@ def theory_claims(
         ),
         Measurement(
             "theory_low_rank",
-            "Weights between hidden layers have little beside two directions, one per label (share of two of 64 squared singular"
+            "Weights between hidden layers have little beside two directions, one per label (share of two of 64"
+            " squared singular"
             " values; smallest layer of 4)",
             "theorem 4.1: later weights near low rank [M]; 0.12 at random",
             at_least(0.75, "three quarters in two of 64 directions"),
@@ -148,7 +141,8 @@ def theory_claims(
         claims.append(
             Measurement(
                 f"theory_bias_follows_support_depth_{depth}",
-                f"The last bias follows the mean label of the margin points (correlation over {len(_COMPOSITIONS)} data sets,"
+                f"The last bias follows the mean label of the margin points (correlation over {len(_COMPOSITIONS)}"
+                " data sets,"
                 f" depth {depth})",
                 "propositions 4.2 and 4.3 [M]",
                 at_least(0.9, "close to proportional"),

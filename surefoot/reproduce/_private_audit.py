@@ -31,8 +31,9 @@ def audit_descent(
     """Audit private descent on a regression with a canary that pushes one weight in every step.
 
     Args:
-        breakage: ``none``; ``no clipping`` (gradients enter whole, the noise is as if they were clipped); ``noise too small`` (a
-            fifth of what was calibrated); ``no sampling`` (all examples in each step, accounted for as samples).
+        breakage: ``none``; ``no clipping`` (gradients enter whole, the noise is as if they were clipped); ``noise too
+            small`` (a fifth of what was calibrated); ``no sampling`` (all examples in each step, accounted for as
+            samples).
         epsilon: Claimed.
         n_trials: Runs with the canary, and as many without.
         n_steps: Steps of a run.

@@ -39,9 +39,7 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Return the slope of log y against log x by least squares."""
     a, b = [math.log(v) for v in x], [math.log(v) for v in y]
     center = fmean(a)
-    return sum((u - center) * v for u, v in zip(a, b, strict=True)) / sum(
-        (u - center) ** 2 for u in a
-    )
+    return sum((u - center) * v for u, v in zip(a, b, strict=True)) / sum((u - center) ** 2 for u in a)
 
 
 def _slopes(rows: Rows, sweep: str, mode: str) -> list[float]:
@@ -58,9 +56,7 @@ def _crossing(rows: Rows, curve: str, seed: int) -> float:
         sorted((r["n"], r["error"]) for r in rows if r["curve"] == c and r["seed"] == seed)
         for c in (curve, "DP, all dimensions")
     )
-    gaps = [
-        (math.log(n), math.log(e) - math.log(f)) for (n, e), (_, f) in zip(own, full, strict=True)
-    ]
+    gaps = [(math.log(n), math.log(e) - math.log(f)) for (n, e), (_, f) in zip(own, full, strict=True)]
     for (x0, g0), (x1, g1) in pairwise(gaps):
         if g0 < 0 <= g1:
             return x0 + (x1 - x0) * -g0 / (g1 - g0)
@@ -72,19 +68,11 @@ def curve_claims(rows: Rows, sizes: CurveSizes, out: Path) -> list[Measurement]:
     names = list(dict.fromkeys(r["curve"] for r in rows))
     public = [n for n in names if "moments of" in n or "SVD" in n]
     series = {
-        name: [
-            (float(n), mean_interval(_per_seed(rows, "error", curve=name, n=n)))
-            for n in sizes.private
-        ]
+        name: [(float(n), mean_interval(_per_seed(rows, "error", curve=name, n=n))) for n in sizes.private]
         for name in names
     }
-    gammas = {
-        name: mean_interval(_per_seed(rows, "gamma", curve=name, n=sizes.private[-1]))
-        for name in public
-    }
-    labels = {
-        name: f"{name}, gamma {gammas[name].mean:.2f}" if name in gammas else name for name in names
-    }
+    gammas = {name: mean_interval(_per_seed(rows, "gamma", curve=name, n=sizes.private[-1])) for name in public}
+    labels = {name: f"{name}, gamma {gammas[name].mean:.2f}" if name in gammas else name for name in names}
     bounds = {
         "bound, all dimensions": [
             (
@@ -130,9 +118,7 @@ def curve_claims(rows: Rows, sizes: CurveSizes, out: Path) -> list[Measurement]:
                 f"plateau_{key}",
                 f"{note}: it has stopped falling (error at {large:,} over error at {sizes.private[-3]:,} samples)",
                 _SPECIFICATION,
-                at_least(
-                    0.9, "a tenth at most, while learning in all dimensions falls by two thirds"
-                ),
+                at_least(0.9, "a tenth at most, while learning in all dimensions falls by two thirds"),
                 mean_interval([a / b for a, b in zip(last, middle, strict=True)]),
                 "ratio",
             ),
@@ -157,9 +143,7 @@ def curve_claims(rows: Rows, sizes: CurveSizes, out: Path) -> list[Measurement]:
     seeds = sorted({r["seed"] for r in rows})
     ordered = sorted(public, key=lambda name: -gammas[name].mean)
     for worse, better in pairwise(ordered):
-        differences = [
-            _crossing(rows, better, seed) - _crossing(rows, worse, seed) for seed in seeds
-        ]
+        differences = [_crossing(rows, better, seed) - _crossing(rows, worse, seed) for seed in seeds]
         claims.append(
             Measurement(
                 f"crossing_later_{better.removeprefix('DP, ').replace(' ', '_').replace(',', '')}",
@@ -176,14 +160,13 @@ def curve_claims(rows: Rows, sizes: CurveSizes, out: Path) -> list[Measurement]:
     others = [n for n in names if n.startswith("DP") and n != "DP, true subspace"]
     errors = [_per_seed(rows, "error", curve=n, n=at) for n in others]
     best = [min(e) / b for e, b in zip(zip(*errors, strict=True), bound, strict=True)]
-    true, free = (
-        _per_seed(rows, "error", curve=c, n=large) for c in ("DP, true subspace", "least squares")
-    )
+    true, free = (_per_seed(rows, "error", curve=c, n=large) for c in ("DP, true subspace", "least squares"))
     return [
         *claims,
         Measurement(
             "true_subspace_best",
-            f"At {sizes.private[2]:,} samples every other private curve is above that of the true subspace (smallest ratio)",
+            f"At {sizes.private[2]:,} samples every other private curve is above that of the true subspace (smallest"
+            " ratio)",
             f"{_SPECIFICATION}, qualitative result 3",
             interval_above(1, _DIFFERS),
             mean_interval(best),
@@ -199,7 +182,8 @@ def curve_claims(rows: Rows, sizes: CurveSizes, out: Path) -> list[Measurement]:
         ),
         Measurement(
             "svd_beats_moments",
-            "Sample for sample, the SVD of tasks' solutions has a smaller gamma than moments (20,000 public samples; difference)",
+            "Sample for sample, the SVD of tasks' solutions has a smaller gamma than moments (20,000 public samples;"
+            " difference)",
             f"{_SPECIFICATION}, qualitative result 4",
             interval_above(0, _DIFFERS),
             paired_difference(
@@ -236,9 +220,7 @@ def rate_claims(rows: Rows, out: Path) -> list[Measurement]:
         names = {"full": "all dimensions", "true": "true subspace", "public": "public subspace"}
         modes = list(dict.fromkeys(r["mode"] for r in kept))
         series = {
-            f"{label}{names[mode]}": [
-                (v, mean_interval(_per_seed(kept, quantity, value=v, mode=mode))) for v in values
-            ]
+            f"{label}{names[mode]}": [(v, mean_interval(_per_seed(kept, quantity, value=v, mode=mode))) for v in values]
             for label, quantity in (("", "excess_risk"), ("bound, ", "bound"))
             for mode in modes
         }
@@ -263,15 +245,13 @@ def rate_claims(rows: Rows, out: Path) -> list[Measurement]:
     ]
     by_seed = list(zip(*gains, strict=True))
     gammas = sorted({r["value"] for r in rows if r["sweep"] == "gamma"})
-    ratios = [
-        [r / gamma**2 for r in _per_seed(rows, "excess_risk", sweep="gamma", value=gamma)]
-        for gamma in gammas
-    ]
+    ratios = [[r / gamma**2 for r in _per_seed(rows, "excess_risk", sweep="gamma", value=gamma)] for gamma in gammas]
     private_part = "the privacy term is squared; sampling error and clipping bend it at the ends"
     return [
         Measurement(
             "gain_grows_with_d_over_k",
-            "The gain of the subspace over all dimensions grows with d/k (Kendall's tau of the log ratio of excess risks)",
+            "The gain of the subspace over all dimensions grows with d/k (Kendall's tau of the log ratio of excess"
+            " risks)",
             "sections 1 and 4",
             at_least(0.8, "at least nine of ten pairs in order"),
             mean_interval([rank_correlation(gain_at, g) for g in by_seed]),
@@ -311,11 +291,10 @@ def rate_claims(rows: Rows, out: Path) -> list[Measurement]:
         ),
         Measurement(
             "bias_is_gamma_squared",
-            "With many samples the excess risk in a subspace turned by a known angle is gamma^2 (ratio, mean over angles)",
+            "With many samples the excess risk in a subspace turned by a known angle is gamma^2 (ratio, mean over"
+            " angles)",
             "section 4: the bias, gamma squared times the squared norm",
-            close_to(
-                1, 0.1, "other terms are below a hundredth of gamma^2 but at the smallest angle"
-            ),
+            close_to(1, 0.1, "other terms are below a hundredth of gamma^2 but at the smallest angle"),
             mean_interval([fmean(r) for r in zip(*ratios, strict=True)]),
             "ratio",
         ),
@@ -327,10 +306,7 @@ def personal_claims(rows: Rows, out: Path) -> list[Measurement]:
     counts = sorted({r["n_examples"] for r in rows})
     interval_curves(
         {
-            way: [
-                (float(n), mean_interval(_per_seed(rows, "error", way=way, n_examples=n)))
-                for n in counts
-            ]
+            way: [(float(n), mean_interval(_per_seed(rows, "error", way=way, n_examples=n))) for n in counts]
             for way in dict.fromkeys(r["way"] for r in rows)
         },
         ("samples a user", "error of the weights, mean over users"),
@@ -349,7 +325,8 @@ def personal_claims(rows: Rows, out: Path) -> list[Measurement]:
     claims = [
         Measurement(
             "personal_matches_oracle",
-            f"Users who learn alone in the public subspace (gamma {gamma:.3f}, {middle} samples each) are near the true subspace's error"
+            f"Users who learn alone in the public subspace (gamma {gamma:.3f}, {middle} samples each) are near the"
+            " true subspace's error"
             " (ratio)",
             "v1: with enough public data no coordination is needed",
             at_most(1.2, "a fifth more"),
@@ -363,9 +340,7 @@ def personal_claims(rows: Rows, out: Path) -> list[Measurement]:
             "personal_matches_coordination",
             "... and near users who improve that subspace together under user-level privacy (ratio)",
             "v1: purely local learning matches private coordination",
-            at_most(
-                1.05, "a twentieth more, though the others' settings were chosen with the truth"
-            ),
+            at_most(1.05, "a twentieth more, though the others' settings were chosen with the truth"),
             mean_interval([a / b for a, b in zip(local, coordinated, strict=True)]),
             "ratio",
         )
@@ -410,10 +385,7 @@ def feature_claims(rows: Rows, out: Path) -> list[Measurement]:
         return _per_seed(probes, "accuracy", directions=k, epsilon=epsilon)
 
     seeds = sorted({r["seed"] for r in rows})
-    best = [
-        [max(DIRECTIONS, key=lambda k: accuracy(k, epsilon)[i]) for epsilon in epsilons]
-        for i in range(len(seeds))
-    ]
+    best = [[max(DIRECTIONS, key=lambda k: accuracy(k, epsilon)[i]) for epsilon in epsilons] for i in range(len(seeds))]
     pixels = _per_seed(rows, "accuracy", kind="pixels", epsilon=one)
     return [
         Measurement(
@@ -437,14 +409,13 @@ def feature_claims(rows: Rows, out: Path) -> list[Measurement]:
             "The best number of directions grows with epsilon (Kendall's tau)",
             "specification 7",
             interval_above(0, _DIFFERS),
-            mean_interval(
-                [t for b in best if not math.isnan(t := rank_correlation(epsilons, b))] or [0.0]
-            ),
+            mean_interval([t for b in best if not math.isnan(t := rank_correlation(epsilons, b))] or [0.0]),
             "tau",
         ),
         Measurement(
             "features_beat_pixels",
-            f"At epsilon {one:g} a private probe of public features beats a private linear model of pixels (difference)",
+            f"At epsilon {one:g} a private probe of public features beats a private linear model of pixels"
+            " (difference)",
             "abstract: up to 67 points over private training from scratch",
             interval_above(0, _DIFFERS),
             paired_difference(accuracy(20, one), pixels),

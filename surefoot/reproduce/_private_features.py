@@ -63,9 +63,7 @@ def _accuracy(
     seed: int,
     basis: Tensor | None,
 ) -> float:
-    weight = private_descent(
-        *train, "softmax", _settings(epsilon), SeededNoise(seed), basis, len(PRIVATE)
-    )
+    weight = private_descent(*train, "softmax", _settings(epsilon), SeededNoise(seed), basis, len(PRIVATE))
     return float(((test[0] @ weight).argmax(1) == test[1]).float().mean())
 
 

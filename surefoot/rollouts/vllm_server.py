@@ -54,8 +54,8 @@ class VLLMServerEngine(RolloutEngine):
 
     A server that is joined has to be started with ``VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --worker-extension-cls
     surefoot.rollouts.vllm_worker.WeightReloader --logprobs-mode processed_logprobs --generation-config vllm`` (greedy
-    decoding and the trainer's log-probabilities agree only then). New weights are handed over as a file in ``exchange``,
-    which every host has to see.
+    decoding and the trainer's log-probabilities agree only then). New weights are handed over as a file in
+    ``exchange``, which every host has to see.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class VLLMServerEngine(RolloutEngine):
         """Start or join the servers and give them the model's weights; a start that fails leaves nothing behind.
 
         Raises:
-            SurefootError: If a server does not answer in time, cannot take new weights, or would have other rotary positions
-                than the model.
+            SurefootError: If a server does not answer in time, cannot take new weights, or would have other rotary
+                positions than the model.
         """
         self.close()
         check_positions(model, self.max_model_length)
@@ -170,13 +170,9 @@ class VLLMServerEngine(RolloutEngine):
         environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
         environment = self._processes.environment(environment)
         log = (self._folder.path / "server.log").open("wb")
-        self._process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         log.close()
-        self._finalizer = weakref.finalize(
-            self, end_process, self._process, self._processes, _PATIENCE_SECONDS
-        )
+        self._finalizer = weakref.finalize(self, end_process, self._process, self._processes, _PATIENCE_SECONDS)
         return f"http://127.0.0.1:{port}"
 
     def _await(self, host: str) -> None:
@@ -211,9 +207,7 @@ class VLLMServerEngine(RolloutEngine):
                 text = reply.read()
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:300]
-            raise SurefootError(
-                f"the vLLM server at {host} refused {path} ({error.code}): {detail}"
-            ) from error
+            raise SurefootError(f"the vLLM server at {host} refused {path} ({error.code}): {detail}") from error
         except OSError as error:
             raise SurefootError(f"the vLLM server at {host} is gone: {error}.") from error
         return json.loads(text) if text.strip() else None

@@ -32,9 +32,7 @@ class WeightReloader:
         """
         from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
-        self.model_runner.reload_weights(
-            weights_iterator=weights_iterator, weights_path=weights_path
-        )
+        self.model_runner.reload_weights(weights_iterator=weights_iterator, weights_path=weights_path)
         model = self.model_runner.get_model()
         n = 0
         if next(model.parameters()).device.type == "cpu":

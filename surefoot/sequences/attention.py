@@ -3,8 +3,9 @@
 The model makes its masks itself, by its own rule (causal, sliding window, chunks, per layer); where a pack is under way
 the rule comes back as a `PackMask`, which travels to the layers as any mask does and applies the rule to the places
 within each sequence. On a CPU (and wherever the varlen kernel is missing) each segment is one call of torch's scaled
-dot-product attention on the keys of its own chain: no mask over the whole pack, no work between sequences. On CUDA in half
-precision all segments go through torch's varlen flash attention in one call where the rule is causal or a sliding window.
+dot-product attention on the keys of its own chain: no mask over the whole pack, no work between sequences. On CUDA in
+half precision all segments go through torch's varlen flash attention in one call where the rule is causal or a sliding
+window.
 """
 
 import contextlib
@@ -78,8 +79,7 @@ class PackLayout:
             queries = [s.length for s in self.segments]
             keys = self.chain_lengths()
             cumulative = (
-                torch.tensor([0, *n], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-                for n in (queries, keys)
+                torch.tensor([0, *n], dtype=torch.int32).cumsum(0, dtype=torch.int32) for n in (queries, keys)
             )
             ends_q, ends_k = (c.to(self.device) for c in cumulative)
             self._varlen = (
@@ -130,8 +130,8 @@ class PackMask:
             n_keys: Number of keys.
 
         Returns:
-            ``(1, 1, queries, keys)``, True where seen; None where one query sees all keys, or as many queries as keys see
-            all before them.
+            ``(1, 1, queries, keys)``, True where seen; None where one query sees all keys, or as many queries as keys
+            see all before them.
         """
         from transformers.masking_utils import sdpa_mask
 
@@ -182,9 +182,7 @@ def _pack_or_sdpa_mask(**arguments: Any) -> Any:
     if layout is None:
         return sdpa_mask(**arguments)
     if arguments.get("allow_is_bidirectional_skip", False):
-        raise ConfigError(
-            "packed attention is causal, and the model asks for a mask of both directions."
-        )
+        raise ConfigError("packed attention is causal, and the model asks for a mask of both directions.")
     names = ("mask_function", "allow_is_causal_skip", "use_vmap", "local_size")
     return PackMask(layout, **{n: arguments[n] for n in names if n in arguments})
 
@@ -203,9 +201,7 @@ def _attend(
     n_queries, n_keys = query.shape[2], key.shape[2]
     if softcap is None and sinks is None:
         causal = mask is None and n_queries > 1
-        return F.scaled_dot_product_attention(
-            query, key, value, mask, dropout, causal, scale=scaling
-        )
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scaling)
     scores = query @ key.transpose(2, 3)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
@@ -213,10 +209,7 @@ def _attend(
     if mask is None:
         seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
         mask = seen.tril(n_keys - n_queries)
-    if mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    else:
-        scores = scores + mask
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
     if sinks is not None:  # a column that takes probability and gives nothing
         column = sinks.reshape(1, -1, 1, 1).expand(len(scores), -1, n_queries, 1)
         scores = torch.cat([scores, column.to(scores.dtype)], 3)
@@ -225,13 +218,11 @@ def _attend(
     return F.dropout(probabilities, dropout) @ value
 
 
-def _by_segment(
-    query: Tensor, key: Tensor, value: Tensor, mask: PackMask, *settings: Any
-) -> Tensor:
+def _by_segment(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, *settings: Any) -> Tensor:
     """Attend segment by segment; tensors are ``(1, heads, tokens, width)``.
 
-    Segments follow one another, so one split takes each tensor apart and its backward pass is one concatenation; a slice
-    per segment would fill a whole gradient with zeros for each.
+    Segments follow one another, so one split takes each tensor apart and its backward pass is one concatenation; a
+    slice per segment would fill a whole gradient with zeros for each.
     """
     layout = mask.layout
     lengths = [s.length for s in layout.segments]
@@ -246,9 +237,7 @@ def _by_segment(
     return torch.cat(outputs, 2)
 
 
-def _varlen(
-    query: Tensor, key: Tensor, value: Tensor, mask: PackMask, scaling: float | None, window: int
-) -> Tensor:
+def _varlen(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, scaling: float | None, window: int) -> Tensor:
     """Attend in one call of torch's varlen kernel; tensors are ``(1, heads, tokens, width)``."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -284,7 +273,8 @@ def _packed_attention(
     """Attend as transformers asks: packed where the mask is a pack's, else as its SDPA implementation does.
 
     Raises:
-        ConfigError: If the model hands attention an argument that is not known here, or no mask in a pack's forward pass.
+        ConfigError: If the model hands attention an argument that is not known here, or no mask in a pack's forward
+            pass.
     """
     pack_mask = attention_mask if isinstance(attention_mask, PackMask) else None
     plain_mask = None if isinstance(attention_mask, PackMask) else attention_mask

@@ -66,8 +66,8 @@ def weighted_logprob_sum(
 ) -> Float[Tensor, ""]:
     """Return the weighted sum of the targets' log-probabilities; the weights have no gradient.
 
-    As the weights are known in the forward pass, so is the gradient: each chunk's logits are computed once, not twice as
-    by `token_scores`.
+    As the weights are known in the forward pass, so is the gradient: each chunk's logits are computed once, not twice
+    as by `token_scores`.
 
     Args:
         hidden: Last hidden states, one for each scored token.
@@ -174,9 +174,7 @@ class _ChunkedScores(torch.autograd.Function):
             normalizers.append(normalizer)
         empty = hidden.new_zeros(0, dtype=torch.promote_types(dtype, torch.float32))
         entropy = torch.cat([empty, *entropies])
-        ctx.save_for_backward(
-            hidden, weight, targets, torch.cat([empty, *normalizers]), entropy.clone()
-        )
+        ctx.save_for_backward(hidden, weight, targets, torch.cat([empty, *normalizers]), entropy.clone())
         ctx.settings = dtype, temperature, softcap, chunk_size, scale
         return torch.cat([empty, *logprobs]), entropy
 

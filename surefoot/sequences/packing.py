@@ -1,8 +1,8 @@
 """Packing: many sequences in one row of tokens, no padding, a shared prompt only once.
 
 A pack is a row of segments. Each token attends to its own segment up to itself and to the whole of the segments
-before it in its chain of prefixes; nothing attends across chains. Completions of one prompt share its segment, so a group
-of G completions costs ``prompt + G * completion`` tokens instead of ``G * (prompt + completion)``, with the same
+before it in its chain of prefixes; nothing attends across chains. Completions of one prompt share its segment, so a
+group of G completions costs ``prompt + G * completion`` tokens instead of ``G * (prompt + completion)``, with the same
 log-probabilities and gradients. A sequence's last token is only ever predicted, so it is not put through the model.
 """
 
@@ -21,9 +21,7 @@ class PromptCompletion(NamedTuple):
 
     prompt: Sequence[int]  # token ids, at least one
     completion: Sequence[int]  # token ids
-    mask: Sequence[bool] | None = (
-        None  # which of the completion's tokens are scored; all by default
-    )
+    mask: Sequence[bool] | None = None  # which of the completion's tokens are scored; all by default
 
 
 class Segment(NamedTuple):
@@ -96,8 +94,8 @@ def pack_sequences(
 ) -> list[Pack]:
     """Pack sequences into as few rows of at most ``max_tokens`` tokens as first-fit-decreasing finds.
 
-    Sequences with equal prompts share it where that saves tokens. One that is longer than ``max_tokens`` by itself gets a
-    pack of its own. Sequences without a scored token are left out.
+    Sequences with equal prompts share it where that saves tokens. One that is longer than ``max_tokens`` by itself gets
+    a pack of its own. Sequences without a scored token are left out.
 
     Args:
         sequences: What is to be packed.
@@ -116,9 +114,7 @@ def pack_sequences(
         if len(s.prompt) == 0:
             raise ValueError(f"sequence {i} has an empty prompt: nothing predicts its first token.")
         if s.mask is not None and len(s.mask) != len(s.completion):
-            raise ValueError(
-                f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values."
-            )
+            raise ValueError(f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values.")
     units = sorted(
         _units(sequences, max_tokens, share_prompts, together),
         key=lambda u: u.n_tokens,

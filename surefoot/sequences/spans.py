@@ -55,10 +55,12 @@ def split_spans(
         ids: The completion's token ids.
         decode: Returns the text of token ids.
         separator: What ends a step; runs of it end one step, not several, and at the beginning they end none.
-        text: Beginning of the completion's text that is cut; all of it by default. What follows belongs to the last step.
+        text: Beginning of the completion's text that is cut; all of it by default. What follows belongs to the last
+            step.
 
     Returns:
-        Spans that cover the completion without gaps, none for an empty one; and each span's text, which together are the text.
+        Spans that cover the completion without gaps, none for an empty one; and each span's text, which together are
+        the text.
     """
     if not ids:
         return [], []

@@ -2,8 +2,9 @@
 
 What is random depends on the example's id and the seed alone: batch size, order and number of ranks change nothing.
 
-Reference: Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261 (common corruptions at five severities). Strengths are ours:
-theirs are for photographs of 224 pixels; lengths are shares of the height here, so that they fit images of any size.
+Reference: Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261 (common corruptions at five severities). Strengths are
+ours: theirs are for photographs of 224 pixels; lengths are shares of the height here, so that they fit images of any
+size.
 """
 
 import math
@@ -135,9 +136,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 }
 
 
-def corrupt(
-    images: Images, index: Int[Tensor, " batch"], kind: str, strength: float, seed: int = 0
-) -> Images:
+def corrupt(images: Images, index: Int[Tensor, " batch"], kind: str, strength: float, seed: int = 0) -> Images:
     """Corrupt a batch of images.
 
     Args:
@@ -157,21 +156,16 @@ def corrupt(
         raise ConfigError(f"no corruption {kind!r}; there are {', '.join(CORRUPTIONS)}.")
     if strength < 0 or ("share" in CORRUPTIONS[kind].unit and strength > 1):
         raise ConfigError(
-            f"strength of {kind} must be at least 0 (a share at most 1), got {strength}"
-            f" ({CORRUPTIONS[kind].unit})."
+            f"strength of {kind} must be at least 0 (a share at most 1), got {strength} ({CORRUPTIONS[kind].unit})."
         )
     return CORRUPTIONS[kind].apply(images, strength, index, seed)
 
 
-def fit_shape(
-    images: Images, shape: tuple[int, int, int]
-) -> Float[Tensor, "batch new_channels new_height new_width"]:
+def fit_shape(images: Images, shape: tuple[int, int, int]) -> Float[Tensor, "batch new_channels new_height new_width"]:
     """Bring images of another dataset to ``(channels, height, width)``: grey is repeated or averaged, size interpolated."""
     channels, height, width = shape
     if images.shape[1] != channels:
         images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)
     if images.shape[-2:] != (height, width):
-        images = F.interpolate(
-            images, (height, width), mode="bilinear", antialias=True, align_corners=False
-        )
+        images = F.interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
     return images

@@ -73,9 +73,7 @@ def test_an_unknown_rule_is_refused() -> None:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.lists(
-        st.sampled_from([*"{}# 0123456789.,/-$", "\\boxed{", "####", "answer is", "\n", "\0", "é"])
-    ).map("".join)
+    st.lists(st.sampled_from([*"{}# 0123456789.,/-$", "\\boxed{", "####", "answer is", "\n", "\0", "é"])).map("".join)
 )
 def test_extraction_never_fails(text: str) -> None:
     for rule in ("mixed", "strict", "boxed", "last_number"):
@@ -143,9 +141,7 @@ def test_hostile_outputs_cannot_hang_crash_or_fool() -> None:
         assert grade.status in allowed, f"{text[:60]!r}: {grade.status}"
     assert time.perf_counter() - began < 60
     assert not Path("/tmp/surefoot-hostile").exists()
-    assert grader(["#### 5", "#### 6"], ["5", "5"]) == [("correct", "5"), ("wrong", "6")], (
-        "the pool lives on"
-    )
+    assert grader(["#### 5", "#### 6"], ["5", "5"]) == [("correct", "5"), ("wrong", "6")], "the pool lives on"
     grader.pool.close()
 
 
@@ -210,24 +206,21 @@ def perturbed(gold: str, draw: random.Random) -> list[str]:
 def differs_by_policy(gold: str, form: str) -> bool:
     """Return whether math-verify's verdict is not ours, on purpose.
 
-    Words are equal after a name and an equals sign, and with a remark; units may be in parentheses; a membership too. A number
-    with a base has no decimals, a formula has (R^2.0 is R^2), and separators of thousands count after an equals sign.
+    Words are equal after a name and an equals sign, and with a remark; units may be in parentheses; a membership too. A
+    number with a base has no decimals, a formula has (R^2.0 is R^2), and separators of thousands count after an equals
+    sign.
     """
     words = gold.startswith(r"\text{")
     return (
         (words and form in (f"x={gold}", f"{gold}.0", rf"{gold}\text{{ units}}"))
-        or (
-            form == rf"\left({gold}\right)" and ("cm" in gold or "cents" in gold or r"\in " in gold)
-        )
+        or (form == rf"\left({gold}\right)" and ("cm" in gold or "cents" in gold or r"\in " in gold))
         or (form == f"{gold}.0" and ("_" in gold or "^2" in gold))
         or (form == f"x={gold}" and "," in gold)
         or (form == rf"{gold}\text{{ units}}" and r"\in " in gold)
     )
 
 
-@pytest.mark.parametrize(
-    "every", [pytest.param(60, id="sample"), pytest.param(4, id="many", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("every", [pytest.param(60, id="sample"), pytest.param(4, id="many", marks=pytest.mark.slow)])
 def test_agrees_with_math_verify_on_real_references(data_root: Path, every: int) -> None:
     """Our verdict is math-verify's own, called directly in this process, for every form of every so many references.
 
@@ -273,9 +266,7 @@ def test_a_killed_worker_is_replaced_and_its_pair_counted_as_error() -> None:
     worker = pool._workers[0]
     os.kill(worker.process.pid, 9)
     worker.process.wait()
-    assert pool.compare([("y", "x+y-x")]) == ["correct"], (
-        "died while idle: the pair is given to the next worker"
-    )
+    assert pool.compare([("y", "x+y-x")]) == ["correct"], "died while idle: the pair is given to the next worker"
     pool.close()
 
 
@@ -355,9 +346,7 @@ def test_workers_die_with_their_parent() -> None:
 
 def test_a_loud_warning_when_most_answers_are_missing() -> None:
     grader = Grader(rule="boxed")
-    with pytest.warns(
-        ExtractionWarning, match=r"(?s)NO ANSWER FOUND in 3 of the first 4.*1: \.\.\.'no box.*3:"
-    ):
+    with pytest.warns(ExtractionWarning, match=r"(?s)NO ANSWER FOUND in 3 of the first 4.*1: \.\.\.'no box.*3:"):
         grades = grader(["no box", "nor here", r"\boxed{1}", "none"], ["1"] * 4)
     assert status_rates(grades) == {
         "correct": 0.25,

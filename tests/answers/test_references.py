@@ -29,9 +29,7 @@ EQUAL = frozenset[tuple[str, str]]()
 def references(name: str) -> list[str]:
     """Return the different references of a set."""
     data = (
-        GSM8KDataModule(n_val=0, contamination="off")
-        if name == "gsm8k"
-        else EvaluationSetDataModule(name)  # type: ignore[arg-type]
+        GSM8KDataModule(n_val=0, contamination="off") if name == "gsm8k" else EvaluationSetDataModule(name)  # type: ignore[arg-type]
     )
     data.setup("")
     return list(dict.fromkeys(p.answer for p in data.splits["test"]))
@@ -41,9 +39,7 @@ def rejected(golds: list[str], n_forms: int) -> list[tuple[str, str]]:
     """Return the references and completions that are not accepted; each reference is written in some forms, in turn."""
     grader = Grader(n_workers=2, time_limit=10, budget=400)
     pairs = [
-        (gold, FORMS[(i * n_forms + k) % len(FORMS)] % gold)
-        for i, gold in enumerate(golds)
-        for k in range(n_forms)
+        (gold, FORMS[(i * n_forms + k) % len(FORMS)] % gold) for i, gold in enumerate(golds) for k in range(n_forms)
     ]
     grades = grader([text for _, text in pairs], [gold for gold, _ in pairs])
     grader.pool.close()
@@ -69,9 +65,7 @@ def accepted_across(name: str, n_golds: int, n_others: int) -> list[tuple[str, s
     golds = [g for g in references(name) if not g.isdigit()]
     draw = random.Random(0)
     chosen = draw.sample(golds, min(len(golds), n_golds))
-    pairs = [
-        (g, o) for g in chosen for o in draw.sample(golds, min(len(golds), n_others)) if g != o
-    ]
+    pairs = [(g, o) for g in chosen for o in draw.sample(golds, min(len(golds), n_others)) if g != o]
     grader = Grader(n_workers=2, time_limit=10, budget=400)
     statuses = grader.pool.compare(pairs)
     grader.pool.close()

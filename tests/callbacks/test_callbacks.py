@@ -16,18 +16,14 @@ from surefoot.adversaries import LinearAdversary
 from surefoot.errors import ConfigError, DataError
 from surefoot.networks import MLP, ChannelStatistics
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=0.01)
 
 
-def fit(
-    module: LightningModule, callbacks: list[Any], folder: Path, data: Any = None, **settings: Any
-) -> Trainer:
+def fit(module: LightningModule, callbacks: list[Any], folder: Path, data: Any = None, **settings: Any) -> Trainer:
     quiet = {
         "logger": False,
         "enable_progress_bar": False,
@@ -36,9 +32,7 @@ def fit(
     }
     if not any(isinstance(c, ModelCheckpoint) for c in callbacks):
         quiet["enable_checkpointing"] = False
-    trainer = Trainer(
-        **(quiet | {"max_epochs": 3, "default_root_dir": folder} | settings), callbacks=callbacks
-    )
+    trainer = Trainer(**(quiet | {"max_epochs": 3, "default_root_dir": folder} | settings), callbacks=callbacks)
     trainer.fit(module, datamodule=data or DigitsDataModule())
     return trainer
 
@@ -57,9 +51,7 @@ def test_group_metrics_equal_a_loop_over_the_predictions(tmp_path: Path) -> None
     per_group = [float(right[split.group == g].float().mean()) for g in range(4)]
     logged = trainer.callback_metrics
     assert float(logged["test/worst_group_accuracy"]) == pytest.approx(min(per_group), rel=1e-6)
-    assert float(logged["test/worst_3_group_accuracy"]) == pytest.approx(
-        sum(sorted(per_group)[:3]) / 3, rel=1e-6
-    )
+    assert float(logged["test/worst_3_group_accuracy"]) == pytest.approx(sum(sorted(per_group)[:3]) / 3, rel=1e-6)
     assert float(logged["test/accuracy"]) == pytest.approx(float(right.float().mean()), rel=1e-6)
     shares = data.train_group_counts() / data.n_train
     expected = sum(a * float(s) for a, s in zip(per_group, shares, strict=True))
@@ -70,9 +62,7 @@ def test_group_metrics_equal_a_loop_over_the_predictions(tmp_path: Path) -> None
 
 
 def test_selection_names_the_checkpoints(tmp_path: Path) -> None:
-    checkpoint = ModelCheckpoint(
-        dirpath=tmp_path, monitor="val/worst_group_accuracy", mode="max", filename="best"
-    )
+    checkpoint = ModelCheckpoint(dirpath=tmp_path, monitor="val/worst_group_accuracy", mode="max", filename="best")
     metrics = GroupMetrics()
     fit(erm(), [metrics, checkpoint], tmp_path, max_epochs=5)
     with (tmp_path / "selection.csv").open() as file:
@@ -88,9 +78,7 @@ def test_jtts_first_stage_cannot_be_selected(tmp_path: Path) -> None:
     """The pitfall of released JTT results: checkpoints of the identification stage winning."""
     torch.manual_seed(0)
     module = JTT(MLP(192, (16,)), adam, identification_epochs=3, upweight=5.0, n_classes=2)
-    checkpoint = ModelCheckpoint(
-        dirpath=tmp_path, monitor="val/accuracy", mode="max", filename="{epoch}"
-    )
+    checkpoint = ModelCheckpoint(dirpath=tmp_path, monitor="val/accuracy", mode="max", filename="{epoch}")
     metrics = GroupMetrics()
     fit(module, [metrics, checkpoint], tmp_path, max_epochs=5)
     assert [bool(e["selectable"]) for e in metrics.history] == [False] * 3 + [True] * 2
@@ -135,9 +123,7 @@ class NoMinority(DigitsDataModule):
 
 def test_empty_groups_are_named_once_and_never_nan(tmp_path: Path) -> None:
     metrics = GroupMetrics()
-    with pytest.warns(
-        UserWarning, match="2 groups have no example in val and count nowhere there: y=0,colour=1"
-    ):
+    with pytest.warns(UserWarning, match="2 groups have no example in val and count nowhere there: y=0,colour=1"):
         trainer = fit(erm(), [metrics], tmp_path, NoMinority())
     assert not any(math.isnan(v) for entry in metrics.history for v in entry.values())
     assert "val/group_accuracy/y=0,colour=1" not in trainer.callback_metrics
@@ -180,9 +166,7 @@ def test_colour_statistics_give_the_minority_away(tmp_path: Path) -> None:
         penalty=1e-5,
         n_classes=2,
     )
-    trainer = fit(
-        module, [monitor], tmp_path, DigitsDataModule(group_labels="hidden"), max_epochs=15
-    )
+    trainer = fit(module, [monitor], tmp_path, DigitsDataModule(group_labels="hidden"), max_epochs=15)
     assert float(trainer.callback_metrics["adversary/minority_auc"]) > 0.8
 
 
@@ -208,19 +192,11 @@ def test_official_scores_and_submission_file(tmp_path: Path) -> None:
     data = WILDSDataModule("waterbirds", tmp_path, image_size=12, batch_size=4)
     torch.manual_seed(0)
     module = ERM(SmallCNN(3, (4,)), adam, n_classes=2)
-    trainer = fit(
-        module, [OfficialEvaluation(seed=7), GroupMetrics()], tmp_path, data, max_epochs=1
-    )
+    trainer = fit(module, [OfficialEvaluation(seed=7), GroupMetrics()], tmp_path, data, max_epochs=1)
     official = float(trainer.callback_metrics["test/official/acc_wg"])
-    assert official == pytest.approx(
-        float(trainer.callback_metrics["test/worst_group_accuracy"]), rel=1e-6
-    )
+    assert official == pytest.approx(float(trainer.callback_metrics["test/worst_group_accuracy"]), rel=1e-6)
     trainer.test(module, datamodule=data, verbose=False)
-    lines = (
-        (tmp_path / "predictions/waterbirds_split:test_seed:7_epoch:best_pred.csv")
-        .read_text()
-        .split()
-    )
+    lines = (tmp_path / "predictions/waterbirds_split:test_seed:7_epoch:best_pred.csv").read_text().split()
     assert len(lines) == len(data.splits["test"].target)
     assert set(lines) <= {"0", "1"}
 

@@ -30,10 +30,7 @@ def test_any_method_is_followed_and_does_not_notice(method: str, fit: Fit) -> No
     config = watched(method)
     config["trainer"]["callbacks"] = []
     plain = fit(config, name="plain")
-    states = [
-        torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for r in (run, plain)
-    ]
+    states = [torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for r in (run, plain)]
     for name, value in states[0].items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(states[1][name])), name
     rows = table(run)
@@ -64,6 +61,4 @@ def test_a_module_without_logits_ends_in_one_line(fit: Fit, capsys: Any) -> None
     with pytest.raises(SystemExit) as stop:
         fit(config)
     assert stop.value.code == 2
-    assert (
-        "reads the logits that a training step returns; SFT returns none" in capsys.readouterr().err
-    )
+    assert "reads the logits that a training step returns; SFT returns none" in capsys.readouterr().err

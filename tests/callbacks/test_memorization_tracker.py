@@ -53,9 +53,7 @@ def settings(method: str, folder: Path, **tracker: Any) -> dict[str, Any]:
 
 
 def state(run: Path) -> dict[str, torch.Tensor]:
-    loaded: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)[
-        "state_dict"
-    ]
+    loaded: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     return loaded
 
 
@@ -179,9 +177,7 @@ def test_the_budget_bounds_the_samples(fit: Fit, tmp_path: Path) -> None:
     assert records[0].train_ids == records[1].train_ids, "the same subset with one seed"
 
 
-def test_a_run_that_never_memorizes_says_that_the_metric_is_trivial(
-    fit: Fit, tmp_path: Path
-) -> None:
+def test_a_run_that_never_memorizes_says_that_the_metric_is_trivial(fit: Fit, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no tracked example was ever memorized"):
         fit(settings("SFT", tmp_path, log_log_threshold=-9.0))
 
@@ -213,9 +209,7 @@ def test_what_does_not_fit_ends_in_one_line(
     assert message in capsys.readouterr().err
 
 
-def test_gradient_variance_and_distance_are_those_of_plain_backward_passes(
-    fit: Fit, tmp_path: Path
-) -> None:
+def test_gradient_variance_and_distance_are_those_of_plain_backward_passes(fit: Fit, tmp_path: Path) -> None:
     config = tiny_reasoning("SFT")
     config["trainer"] |= {"max_epochs": 1, "limit_val_batches": 0}
     predictors = {
@@ -241,9 +235,7 @@ def test_gradient_variance_and_distance_are_those_of_plain_backward_passes(
             total = total - logits.log_softmax(-1).gather(1, torch.tensor(target)[:, None]).sum()
             n += len(target)
         (total / n).backward()
-        rows.append(
-            torch.cat([q.grad.flatten() for q in model.base.parameters() if q.grad is not None])
-        )
+        rows.append(torch.cat([q.grad.flatten() for q in model.base.parameters() if q.grad is not None]))
     expected = torch.stack(rows).double().var(0).mean()
     found = metric_values(run, "predictors/gradient_variance")
     assert found == pytest.approx([float(expected)], rel=1e-3)

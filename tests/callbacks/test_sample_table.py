@@ -17,14 +17,10 @@ LINE_ENDS = "\n \r \r\n \v \f \x1c \x1d \x1e \x85 \u2028 \u2029"
 
 @pytest.mark.filterwarnings("ignore")
 def test_rows_with_any_line_end_survive_a_resumption(tmp_path: Path) -> None:
-    trainer = Trainer(
-        accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False
-    )
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False)
     problem = Problem(LINE_ENDS, "q", "1")
     written = [
-        Trajectory(
-            problem, 0, [1], [2], [0.0], "stop", 0, text=end.join("ab"), grade=Grade("wrong", None)
-        )
+        Trajectory(problem, 0, [1], [2], [0.0], "stop", 0, text=end.join("ab"), grade=Grade("wrong", None))
         for end in LINE_ENDS.split(" ")
     ]
     table = SampleTable(n_samples=20)

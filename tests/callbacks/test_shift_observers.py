@@ -34,9 +34,7 @@ from surefoot.losses.prediction import (
 from surefoot.metrics.selective_risk import fit_temperatures
 from surefoot.networks import MLP, ConvNet, Flatten, TransformersEncoder
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 SHIFTS = (Corruption("noise", [0.1, 0.5]), Corruption("rotation", [45]))
 
 
@@ -62,9 +60,7 @@ def trainer(folder: Path, callbacks: list[Any], **settings: Any) -> Trainer:
         "enable_checkpointing": False,
         "accelerator": "cpu",
     }
-    return Trainer(
-        **(quiet | {"max_epochs": 3, "default_root_dir": folder} | settings), callbacks=callbacks
-    )
+    return Trainer(**(quiet | {"max_epochs": 3, "default_root_dir": folder} | settings), callbacks=callbacks)
 
 
 def evaluate(
@@ -154,9 +150,7 @@ def test_layers_and_constants_equal_those_computed_by_hand(tmp_path: Path) -> No
             (row,) = [r for r in analysis.layers if r["set"] == name and r["layer"] == "head"]
             within = (unit @ basis).square().sum(1).mean()
             assert row["in_distribution_share"] == pytest.approx(float(within), rel=1e-4)
-    predicted = [
-        r["prediction"] for r in analysis.constants if r["signal_cut_before"] == "encoder.layers.3"
-    ]
+    predicted = [r["prediction"] for r in analysis.constants if r["signal_cut_before"] == "encoder.layers.3"]
     torch.testing.assert_close(torch.tensor(predicted), inner.softmax(0))
 
 
@@ -270,9 +264,7 @@ def test_detection_equals_scikit_learns(tmp_path: Path) -> None:
         ):
             (row,) = [r for r in detection.results if r["set"] == name and r["score"] == score]
             assert row["auroc"] == pytest.approx(roc_auc_score(labels, values), abs=1e-4)
-    assert {r["score"] for r in detection.results} == {
-        *("max_softmax", "energy", "mahalanobis", "knn")
-    }
+    assert {r["score"] for r in detection.results} == {*("max_softmax", "energy", "mahalanobis", "knn")}
 
 
 def test_texts_under_a_transformer(tmp_path: Path) -> None:

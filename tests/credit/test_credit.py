@@ -45,9 +45,7 @@ def test_group_advantage() -> None:
     assert [a[0].item() for a in plain] == [0.5, -0.5, -0.5, 0.5, -1, 1]
     whole = GroupAdvantage(scale="batch", epsilon=0)(outcomes([1, 0, 3, 5], [0, 0, 1, 1]))
     deviation = torch.tensor([1.0, 0, 3, 5]).std().item()
-    assert [a[0].item() for a in whole] == pytest.approx(
-        [x / deviation for x in (0.5, -0.5, -1, 1)], rel=1e-5
-    )
+    assert [a[0].item() for a in whole] == pytest.approx([x / deviation for x in (0.5, -0.5, -1, 1)], rel=1e-5)
 
 
 def test_leave_one_out() -> None:
@@ -64,9 +62,7 @@ def test_per_step() -> None:
     found = PerStepAdvantage("immediate", "none")(group)
     assert [a.tolist() for a in found] == [[0.75, 0.75, -0.25], [-0.25] * 4]
     scaled = PerStepAdvantage("immediate", epsilon=0)(group)
-    assert scaled[0][0].item() == pytest.approx(
-        0.75 / torch.tensor([1.0, 0, 0, 0]).std().item(), rel=1e-5
-    )
+    assert scaled[0][0].item() == pytest.approx(0.75 / torch.tensor([1.0, 0, 0, 0]).std().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +90,5 @@ def test_laws(assigner: CreditAssigner, rewards: list[int], same: int) -> None:
 
 
 def test_outcome_rewards_are_the_sum_of_spans() -> None:
-    spread = GroupAdvantage("none")(
-        [trajectory(0, [0.25, 0.75], [1, 1]), trajectory(0, [0, 0], [1, 1])]
-    )
+    spread = GroupAdvantage("none")([trajectory(0, [0.25, 0.75], [1, 1]), trajectory(0, [0, 0], [1, 1])])
     assert [a.tolist() for a in spread] == [[0.5, 0.5], [-0.5, -0.5]]

@@ -35,9 +35,7 @@ def test_batches_have_the_contract() -> None:
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert batch["input"].shape == (16, 3, 8, 8)
-    assert {k: v.shape for k, v in batch.items() if k != "input"} == dict.fromkeys(
-        ("target", "group", "index"), (16,)
-    )
+    assert {k: v.shape for k, v in batch.items() if k != "input"} == dict.fromkeys(("target", "group", "index"), (16,))
     assert data.train_set.target[batch["index"]].equal(batch["target"])
     hidden = DigitsDataModule(group_labels="hidden")
     hidden.setup("fit")
@@ -90,9 +88,7 @@ def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> 
 def test_targets_outside_the_range_and_empty_splits_are_named() -> None:
     target = torch.tensor([0, 1, 7])
     split = Split(TensorExamples(target=target), target, target, target)
-    with pytest.raises(
-        DataError, match=r"target 7 of example 2 in split 'val' is outside \[0, 2\)"
-    ):
+    with pytest.raises(DataError, match=r"target 7 of example 2 in split 'val' is outside \[0, 2\)"):
         check_split("val", split, 2, 8)
     unknown = Split(TensorExamples(target=target), target % 2, target, target)
     with pytest.raises(DataError, match=r"group 7 of example 2 in split 'val' is outside \[0, 4\)"):
@@ -153,9 +149,7 @@ def test_idx_files_plain_and_gzipped(idx_folder: Path) -> None:
 
 
 def test_missing_and_damaged_idx_files_are_named(idx_folder: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"nowhere/train-images-idx3-ubyte .* is missing. Expected layout"
-    ):
+    with pytest.raises(DataError, match=r"nowhere/train-images-idx3-ubyte .* is missing. Expected layout"):
         FashionMNISTDataModule(idx_folder / "nowhere").setup("fit")
     target = idx_folder / "t10k-images-idx3-ubyte"
     target.write_bytes(target.read_bytes()[:-100])
@@ -174,6 +168,4 @@ def test_real_fashion_mnist(data_root: Path) -> None:
         10_000,
         10_000,
     ]
-    assert float(data.train_annotations()["minority"].float().mean()) == pytest.approx(
-        0.05, abs=0.001
-    )
+    assert float(data.train_annotations()["minority"].float().mean()) == pytest.approx(0.05, abs=0.001)

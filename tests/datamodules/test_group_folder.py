@@ -46,18 +46,12 @@ def test_augmentation_is_for_training_alone(tmp_path: Path, augmentation: str) -
     data = GroupFolderDataModule(write_folder(tmp_path), image_size=16, augmentation=augmentation)  # type: ignore[arg-type]
     data.setup("fit")
     pixels = next(iter(data.train_dataloader()))["input"]
-    assert data.pipeline.finish(pixels, training=False).equal(
-        data.pipeline.finish(pixels, training=False)
-    )
-    assert not data.pipeline.finish(pixels, training=True).equal(
-        data.pipeline.finish(pixels, training=False)
-    )
+    assert data.pipeline.finish(pixels, training=False).equal(data.pipeline.finish(pixels, training=False))
+    assert not data.pipeline.finish(pixels, training=True).equal(data.pipeline.finish(pixels, training=False))
 
 
 def test_missing_or_bad_metadata_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"metadata.csv is missing. Expected layout: a folder with metadata.csv"
-    ):
+    with pytest.raises(DataError, match=r"metadata.csv is missing. Expected layout: a folder with metadata.csv"):
         GroupFolderDataModule(tmp_path / "none").n_groups  # noqa: B018
     root = write_folder(tmp_path)
     with pytest.raises(DataError, match=r"column 'weather' is missing"):
@@ -128,9 +122,7 @@ def test_images_keep_their_brightness_whatever_their_format(tmp_path: Path) -> N
         ),
     ],
 )
-def test_pixels_of_unknown_range_are_refused(
-    array: np.ndarray, message: str, tmp_path: Path
-) -> None:
+def test_pixels_of_unknown_range_are_refused(array: np.ndarray, message: str, tmp_path: Path) -> None:
     Image.fromarray(array).save(tmp_path / "odd.tif")
     with pytest.raises(DataError, match=rf"odd\.tif cannot be read: {message}"):
         open_image(tmp_path / "odd.tif")
@@ -164,9 +156,7 @@ def test_metadata_that_would_be_cut_off_or_left_out_is_refused(
 @pytest.mark.parametrize("text", ["", "img_filename,y,place,split\n"])
 def test_an_empty_table_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text(text)
-    with pytest.raises(
-        DataError, match=r"metadata.csv cannot be read: (it holds no row|No columns)"
-    ):
+    with pytest.raises(DataError, match=r"metadata.csv cannot be read: (it holds no row|No columns)"):
         GroupFolderDataModule(tmp_path).n_classes  # noqa: B018
 
 

@@ -30,13 +30,9 @@ def test_gsm8k(data_root: Path) -> None:
     assert "<<16-3-4=9>>" in annotated.problems("test")[0].solution
     ids = {s: {p.id for p in data.problems(s)} for s in ("train", "val", "test")}  # type: ignore[arg-type]
     assert not ids["train"] & ids["val"]
-    assert len(data.contaminated["test"]) < 10, (
-        "problems that share 13 words in a row are few, and reported"
-    )
+    assert len(data.contaminated["test"]) < 10, "problems that share 13 words in a row are few, and reported"
     batch = next(iter(data.train_dataloader()))
-    assert [p.id for p in batch["problem"]] == [
-        data.problems("train")[i].id for i in batch["index"]
-    ]
+    assert [p.id for p in batch["problem"]] == [data.problems("train")[i].id for i in batch["index"]]
     subset = GSM8KDataModule(data_root / "gsm8k", n_train=50, contamination="off")
     assert {p.id for p in subset.problems("train")} <= ids["train"] | ids["val"]
     assert subset.n_train == 50
@@ -98,9 +94,7 @@ def test_math_in_both_layouts(tmp_path: Path) -> None:
     )
     assert [p.details["level"] for p in chosen.problems("test")] == [2, 3]
     lines = HendrycksMathDataModule(tmp_path / "lines", n_val=0, contamination="drop")
-    with pytest.raises(
-        DataError, match="no test problems"
-    ):  # every test problem is a training problem
+    with pytest.raises(DataError, match="no test problems"):  # every test problem is a training problem
         lines.problems("test")
     with pytest.raises(ConfigError, match="levels go from 1 to 5"):
         HendrycksMathDataModule(levels=[6])
@@ -117,9 +111,7 @@ def test_math_in_both_layouts(tmp_path: Path) -> None:
 def test_math500_is_kept_out_of_train(tmp_path: Path) -> None:
     rows = [math_row(i) for i in range(10)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "m500.jsonl").write_text(
-        "\n".join(json.dumps(r | {"answer": "1"}) for r in rows[:3])
-    )
+    (tmp_path / "m500.jsonl").write_text("\n".join(json.dumps(r | {"answer": "1"}) for r in rows[:3]))
     data = HendrycksMathDataModule(tmp_path, math500=tmp_path / "m500.jsonl", n_val=0)
     assert (data.n_train, len(data.problems("test"))) == (7, 3)
 
@@ -167,13 +159,9 @@ def test_arithmetic_refuses_nonsense(arguments: dict[str, object], message: str)
         ArithmeticDataModule(**arguments)  # type: ignore[arg-type]
 
 
-def test_missing_and_damaged_files_say_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_and_damaged_files_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUREFOOT_DATA", raising=False)
-    with pytest.raises(
-        DataError, match=r"no folder for gsm8k: set data.init_args.root, or .* SUREFOOT_DATA"
-    ):
+    with pytest.raises(DataError, match=r"no folder for gsm8k: set data.init_args.root, or .* SUREFOOT_DATA"):
         GSM8KDataModule().problems("test")
     with pytest.raises(DataError, match=r"nowhere does not exist"):
         GSM8KDataModule(tmp_path / "nowhere").problems("test")
@@ -194,17 +182,13 @@ def test_missing_and_damaged_files_say_where(
 
 
 def test_preferences(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [
-        {"prompt": "q", "chosen": "a", "rejected": f"b{i}"} for i in range(5)
-    ]
+    rows: list[dict[str, object]] = [{"prompt": "q", "chosen": "a", "rejected": f"b{i}"} for i in range(5)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = PreferencesDataModule(pairs=tmp_path / "pairs.jsonl", n_val=2, batch_size=3)
     assert (data.n_train, len(data.splits["val"])) == (3, 2)
     assert {len(b["pair"]) for b in data.train_dataloader()} == {3}
     (tmp_path / "pairs.jsonl").write_text('{"prompt": [1], "chosen": [2, 3], "rejected": [4]}')
-    assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").train_pairs() == [
-        ([1], [2, 3], [4])
-    ]
+    assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").train_pairs() == [([1], [2, 3], [4])]
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": [2, 3], "rejected": [4]}')
     with pytest.raises(DataError, match="row 1: prompt, chosen and rejected must all be texts"):
         PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").n_train  # noqa: B018
@@ -224,9 +208,7 @@ def test_preferences(tmp_path: Path) -> None:
         ("7" * 1001, "has 1001 characters"),
     ],
 )
-def test_a_reference_that_nothing_equals_is_an_error_of_the_data(
-    tmp_path: Path, answer: str, fault: str
-) -> None:
+def test_a_reference_that_nothing_equals_is_an_error_of_the_data(tmp_path: Path, answer: str, fault: str) -> None:
     (tmp_path / "p.jsonl").write_text(f'{{"question": "q", "answer": "{answer}"}}\n')
     with pytest.raises(DataError, match=rf"test problem p-1: the reference answer .*{fault}"):
         JSONLDataModule(test=tmp_path / "p.jsonl").setup("test")

@@ -29,9 +29,7 @@ from datamodules import (
 from surefoot.errors import ConfigError, DataError
 from surefoot.shifts import CORRUPTIONS, corrupt
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
 def batches(data: Any, stage: str = "test") -> dict[str, list[dict[str, Any]]]:
@@ -98,9 +96,7 @@ def test_sampling_weights_are_what_the_loader_draws_by() -> None:
         data.setup("fit")
         weights = data.draw_weights()
         assert weights is not None
-        per_class = torch.zeros(10, dtype=torch.float64).index_add(
-            0, data.train_set.target, weights
-        )
+        per_class = torch.zeros(10, dtype=torch.float64).index_add(0, data.train_set.target, weights)
         torch.testing.assert_close(per_class / per_class.sum(), torch.full((10,), 0.1).double())
 
 
@@ -306,9 +302,7 @@ def test_wilds_domains_and_texts(tmp_path: Path) -> None:
     assert float((bright - clean).min()) >= -1e-5, "bytes are corrupted before they are normalised"
     assert float((bright - clean).max()) == pytest.approx(0.2 / 0.224, rel=1e-4)
     with pytest.raises(ConfigError, match="no metadata field 'planet'"):
-        WILDSDataModule(
-            "camelyon17", tmp_path, held_out_splits=["val"], held_out_field="planet"
-        ).held_out("test")
+        WILDSDataModule("camelyon17", tmp_path, held_out_splits=["val"], held_out_field="planet").held_out("test")
     texts = WILDSDataModule(
         "amazon",
         tmp_path,
@@ -322,9 +316,7 @@ def test_wilds_domains_and_texts(tmp_path: Path) -> None:
     found = batches(texts)
     assert list(found) == ["test", "held_out_test", "scramble_1"]
     unknown = texts.texts.tokenizer.unk_token_id
-    shares = {
-        n: float((b[0]["input"]["input_ids"] == unknown).float().mean()) for n, b in found.items()
-    }
+    shares = {n: float((b[0]["input"]["input_ids"] == unknown).float().mean()) for n, b in found.items()}
     assert shares["scramble_1"] > shares["test"]
 
 

@@ -12,9 +12,7 @@ from datamodules import WILDSDataModule
 from surefoot.errors import ConfigError, DataError
 from surefoot.wilds_compatibility import torch_scatter_available
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 TEXT = ("civilcomments", "amazon")
 
 
@@ -71,9 +69,7 @@ def test_worst_group_equals_wilds_own(tmp_path: Path) -> None:
     data = make("waterbirds", tmp_path)
     data.setup("fit")
     split = data.splits["test"]
-    predictions = torch.randint(
-        0, 2, (len(split.target),), generator=torch.Generator().manual_seed(1)
-    )
+    predictions = torch.randint(0, 2, (len(split.target),), generator=torch.Generator().manual_seed(1))
     counts = count_groups(predictions == split.target, split.group, 4)
     official = data.official_evaluation("test", predictions)
     assert float(mean_of_worst(counts.accuracy, 1)) == pytest.approx(official["acc_wg"], rel=1e-6)

@@ -50,17 +50,13 @@ FAULTS = {
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_broken_in_attention_is_found(
-    fault: str, large: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_broken_in_attention_is_found(fault: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     family, name, place, value = FAULTS[fault]
     monkeypatch.setattr(attention, name, weakened(name, place, value))
     if large:  # as models are checked that are too large for a copy, in half precision too
         monkeypatch.setattr(check, "_COPIED", 0)
     model = tiny_family(family).to(torch.bfloat16 if large else torch.float32)
-    with pytest.warns(
-        UserWarning, match=rf"{family} cannot be packed \(a log-probability differs by"
-    ):
+    with pytest.warns(UserWarning, match=rf"{family} cannot be packed \(a log-probability differs by"):
         assert not build(model).path.packed
 
 
@@ -298,8 +294,7 @@ def test_dropout_of_attention_acts_in_training_and_keeps_the_mean(family: str) -
     }[family]
     torch.manual_seed(0)
     (clean, _), *dropped = (
-        attention._packed_attention(module, q, k, v, mask, dropout=p, **special)
-        for p in [0.0] + [0.3] * 400
+        attention._packed_attention(module, q, k, v, mask, dropout=p, **special) for p in [0.0] + [0.3] * 400
     )
     outputs = torch.stack([d for d, _ in dropped])
     assert float(outputs.std(0).mean()) > 0.1
@@ -338,9 +333,7 @@ def test_the_plain_forward_pass_and_recomputation_keep_what_attention_does(famil
         model.eval()
         if checkpointing:
             model.training_mode(dropout=False)
-        parts = torch.autograd.grad(
-            model(pack).logprobs.sum(), list(model.parameters()), allow_unused=True
-        )
+        parts = torch.autograd.grad(model(pack).logprobs.sum(), list(model.parameters()), allow_unused=True)
         gradients.append(torch.cat([g.flatten() for g in parts if g is not None]))
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 

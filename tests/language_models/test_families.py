@@ -25,9 +25,7 @@ from surefoot.language_models import LanguageModel, completion_logprobs
 from surefoot.rollouts import HFEngine, Sampling
 from surefoot.sequences import PromptCompletion, pack_sequences
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 #: Checked by default; the others are slow only because they are many.
 OFTEN = (
     "llama",

@@ -16,9 +16,7 @@ from surefoot.language_models import (
 )
 from surefoot.sequences import PromptCompletion, pack_sequences
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
 
 def small(**arguments: object) -> LanguageModel:
@@ -77,9 +75,7 @@ def test_lora_trains_little_and_merges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("targets", [["lm_head"], ["lm_head", "q_proj", "embed_tokens"]])
-def test_adapters_on_the_head_are_trained_scored_and_merged(
-    targets: list[str], tmp_path: Path
-) -> None:
+def test_adapters_on_the_head_are_trained_scored_and_merged(targets: list[str], tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     def build(lora: LoRA | None) -> LanguageModel:
@@ -107,9 +103,7 @@ def test_adapters_on_the_head_are_trained_scored_and_merged(
     torch.testing.assert_close(found, own, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model(pack, token_weights=torch.ones(5)), own.sum())
     assert not torch.allclose(found, plain(pack).logprobs, atol=1e-2)
-    expected, gradients = (
-        torch.autograd.grad(x.sum(), list(trained.values())) for x in (own, found)
-    )
+    expected, gradients = (torch.autograd.grad(x.sum(), list(trained.values())) for x in (own, found))
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
     assert all(bool(g.any()) for n, g in zip(trained, gradients, strict=True) if "lm_head" in n)
     assert {n for n, _ in model.named_weights()} == {n for n, _ in plain.named_weights()}
@@ -145,13 +139,9 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
     gradients = []
     for checkpointing in (False, True):
         model = PretrainedLanguageModel(str(tmp_path), gradient_checkpointing=checkpointing).train()
-        (pack,) = pack_sequences(
-            [PromptCompletion([5, 6], [7, 8, 9]), PromptCompletion([5, 6], [9])], 50
-        )
+        (pack,) = pack_sequences([PromptCompletion([5, 6], [7, 8, 9]), PromptCompletion([5, 6], [9])], 50)
         model(pack).logprobs.sum().backward()
-        gradients.append(
-            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        )
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
 
 

@@ -24,9 +24,7 @@ from surefoot.adversaries import (
 from surefoot.errors import ConfigError, DataError, NonFiniteLossError
 from surefoot.networks import MLP, ChannelStatistics, ConvNet, Flatten, SmallCNN
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -37,9 +35,7 @@ def build(kind: str, **settings: Any) -> ClassifierModule:
     torch.manual_seed(0)
     encoder, common = settings.pop("encoder", None) or MLP(192, (16,)), {"n_classes": 2}
     if kind == "JTT":
-        return JTT(
-            encoder, sgd, **({"identification_epochs": 1, "upweight": 5.0} | settings), **common
-        )
+        return JTT(encoder, sgd, **({"identification_epochs": 1, "upweight": 5.0} | settings), **common)
     if kind == "GroupDRO":
         return GroupDRO(encoder, sgd, **({"n_groups": 4} | settings), **common)
     if kind == "BRDRO":
@@ -55,9 +51,7 @@ def trainer(**settings: Any) -> Trainer:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return Trainer(
-        **(quiet | {"accelerator": "cpu", "max_epochs": 2, "num_sanity_val_steps": 0} | settings)
-    )
+    return Trainer(**(quiet | {"accelerator": "cpu", "max_epochs": 2, "num_sanity_val_steps": 0} | settings))
 
 
 def weights_after(
@@ -120,9 +114,7 @@ def test_cvar_at_level_one_is_erm() -> None:
 
 
 def test_br_dro_with_a_constant_adversary_is_erm() -> None:
-    assert_same(
-        weights_after(build("ERM")), weights_after(build("BRDRO", adversary=ConstantAdversary))
-    )
+    assert_same(weights_after(build("ERM")), weights_after(build("BRDRO", adversary=ConstantAdversary)))
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "level"])
@@ -166,15 +158,11 @@ def test_the_players_leave_each_other_alone() -> None:
     losses, threshold = examples.losses.detach(), module.update_threshold(examples.losses.detach())
     module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
     module.adversary_step(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
-    assert all(p.grad is None for p in module.network.parameters()), (
-        "its gradient never reaches the network"
-    )
+    assert all(p.grad is None for p in module.network.parameters()), "its gradient never reaches the network"
     assert all(v.equal(network[k]) for k, v in module.network.state_dict().items())
     adversary = [p.clone() for p in module.adversary.parameters()]
     module.zero_grad()
-    weights = module.adversary.respond(
-        ChannelStatistics()(batch["input"]), batch["target"], losses, threshold
-    )
+    weights = module.adversary.respond(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
     (weights.detach() * examples.losses).sum().backward()
     assert all(p.grad is None for p in module.adversary.parameters())
     assert all(p.equal(q) for p, q in zip(module.adversary.parameters(), adversary, strict=True))
@@ -274,23 +262,17 @@ def test_jtt_retrains_from_the_first_weights_with_the_errors_drawn_more_often() 
 def test_jtt_says_when_its_error_set_is_degenerate() -> None:
     module = build("JTT", identification_epochs=1)
     module.misclassified.__func__  # noqa: B018  (it is the method under test)
-    with pytest.raises(
-        ConfigError, match="max_epochs is 1 and must exceed identification_epochs, 1"
-    ):
+    with pytest.raises(ConfigError, match="max_epochs is 1 and must exceed identification_epochs, 1"):
         trainer(max_epochs=1).fit(module, datamodule=DigitsDataModule())
 
     class Separable(DigitsDataModule):
         def load(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             parts = super().load()
-            return {
-                k: (t[:, None, None].float().expand(-1, 8, 8), t) for k, (_, t) in parts.items()
-            }
+            return {k: (t[:, None, None].float().expand(-1, 8, 8), t) for k, (_, t) in parts.items()}
 
     easy = build("JTT", identification_epochs=8)
     with pytest.raises(ConfigError, match="no training example is misclassified after 8 epochs"):
-        trainer(max_epochs=10, limit_val_batches=0).fit(
-            easy, datamodule=Separable(minority_fraction=0.0)
-        )
+        trainer(max_epochs=10, limit_val_batches=0).fit(easy, datamodule=Separable(minority_fraction=0.0))
 
 
 def test_lff_weights_are_shares_and_its_memory_is_by_example() -> None:
@@ -408,9 +390,7 @@ def test_batch_normalisation_says_that_one_example_is_too_few(kind: str) -> None
         run = trainer(limit_val_batches=0)
         run.fit(module, datamodule=DigitsDataModule(batch_size=1078, **data))
 
-    with pytest.raises(
-        ConfigError, match=r"a batch of one example: set data\.init_args\.drop_last"
-    ):
+    with pytest.raises(ConfigError, match=r"a batch of one example: set data\.init_args\.drop_last"):
         fit()  # 1,079 examples: the last batch holds one
     fit(drop_last=True)
 

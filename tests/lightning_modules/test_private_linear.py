@@ -26,9 +26,7 @@ from surefoot.privacy import (
     private_descent,
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 SEEDED = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
 
 
@@ -67,9 +65,7 @@ def trained(run: Path) -> Any:
     return load_module(run / "checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize(
-    "subspace", [None, {"class_path": "TasksSVD", "init_args": {"n_directions": 2}}]
-)
+@pytest.mark.parametrize("subspace", [None, {"class_path": "TasksSVD", "init_args": {"n_directions": 2}}])
 def test_a_run_is_the_algorithm_and_spends_what_it_says(subspace: Any, fit: Fit) -> None:
     run = fit(private(subspace=subspace))
     module = trained(run)
@@ -78,9 +74,7 @@ def test_a_run_is_the_algorithm_and_spends_what_it_says(subspace: Any, fit: Fit)
     examples = data.splits["train"].tensors
     given = DescentSettings(2.0, 1e-5, 2.0, 20, 0.5, 0.2)
     basis = module.basis if subspace else None
-    expected = private_descent(
-        examples["input"], examples["target"], "squared", given, SeededNoise(0), basis
-    )
+    expected = private_descent(examples["input"], examples["target"], "squared", given, SeededNoise(0), basis)
     torch.testing.assert_close(module.full_weight(), expected, rtol=1e-4, atol=1e-6)
     (noise,) = set(metric_values(run, "privacy/noise_multiplier"))
     assert noise == pytest.approx(given.noise_multiplier(), rel=1e-5)
@@ -187,9 +181,7 @@ def test_classifiers_and_one_shot_mechanisms(fit: Fit, tmp_path: Path) -> None:
 
 def test_features_are_those_of_public_statistics(tmp_path: Path) -> None:
     write_cifar10(tmp_path, 200)
-    data = FrozenFeaturesDataModule(
-        SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), [9, 1], n_train=20
-    )
+    data = FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), [9, 1], n_train=20)
     data.setup("fit")
     inner = CIFAR10DataModule(tmp_path)
     inner.setup("fit")
@@ -207,9 +199,7 @@ def test_features_are_those_of_public_statistics(tmp_path: Path) -> None:
     assert test["target"].bool().equal(expected)
     for wrong in ([0], [0, 0], list(range(10)), [0, 12]):
         with pytest.raises(ConfigError, match="private_classes must be at least two"):
-            FrozenFeaturesDataModule(
-                SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), wrong
-            )
+            FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), wrong)
 
 
 def test_empty_samples_train_on_noise_alone(fit: Fit) -> None:
@@ -260,8 +250,7 @@ def test_wrong_settings_end_in_one_line(
 
 def test_users_share_a_subspace_and_a_run_learns_one() -> None:
     first, second = (
-        SharedSubspaceDataModule(SeededNoise(0), n_private_tasks=3, private_task=t, n_private=50)
-        for t in (0, 2)
+        SharedSubspaceDataModule(SeededNoise(0), n_private_tasks=3, private_task=t, n_private=50) for t in (0, 2)
     )
     for data in (first, second):
         data.setup("fit")
@@ -358,9 +347,7 @@ def test_what_the_encoder_has_seen_is_known_or_said_not_to_be(fit: Fit, tmp_path
 
     def features(private_classes: list[int], path: Path | None) -> FrozenFeaturesDataModule:
         data = CIFAR10DataModule(tmp_path)
-        return FrozenFeaturesDataModule(
-            SeededNoise(0), data, MLP(3072, (4,)), private_classes, checkpoint=path
-        )
+        return FrozenFeaturesDataModule(SeededNoise(0), data, MLP(3072, (4,)), private_classes, checkpoint=path)
 
     data = features([1, 9], checkpoint)
     data.setup("fit")

@@ -99,9 +99,7 @@ def test_schedules_step_with_every_update(fit: Fit) -> None:
 def test_lora_trains_and_the_exported_folder_is_the_trained_model(fit: Fit) -> None:
     settings = tiny_reasoning("SFT")
     settings["model"]["init_args"]["language_model"]["init_args"]["lora"] = {"rank": 4}
-    settings["trainer"]["callbacks"].append(
-        {"class_path": "ModelExporter", "init_args": {"every_n_epochs": 1}}
-    )
+    settings["trainer"]["callbacks"].append({"class_path": "ModelExporter", "init_args": {"every_n_epochs": 1}})
     run = fit(settings)
     exported = PretrainedLanguageModel(str(run / "model"))
     first = PretrainedLanguageModel(str(run / "model-epoch-1"))
@@ -113,9 +111,7 @@ def test_lora_trains_and_the_exported_folder_is_the_trained_model(fit: Fit) -> N
 
     model = TinyLanguageModel(**base | {"lora": LoRA(rank=4)})
     model.load_state_dict(trained)
-    torch.testing.assert_close(
-        model.base(ids).logits, exported.base(ids).logits, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(model.base(ids).logits, exported.base(ids).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_dpo_separates_pairs_and_starts_at_ln_2(fit: Fit, tmp_path: Path) -> None:
@@ -134,10 +130,7 @@ def test_dpo_separates_pairs_and_starts_at_ln_2(fit: Fit, tmp_path: Path) -> Non
 def test_dpo_takes_pairs_of_token_ids_as_they_are(fit: Fit, tmp_path: Path) -> None:
     settings = dpo_settings(tmp_path)
     (tmp_path / "pairs.jsonl").write_text(
-        "\n".join(
-            json.dumps({"prompt": [5, 6], "chosen": [7, 8, 9], "rejected": [7 + i]})
-            for i in range(5)
-        )
+        "\n".join(json.dumps({"prompt": [5, 6], "chosen": [7, 8, 9], "rejected": [7 + i]}) for i in range(5))
     )
     fit(settings)
 
@@ -151,14 +144,10 @@ def test_grpo_raises_its_reward(variant: str, fit: Fit) -> None:
     rewards = values(run, "rollout/reward")
     assert len(rewards) == 32
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
-    assert max(values(run, "rollout/logprob_mismatch_max")) < 1e-4, (
-        "engine and trainer are the same model"
-    )
+    assert max(values(run, "rollout/logprob_mismatch_max")) < 1e-4, "engine and trainer are the same model"
     ratios = values(run, "train/ratio")
     assert len(ratios) > 10
-    assert ratios == pytest.approx([1.0] * len(ratios), abs=1e-5), (
-        "one update per rollout is on policy"
-    )
+    assert ratios == pytest.approx([1.0] * len(ratios), abs=1e-5), "one update per rollout is on policy"
     table = [json.loads(line) for line in (run / "samples.jsonl").read_text().split("\n")[:-1]]
     assert {r["step"] for r in table if r["stage"] == "train"} == set(range(2, 33, 2))
     assert set(table[0]) >= {"question", "completion", "grade", "rewards", "reference"}
@@ -267,9 +256,7 @@ def test_completions_without_signal_are_not_put_through_the_model(
             module.zero_grad()
             for p in packs:
                 loss(p).backward()
-            found.append(
-                torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
-            )
+            found.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
             return torch.zeros(())
 
         monkeypatch.setattr(module, "update", update)
@@ -277,9 +264,7 @@ def test_completions_without_signal_are_not_put_through_the_model(
         module._policy_update(_Credited(trajectories, signal, behaviour, None, None), range(4))
         gradients += found
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-8)
-    assert forward[0] == 3 + 2 + 2, (
-        "the first group's prompt once, and all but the last token of two completions"
-    )
+    assert forward[0] == 3 + 2 + 2, "the first group's prompt once, and all but the last token of two completions"
     assert sum(forward[1:]) == 2 * forward[0]
     assert module_file.GRPO is GRPO
 
@@ -294,9 +279,7 @@ def test_rft_fine_tunes_on_distinct_correct_completions(fit: Fit) -> None:
     assert issubclass(RFT, SFT)
 
 
-def test_without_an_engine_methods_that_sample_say_so(
-    fit: Fit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_an_engine_methods_that_sample_say_so(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         fit(tiny_reasoning("GRPO", engine=None))
     assert "GRPO samples completions: set model.init_args.engine" in capsys.readouterr().err
@@ -319,14 +302,7 @@ def test_evaluation_and_prediction_by_sampling(fit: Fit, tmp_path: Path) -> None
     ]
     main(["test", *settings, *quiet, *flags])
     found = [
-        r
-        for p in (tmp_path / "runs").rglob("metrics.csv")
-        for r in csv.DictReader(p.open())
-        if r.get("test/pass@4")
+        r for p in (tmp_path / "runs").rglob("metrics.csv") for r in csv.DictReader(p.open()) if r.get("test/pass@4")
     ]
     assert len(found) == 1
-    assert (
-        float(found[0]["test/accuracy"])
-        <= float(found[0]["test/pass@2"])
-        <= float(found[0]["test/pass@4"])
-    )
+    assert float(found[0]["test/accuracy"]) <= float(found[0]["test/pass@2"]) <= float(found[0]["test/pass@4"])

@@ -47,15 +47,11 @@ def test_level_one_is_erm() -> None:
     st.lists(st.floats(-5, 5, allow_nan=False, width=32), min_size=2, max_size=20),
     st.sampled_from(LEVELS),
 )
-def test_permuting_the_batch_permutes_the_weighted_losses(
-    values: list[float], level: float
-) -> None:
+def test_permuting_the_batch_permutes_the_weighted_losses(values: list[float], level: float) -> None:
     losses = torch.tensor(values, dtype=torch.float64)
     total = float((cvar_example_weights(losses, level) * losses).sum())
     flipped = losses.flip(0)
-    assert float((cvar_example_weights(flipped, level) * flipped).sum()) == pytest.approx(
-        total, rel=1e-9, abs=1e-12
-    )
+    assert float((cvar_example_weights(flipped, level) * flipped).sum()) == pytest.approx(total, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("level", [0.0, -0.1, 1.1, math.nan])

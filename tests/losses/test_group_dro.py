@@ -32,18 +32,14 @@ def test_three_steps_equal_closed_form() -> None:
 def test_stays_on_the_simplex_and_never_underflows_to_nan(losses: list[float], step: float) -> None:
     log_weights = torch.zeros(len(losses), dtype=torch.float64).log_softmax(0)
     for _ in range(3):
-        log_weights = update_group_log_weights(
-            log_weights, torch.tensor(losses, dtype=torch.float64), step
-        )
+        log_weights = update_group_log_weights(log_weights, torch.tensor(losses, dtype=torch.float64), step)
     assert bool(log_weights.isfinite().all())
     assert float(log_weights.exp().sum()) == pytest.approx(1, rel=1e-9)
 
 
 def test_no_step_changes_nothing_and_negative_steps_are_refused() -> None:
     log_weights = torch.tensor([0.2, 0.8]).log()
-    torch.testing.assert_close(
-        update_group_log_weights(log_weights, torch.tensor([1.0, 5.0]), 0.0), log_weights
-    )
+    torch.testing.assert_close(update_group_log_weights(log_weights, torch.tensor([1.0, 5.0]), 0.0), log_weights)
     with pytest.raises(ValueError, match="at least 0, got -1"):
         update_group_log_weights(log_weights, torch.tensor([1.0, 5.0]), -1.0)
 

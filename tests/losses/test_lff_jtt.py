@@ -24,9 +24,7 @@ def test_gradient_is_q_times_that_of_the_definition(q: float, shape: tuple[int, 
 def test_golden_value() -> None:
     # p_y = 1/2: cross-entropy ln 2, times 0.7 * 0.5 ** 0.7
     value = generalized_cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
-    torch.testing.assert_close(
-        value, F.cross_entropy(torch.zeros(1, 2), torch.tensor([0])).reshape(1) * 0.7 * 0.5**0.7
-    )
+    torch.testing.assert_close(value, F.cross_entropy(torch.zeros(1, 2), torch.tensor([0])).reshape(1) * 0.7 * 0.5**0.7)
 
 
 def test_refuses_q_outside_the_unit_interval() -> None:
@@ -39,9 +37,7 @@ def test_relative_difficulty_is_a_share_and_half_when_equal() -> None:
     weights = relative_difficulty(biased, debiased)
     assert bool(((weights >= 0) & (weights <= 1)).all())
     torch.testing.assert_close(relative_difficulty(biased, biased), torch.full((50,), 0.5))
-    torch.testing.assert_close(
-        relative_difficulty(torch.zeros(3), torch.zeros(3)), torch.full((3,), 0.5)
-    )
+    torch.testing.assert_close(relative_difficulty(torch.zeros(3), torch.zeros(3)), torch.full((3,), 0.5))
 
 
 def test_class_maximum_by_hand() -> None:
@@ -51,8 +47,6 @@ def test_class_maximum_by_hand() -> None:
 
 def test_multiplicity_is_one_plus_the_upweight() -> None:
     errors = torch.tensor([False, True, False])
-    torch.testing.assert_close(
-        upsampling_multiplicity(errors, 20.0), torch.tensor([1.0, 21.0, 1.0])
-    )
+    torch.testing.assert_close(upsampling_multiplicity(errors, 20.0), torch.tensor([1.0, 21.0, 1.0]))
     with pytest.raises(ValueError, match="at least 0, got -1"):
         upsampling_multiplicity(errors, -1.0)

@@ -86,12 +86,8 @@ def test_rewards_by_hand() -> None:
 def test_gaussian_warm_up_is_squared_error() -> None:
     loss, outputs = GaussianNLL(warmup_epochs=2), torch.tensor([[1.5, 0.0], [0.0, 1.0]])
     target = torch.tensor([1, 2])
-    torch.testing.assert_close(
-        loss.training_losses(outputs, target, 1), SquaredError().losses(outputs[:, :1], target)
-    )
-    torch.testing.assert_close(
-        loss.training_losses(outputs, target, 2), loss.losses(outputs, target)
-    )
+    torch.testing.assert_close(loss.training_losses(outputs, target, 1), SquaredError().losses(outputs[:, :1], target))
+    torch.testing.assert_close(loss.training_losses(outputs, target, 2), loss.losses(outputs, target))
 
 
 def test_confidence_and_signal_of_classifiers() -> None:

@@ -23,21 +23,15 @@ def test_equals_the_equation(beta: float, smoothing: float) -> None:
     for i in range(7):
         c, r, rc, rr = values[:, i].tolist()
         margin = beta * ((c - rc) - (r - rr))
-        expected = (1 - smoothing) * math.log1p(math.exp(-margin)) + smoothing * math.log1p(
-            math.exp(margin)
-        )
+        expected = (1 - smoothing) * math.log1p(math.exp(-margin)) + smoothing * math.log1p(math.exp(margin))
         assert found[i].item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_gradcheck_and_range() -> None:
     values = [torch.randn(3, dtype=torch.float64, requires_grad=i < 2) for i in range(4)]
-    assert torch.autograd.gradcheck(
-        lambda c, r: dpo_loss(c, r, *values[2:]).losses, tuple(values[:2])
-    )
+    assert torch.autograd.gradcheck(lambda c, r: dpo_loss(c, r, *values[2:]).losses, tuple(values[:2]))
     x = torch.zeros(1)
-    with pytest.raises(
-        ValueError, match=r"expected beta > 0 and label_smoothing in \[0, 0.5\), got 0 and 0.0"
-    ):
+    with pytest.raises(ValueError, match=r"expected beta > 0 and label_smoothing in \[0, 0.5\), got 0 and 0.0"):
         dpo_loss(x, x, x, x, 0)
     large = dpo_loss(torch.tensor([-1e6]), torch.tensor([0.0]), x, x, 1.0).losses
     assert large.isfinite().all()

@@ -28,9 +28,7 @@ def test_marginal_by_hand() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, [1.0, 4.0, 0.5]])
-def test_class_constant_minimises_torchs_own_loss(
-    smoothing: float, weights: list[float] | None
-) -> None:
+def test_class_constant_minimises_torchs_own_loss(smoothing: float, weights: list[float] | None) -> None:
     """Gradient descent on constant logits, with torch's loss as the oracle, ends at the closed form."""
     weight = None if weights is None else torch.tensor(weights).double()
     logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
@@ -44,9 +42,7 @@ def test_class_constant_minimises_torchs_own_loss(
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(
-            logits.expand(6, 3), TARGET, weight=weight, label_smoothing=smoothing
-        )
+        loss = F.cross_entropy(logits.expand(6, 3), TARGET, weight=weight, label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -57,9 +53,7 @@ def test_class_constant_minimises_torchs_own_loss(
 
 def test_example_weights_are_how_often_examples_are_drawn() -> None:
     weights = torch.tensor([1.0, 1, 1, 1.5, 1.5, 3])  # class-balanced
-    torch.testing.assert_close(
-        class_constant(TARGET, 3, weights=weights), torch.full((3,), 1 / 3).double()
-    )
+    torch.testing.assert_close(class_constant(TARGET, 3, weights=weights), torch.full((3,), 1 / 3).double())
     repeated = torch.tensor([0.0, 0.0, 5.0, 9.0])
     drawn = torch.tensor([2.0, 1.0, 1.0])
     values = torch.tensor([0.0, 5.0, 9.0])
@@ -117,9 +111,7 @@ def test_distances_are_zero_at_the_constant_and_never_infinite() -> None:
         kl_to_class_constant(saturated.flip(1), absent.float()),
     ):
         assert bool(distance.isfinite().all())
-    assert float(kl_to_class_constant(saturated.flip(1), absent.float())) == pytest.approx(
-        -math.log(1e-6)
-    )
+    assert float(kl_to_class_constant(saturated.flip(1), absent.float())) == pytest.approx(-math.log(1e-6))
 
 
 def test_no_target_is_an_error() -> None:

@@ -25,9 +25,7 @@ def test_history_equals_a_loop_over_presentations() -> None:
             confidences = torch.rand(len(batch), generator=draw)
             correct = torch.rand(len(batch), generator=draw) < 0.5
             history = observe_examples(history, batch, confidences, correct, epoch)
-            for i, c, ok in zip(
-                batch.tolist(), confidences.tolist(), correct.tolist(), strict=True
-            ):
+            for i, c, ok in zip(batch.tolist(), confidences.tolist(), correct.tolist(), strict=True):
                 seen[i].append((c, ok, epoch))
     for i, presentations in seen.items():
         assert history.n_seen[i] == len(presentations)
@@ -53,9 +51,7 @@ def test_observing_changes_no_argument() -> None:
 
 def test_gradient_variance_and_distance_equal_numpys() -> None:
     draw = torch.Generator().manual_seed(1)
-    batches = [
-        [torch.randn(3, 4, generator=draw), torch.randn(5, generator=draw)] for _ in range(4)
-    ]
+    batches = [[torch.randn(3, 4, generator=draw), torch.randn(5, generator=draw)] for _ in range(4)]
     flat = np.stack([np.concatenate([p.numpy().ravel() for p in b]) for b in batches])
     assert gradient_variance(batches) == pytest.approx(flat.var(0, ddof=1).mean(), rel=1e-6)
     with pytest.raises(ValueError, match="at least two"):

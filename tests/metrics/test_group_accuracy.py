@@ -11,9 +11,7 @@ def test_overlapping_groups_by_hand() -> None:
     members = torch.tensor([[True, True], [True, False], [False, False]])
     counts = count_groups(correct, members, 2)
     assert counts.accuracy.tolist() == [0.5, 1.0]
-    assert float(counts.sample_accuracy) == pytest.approx(2 / 3), (
-        "each example once, though groups overlap"
-    )
+    assert float(counts.sample_accuracy) == pytest.approx(2 / 3), "each example once, though groups overlap"
 
 
 def test_counts_add_up_over_batches() -> None:
@@ -26,13 +24,9 @@ def test_counts_add_up_over_batches() -> None:
 
 def test_averages_have_different_meanings() -> None:
     # Waterbirds' lesson: groups 90% and 50% accurate, balanced here but 95:5 in training.
-    counts = GroupCounts(
-        torch.tensor([90, 50]), torch.tensor([100, 100]), torch.tensor(140), torch.tensor(200)
-    )
+    counts = GroupCounts(torch.tensor([90, 50]), torch.tensor([100, 100]), torch.tensor(140), torch.tensor(200))
     assert float(counts.sample_accuracy) == pytest.approx(0.7)
-    assert float(
-        shares_weighted_accuracy(counts.accuracy, torch.tensor([0.95, 0.05]).double())
-    ) == pytest.approx(0.88)
+    assert float(shares_weighted_accuracy(counts.accuracy, torch.tensor([0.95, 0.05]).double())) == pytest.approx(0.88)
 
 
 def test_empty_groups_count_nowhere() -> None:

@@ -25,9 +25,7 @@ from surefoot.metrics.memorization import (
 P = math.log(math.log(1.2))  # a perplexity of 1.2
 
 
-def naive(
-    accuracies: list[list[float]], perplexities: list[list[float]], p: float
-) -> list[list[float]]:
+def naive(accuracies: list[list[float]], perplexities: list[list[float]], p: float) -> list[list[float]]:
     """Return min(max over checkpoints so far of accuracy x [perplexity >= p], accuracy), written from the definition."""
     table = []
     for m in range(len(accuracies)):
@@ -43,7 +41,8 @@ def test_golden() -> None:
     """Four examples over three checkpoints at perplexity 1.2.
 
     First: solved 0.4, then 0.8 while unmemorized, then 1.0 memorized: 0.4, 0.8, 0.8. Second: memorized throughout: 0.
-    Third: memorized at 2, forgotten at 3 with 0.6: 0.2, min(0.2, 1) = 0.2, max(0.2, 0.6) = 0.6. Fourth: 0.8, then the skill is
+    Third: memorized at 2, forgotten at 3 with 0.6: 0.2, min(0.2, 1) = 0.2, max(0.2, 0.6) = 0.6. Fourth: 0.8, then the
+    skill is
     lost: min(0.8, 0.2) = 0.2.
     """
     accuracies = torch.tensor([[0.4, 1.0, 0.2, 0.8], [0.8, 1.0, 1.0, 0.2], [1.0, 1.0, 0.6, 0.0]])

@@ -47,9 +47,7 @@ def test_mahalanobis_equals_a_loop_in_numpy() -> None:
     centred = np.concatenate([x[(target == c).numpy()] - means[c] for c in range(3)])
     inverse = np.linalg.inv(centred.T @ centred / 60)
     expected = [min((v - m) @ inverse @ (v - m) for m in means) for v in x]
-    torch.testing.assert_close(
-        mahalanobis_scores(features, gaussians), torch.tensor(expected), rtol=1e-8, atol=1e-9
-    )
+    torch.testing.assert_close(mahalanobis_scores(features, gaussians), torch.tensor(expected), rtol=1e-8, atol=1e-9)
     absent = fit_class_gaussians(features, target, 5)
     assert len(absent.means) == 3, "classes without examples attract nothing"
     with pytest.raises(ValueError, match="too few"):
@@ -59,12 +57,8 @@ def test_mahalanobis_equals_a_loop_in_numpy() -> None:
 def test_nearest_neighbours_equal_scikit_learns() -> None:
     bank, features = draws(40, 6), draws(7, 6, seed=1)
     unit = torch.nn.functional.normalize
-    distances, _ = (
-        NearestNeighbors(n_neighbors=5).fit(unit(bank).numpy()).kneighbors(unit(features).numpy())
-    )
-    torch.testing.assert_close(
-        knn_scores(features, bank, 5), torch.from_numpy(distances[:, -1]).float()
-    )
+    distances, _ = NearestNeighbors(n_neighbors=5).fit(unit(bank).numpy()).kneighbors(unit(features).numpy())
+    torch.testing.assert_close(knn_scores(features, bank, 5), torch.from_numpy(distances[:, -1]).float())
     assert knn_scores(features, bank, 1000).shape == (7,)
 
 

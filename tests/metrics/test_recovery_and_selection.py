@@ -21,9 +21,7 @@ def test_auc_of_nothing_is_nan() -> None:
 
 def test_precision_and_recall_by_hand() -> None:
     # The top 2 of 4 hold one of three members.
-    found = precision_recall_of_top(
-        torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([True, False, True, True]), 2
-    )
+    found = precision_recall_of_top(torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([True, False, True, True]), 2)
     assert (float(found.precision), float(found.recall)) == (0.5, pytest.approx(1 / 3))
 
 

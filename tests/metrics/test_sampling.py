@@ -7,14 +7,10 @@ import pytest
 from surefoot.metrics import ProblemResult, majority_at_k, pass_at_k, summarise_results
 
 
-@pytest.mark.parametrize(
-    ("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 4), (6, 6, 2), (8, 1, 8), (7, 3, 5)]
-)
+@pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 4), (6, 6, 2), (8, 1, 8), (7, 3, 5)])
 def test_pass_at_k_is_the_share_of_subsets_with_a_success(n: int, c: int, k: int) -> None:
     subsets = list(combinations([True] * c + [False] * (n - c), k))
-    assert pass_at_k(n, c, k) == pytest.approx(
-        sum(any(s) for s in subsets) / len(subsets), rel=1e-12
-    )
+    assert pass_at_k(n, c, k) == pytest.approx(sum(any(s) for s in subsets) / len(subsets), rel=1e-12)
 
 
 def test_pass_at_k_refuses_nonsense() -> None:
@@ -37,7 +33,8 @@ def test_majority() -> None:
 def test_summary_counts_problems_not_samples() -> None:
     """Two problems with 1 of 2 and 2 of 2 correct: accuracy .75; pass@2 1.
 
-    The variance of the mean is .0625, that of .75 * .25 / .0625 = 3 trials: Wilson's interval for them with t of one degree of freedom.
+    The variance of the mean is .0625, that of .75 * .25 / .0625 = 3 trials: Wilson's interval for them with t of one
+    degree of freedom.
     """
     results = [
         ProblemResult("a", ["correct", "wrong"], ["1", "2"], [3, 5], [False, True], 3),
@@ -63,9 +60,7 @@ def test_summary_counts_problems_not_samples() -> None:
 
 def test_equal_answers_share_their_votes() -> None:
     """1/2 and 0.5 are one answer, right or wrong: two votes against one."""
-    assert (
-        majority_at_k(["1/2", "0.5", "3", "3", "50%"], [True, True, False, False, True], 5) == 1.0
-    )
+    assert majority_at_k(["1/2", "0.5", "3", "3", "50%"], [True, True, False, False, True], 5) == 1.0
     assert majority_at_k(["1/2", "0.5", "3"], [False, False, True], 3) == 0.0
     assert majority_at_k([1, 1, 2, None], [False, False, True, False], 4) == 0.0
 
@@ -78,7 +73,5 @@ def test_few_subsets_are_all_taken() -> None:
 
 def test_many_subsets_are_drawn_with_a_seed() -> None:
     votes = (["1"] * 12 + ["2"] * 12, [True] * 12 + [False] * 12)
-    assert (
-        majority_at_k(*votes, 12) == majority_at_k(*votes, 12) != majority_at_k(*votes, 12, seed=1)
-    )
+    assert majority_at_k(*votes, 12) == majority_at_k(*votes, 12) != majority_at_k(*votes, 12, seed=1)
     assert majority_at_k(*votes, 12) == pytest.approx(0.5, abs=0.07)

@@ -142,13 +142,9 @@ def test_perturbed_solutions_without_noise_are_scikit_learns() -> None:
 def test_output_perturbation_adds_noise_of_its_sensitivity() -> None:
     y, l2 = target_of("logistic"), 0.1
     exact = output_perturbation(X, y, math.inf, 1e-5, l2, SeededNoise(0))
-    draws = torch.stack(
-        [output_perturbation(X, y, 1.0, 1e-5, l2, SeededNoise(s)) - exact for s in range(200)]
-    )
+    draws = torch.stack([output_perturbation(X, y, 1.0, 1e-5, l2, SeededNoise(s)) - exact for s in range(200)])
     value = torch.zeros(1, dtype=torch.float64)
-    unit = torch.stack(
-        [gaussian_mechanism(value, 1.0, 1.0, 1e-5, SeededNoise(s)) for s in range(400)]
-    )
+    unit = torch.stack([gaussian_mechanism(value, 1.0, 1.0, 1e-5, SeededNoise(s)) for s in range(400)])
     assert float(draws.std()) == pytest.approx(float(unit.std()) / (l2 * 30), rel=0.1)
     # removing one example moves the minimum by at most the sensitivity
     inputs = X.clone()

@@ -35,9 +35,7 @@ def test_the_angle_is_one_of_subspaces_not_of_bases() -> None:
     both = orthonormal(12, 4, generator)
     assert sine_of_largest_angle(both[:, [0, 1, 3]], both[:, :3]) == pytest.approx(1)
     for gamma in (0.3, 0.8):
-        plain, off = (
-            make_problem(SubspaceProblem(12, 3, misalignment=g), 0).basis for g in (0.0, gamma)
-        )
+        plain, off = (make_problem(SubspaceProblem(12, 3, misalignment=g), 0).basis for g in (0.0, gamma))
         assert sine_of_largest_angle(off, plain) == pytest.approx(gamma)
 
 
@@ -107,16 +105,10 @@ def test_coordination_without_noise_learns_the_shared_subspace() -> None:
     drawn = make_problem(SubspaceProblem(10, 2, 1, 1, 60, 80, noise=0.1), 0)
     start = orthonormal(10, 2, torch.Generator().manual_seed(5))
     free = CoordinationSettings(math.inf, 1e-5, 100.0, 60, 1.0)
-    basis = private_alternating_minimisation(
-        drawn.inputs, drawn.target, start, free, SeededNoise(0)
-    )
-    assert (
-        sine_of_largest_angle(basis, drawn.basis) < 0.1 < sine_of_largest_angle(start, drawn.basis)
-    )
+    basis = private_alternating_minimisation(drawn.inputs, drawn.target, start, free, SeededNoise(0))
+    assert sine_of_largest_angle(basis, drawn.basis) < 0.1 < sine_of_largest_angle(start, drawn.basis)
     paid = CoordinationSettings(0.1, 1e-5, 1.0, 10, 1.0)
-    noisy = private_alternating_minimisation(
-        drawn.inputs, drawn.target, start, paid, SeededNoise(0)
-    )
+    noisy = private_alternating_minimisation(drawn.inputs, drawn.target, start, paid, SeededNoise(0))
     assert sine_of_largest_angle(noisy, drawn.basis) > 0.5
 
 

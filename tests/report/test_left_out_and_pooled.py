@@ -34,9 +34,7 @@ def write_run(
         "trainer": {"max_epochs": 3, "precision": None, "devices": "auto", "callbacks": []},
         "model": {
             "class_path": "lightning_modules.ERM",
-            "init_args": {
-                "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.003}}
-            },
+            "init_args": {"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.003}}},
         },
         "data": {
             "class_path": "datamodules.DigitsDataModule",
@@ -67,9 +65,7 @@ def grouped(root: Path, rule: str = "val_worst_group") -> tuple[dict[str, Method
     runs, unread = read_runs([root])
     methods, left_out = group_runs(runs, METRIC, rule)
     n_counted = sum(len(m.runs) for m in methods)
-    assert n_counted + len(unread) + len(left_out) == len(list(root.rglob("config.yaml"))), (
-        "none lost"
-    )
+    assert n_counted + len(unread) + len(left_out) == len(list(root.rglob("config.yaml"))), "none lost"
     return {m.name: m for m in methods}, unread + left_out
 
 
@@ -233,9 +229,7 @@ def test_what_cannot_be_reported_is_left_out_with_its_reason(
     printed = capsys.readouterr().out
     assert "| erm | 0.500 |" in printed
     with (out / "left_out.csv").open() as file:
-        reasons = {
-            str(Path(r["path"]).relative_to(root)): r["reason"] for r in csv.DictReader(file)
-        }
+        reasons = {str(Path(r["path"]).relative_to(root)): r["reason"] for r in csv.DictReader(file)}
     expected = {
         "erm/2": "not finished",
         "erm/3": "cannot be read",
@@ -260,9 +254,7 @@ def test_what_cannot_be_reported_is_left_out_with_its_reason(
 def test_a_language_models_run_alone_is_reported_by_what_it_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = write_run(
-        tmp_path / "sft/0", metrics="val/accuracy,val/accuracy_low,val/accuracy_high\n0.5,0.4,0.6\n"
-    )
+    run = write_run(tmp_path / "sft/0", metrics="val/accuracy,val/accuracy_low,val/accuracy_high\n0.5,0.4,0.6\n")
     (run / "selection.csv").unlink()
     main(["report", str(run), "--out", str(tmp_path / "report")])
     printed = capsys.readouterr().out
@@ -292,9 +284,7 @@ def test_intervals_of_accuracies_stay_between_zero_and_one(tmp_path: Path) -> No
     intervals = [
         [float(x) for x in line.split("|")[3].strip(" ()").split(",")]
         for line in table.splitlines()
-        if line.startswith(("| zero", "| high"))
-        and line.count("|") == 5
-        and line.split("|")[3].strip().startswith("(")
+        if line.startswith(("| zero", "| high")) and line.count("|") == 5 and line.split("|")[3].strip().startswith("(")
     ]
     assert len(intervals) == 2
     assert all(0 <= low < high <= 1 for low, high in intervals)
@@ -324,7 +314,5 @@ def test_observers_are_all_and_only_callbacks_that_exist() -> None:
     from lightning.pytorch import callbacks as lightning_callbacks
 
     ours = {name for name in callbacks.__all__ if name != "EvaluationObserver"}
-    assert ours <= OBSERVERS, (
-        "one of ours never changes training, and its settings do not part runs"
-    )
+    assert ours <= OBSERVERS, "one of ours never changes training, and its settings do not part runs"
     assert all(hasattr(lightning_callbacks, name) for name in OBSERVERS - ours)

@@ -14,14 +14,10 @@ from surefoot.statistics import (
     proportion_interval,
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
-def test_two_methods_over_two_seeds(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_methods_over_two_seeds(fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values: dict[str, list[float]] = {}
     for method in ("ERM", "CVaRDRO"):
         for seed in (0, 1):
@@ -30,9 +26,7 @@ def test_two_methods_over_two_seeds(
             run = fit(config, name=f"{method}-{seed}")
             with (run / "selection.csv").open() as file:
                 rows = {r["rule"]: r for r in csv.DictReader(file)}
-            values.setdefault(method, []).append(
-                float(rows["val_worst_group"]["test/worst_group_accuracy"])
-            )
+            values.setdefault(method, []).append(float(rows["val_worst_group"]["test/worst_group_accuracy"]))
     capsys.readouterr()
     main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")])
     table = capsys.readouterr().out
@@ -90,12 +84,8 @@ def test_tables_by_hand() -> None:
 def test_figures_are_repeatable_and_told_apart_without_colour(tmp_path: Path) -> None:
     points = [(0.1, mean_interval([0.1, 0.2])), (1.0, mean_interval([0.5, 0.6]))]
     arguments = ({"a": points, "b": points}, ("x", "y"))
-    first = interval_curves(
-        *arguments, tmp_path / "one", log_x=True, horizontals={"c": points[0][1]}
-    )
-    second = interval_curves(
-        *arguments, tmp_path / "two", log_x=True, horizontals={"c": points[0][1]}
-    )
+    first = interval_curves(*arguments, tmp_path / "one", log_x=True, horizontals={"c": points[0][1]})
+    second = interval_curves(*arguments, tmp_path / "two", log_x=True, horizontals={"c": points[0][1]})
     assert first[0].read_text() == second[0].read_text()
     assert [p.suffix for p in dot_plot({"s": {"row": points[0][1]}}, "x", tmp_path / "dots")] == [
         ".svg",

@@ -20,10 +20,7 @@ def recorded_run(name: str, seed: int, threshold: float = -2.0, n_samples: int =
     skill = torch.rand(n, generator=draw, dtype=torch.float64)
     speed = 0.5 + seed
     level = torch.stack(
-        [
-            0.5 - speed * m / 2 + torch.randn(n, generator=draw, dtype=torch.float64)
-            for m in range(steps)
-        ]
+        [0.5 - speed * m / 2 + torch.randn(n, generator=draw, dtype=torch.float64) for m in range(steps)]
     )
     chance = torch.stack([skill * (m + 1) / steps for m in range(steps)])
     correct = torch.where(level < threshold, n_samples, (chance * n_samples).round())
@@ -54,9 +51,7 @@ def test_any_record_in_the_schema(tmp_path: Path) -> None:
     for name in ("prediction", "sensitivity", "examples"):
         for ending in ("svg", "png"):
             assert (tmp_path / f"a/figures/task_{name}.{ending}").stat().st_size > 1000
-    given = reproduce(
-        tmp_path / "b", "--recorded", str(tmp_path / "task.npz"), "--log-log-threshold", "0.5"
-    )
+    given = reproduce(tmp_path / "b", "--recorded", str(tmp_path / "task.npz"), "--log-log-threshold", "0.5")
     assert given["task_r2_identity"]["measured"] < 0.9
     assert given["task_r2_identity"]["holds"] is False
     assert given["task_leave_one_run_out_identity"]["holds"] is True

@@ -17,9 +17,7 @@ from surefoot.reproduce._ocs_theory import theory_claims
 
 
 @pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
-def test_every_run_of_every_scale_parses(
-    scale: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_run_of_every_scale_parses(scale: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = studies(scale, has_data=True)
     assert ("cifar10" in chosen) == (scale == "paper")
     runs = [(s, n, t) for s in (*chosen.values(), LOW_DIMENSION) for n, t in s.trainings.items()]
@@ -82,9 +80,7 @@ def test_attacks_raise_the_loss_within_their_steps() -> None:
     inputs, target = torch.randn(20, 6), torch.arange(20) % 3
     moved = adversarial(network, inputs, target, n_rounds=4, step=0.05)
     loss = torch.nn.functional.cross_entropy
-    assert float(loss(network(moved), target).detach()) > float(
-        loss(network(inputs), target).detach()
-    )
+    assert float(loss(network(moved), target).detach()) > float(loss(network(inputs), target).detach())
     assert float((moved - inputs).abs().max()) <= 0.2 + 1e-6
     assert not moved.requires_grad
 
@@ -94,10 +90,7 @@ def fake_runs() -> Runs:
     runs = Runs(Study("s", {}, {}, ()), "cross-entropy", [])
     names = ["test", "noise_1", "noise_2", "blur_1", "blur_2", "other"]
     runs.sets = [
-        [
-            {"set": n, "distance": 10.0 - i - seed, "normalised_distance": 1 - i / 10}
-            for i, n in enumerate(names)
-        ]
+        [{"set": n, "distance": 10.0 - i - seed, "normalised_distance": 1 - i / 10} for i, n in enumerate(names)]
         for seed in range(2)
     ]
     return runs

@@ -207,9 +207,7 @@ def test_toy_erm_equals_a_plain_autograd_loop() -> None:
         torch.nn.functional.cross_entropy(data.x[0] @ weight + bias, data.y[0]).backward()
         optimizer.step()
     right = (data.test_x[0] @ weight + bias).argmax(1) == data.test_y[0]
-    assert float(train(data, method).average[0]) == pytest.approx(
-        float(right.float().mean()), abs=1e-6
-    )
+    assert float(train(data, method).average[0]) == pytest.approx(float(right.float().mean()), abs=1e-6)
 
 
 def test_toy_penalty_bounds_the_adversary() -> None:
@@ -224,9 +222,7 @@ def test_toy_penalty_bounds_the_adversary() -> None:
 
 
 @pytest.mark.parametrize("study", ["DIGITS", "FASHION", "WATERBIRDS"])
-def test_every_candidate_of_every_method_parses(
-    study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_candidate_of_every_method_parses(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The paper's scale needs a GPU and Waterbirds; that its settings are right shows here."""
     import yaml
 

@@ -25,17 +25,11 @@ def expected(claim: dict[str, Any]) -> str:
     if text == "reported only":
         return "reported"
     if text.startswith("mean >="):
-        return (
-            "holds" if low >= numbers[0] else "contradicted" if high < numbers[0] else "undecided"
-        )
+        return "holds" if low >= numbers[0] else "contradicted" if high < numbers[0] else "undecided"
     if text.startswith("mean <="):
-        return (
-            "holds" if high <= numbers[0] else "contradicted" if low > numbers[0] else "undecided"
-        )
+        return "holds" if high <= numbers[0] else "contradicted" if low > numbers[0] else "undecided"
     if text.startswith("95% interval above"):
-        return (
-            "holds" if low > numbers[0] else "contradicted" if high <= numbers[0] else "undecided"
-        )
+        return "holds" if low > numbers[0] else "contradicted" if high <= numbers[0] else "undecided"
     assert text.startswith("within")
     tolerance, reference = numbers
     if max(abs(low - reference), abs(high - reference)) <= tolerance:

@@ -54,7 +54,8 @@ def sharp_model(seed: int, **arguments: object) -> LanguageModel:
         for p in model.parameters():
             if p.dim() > 1 and p.requires_grad:
                 p.copy_(0.25 * torch.randn(p.shape, generator=generator))
-    # As of a chat model: turns end with another token than the tokenizer's end of sequence, and the config names a third.
+    # As of a chat model: turns end with another token than the tokenizer's end of sequence, and the config names a
+    # third.
     model.base.generation_config.eos_token_id = [model.eos_token_id, *model.encode(CONFIGURED)]
     model.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<bos>{% endfor %}"
     return model
@@ -68,9 +69,7 @@ def model() -> LanguageModel:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(
-            name, marks=[] if name == "HFEngine" else [pytest.mark.slow, pytest.mark.timeout(600)]
-        )
+        pytest.param(name, marks=[] if name == "HFEngine" else [pytest.mark.slow, pytest.mark.timeout(600)])
         for name in ENGINES
     ],
 )
@@ -109,9 +108,7 @@ def test_greedy_is_the_model_s_own_argmax(engine: RolloutEngine, model: Language
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_logprobs_are_those_of_the_trainer(
-    engine: RolloutEngine, model: LanguageModel, temperature: float
-) -> None:
+def test_logprobs_are_those_of_the_trainer(engine: RolloutEngine, model: LanguageModel, temperature: float) -> None:
     sampling = Sampling(n=3, temperature=temperature, max_tokens=16)
     found = engine.generate(prompts(model), sampling, list(range(5)))
     assert [len(r) for r in found] == [3] * 5
@@ -123,9 +120,7 @@ def test_logprobs_are_those_of_the_trainer(
     torch.testing.assert_close(engine_s, trainer, rtol=0, atol=1e-3)
 
 
-def test_a_seed_decides_whatever_else_is_in_the_batch(
-    engine: RolloutEngine, model: LanguageModel
-) -> None:
+def test_a_seed_decides_whatever_else_is_in_the_batch(engine: RolloutEngine, model: LanguageModel) -> None:
     sampling = Sampling(n=2, max_tokens=12)
     whole = engine.generate(prompts(model), sampling, [11, 12, 13, 14, 15])
     part = engine.generate(prompts(model)[3:1:-1], sampling, [14, 13])
@@ -151,9 +146,7 @@ def test_stop_tokens_and_stop_texts_end_a_completion_and_stay_in_it(
     assert len(by_text.logprobs) == at + 1
 
 
-def test_every_stop_token_of_the_model_ends_a_completion(
-    engine: RolloutEngine, model: LanguageModel
-) -> None:
+def test_every_stop_token_of_the_model_ends_a_completion(engine: RolloutEngine, model: LanguageModel) -> None:
     """The tokenizer's, the generation config's and the chat template's, without being named in the sampling."""
     tokenizer = model.tokenizer
     stops = {tokenizer.eos_token_id, tokenizer.bos_token_id, *model.encode(CONFIGURED)}
@@ -167,9 +160,7 @@ def test_every_stop_token_of_the_model_ends_a_completion(
     assert {c.tokens[-1] for c in found} >= stops, "each of them ended a completion"
 
 
-def test_a_stop_text_that_is_a_special_token_ends_a_completion(
-    engine: RolloutEngine, model: LanguageModel
-) -> None:
+def test_a_stop_text_that_is_a_special_token_ends_a_completion(engine: RolloutEngine, model: LanguageModel) -> None:
     sampling = Sampling(n=16, temperature=2.0, max_tokens=60, stop=("<pad>", "ab"))
     found = [c for r in engine.generate(prompts(model), sampling, [1] * 5) for c in r]
     pad = model.tokenizer.pad_token_id
@@ -185,18 +176,14 @@ def test_a_limit_on_tokens_is_kept(engine: RolloutEngine, model: LanguageModel) 
     assert (len(one.tokens), one.finish_reason) == (1, "length")
 
 
-def test_a_completion_that_could_outgrow_the_context_is_refused(
-    engine: RolloutEngine, model: LanguageModel
-) -> None:
+def test_a_completion_that_could_outgrow_the_context_is_refused(engine: RolloutEngine, model: LanguageModel) -> None:
     with pytest.raises(SurefootError, match="do not fit into"):
         engine.generate([[5] * 200], Sampling(max_tokens=57), [0])
 
 
 def test_top_k_of_one_is_greedy(engine: RolloutEngine, model: LanguageModel) -> None:
     sampling = Sampling(temperature=1.0, top_k=1, max_tokens=10)
-    for prompt, (completion,) in zip(
-        prompts(model), engine.generate(prompts(model), sampling, [1] * 5), strict=True
-    ):
+    for prompt, (completion,) in zip(prompts(model), engine.generate(prompts(model), sampling, [1] * 5), strict=True):
         assert completion.tokens == greedy_reference(model, prompt, 10)
         assert completion.logprobs == pytest.approx([0.0] * len(completion.tokens), abs=1e-5)
 
@@ -215,9 +202,7 @@ def test_new_weights_take_effect_leave_no_stale_prefix_and_are_stamped(
         before = engine.statistics()
         engine.update_weights(other.named_weights(), version)
         found = engine.generate([long, prompts(model)[1]], GREEDY)
-        assert [c.tokens for (c,) in found] == [
-            greedy_reference(other, p, 24) for p in (long, prompts(model)[1])
-        ]
+        assert [c.tokens for (c,) in found] == [greedy_reference(other, p, 24) for p in (long, prompts(model)[1])]
         assert {c.version for (c,) in found} == {version}
         assert engine.statistics().n_updates == before.n_updates + 1
         if isinstance(engine, VLLMEngine | VLLMServerEngine):
@@ -228,9 +213,7 @@ def test_new_weights_take_effect_leave_no_stale_prefix_and_are_stamped(
         engine.start(model, version=7)
 
 
-def test_more_seeded_prompt_tokens_than_fit_into_one_step(
-    engine: RolloutEngine, model: LanguageModel
-) -> None:
+def test_more_seeded_prompt_tokens_than_fit_into_one_step(engine: RolloutEngine, model: LanguageModel) -> None:
     """vLLM on a CPU would fail on a seeded request whose prompt is prefilled in parts."""
     long = [model.encode("1+2-3*4+5-" * 20 + f"{i}=") for i in range(45)]
     found = engine.generate(long, Sampling(max_tokens=2), list(range(45)))
@@ -254,9 +237,7 @@ def test_statistics(engine: RolloutEngine, model: LanguageModel) -> None:
         with pytest.raises(ConfigError, match="do not fit into"):
             engine.generate([long * 2], GREEDY)
     if isinstance(engine, VLLMEngine):
-        with pytest.raises(
-            ConfigError, match=r"vLLM does not sample with .*temperature must be in"
-        ):
+        with pytest.raises(ConfigError, match=r"vLLM does not sample with .*temperature must be in"):
             engine.generate(prompts(model), Sampling(temperature=5.0, max_tokens=5))
 
 
@@ -267,9 +248,7 @@ def test_vllm_conforms_on_this_machine() -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", "-p", "no:cacheprovider"]
     command += [str(Path(__file__)), "-k", "VLLMEngine and not own and not killed"]
-    result = subprocess.run(
-        command, cwd=root, env=os.environ, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-3000:]
     passed = re.search(r"(\d+) passed, \d+ deselected", result.stdout)
     assert passed is not None, "none is skipped: " + result.stdout[-500:]
@@ -340,9 +319,7 @@ def test_the_reference_engine_samples_with_adapters_and_leaves_training_alone() 
     engine.start(model)
     engine.generate(prompts(model), Sampling(max_tokens=4), [1] * 5)
     assert model.training
-    assert torch.equal(torch.get_rng_state(), state), (
-        "sampling with seeds draws nothing from the global generator"
-    )
+    assert torch.equal(torch.get_rng_state(), state), "sampling with seeds draws nothing from the global generator"
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -356,9 +333,7 @@ def test_errors_are_clear(model: LanguageModel) -> None:
     with pytest.raises(ConfigError, match="a stop text must not be empty"):
         Sampling(stop=("",))
     joined = VLLMServerEngine(["http://127.0.0.1:9"], startup_seconds=0.1)
-    with pytest.raises(
-        SurefootError, match=r"no vLLM server answers at http://127\.0\.0\.1:9 within 0\.1 s"
-    ):
+    with pytest.raises(SurefootError, match=r"no vLLM server answers at http://127\.0\.0\.1:9 within 0\.1 s"):
         joined.start(model)
     joined.close()
     with pytest.raises(ConfigError, match="must be positive, got 0"):
@@ -367,17 +342,12 @@ def test_errors_are_clear(model: LanguageModel) -> None:
 
 def test_seeds_depend_on_every_part() -> None:
     assert derive_seed(1, "a") == derive_seed(1, "a")
-    assert (
-        len({derive_seed(1, "a"), derive_seed(2, "a"), derive_seed(1, "b"), derive_seed("1/a")})
-        == 3
-    )
+    assert len({derive_seed(1, "a"), derive_seed(2, "a"), derive_seed(1, "b"), derive_seed("1/a")}) == 3
     assert 0 <= derive_seed("x") < 2**56
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_this_machine_is_reached_past_the_environment_s_proxy(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_this_machine_is_reached_past_the_environment_s_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -394,9 +364,7 @@ def test_this_machine_is_reached_past_the_environment_s_proxy(
             engine._await(f"http://{host}:{server.server_port}")
         server.shutdown()
     assert [is_local(f"http://{h}:8") for h in ("127.8.8.8", "[::1]", "localhost")] == [True] * 3
-    assert [is_local(f"http://{h}:8") for h in ("10.0.0.1", "example.org", "127.example.org")] == [
-        False
-    ] * 3
+    assert [is_local(f"http://{h}:8") for h in ("10.0.0.1", "example.org", "127.example.org")] == [False] * 3
 
 
 def test_a_start_that_fails_leaves_nothing(
@@ -474,9 +442,7 @@ def test_bad_engine_settings_end_in_one_line_before_vllm_starts() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "engine", ["VLLMServerEngine(max_model_length=256)", "VLLMEngine(256, in_process=False)"]
-)
+@pytest.mark.parametrize("engine", ["VLLMServerEngine(max_model_length=256)", "VLLMEngine(256, in_process=False)"])
 def test_vllm_s_processes_and_weights_end_with_a_killed_parent(engine: str) -> None:
     code = f"""
 import sys, time

@@ -37,9 +37,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
     return model_with(request.param())
 
 
-def graded(
-    model: LanguageModel, prompt: Any, sampling: Sampling, ids: list[int], reason: Any = "stop"
-) -> Trajectory:
+def graded(model: LanguageModel, prompt: Any, sampling: Sampling, ids: list[int], reason: Any = "stop") -> Trajectory:
     t = Trajectory(Problem("p", "q", "42"), 0, [5], ids, [0.0] * len(ids), reason, 0)
     grade_trajectories([t], model, GRADER, prompt, with_stops(sampling, prompt, model))
     return t
@@ -64,9 +62,7 @@ def test_stop_tokens_survive_saving_and_come_from_config_tokenizer_and_template(
         model.tokenizer.chat_template = template
         assert set(model.stop_token_ids) == expected
         model.save(tmp_path / "model")
-        assert (
-            PretrainedLanguageModel(str(tmp_path / "model")).stop_token_ids == model.stop_token_ids
-        )
+        assert PretrainedLanguageModel(str(tmp_path / "model")).stop_token_ids == model.stop_token_ids
     model.tokenizer.eos_token = None
     model.base.generation_config.eos_token_id = [9, 8]
     assert (model.eos_token_id, model.stop_token_ids) == (9, (8, 9))
@@ -79,9 +75,7 @@ def few_shot(folder: Path, **arguments: Any) -> FewShotPrompt:
 
 
 @pytest.mark.parametrize("gap", [" ", "  ", ""])
-def test_the_next_question_is_neither_graded_nor_trained_on(
-    gap: str, tmp_path: Path, model: LanguageModel
-) -> None:
+def test_the_next_question_is_neither_graded_nor_trained_on(gap: str, tmp_path: Path, model: LanguageModel) -> None:
     prompt = few_shot(tmp_path, stop=["Question:"])
     answer = "12 + 30 = 42."
     ids = model.encode(f"{answer}{gap}Question: Then 7")
@@ -139,9 +133,7 @@ def test_what_ended_a_completion_is_replaced_by_the_end_of_the_turn(model: Langu
     assert (cut.text, cut.target) == ("It is 42", answer), "nothing ended it"
 
 
-def test_the_prompt_s_stops_join_those_of_the_sampling(
-    model: LanguageModel, tmp_path: Path
-) -> None:
+def test_the_prompt_s_stops_join_those_of_the_sampling(model: LanguageModel, tmp_path: Path) -> None:
     turn = model.encode("<turn>")[0]
     sampling = Sampling(stop=("a", "\nQuestion:"), stop_token_ids=(9,))
     found = with_stops(sampling, few_shot(tmp_path), model)
@@ -166,9 +158,7 @@ def test_rft_trains_without_the_stop_text(fit: Fit, monkeypatch: pytest.MonkeyPa
         lambda rows, *_: [r for r in rows if r["finish_reason"] == "stop"],
     )
     original = RFT.fine_tune
-    monkeypatch.setattr(
-        RFT, "fine_tune", lambda self, s, n: trained.extend(s) or original(self, s, n)
-    )
+    monkeypatch.setattr(RFT, "fine_tune", lambda self, s, n: trained.extend(s) or original(self, s, n))
     fit(settings)
     assert len(trained) > 20
     tokenizer = digit_tokenizer()

@@ -20,9 +20,7 @@ def naive(
     return logprobs.gather(1, targets[:, None])[:, 0], entropies
 
 
-def inputs(
-    n: int, width: int, vocabulary: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(n: int, width: int, vocabulary: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(n + vocabulary)
     hidden = torch.randn(n, width, generator=generator, dtype=dtype, requires_grad=True)
     weight = torch.randn(vocabulary, width, generator=generator, dtype=dtype, requires_grad=True)
@@ -30,13 +28,9 @@ def inputs(
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 100, None])
-@pytest.mark.parametrize(
-    ("temperature", "softcap"), [(1.0, None), (0.7, None), (1.0, 5.0), (2.0, 3.0)]
-)
+@pytest.mark.parametrize(("temperature", "softcap"), [(1.0, None), (0.7, None), (1.0, 5.0), (2.0, 3.0)])
 @pytest.mark.parametrize("n", [1, 7, 100])
-def test_equals_the_naive_form(
-    n: int, temperature: float, softcap: float | None, chunk_size: int | None
-) -> None:
+def test_equals_the_naive_form(n: int, temperature: float, softcap: float | None, chunk_size: int | None) -> None:
     hidden, weight, targets = inputs(n, 6, 11, torch.float32)
     expected = naive(hidden, weight, targets, temperature, softcap)
     found = token_scores(hidden, weight, targets, temperature, softcap, chunk_size)
@@ -55,9 +49,7 @@ def test_equals_the_naive_form(
 
 def test_gradcheck() -> None:
     hidden, weight, targets = inputs(4, 3, 5, torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda h, w: tuple(token_scores(h, w, targets, 0.8, 4.0, 3)), (hidden, weight)
-    )
+    assert torch.autograd.gradcheck(lambda h, w: tuple(token_scores(h, w, targets, 0.8, 4.0, 3)), (hidden, weight))
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, None])
@@ -113,9 +105,7 @@ def test_logits_of_all_tokens_are_never_held() -> None:
     largest = 0
 
     class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal largest
             result = func(*args, **(kwargs or {}))
             for value in result if isinstance(result, tuple) else (result,):

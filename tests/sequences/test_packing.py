@@ -60,9 +60,7 @@ def packed(model: LanguageModel, packs: list[Pack]) -> Tensor:
     found = {}
     for pack in packs:
         scores = model(pack).logprobs
-        for value, i, place in zip(
-            scores, pack.sequences.tolist(), pack.places.tolist(), strict=True
-        ):
+        for value, i, place in zip(scores, pack.sequences.tolist(), pack.places.tolist(), strict=True):
             assert (i, place) not in found
             found[i, place] = value
     return torch.stack([found[k] for k in sorted(found)])
@@ -107,10 +105,7 @@ def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
     shapes: list[tuple[int, int, int]], max_tokens: int, share: bool
 ) -> None:
     prompts = {k: random_tokens(n, k) for k, n, _ in shapes}
-    sequences = [
-        PromptCompletion(prompts[k], random_tokens(n, 100 + i))
-        for i, (k, _, n) in enumerate(shapes)
-    ]
+    sequences = [PromptCompletion(prompts[k], random_tokens(n, 100 + i)) for i, (k, _, n) in enumerate(shapes)]
     packs = pack_sequences(sequences, max_tokens, share)
     seen = set()
     for pack in packs:
@@ -166,9 +161,7 @@ RULES: dict[str, tuple[Any, int | None, Callable[[Tensor, Tensor], Tensor]]] = {
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("with_sinks", [False, True])
-def test_attention_follows_chains_of_prefixes(
-    rule: str, softcap: float | None, with_sinks: bool
-) -> None:
+def test_attention_follows_chains_of_prefixes(rule: str, softcap: float | None, with_sinks: bool) -> None:
     """A tree three deep, against one mask over the whole pack."""
     segments = (
         Segment(0, 3, None),
@@ -228,9 +221,7 @@ def test_masks_are_made_only_where_needed() -> None:
 def test_varlen_arguments_describe_the_same_chains() -> None:
     """What the CUDA kernel is given: keys of each segment's chain in order, queries at their end."""
     segments = (Segment(0, 3, None), Segment(3, 2, 0), Segment(5, 1, 0), Segment(6, 2, None))
-    places, ends_q, ends_k, longest_q, longest_k = PackLayout(
-        segments, torch.device("cpu")
-    ).varlen()
+    places, ends_q, ends_k, longest_q, longest_k = PackLayout(segments, torch.device("cpu")).varlen()
     assert places.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7]
     assert ends_q.tolist() == [0, 3, 5, 6, 8]
     assert ends_k.tolist() == [0, 3, 8, 12, 14]

@@ -46,9 +46,7 @@ def test_noise_is_standard_normal_and_independent() -> None:
     flat = noise.flatten(1)
     off = torch.corrcoef(flat[:60]).fill_diagonal_(0).abs().max()
     assert float(off) < 0.35  # 1,770 pairs of 256 numbers: 5 standard deviations
-    assert not flat[0].equal(
-        corrupt(torch.zeros(1, 1, 16, 16), torch.tensor([0]), "unclipped_noise", 1.0, seed=1)[0]
-    )
+    assert not flat[0].equal(corrupt(torch.zeros(1, 1, 16, 16), torch.tensor([0]), "unclipped_noise", 1.0, seed=1)[0])
 
 
 def test_uniform_numbers_fill_the_interval() -> None:
@@ -78,9 +76,7 @@ def test_corruptions_by_hand() -> None:
     assert float((impulse != 0.5).float().mean()) == pytest.approx(0.2, abs=0.02)
     assert set(impulse.unique().tolist()) == {0.0, 0.5, 1.0}
     coarse = corrupt(IMAGES, INDEX, "pixelation", 0.5)
-    torch.testing.assert_close(
-        coarse[:, :, ::2, ::2], torch.nn.functional.avg_pool2d(IMAGES, 2), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(coarse[:, :, ::2, ::2], torch.nn.functional.avg_pool2d(IMAGES, 2), rtol=1e-5, atol=1e-6)
 
 
 def test_other_datasets_are_brought_to_shape() -> None:

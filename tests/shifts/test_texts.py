@@ -25,9 +25,7 @@ def test_what_each_does() -> None:
     assert [sorted(w) for w in typos] == [sorted(w) for w in words]
     scrambled = perturb(TEXT, 1, "scramble", 1.0).split()
     assert [len(w) for w in scrambled] == [len(w) for w in words]
-    changed = [
-        a != b for a, b in zip(perturb(TEXT, 1, "scramble", 0.4).split(), words, strict=True)
-    ]
+    changed = [a != b for a, b in zip(perturb(TEXT, 1, "scramble", 0.4).split(), words, strict=True)]
     assert sum(changed) == 4
 
 
