@@ -25,7 +25,7 @@ from torch import nn
 from callbacks import ConstantSolutionAnalysis
 from datamodules import CIFAR10DataModule
 from lightning_modules import ERM
-from surefoot.networks import TimmEncoder
+from surefoot.classification.networks import TimmEncoder
 from surefoot.runs import describe_environment
 
 RESULTS = Path(__file__).parent / "results"

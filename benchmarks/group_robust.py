@@ -25,8 +25,8 @@ from callbacks import AdversaryMonitor, GroupMetrics
 from datamodules.classification import ClassificationDataModule
 from datamodules.splits import Split, TensorExamples
 from lightning_modules import BRDRO, ERM, CVaRDRO, GroupDRO, LfF
-from surefoot.adversaries import LinearAdversary, VIBAdversary
-from surefoot.networks import Classifier, TimmEncoder
+from surefoot.classification.adversaries import LinearAdversary, VIBAdversary
+from surefoot.classification.networks import Classifier, TimmEncoder
 from surefoot.runs import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -145,7 +145,7 @@ def compare_methods(n_rounds: int, n_steps: int, batch_size: int, size: int) -> 
 
 def lightning_overhead(n_rounds: int, n_steps: int, folder: Path) -> dict[str, Any]:
     """Time Lightning's own work per step, on a network so small that little else remains."""
-    from surefoot.networks import Flatten
+    from surefoot.classification.networks import Flatten
 
     data = RandomImages(32 * n_steps, 8, 32)
     data.setup("fit")

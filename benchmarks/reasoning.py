@@ -59,10 +59,10 @@ def ours(task: dict[str, Any]) -> None:
     from datamodules import PreferencesDataModule
     from datamodules.reasoning.loaders import RecordsDataModule
     from lightning_modules import DPO, GRPO, SFT
-    from surefoot.language_models import PretrainedLanguageModel
-    from surefoot.problems import Problem
-    from surefoot.prompts import PlainPrompt
-    from surefoot.rollouts import Sampling, VLLMEngine
+    from surefoot.reasoning.language_models import PretrainedLanguageModel
+    from surefoot.reasoning.problems import Problem
+    from surefoot.reasoning.prompts import PlainPrompt
+    from surefoot.reasoning.rollouts import Sampling, VLLMEngine
 
     torch.set_num_threads(task["threads"])
 
@@ -175,7 +175,7 @@ class Side:
 
 def non_pad_tokens(case: dict[str, Any]) -> int:
     """Return the tokens of a step's sequences, prompts and completions, without padding."""
-    from surefoot.language_models import load_tokenizer
+    from surefoot.reasoning.language_models import load_tokenizer
 
     tokenizer = load_tokenizer(MODEL)
 
@@ -192,7 +192,7 @@ def non_pad_tokens(case: dict[str, Any]) -> int:
 
 def compare(name: str, peers: str, bf16: bool, rounds: int, threads: int) -> dict[str, Any]:
     """Return medians of both sides' steps, taken in turn, the first one dropped."""
-    from surefoot.language_models.pretrained import model_folder
+    from surefoot.reasoning.language_models.pretrained import model_folder
 
     case = CASES[name]
     task = case | {
@@ -241,13 +241,13 @@ def generation_overhead(rounds: int) -> dict[str, Any]:
     """Compare `generate_completions` with a bare vLLM call on the same prompts, in turn, in one process."""
     import shutil
 
-    from surefoot.answers import Grader
-    from surefoot.generation import generate_completions
-    from surefoot.language_models import PretrainedLanguageModel
-    from surefoot.problems import Problem
-    from surefoot.prompts import PlainPrompt
-    from surefoot.rollouts import Sampling, VLLMEngine, derive_seed
-    from surefoot.rollouts.vllm import sampling_parameters
+    from surefoot.reasoning.answers import Grader
+    from surefoot.reasoning.completions.generation import generate_completions
+    from surefoot.reasoning.language_models import PretrainedLanguageModel
+    from surefoot.reasoning.problems import Problem
+    from surefoot.reasoning.prompts import PlainPrompt
+    from surefoot.reasoning.rollouts import Sampling, VLLMEngine, derive_seed
+    from surefoot.reasoning.rollouts.vllm import sampling_parameters
 
     model, prompt = PretrainedLanguageModel(MODEL), PlainPrompt("{question}")
     problems = [Problem(str(i), r["prompt"], "1") for i, r in enumerate(rows(64))]
@@ -289,7 +289,7 @@ def logits_memory(chunked: bool) -> dict[str, float]:
     """Return peak memory and seconds of the head at vocabulary 49,152 and 2,048 tokens, forward and backward."""
     import torch
 
-    from surefoot.sequences import token_scores
+    from surefoot.reasoning.sequences import token_scores
 
     hidden = torch.randn(2048, 576, requires_grad=True)
     weight = (0.02 * torch.randn(49152, 576)).requires_grad_()
@@ -321,7 +321,8 @@ def main() -> None:
     if given.logits is not None:
         print(json.dumps(logits_memory(given.logits == "chunked")))
         return None
-    from surefoot.runs import describe_environment, write_json
+    from surefoot.runs import describe_environment
+    from surefoot.storage.json_files import write_json
 
     results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {}
     results["environment"] = describe_environment() | {"threads": given.threads}

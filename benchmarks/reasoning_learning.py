@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 
 from surefoot.cli import main as surefoot
-from surefoot.runs import describe_environment, write_json
+from surefoot.runs import describe_environment
 from surefoot.statistics import mean_interval
+from surefoot.storage.json_files import write_json
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("sft", "grpo", "rft")

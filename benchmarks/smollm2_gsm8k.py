@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.cli import main as surefoot
-from surefoot.completions import read_completions
-from surefoot.runs import describe_environment, read_json, write_json
+from surefoot.reasoning.completions.selection import read_completions
+from surefoot.runs import describe_environment
 from surefoot.statistics import paired_difference
+from surefoot.storage.json_files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 ENGINES = {

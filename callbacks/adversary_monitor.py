@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from surefoot.distributed import gather_batch
 from surefoot.metrics import precision_recall_of_top, roc_auc
+from surefoot.training.distributed import gather_batch
 
 __all__ = ("AdversaryMonitor",)
 

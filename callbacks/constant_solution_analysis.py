@@ -12,9 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
-from surefoot.distributed import gather_rows, sum_over_ranks
-from surefoot.errors import ConfigError
-from surefoot.layer_statistics import (
+from surefoot.classification.layer_statistics import (
     LayerProbe,
     LayerSums,
     constants_without_signal,
@@ -23,10 +21,12 @@ from surefoot.layer_statistics import (
     row_space,
     weight_layers,
 )
+from surefoot.classification.networks import Encoder
+from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, PredictionLoss
 from surefoot.metrics.ood_score import ood_score
-from surefoot.networks import Encoder
 from surefoot.report.shift_figures import draw_layers, draw_sets
+from surefoot.training.distributed import gather_rows, sum_over_ranks
 
 __all__ = ("ConstantSolutionAnalysis",)
 

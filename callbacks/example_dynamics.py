@@ -7,9 +7,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from surefoot.distributed import gather_batch
 from surefoot.errors import ConfigError
 from surefoot.metrics.example_dynamics import ExampleHistory, empty_history, observe_examples
+from surefoot.training.distributed import gather_batch
 
 __all__ = ("ExampleDynamics",)
 

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from surefoot.errors import ConfigError
-from surefoot.metrics.generalization import gradient_variance, squared_distance
-from surefoot.modes import evaluation_mode
-from surefoot.sequences import PromptCompletion, pack_sequences
+from surefoot.reasoning.metrics.generalization import gradient_variance, squared_distance
+from surefoot.reasoning.sequences import PromptCompletion, pack_sequences
+from surefoot.training.modes import evaluation_mode
 
 __all__ = ("GeneralizationPredictors",)
 

@@ -11,7 +11,6 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
-from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
 from surefoot.metrics import (
     SELECTION_RULES,
@@ -21,6 +20,7 @@ from surefoot.metrics import (
     select_checkpoints,
     shares_weighted_accuracy,
 )
+from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("GroupMetrics",)
 

@@ -10,13 +10,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from surefoot.distributed import gather_rows
 from surefoot.errors import ConfigError
-from surefoot.language_models import perplexities
-from surefoot.learning_dynamics import checkpoint_step, write_checkpoint
-from surefoot.metrics.memorization import advance_pre_memorization, is_memorized
-from surefoot.problems import Problem
-from surefoot.rollouts import (
+from surefoot.reasoning.language_models import perplexities
+from surefoot.reasoning.learning_dynamics import checkpoint_step, write_checkpoint
+from surefoot.reasoning.metrics.memorization import advance_pre_memorization, is_memorized
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.rollouts import (
     GroupSampler,
     HFEngine,
     RolloutEngine,
@@ -25,8 +24,9 @@ from surefoot.rollouts import (
     grade_trajectories,
     with_stops,
 )
-from surefoot.sequences import PromptCompletion
-from surefoot.trajectories import Trajectory
+from surefoot.reasoning.sequences import PromptCompletion
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.training.distributed import gather_rows
 
 __all__ = ("MemorizationTracker",)
 
@@ -37,7 +37,7 @@ class MemorizationTracker(Callback):
     """Measures pre-memorization train accuracy, which tells test accuracy without a test set.
 
     At every checkpoint it samples answers to training problems, grades them, measures the perplexity of their reference
-    traces, and appends a file to ``<run folder>/memorization`` (`surefoot.learning_dynamics` reads it). It logs
+    traces, and appends a file to ``<run folder>/memorization`` (`surefoot.reasoning.learning_dynamics` reads it). It logs
     ``memorization/train_accuracy``, ``memorization/pre_memorization_accuracy``, ``memorization/share_memorized``,
     ``memorization/median_perplexity`` and ``memorization/share_of_time``. Training is not touched: a run with it and a
     run without it end in the same weights.

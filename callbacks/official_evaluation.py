@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver, check_seen
-from surefoot.distributed import sum_over_ranks
+from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("OfficialEvaluation",)
 

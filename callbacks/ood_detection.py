@@ -11,7 +11,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
-from surefoot.distributed import gather_rows
 from surefoot.errors import ConfigError
 from surefoot.metrics.ood_detection import (
     ClassGaussians,
@@ -23,6 +22,7 @@ from surefoot.metrics.ood_detection import (
     max_softmax_scores,
 )
 from surefoot.metrics.recovery import roc_auc
+from surefoot.training.distributed import gather_rows
 
 __all__ = ("OODDetection",)
 

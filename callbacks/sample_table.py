@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from surefoot.errors import ConfigError
-from surefoot.trajectories import Trajectory
+from surefoot.reasoning.trajectories import Trajectory
 
 __all__ = ("SampleTable",)
 

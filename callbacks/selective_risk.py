@@ -11,7 +11,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
-from surefoot.distributed import gather_rows
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, CrossEntropy, PredictionLoss, RewardPrediction
 from surefoot.metrics.selective_risk import (
@@ -26,6 +25,7 @@ from surefoot.metrics.selective_risk import (
 )
 from surefoot.report.figures import interval_curves
 from surefoot.report.shift_figures import by_family
+from surefoot.training.distributed import gather_rows
 
 __all__ = ("SelectiveRisk",)
 

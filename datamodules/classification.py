@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from datamodules.shifts.base import Shift
 from datamodules.splits import Batch, Split, check_split
+from surefoot.classification.groups import group_counts, membership
 from surefoot.errors import ConfigError, DataError
-from surefoot.groups import group_counts, membership
-from surefoot.loading import EpochSampler, ResumableDataLoader, ShardSampler
-from surefoot.runs import fingerprint
+from surefoot.storage.json_files import fingerprint
+from surefoot.training.loading import EpochSampler, ResumableDataLoader, ShardSampler
 
 __all__ = ("ClassificationDataModule",)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.splits import Batch, Split, TensorExamples
-from surefoot.confounders import CONFOUNDERS, Confounder, assign_attribute, flip_labels, paint
+from surefoot.classification.confounders import CONFOUNDERS, Confounder, assign_attribute, flip_labels, paint
+from surefoot.classification.groups import combine_attributes, group_names
 from surefoot.errors import ConfigError, DataError
-from surefoot.groups import combine_attributes, group_names
 
 __all__ = ("ConfoundedImagesDataModule", "split_at_random")
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from datamodules.classification import ClassificationDataModule
 from datamodules.private import PrivateDataModule
 from datamodules.splits import TensorExamples
-from surefoot.distributed import sum_over_ranks
+from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError, DataError
-from surefoot.networks import Encoder
-from surefoot.pretrained import read_checkpoint
 from surefoot.privacy.estimators import PublicData
 from surefoot.privacy.noise import NoiseSource
+from surefoot.training.distributed import sum_over_ranks
+from surefoot.training.weights import read_checkpoint
 
 __all__ = ("FrozenFeaturesDataModule",)
 

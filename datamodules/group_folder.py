@@ -11,8 +11,8 @@ import torch
 from datamodules.classification import ClassificationDataModule
 from datamodules.images import Augmentation, ImageExamples, ImagePipeline, is_training, open_image
 from datamodules.splits import Split
+from surefoot.classification.groups import combine_attributes, group_names
 from surefoot.errors import DataError
-from surefoot.groups import combine_attributes, group_names
 
 __all__ = ("GroupFolderDataModule", "check_metadata")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.confounded_images import ConfoundedImagesDataModule, split_at_random
-from surefoot.confounders import Confounder
+from surefoot.classification.confounders import Confounder
 
 __all__ = ("MNIST5kDataModule",)
 

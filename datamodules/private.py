@@ -8,11 +8,11 @@ from torch.utils.data import DataLoader
 
 from datamodules.splits import TensorExamples
 from surefoot.errors import ConfigError
-from surefoot.loading import ResumableDataLoader, ShardSampler, StepSampler
 from surefoot.privacy.estimators import PublicData
 from surefoot.privacy.linear_models import check_finite_examples
 from surefoot.privacy.noise import NoiseSource
 from surefoot.privacy.sampling import PoissonBatches
+from surefoot.training.loading import ResumableDataLoader, ShardSampler, StepSampler
 
 __all__ = ("PrivateDataModule",)
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch.utils.data import default_collate
 
 from datamodules.splits import Batch
-from surefoot.pretrained import load_pretrained
-from surefoot.rebuilding import described_folder
+from surefoot.training.rebuilding import described_folder
+from surefoot.training.weights import load_pretrained
 
 __all__ = ("TextPipeline", "word_tokenizer")
 

@@ -23,8 +23,8 @@ from datamodules.images import (
 )
 from datamodules.splits import Batch, ChosenExamples, Split
 from datamodules.texts import TextPipeline
+from surefoot.compatibility.wilds import import_wilds, object_strings, torch_scatter_available
 from surefoot.errors import ConfigError, DataError
-from surefoot.wilds_compatibility import import_wilds, object_strings, torch_scatter_available
 
 __all__ = ("WILDSDataModule",)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from surefoot.distributed import is_distributed
 from surefoot.errors import ConfigError, NonFiniteLossError
-from surefoot.loading import ResumableDataLoader
-from surefoot.precision import watch_updates
-from surefoot.random_state import gather_random_states, restore_random_state
+from surefoot.training.distributed import is_distributed
+from surefoot.training.loading import ResumableDataLoader
+from surefoot.training.precision import watch_updates
+from surefoot.training.random_state import gather_random_states, restore_random_state
 
 __all__ = ("ResumableModule", "with_schedule")
 

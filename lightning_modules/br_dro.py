@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules.classification import Examples, ReweightedClassifier
-from surefoot.adversaries import Adversary, standardise
-from surefoot.distributed import gather_batch, is_distributed, local_slice
+from surefoot.classification.adversaries import Adversary, standardise
+from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
 from surefoot.losses import (
     adversary_objective,
@@ -19,7 +19,7 @@ from surefoot.losses import (
     loss_quantile,
     tail_classification_loss,
 )
-from surefoot.networks import Encoder
+from surefoot.training.distributed import gather_batch, is_distributed, local_slice
 
 __all__ = ("BRDRO",)
 

@@ -8,9 +8,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule, with_schedule
+from surefoot.classification.networks import Classifier, Encoder
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import CrossEntropy, PredictionLoss
-from surefoot.networks import Classifier, Encoder
 
 __all__ = ("ClassifierModule", "Examples", "ReweightedClassifier")
 

@@ -6,10 +6,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_modules.classification import Examples, ReweightedClassifier
-from surefoot.distributed import gather_batch, local_slice
+from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
 from surefoot.losses import cvar_example_weights
-from surefoot.networks import Encoder
+from surefoot.training.distributed import gather_batch, local_slice
 
 __all__ = ("CVaRDRO",)
 

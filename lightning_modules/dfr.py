@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from lightning_modules.classification import ClassifierModule
-from surefoot.distributed import gather_batch
+from surefoot.classification.last_layer import balanced_last_layer
+from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError, DataError
-from surefoot.last_layer import balanced_last_layer
-from surefoot.manifests import find_weights
-from surefoot.networks import Encoder
-from surefoot.pretrained import read_checkpoint
-from surefoot.rebuilding import weights_will_follow
+from surefoot.storage.manifests import find_weights
+from surefoot.training.distributed import gather_batch
+from surefoot.training.rebuilding import weights_will_follow
+from surefoot.training.weights import read_checkpoint
 
 __all__ = ("DFR",)
 

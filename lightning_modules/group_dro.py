@@ -7,15 +7,15 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_modules.classification import Examples, ReweightedClassifier
-from surefoot.distributed import gather_batch, local_slice
+from surefoot.classification.groups import group_counts, group_means
+from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
-from surefoot.groups import group_counts, group_means
 from surefoot.losses import (
     group_dro_example_weights,
     initial_group_weights,
     update_group_log_weights,
 )
-from surefoot.networks import Encoder
+from surefoot.training.distributed import gather_batch, local_slice
 
 __all__ = ("GroupDRO",)
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lightning_modules.base import with_schedule
 from lightning_modules.classification import Examples, ReweightedClassifier
-from surefoot.distributed import sum_over_ranks
+from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
 from surefoot.losses import upsampling_multiplicity
-from surefoot.modes import evaluation_mode
-from surefoot.networks import Encoder
+from surefoot.training.distributed import sum_over_ranks
+from surefoot.training.modes import evaluation_mode
 
 __all__ = ("JTT",)
 

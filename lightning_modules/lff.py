@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.classification import ClassifierModule, Examples
-from surefoot.distributed import gather_batch, local_slice
+from surefoot.classification.networks import Encoder
 from surefoot.losses import class_maximum, generalized_cross_entropy, relative_difficulty
-from surefoot.networks import Encoder
+from surefoot.training.distributed import gather_batch, local_slice
 
 __all__ = ("LfF",)
 

@@ -8,7 +8,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
-from surefoot.distributed import is_distributed, sum_over_ranks
 from surefoot.errors import ConfigError
 from surefoot.privacy.accounting import Accountant, Ledger, calibrate_noise
 from surefoot.privacy.descent import noisy_gradient
@@ -22,6 +21,7 @@ from surefoot.privacy.linear_models import (
 from surefoot.privacy.mechanisms import objective_perturbation, output_perturbation
 from surefoot.privacy.noise import NoiseSource
 from surefoot.privacy.risk import excess_risk
+from surefoot.training.distributed import is_distributed, sum_over_ranks
 
 __all__ = ("PrivateLinear",)
 

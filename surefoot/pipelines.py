@@ -27,11 +27,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from surefoot.contents import content_of, contents_read, named_contents
 from surefoot.errors import ConfigError, SurefootError
-from surefoot.manifests import hash_files, manifest_content
 from surefoot.processes import run_to_the_end
-from surefoot.runs import Run, fingerprint, read_json, write_json
+from surefoot.runs import Run
+from surefoot.storage.contents import content_of, contents_read, named_contents
+from surefoot.storage.json_files import fingerprint, read_json, write_json
+from surefoot.storage.manifests import hash_files, manifest_content
 
 __all__ = ("Stage", "content_hash", "read_pipeline", "run_pipeline")
 

@@ -5,8 +5,6 @@ the run has ended well, ``finished.json``. The same settings lead back to the sa
 again, an interrupted one goes on.
 """
 
-import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -18,21 +16,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from surefoot.contents import differing_contents
 from surefoot.errors import SurefootError
-from surefoot.files import write_text
-from surefoot.locks import LOCK_FILE
+from surefoot.storage.contents import differing_contents
+from surefoot.storage.json_files import fingerprint, read_json, write_json
+from surefoot.storage.locks import LOCK_FILE
 
 __all__ = (
     "Run",
     "await_run",
     "describe_environment",
-    "fingerprint",
     "list_runs",
     "mark_latest",
     "open_run",
-    "read_json",
-    "write_json",
 )
 
 _IDENTITY = "identity.json"
@@ -72,29 +67,6 @@ class Run:
         return dict(read_json(path)) if path.is_file() else {}
 
 
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Return a short hash of settings, whatever their order."""
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader never sees half of it."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        SurefootError: If the file is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SurefootError(f"{path} cannot be read as JSON: {error}.") from error
-
-
 def list_runs(folder: Path) -> list[Run]:
     """Return the runs of one experiment, oldest first."""
     numbered = [p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir() and not p.is_symlink()]
@@ -115,11 +87,11 @@ def open_run(
         experiment: Name of the experiment.
         settings: What identifies the run; JSON types.
         fresh: Make a new folder in any case.
-        contents: What the paths in the settings hold, see `surefoot.contents.named_contents`; a run that read something
+        contents: What the paths in the settings hold, see `surefoot.storage.contents.named_contents`; a run that read something
             else from them is another run.
 
     Returns:
-        The run; hold it (`surefoot.locks.hold`) before anything is written there.
+        The run; hold it (`surefoot.storage.locks.hold`) before anything is written there.
     """
     folder, key = root / experiment, fingerprint(settings)
     runs = list_runs(folder)

@@ -8,54 +8,40 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("lightning_modules", "datamodules", "callbacks")
-#: Floors of the core, from the ground; imports run downwards or stay on a floor.
-FLOORS = {
-    0: (
-        "errors",
-        "groups",
-        "distributed",
-        "random_state",
-        "modes",
-        "precision",
-        "torchvision_cpu",
-        "wilds_compatibility",
-        "runs",
-        "files",
-        "locks",
-        "manifests",
-        "processes",
-        "contents",
-        "loading",
-        "shifts",
-        "confounders",
-        "statistics",
-        "sequences",
-        "answers",
-        "problems",
-        "arithmetic",
-        "contamination",
-        "digit_tokenizer",
-        "pretrained",
-        "rebuilding",
-    ),
-    1: (
-        "losses",
-        "metrics",
-        "networks",
-        "layer_statistics",
-        "privacy",
-        "adversaries",
-        "last_layer",
-        "language_models",
-        "prompts",
-        "trajectories",
-        "completions",
-        "curation",
-        "learning_dynamics",
-    ),
-    2: ("credit", "rewards", "rollouts", "generation", "pipelines", "reproduce", "report"),
-    3: ("cli",),
-}
+#: The rooms of the core from the ground up: a room imports only from those named before it.
+ORDER = (
+    "errors",
+    "statistics",
+    "processes",
+    "storage",
+    "runs",
+    "training",
+    "compatibility",
+    "pipelines",
+    "classification",
+    "metrics",
+    "losses",
+    "privacy",
+    "reasoning",
+    "reasoning.answers",
+    "reasoning.problems",
+    "reasoning.arithmetic",
+    "reasoning.contamination",
+    "reasoning.sequences",
+    "reasoning.language_models",
+    "reasoning.prompts",
+    "reasoning.trajectories",
+    "reasoning.metrics",
+    "reasoning.learning_dynamics",
+    "reasoning.rewards",
+    "reasoning.credit",
+    "reasoning.rollouts",
+    "reasoning.completions",
+    "reasoning.curation",
+    "report",
+    "reproduce",
+    "cli",
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -69,8 +55,15 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def floor(name: str) -> int:
-    return next(level for level, names in FLOORS.items() if name in names)
+def room(module: str) -> str:
+    """Return the room of a module such as ``surefoot.reasoning.credit.base``: ``reasoning.credit``."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[: 2 if parts[0] == "reasoning" else 1])
+
+
+def module_of(path: Path) -> str:
+    """Return a file's dotted name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 CORE = sorted(p for p in (ROOT / "surefoot").rglob("*.py") if p.name not in ("__main__.py",))
@@ -90,11 +83,11 @@ def test_the_core_never_imports_lightning_or_the_rooms(path: Path) -> None:
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_imports_run_downwards(path: Path) -> None:
-    own = path.relative_to(ROOT / "surefoot").parts[0].removesuffix(".py")
+    own = room(module_of(path))
     for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "surefoot" and len(parts) > 1 and parts[1] not in ("__version__", own):
-            allowed = floor(parts[1]) <= floor(own) or (own == "reproduce" and parts[1] == "cli")
+        if name.startswith("surefoot.") and name != "surefoot.__version__":
+            other = next(r for r in (room(name), name.split(".")[1]) if r in ORDER)
+            allowed = ORDER.index(other) <= ORDER.index(own) or (own == "reproduce" and other == "cli")
             assert allowed, f"{path} imports {name} from above"
 
 
@@ -111,7 +104,7 @@ def test_the_rooms_never_import_each_other(room: str) -> None:
 def test_no_circle_of_files() -> None:
     graph: dict[str, set[str]] = {}
     for path in CORE:
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        module = module_of(path)
         top = {n for node in ast.parse(path.read_text()).body for n in _names(node)}
         graph[module] = {n for n in top if n.startswith("surefoot.") and n != module}
     done: set[str] = set()

@@ -10,19 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from surefoot.compatibility.wilds import scatter, torch_scatter_available
 from surefoot.errors import SurefootError
-from surefoot.locks import hold
-from surefoot.random_state import capture_random_state, restore_random_state
-from surefoot.runs import (
-    await_run,
-    fingerprint,
-    list_runs,
-    mark_latest,
-    open_run,
-    read_json,
-    write_json,
-)
-from surefoot.wilds_compatibility import scatter, torch_scatter_available
+from surefoot.runs import await_run, list_runs, mark_latest, open_run
+from surefoot.storage.json_files import fingerprint, read_json, write_json
+from surefoot.storage.locks import hold
+from surefoot.training.random_state import capture_random_state, restore_random_state
 
 
 def test_torchvision_imports_in_a_fresh_interpreter() -> None:
@@ -37,7 +30,7 @@ def test_torchvision_imports_in_a_fresh_interpreter() -> None:
 
 
 def test_missing_operators_are_declared_once_and_only_where_needed() -> None:
-    from surefoot import torchvision_cpu
+    from surefoot.compatibility import torchvision_cpu
 
     before = list(torchvision_cpu._LIBRARIES)
     torchvision_cpu.declare_missing_operators()

@@ -21,11 +21,11 @@ def tiny_reasoning(method: str, **model: Any) -> dict[str, Any]:
         init["sampling"] = {"n": 4, "max_tokens": 10}
         # A tiny model's texts hold no answer: reward what it can do.
         init["grader"] = {
-            "class_path": "surefoot.answers.Grader",
+            "class_path": "surefoot.reasoning.answers.Grader",
             "init_args": {"rule": "last_number"},
         }
     if method == "GRPO":
-        init["rewards"] = [{"class_path": "surefoot.rewards.FormatReward", "init_args": {"pattern": "[0-4]"}}]
+        init["rewards"] = [{"class_path": "surefoot.reasoning.rewards.FormatReward", "init_args": {"pattern": "[0-4]"}}]
     return {
         "seed_everything": 3,
         "trainer": {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from surefoot.language_models import LanguageModel
+from surefoot.reasoning.language_models import LanguageModel
 
 __all__ = ("byte_level", "model_with", "word_pieces")
 

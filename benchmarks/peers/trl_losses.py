@@ -1,4 +1,4 @@
-"""TRL's losses and gradients on fixed batches, written for `tests/test_agrees_with_trl.py`.
+"""TRL's losses and gradients on fixed batches, written for `tests/reasoning/test_agrees_with_trl.py`.
 
 Runs in an environment of its own that has TRL 1.16 and not Surefoot::
 

@@ -7,15 +7,15 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
-from surefoot.arithmetic import (
+from surefoot.errors import ConfigError
+from surefoot.reasoning.arithmetic import (
     STYLES,
     ProceduralPolicy,
     arithmetic_problem,
     solved_problem,
     vary_chain,
 )
-from surefoot.errors import ConfigError
-from surefoot.problems import Problem
+from surefoot.reasoning.problems import Problem
 
 __all__ = ("ArithmeticDataModule",)
 
@@ -45,7 +45,7 @@ class ArithmeticDataModule(RecordsDataModule):
     """Chained additions, subtractions and multiplications, modulo a number or with carries.
 
     Batches: ``problem`` (list of `Problem`) and ``index (batch,)``. Problems are made when they are asked for: with
-    ``n_train`` at the number of examples a run sees, no problem is seen twice. `surefoot.arithmetic` judges steps and
+    ``n_train`` at the number of examples a run sees, no problem is seen twice. `surefoot.reasoning.arithmetic` judges steps and
     knows the success probability of a procedural policy from any prefix.
     """
 

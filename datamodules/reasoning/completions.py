@@ -8,14 +8,14 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
-from surefoot.completions import (
+from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.completions.selection import (
     PreferencePair,
     correct_completions,
     preference_pairs,
     read_completions,
 )
-from surefoot.errors import ConfigError, DataError
-from surefoot.problems import first_field, read_jsonl
+from surefoot.reasoning.problems import first_field, read_jsonl
 
 __all__ = ("CompletionsDataModule", "PreferencesDataModule")
 

@@ -8,9 +8,9 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
-from surefoot.curation import read_curated
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Problem
+from surefoot.reasoning.curation import read_curated
+from surefoot.reasoning.problems import Problem
 
 __all__ = ("CuratedDataModule",)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
-from surefoot.problems import (
+from surefoot.reasoning.problems import (
     Problem,
     first_answer,
     first_field,

@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import DataError
-from surefoot.problems import Problem, first_field, read_jsonl, real_data_folder
+from surefoot.reasoning.problems import Problem, first_field, read_jsonl, real_data_folder
 
 __all__ = ("GSM8KDataModule",)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import DataError
-from surefoot.problems import Problem, first_answer
+from surefoot.reasoning.problems import Problem, first_answer
 
 __all__ = ("GSMSymbolicDataModule",)
 

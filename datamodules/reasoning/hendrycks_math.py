@@ -8,7 +8,7 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import (
+from surefoot.reasoning.problems import (
     Detail,
     Problem,
     first_answer,

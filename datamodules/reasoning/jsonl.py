@@ -6,7 +6,7 @@ from typing import Any
 
 from datamodules.reasoning.problems import ProblemsDataModule, Split
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Detail, Problem, first_answer, first_field, last_boxed, read_jsonl
+from surefoot.reasoning.problems import Detail, Problem, first_answer, first_field, last_boxed, read_jsonl
 
 __all__ = ("JSONLDataModule",)
 

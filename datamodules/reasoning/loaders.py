@@ -9,8 +9,8 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from surefoot.errors import ConfigError
-from surefoot.loading import EpochSampler, ResumableDataLoader, ShardSampler
-from surefoot.runs import fingerprint
+from surefoot.storage.json_files import fingerprint
+from surefoot.training.loading import EpochSampler, ResumableDataLoader, ShardSampler
 
 __all__ = ("RecordsDataModule",)
 

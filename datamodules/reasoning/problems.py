@@ -9,9 +9,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
-from surefoot.contamination import find_contaminated
 from surefoot.errors import ConfigError, DataError
-from surefoot.problems import Problem, checked_reference, unreadable_references
+from surefoot.reasoning.contamination import find_contaminated
+from surefoot.reasoning.problems import Problem, checked_reference, unreadable_references
 
 __all__ = ("ProblemsDataModule", "Split")
 

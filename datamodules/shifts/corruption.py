@@ -11,8 +11,8 @@ from torch import Tensor
 
 from datamodules.shifts.base import Shift, changed
 from datamodules.splits import Split
+from surefoot.classification.shifts import CORRUPTIONS, corrupt
 from surefoot.errors import ConfigError
-from surefoot.shifts import CORRUPTIONS, corrupt
 
 if TYPE_CHECKING:
     from datamodules.classification import ClassificationDataModule

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from datamodules.shifts.base import Shift
 from datamodules.splits import ChosenExamples, Split, gather
+from surefoot.classification.shifts import fit_shape
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED
-from surefoot.shifts import fit_shape
 
 if TYPE_CHECKING:
     from datamodules.classification import ClassificationDataModule

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from datamodules.shifts.base import Shift, changed
 from datamodules.splits import Split
+from surefoot.classification.shifts import perturb
 from surefoot.errors import ConfigError
-from surefoot.shifts import perturb
 
 if TYPE_CHECKING:
     from datamodules.classification import ClassificationDataModule

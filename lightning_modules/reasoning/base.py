@@ -12,14 +12,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
-from surefoot.answers import Grader
-from surefoot.distributed import gather_rows, sum_over_ranks
 from surefoot.errors import ConfigError
-from surefoot.language_models import LanguageModel
-from surefoot.metrics import ProblemResult, problem_results, summarise_results
-from surefoot.problems import Problem
-from surefoot.prompts import PlainPrompt, Prompt
-from surefoot.rollouts import (
+from surefoot.reasoning.answers import Grader
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.metrics import ProblemResult, problem_results, summarise_results
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.prompts import PlainPrompt, Prompt
+from surefoot.reasoning.rollouts import (
     GroupSampler,
     HFEngine,
     RolloutEngine,
@@ -28,8 +27,9 @@ from surefoot.rollouts import (
     grade_trajectories,
     with_stops,
 )
-from surefoot.sequences import Pack, empty_pack, split_spans
-from surefoot.trajectories import Trajectory
+from surefoot.reasoning.sequences import Pack, empty_pack, split_spans
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.training.distributed import gather_rows, sum_over_ranks
 
 __all__ = ("ReasoningModule",)
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule
-from surefoot.completions import PreferencePair
-from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
 from surefoot.losses import PreferenceLoss, dpo_loss
-from surefoot.problems import Problem
-from surefoot.sequences import Pack, PromptCompletion, pack_sequences
+from surefoot.reasoning.completions.selection import PreferencePair
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
+from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("DPO",)
 

@@ -9,18 +9,18 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule, Stopwatch
-from surefoot.answers import status_rates
-from surefoot.credit import CreditAssigner, GroupAdvantage
-from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
-from surefoot.language_models import completion_logprobs
 from surefoot.losses import mismatch_weights, policy_loss, token_weights
 from surefoot.losses.policy import CORRECTIONS, VARIANTS, Correction, Variant
-from surefoot.rewards import AccuracyReward, RewardFunction, assign_rewards, reward_names
-from surefoot.rollouts import Sampling
-from surefoot.rollouts.samplers import GroupSampler, TrajectorySampler
-from surefoot.sequences import Pack, pack_sequences
-from surefoot.trajectories import Trajectory
+from surefoot.reasoning.answers import status_rates
+from surefoot.reasoning.credit import CreditAssigner, GroupAdvantage
+from surefoot.reasoning.language_models import completion_logprobs
+from surefoot.reasoning.rewards import AccuracyReward, RewardFunction, assign_rewards, reward_names
+from surefoot.reasoning.rollouts import Sampling
+from surefoot.reasoning.rollouts.samplers import GroupSampler, TrajectorySampler
+from surefoot.reasoning.sequences import Pack, pack_sequences
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("GRPO",)
 

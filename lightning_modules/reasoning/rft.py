@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from lightning_modules.reasoning.sft import SFT
-from surefoot.completions import correct_completions
-from surefoot.distributed import sum_over_ranks
 from surefoot.errors import ConfigError
-from surefoot.rollouts import Sampling
-from surefoot.sequences import PromptCompletion
+from surefoot.reasoning.completions.selection import correct_completions
+from surefoot.reasoning.rollouts import Sampling
+from surefoot.reasoning.sequences import PromptCompletion
+from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("RFT",)
 

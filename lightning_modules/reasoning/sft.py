@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from lightning_modules.reasoning.base import ReasoningModule
-from surefoot.distributed import sum_over_ranks
 from surefoot.errors import DataError
-from surefoot.sequences import Pack, PromptCompletion, pack_sequences
+from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
+from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("SFT",)
 

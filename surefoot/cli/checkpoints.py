@@ -14,8 +14,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from surefoot.errors import SurefootError
-from surefoot.files import move, partial_path, replacing
-from surefoot.pretrained import read_checkpoint
+from surefoot.storage.files import move, partial_path, replacing
+from surefoot.training.weights import read_checkpoint
 
 __all__ = ("LAST", "PREVIOUS", "DurableTrainer", "LastCheckpoint", "damage", "metadata", "recover")
 

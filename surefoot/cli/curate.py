@@ -10,7 +10,8 @@ from lightning.pytorch import LightningDataModule
 # Imported so that configs may name a class without its module path.
 import datamodules
 from surefoot.cli.verb_parser import VerbParser, verb_parser
-from surefoot.curation import (
+from surefoot.errors import ConfigError
+from surefoot.reasoning.curation import (
     Arm,
     choose_parents,
     draw_variants,
@@ -18,11 +19,10 @@ from surefoot.curation import (
     read_curated,
     write_curated,
 )
-from surefoot.errors import ConfigError
-from surefoot.language_models import LanguageModel
-from surefoot.learning_dynamics import read_record
-from surefoot.locks import hold
-from surefoot.prompts import PlainPrompt, Prompt
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.learning_dynamics import read_record
+from surefoot.reasoning.prompts import PlainPrompt, Prompt
+from surefoot.storage.locks import hold
 
 __all__ = ("datamodules", "run_curate")
 

@@ -13,14 +13,14 @@ from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
 import datamodules
-from surefoot.answers import Grader
 from surefoot.cli.verb_parser import VerbParser, verb_parser
-from surefoot.contents import named_contents
 from surefoot.errors import ConfigError
-from surefoot.generation import generate_completions
-from surefoot.language_models import LanguageModel
-from surefoot.prompts import PlainPrompt, Prompt
-from surefoot.rollouts import RolloutEngine, Sampling
+from surefoot.reasoning.answers import Grader
+from surefoot.reasoning.completions.generation import generate_completions
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.prompts import PlainPrompt, Prompt
+from surefoot.reasoning.rollouts import RolloutEngine, Sampling
+from surefoot.storage.contents import named_contents
 
 __all__ = ("datamodules", "run_generate")
 

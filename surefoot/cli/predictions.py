@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from surefoot.distributed import gather_rows
 from surefoot.errors import SurefootError
-from surefoot.files import replacing
+from surefoot.storage.files import replacing
+from surefoot.training.distributed import gather_rows
 
 __all__ = ("PredictionWriter",)
 

@@ -11,10 +11,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from callbacks import ModelExporter
 from surefoot.cli.checkpoints import LAST, LastCheckpoint
 from surefoot.errors import SurefootError
-from surefoot.files import replacing
-from surefoot.manifests import WEIGHTS, write_manifest
-from surefoot.rebuilding import Description, describe
-from surefoot.runs import Run, describe_environment, write_json
+from surefoot.runs import Run, describe_environment
+from surefoot.storage.files import replacing
+from surefoot.storage.json_files import write_json
+from surefoot.storage.manifests import WEIGHTS, write_manifest
+from surefoot.training.rebuilding import Description, describe
 
 __all__ = ("RunRecorder",)
 

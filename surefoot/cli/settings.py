@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from surefoot.cli.checkpoints import metadata
 from surefoot.errors import ConfigError
-from surefoot.rebuilding import Description
+from surefoot.training.rebuilding import Description
 
 __all__ = (
     "check_yaml",

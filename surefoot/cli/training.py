@@ -44,15 +44,15 @@ from surefoot.cli.settings import (
     stored_inputs,
     stored_settings,
 )
-from surefoot.contents import contents_read, differing_contents
 from surefoot.errors import ConfigError, SurefootError
-from surefoot.files import remove_partials
-from surefoot.locks import hold
-from surefoot.manifests import WEIGHTS
-from surefoot.pretrained import read_checkpoint
 from surefoot.processes import die_with_parent
-from surefoot.rebuilding import check_weights, descriptions, weights_follow
 from surefoot.runs import Run, await_run, list_runs, mark_latest, open_run
+from surefoot.storage.contents import contents_read, differing_contents
+from surefoot.storage.files import remove_partials
+from surefoot.storage.locks import hold
+from surefoot.storage.manifests import WEIGHTS
+from surefoot.training.rebuilding import check_weights, descriptions, weights_follow
+from surefoot.training.weights import read_checkpoint
 
 __all__ = (
     "SurefootCLI",

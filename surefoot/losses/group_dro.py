@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from surefoot.groups import group_counts
+from surefoot.classification.groups import group_counts
 
 __all__ = (
     "InitialWeights",

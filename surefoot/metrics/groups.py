@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from surefoot.groups import membership
+from surefoot.classification.groups import membership
 
 __all__ = ("GroupCounts", "count_groups", "mean_of_worst", "shares_weighted_accuracy")
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from surefoot.distributed import is_distributed
+from surefoot.training.distributed import is_distributed
 
 __all__ = ("NoiseSource", "SecureNoise", "SeededNoise")
 

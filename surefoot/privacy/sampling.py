@@ -5,8 +5,8 @@ from typing import Any
 import torch.distributed as dist
 from torch.utils.data import Dataset
 
-from surefoot.distributed import is_distributed
 from surefoot.privacy.noise import NoiseSource
+from surefoot.training.distributed import is_distributed
 
 __all__ = ("PoissonBatches",)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from surefoot.errors import SurefootError
 from surefoot.reproduce.claims import Claim, Paper, Verdict
-from surefoot.runs import describe_environment, write_json
+from surefoot.runs import describe_environment
+from surefoot.storage.json_files import write_json
 
 __all__ = ("load_paper", "paper_ids", "run_reproduce")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from surefoot.curation import (
+from surefoot.reasoning.curation import (
     ARMS,
     CURATED,
     Arm,
@@ -16,8 +16,8 @@ from surefoot.curation import (
     read_curated,
     write_curated,
 )
-from surefoot.learning_dynamics import read_record
-from surefoot.problems import Problem
+from surefoot.reasoning.learning_dynamics import read_record
+from surefoot.reasoning.problems import Problem
 from surefoot.report.figures import interval_curves
 from surefoot.reproduce._dynamics_jobs import (
     MIDDLE_RATE,
@@ -121,8 +121,8 @@ def _curate(
     if arm == "pre_memorization":
         record = read_record(out / "runs" / run / "latest" / "memorization", run)
     if arm == "ifd":
-        from surefoot.language_models import PretrainedLanguageModel
-        from surefoot.prompts import PlainPrompt
+        from surefoot.reasoning.language_models import PretrainedLanguageModel
+        from surefoot.reasoning.prompts import PlainPrompt
 
         model = PretrainedLanguageModel(str(pretrained_folder(out, seed)))
         difficulties = instruction_following_difficulties(originals, model, PlainPrompt(), 8192)

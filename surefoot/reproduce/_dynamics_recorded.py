@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from surefoot.learning_dynamics import RecordedRun, learning_curves
-from surefoot.metrics.memorization import (
+from surefoot.reasoning.learning_dynamics import RecordedRun, learning_curves
+from surefoot.reasoning.metrics.memorization import (
     LearningCurves,
     PredictionQuality,
     ThresholdSweep,

@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from surefoot.learning_dynamics import RecordedRun, read_record, write_recorded_runs
-from surefoot.metrics.generalization import atc_accuracy, atc_threshold
-from surefoot.metrics.memorization import (
+from surefoot.reasoning.learning_dynamics import RecordedRun, read_record, write_recorded_runs
+from surefoot.reasoning.metrics.generalization import atc_accuracy, atc_threshold
+from surefoot.reasoning.metrics.memorization import (
     ThresholdSweep,
     is_memorized,
     pre_memorization_accuracies,
@@ -27,8 +27,8 @@ from surefoot.reproduce._dynamics_jobs import (
 from surefoot.reproduce._dynamics_recorded import measure_recorded
 from surefoot.reproduce._experiments import Result, run_jobs
 from surefoot.reproduce.claims import Findings, Measurement, Scale, interval_above, reported
-from surefoot.runs import read_json
 from surefoot.statistics import correlation, mean_interval, paired_difference, rank_correlation
+from surefoot.storage.json_files import read_json
 
 __all__ = ("measure_study",)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from surefoot.errors import SurefootError
 from surefoot.processes import die_with_parent
 from surefoot.report.runs import read_metrics, read_selection
-from surefoot.runs import fingerprint, read_json, write_json
+from surefoot.storage.json_files import fingerprint, read_json, write_json
 
 __all__ = ("Job", "Result", "run_jobs")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surefoot.groups import group_means
+from surefoot.classification.groups import group_means
 from surefoot.losses import (
     br_dro_example_weights,
     cvar_example_weights,

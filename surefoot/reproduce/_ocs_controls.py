@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surefoot.layer_statistics import LayerProbe, weight_layers
+from surefoot.classification.layer_statistics import LayerProbe, weight_layers
 
 __all__ = ("adversarial", "adversarial_rows")
 

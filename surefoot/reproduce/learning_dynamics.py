@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from surefoot.errors import SurefootError
-from surefoot.learning_dynamics import read_recorded_runs
+from surefoot.reasoning.learning_dynamics import read_recorded_runs
 from surefoot.reproduce._dynamics_curation import measure_curation
 from surefoot.reproduce._dynamics_recorded import measure_recorded
 from surefoot.reproduce._dynamics_study import measure_study

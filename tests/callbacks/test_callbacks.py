@@ -12,9 +12,9 @@ from callbacks import AdversaryMonitor, GroupMetrics, OfficialEvaluation
 from callbacks.evaluation import check_seen
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, ERM, JTT, GroupDRO
-from surefoot.adversaries import LinearAdversary
+from surefoot.classification.adversaries import LinearAdversary
+from surefoot.classification.networks import MLP, ChannelStatistics
 from surefoot.errors import ConfigError, DataError
-from surefoot.networks import MLP, ChannelStatistics
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -186,7 +186,7 @@ def test_official_scores_and_submission_file(tmp_path: Path) -> None:
     from small_datasets import write
 
     from datamodules import WILDSDataModule
-    from surefoot.networks import SmallCNN
+    from surefoot.classification.networks import SmallCNN
 
     write("waterbirds", tmp_path)
     data = WILDSDataModule("waterbirds", tmp_path, image_size=12, batch_size=4)
@@ -206,7 +206,7 @@ def test_official_scores_of_a_part_are_of_what_was_seen(tmp_path: Path) -> None:
     from small_datasets import write
 
     from datamodules import WILDSDataModule
-    from surefoot.networks import SmallCNN
+    from surefoot.classification.networks import SmallCNN
 
     write("waterbirds", tmp_path)
     data = WILDSDataModule("waterbirds", tmp_path, image_size=12, eval_batch_size=4)

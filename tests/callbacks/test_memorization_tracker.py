@@ -17,8 +17,8 @@ from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
 
 from surefoot.cli import main
-from surefoot.learning_dynamics import read_record
-from surefoot.metrics.memorization import pre_memorization_accuracies
+from surefoot.reasoning.learning_dynamics import read_record
+from surefoot.reasoning.metrics.memorization import pre_memorization_accuracies
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -36,7 +36,7 @@ def settings(method: str, folder: Path, **tracker: Any) -> dict[str, Any]:
     config["trainer"]["limit_val_batches"] = 0
     init = TRACKER["init_args"] | tracker
     config["model"]["init_args"]["grader"] = {
-        "class_path": "surefoot.answers.Grader",
+        "class_path": "surefoot.reasoning.answers.Grader",
         "init_args": {"rule": "last_number"},
     }
     if method == "DPO":
@@ -113,7 +113,7 @@ def test_perplexities_are_those_of_the_whole_trace(fit: Fit, tmp_path: Path) -> 
     config["trainer"]["callbacks"].append({"class_path": "ModelExporter"})
     run = fit(config)
     from datamodules import ArithmeticDataModule
-    from surefoot.language_models import PretrainedLanguageModel
+    from surefoot.reasoning.language_models import PretrainedLanguageModel
 
     model = PretrainedLanguageModel(str(run / "model"))
     record = read_record(run / "memorization", "r")
@@ -219,7 +219,7 @@ def test_gradient_variance_and_distance_are_those_of_plain_backward_passes(fit: 
     config["trainer"]["callbacks"] = [predictors, {"class_path": "ModelExporter"}]
     run = fit(config)
     from datamodules import ArithmeticDataModule
-    from surefoot.language_models import PretrainedLanguageModel, TinyLanguageModel
+    from surefoot.reasoning.language_models import PretrainedLanguageModel, TinyLanguageModel
 
     model = PretrainedLanguageModel(str(run / "model"))
     data = ArithmeticDataModule(**config["data"]["init_args"])
@@ -265,7 +265,7 @@ def test_it_samples_with_vllm(fit: Fit, tmp_path: Path) -> None:
     }
     tracker = config["trainer"]["callbacks"][-1]["init_args"]
     tracker["engine"] = {
-        "class_path": "surefoot.rollouts.VLLMEngine",
+        "class_path": "surefoot.reasoning.rollouts.VLLMEngine",
         "init_args": {"max_model_length": 128, "cache_gib": 0.1},
     }
     run = fit(config, name="vllm")

@@ -7,9 +7,9 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks import SampleTable
-from surefoot.answers import Grade
-from surefoot.problems import Problem
-from surefoot.trajectories import Trajectory
+from surefoot.reasoning.answers import Grade
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.trajectories import Trajectory
 
 #: Line ends of str.splitlines and of universal newlines; json writes some of them as they are.
 LINE_ENDS = "\n \r \r\n \v \f \x1c \x1d \x1e \x85 \u2028 \u2029"

@@ -21,7 +21,8 @@ from datamodules import (
     OtherDataset,
 )
 from lightning_modules import BRDRO, ERM, JTT, LfF
-from surefoot.adversaries import LinearAdversary
+from surefoot.classification.adversaries import LinearAdversary
+from surefoot.classification.networks import MLP, ConvNet, Flatten, TransformersEncoder
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import (
     AbsoluteError,
@@ -32,7 +33,6 @@ from surefoot.losses.prediction import (
     SquaredError,
 )
 from surefoot.metrics.selective_risk import fit_temperatures
-from surefoot.networks import MLP, ConvNet, Flatten, TransformersEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 SHIFTS = (Corruption("noise", [0.1, 0.5]), Corruption("rotation", [45]))

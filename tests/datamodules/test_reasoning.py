@@ -15,8 +15,8 @@ from datamodules import (
     JSONLDataModule,
     PreferencesDataModule,
 )
-from surefoot.arithmetic import judge_steps
 from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.arithmetic import judge_steps
 
 
 def test_gsm8k(data_root: Path) -> None:

@@ -26,8 +26,8 @@ from datamodules import (
     TextPerturbation,
     WILDSDataModule,
 )
+from surefoot.classification.shifts import CORRUPTIONS, corrupt
 from surefoot.errors import ConfigError, DataError
-from surefoot.shifts import CORRUPTIONS, corrupt
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

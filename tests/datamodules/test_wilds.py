@@ -9,8 +9,8 @@ from PIL import Image
 from small_datasets import WRITERS, tokenizer, write
 
 from datamodules import WILDSDataModule
+from surefoot.compatibility.wilds import torch_scatter_available
 from surefoot.errors import ConfigError, DataError
-from surefoot.wilds_compatibility import torch_scatter_available
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 TEXT = ("civilcomments", "amazon")

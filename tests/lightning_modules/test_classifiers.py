@@ -14,15 +14,15 @@ from callbacks import GroupMetrics
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
 from lightning_modules.classification import ClassifierModule, Examples
-from surefoot.adversaries import (
+from surefoot.classification.adversaries import (
     Adversary,
     ConstantAdversary,
     LinearAdversary,
     UnrestrictedAdversary,
     VIBAdversary,
 )
+from surefoot.classification.networks import MLP, ChannelStatistics, ConvNet, Flatten, SmallCNN
 from surefoot.errors import ConfigError, DataError, NonFiniteLossError
-from surefoot.networks import MLP, ChannelStatistics, ConvNet, Flatten, SmallCNN
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

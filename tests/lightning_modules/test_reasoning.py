@@ -11,12 +11,12 @@ from conftest import Fit
 from tiny_reasoning import tiny_reasoning
 
 from lightning_modules import GRPO, SFT
-from surefoot.answers import Grade
 from surefoot.cli import main
 from surefoot.errors import ConfigError
-from surefoot.language_models import LanguageModel, PretrainedLanguageModel, TinyLanguageModel
 from surefoot.losses.policy import VARIANTS
-from surefoot.rollouts import HFEngine, Sampling
+from surefoot.reasoning.answers import Grade
+from surefoot.reasoning.language_models import LanguageModel, PretrainedLanguageModel, TinyLanguageModel
+from surefoot.reasoning.rollouts import HFEngine, Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -107,7 +107,7 @@ def test_lora_trains_and_the_exported_folder_is_the_trained_model(fit: Fit) -> N
     assert not torch.allclose(exported.base(ids).logits, first.base(ids).logits, atol=1e-4)
     base = settings["model"]["init_args"]["language_model"]["init_args"]
     trained = {k.removeprefix("language_model."): v for k, v in weights(run).items()}
-    from surefoot.language_models import LoRA
+    from surefoot.reasoning.language_models import LoRA
 
     model = TinyLanguageModel(**base | {"lora": LoRA(rank=4)})
     model.load_state_dict(trained)
@@ -178,8 +178,8 @@ def test_rewards_per_step_reach_their_tokens(fit: Fit) -> None:
         "GRPO",
         step_separator="\n",
         rewards=[
-            {"class_path": "surefoot.rewards.StepReward"},
-            {"class_path": "surefoot.rewards.AccuracyReward"},
+            {"class_path": "surefoot.reasoning.rewards.StepReward"},
+            {"class_path": "surefoot.reasoning.rewards.AccuracyReward"},
         ],
         reward_weights=[1.0, 0.5],
         credit={"class_path": "PerStepAdvantage"},
@@ -221,8 +221,8 @@ def test_completions_without_signal_are_not_put_through_the_model(
     """Groups without signal change neither loss nor gradient, so they are not computed; but they count in the mean."""
     from lightning_modules.reasoning import grpo as module_file
     from lightning_modules.reasoning.grpo import _Credited
-    from surefoot.problems import Problem
-    from surefoot.trajectories import Trajectory
+    from surefoot.reasoning.problems import Problem
+    from surefoot.reasoning.trajectories import Trajectory
 
     module = grpo(variant="dapo")
     trajectories = [

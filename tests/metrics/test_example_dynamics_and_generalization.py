@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from surefoot.metrics.example_dynamics import empty_history, observe_examples
-from surefoot.metrics.generalization import (
+from surefoot.reasoning.metrics.generalization import (
     atc_accuracy,
     atc_threshold,
     gradient_variance,

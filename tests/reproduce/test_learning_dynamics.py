@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from surefoot.cli import main
-from surefoot.learning_dynamics import RecordedRun, write_recorded_runs
-from surefoot.metrics.memorization import pre_memorization_accuracies
+from surefoot.reasoning.learning_dynamics import RecordedRun, write_recorded_runs
+from surefoot.reasoning.metrics.memorization import pre_memorization_accuracies
 
 
 def recorded_run(name: str, seed: int, threshold: float = -2.0, n_samples: int = 5) -> RecordedRun:

@@ -1,0 +1,3 @@
+"""Classifiers under distribution shift: networks, groups, adversaries, shifts and what is measured in layers."""
+
+__all__ = ()

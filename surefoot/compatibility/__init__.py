@@ -1,0 +1,3 @@
+"""What other libraries need to run beside each other."""
+
+__all__ = ()

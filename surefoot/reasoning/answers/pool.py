@@ -1,0 +1,294 @@
+"""A pool of processes that compare answers and are killed when they take too long."""
+
+import json
+import math
+import os
+import selectors
+import subprocess
+import sys
+import time
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from surefoot.errors import ConfigError, SurefootError
+from surefoot.reasoning.answers.equality import plain_verdict
+
+__all__ = ("STATUSES", "BudgetWarning", "GraderPool", "Status", "n_cores")
+
+Status = Literal["correct", "wrong", "unparsable", "timeout", "error"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+_STARTUP_SECONDS = 120.0
+_CACHE_SIZE = 100_000
+#: Seconds that each comparison gets before any gets its whole limit: slow ones wait for the others.
+_FIRST_SECONDS = 0.5
+#: Seconds that a process may be late with its own time limit before it is killed.
+_GRACE_SECONDS = 0.3
+#: Multiples of the limit for which a process may wait for its processor time.
+_PATIENCE = 4.0
+#: Waiting comparisons for which another process is started.
+_JOBS_PER_START = 16
+
+
+class BudgetWarning(UserWarning):
+    """Comparisons did not fit into a batch's budget."""
+
+
+def n_cores() -> int:
+    """Return the number of cores that this process may use, its share where several ranks are on one machine."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+@dataclass
+class _Worker:
+    """One process and the comparison it is busy with."""
+
+    process: "subprocess.Popen[bytes]"
+    deadline: float  # monotonic seconds
+    ready: bool = False
+    job: int | None = None
+    #: Seconds of the processor that the process had used when it got its job.
+    used: float = 0.0
+    #: When the job is given up however little of the processor the process got; monotonic seconds.
+    latest: float = 0.0
+    buffer: bytes = field(default=b"")
+
+    def send(self, gold: str, answer: str, limit: float, by_clock: bool) -> bool:
+        """Send a comparison; tell whether the process was there to take it."""
+        assert self.process.stdin is not None
+        line = json.dumps({"gold": gold, "answer": answer, "limit": limit, "by_clock": by_clock}) + "\n"
+        try:
+            self.process.stdin.write(line.encode())
+            self.process.stdin.flush()
+        except OSError:
+            return False
+        return True
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the process has used, infinite where the system does not say."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return math.inf
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # a request that the dead process never read
+                    continue
+
+
+def _start() -> _Worker:
+    root = str(Path(__file__).parents[3])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "surefoot.reasoning.answers.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,  # Ctrl-C reaches us, and we end them
+    )
+    return _Worker(process, time.monotonic() + _STARTUP_SECONDS)
+
+
+def _kill_all(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.kill()
+    workers.clear()
+
+
+class GraderPool:
+    """Compares answers with references in processes of its own.
+
+    Processes start at the first comparison, or ahead of it by `warm_up`, live on between calls, and are replaced when
+    killed. Plain numbers are compared without them. A call ends within ``budget + time_limit`` seconds, and the start
+    of a process, whatever the answers are.
+    """
+
+    def __init__(self, n_workers: int | None = None, time_limit: float = 5.0, budget: float | None = None) -> None:
+        """Initialize the pool; no process is started yet.
+
+        Args:
+            n_workers: Number of processes; one per core, at most 8, by default.
+            time_limit: Seconds of processor time after which a comparison is given up.
+            budget: Seconds for one call; what is not compared by then is graded ``timeout``, and not remembered. By
+                default 30, and a tenth of a second for each comparison.
+
+        Raises:
+            ConfigError: If one is not positive.
+        """
+        n_workers = min(8, n_cores()) if n_workers is None else n_workers
+        if n_workers < 1 or time_limit <= 0 or (budget is not None and budget <= 0):
+            raise ConfigError(
+                f"n_workers, time_limit and budget must be positive, got {n_workers}, {time_limit} and {budget}."
+            )
+        self.n_workers, self.time_limit, self.budget = n_workers, time_limit, budget
+        #: Comparisons that did not fit into their batch's budget, since the start.
+        self.n_over_budget = 0
+        self._workers: list[_Worker] = []
+        self._known: OrderedDict[tuple[str, str], Status] = OrderedDict()
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+
+    def warm_up(self) -> None:
+        """Start the processes without waiting for them: they import math-verify while something else is done."""
+        while len(self._workers) < self.n_workers:
+            self._workers.append(_start())
+
+    def close(self) -> None:
+        """End all processes; the next comparison starts new ones."""
+        _kill_all(self._workers)
+
+    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Status]:
+        """Compare answers with references.
+
+        Args:
+            pairs: ``(reference, answer)``, each.
+
+        Returns:
+            The statuses, in order. A pair that was compared before, or ran into the time limit, is not compared again.
+
+        Raises:
+            SurefootError: If the processes cannot be started.
+        """
+        jobs = [p for p in dict.fromkeys(pairs) if p not in self._known]
+        statuses: dict[tuple[str, str], Status] = {}
+        for pair in jobs:
+            verdict = plain_verdict(*pair)
+            if verdict is not None:
+                statuses[pair] = "correct" if verdict else "wrong"
+        over = self._run_within_budget([p for p in jobs if p not in statuses], statuses)
+        self._known.update((p, s) for p, s in statuses.items() if p not in over)
+        results = [statuses[p] if p in statuses else self._known[p] for p in pairs]
+        while len(self._known) > _CACHE_SIZE:
+            self._known.popitem(last=False)
+        return results
+
+    def _run_within_budget(
+        self, jobs: Sequence[tuple[str, str]], statuses: dict[tuple[str, str], Status]
+    ) -> set[tuple[str, str]]:
+        """Fill in statuses, those of quick comparisons first; return what the budget did not reach."""
+        if not jobs:
+            return set()
+        budget = 30 + 0.1 * len(jobs) if self.budget is None else self.budget
+        end = time.monotonic() + budget
+        first = min(_FIRST_SECONDS, self.time_limit)
+        found, end = self._run(jobs, first, end)
+        late = [p for p, s in zip(jobs, found, strict=True) if s in ("timeout", None)]
+        statuses.update((p, s or "timeout") for p, s in zip(jobs, found, strict=True))
+        if first == self.time_limit:
+            over = {p for p, s in zip(jobs, found, strict=True) if s is None}
+        else:
+            found, _ = self._run(late, self.time_limit, end)
+            statuses.update((p, s or "timeout") for p, s in zip(late, found, strict=True))
+            over = {p for p, s in zip(late, found, strict=True) if s is None}
+        if over and not self.n_over_budget:
+            warnings.warn(
+                f"{len(over)} of {len(jobs)} comparisons did not fit into {budget:.0f} s and are graded timeout:"
+                " give the grader more n_workers or a larger budget.",
+                BudgetWarning,
+                stacklevel=4,
+            )
+        self.n_over_budget += len(over)
+        return over
+
+    def _run(self, jobs: Sequence[tuple[str, str]], limit: float, end: float) -> tuple[list[Status | None], float]:
+        """Return the statuses, none where ``end`` (monotonic seconds) came first, and the end.
+
+        The time in which no process had started yet is added to the end.
+        """
+        results: list[Status | None] = [None] * len(jobs)
+        by_clock = limit < self.time_limit  # the first round settles nothing but what is quick
+        waiting = list(range(len(jobs)))[::-1]
+        n_failed_starts = 0
+        began = None if any(w.ready for w in self._workers) else time.monotonic()
+        while waiting or self._n_busy():
+            if began is None and time.monotonic() >= end:
+                waiting.clear()
+            wanted = self._n_busy() + math.ceil(len(waiting) / _JOBS_PER_START)
+            while len(self._workers) < min(self.n_workers, wanted):
+                self._workers.append(_start())
+            for worker in list(self._workers):
+                if worker.ready and worker.job is None and waiting:
+                    job = waiting.pop()
+                    now = time.monotonic()
+                    worker.job, worker.deadline = job, now + limit + _GRACE_SECONDS
+                    worker.latest = max(min(now + _PATIENCE * limit, end), now + limit) + _GRACE_SECONDS
+                    worker.used = worker.cpu_seconds()
+                    if not worker.send(*jobs[job], limit, by_clock):  # died since its last reply: not this job's fault
+                        worker.job = None
+                        waiting.append(job)
+                        self._drop(worker)
+            for worker, reply in self._replies():
+                if reply is not None and "ready" in reply:
+                    worker.ready = True
+                    if began is not None:
+                        end, began = end + time.monotonic() - began, None
+                    continue
+                if reply is not None and worker.job is not None:
+                    results[worker.job] = reply["status"]
+                    worker.job = None
+                    continue
+                if worker.job is not None:
+                    now = time.monotonic()
+                    late = now >= worker.deadline
+                    left = limit + _GRACE_SECONDS - (worker.cpu_seconds() - worker.used)
+                    if late and not by_clock and left > 0.1 and now < worker.latest:  # others had the processor
+                        worker.deadline = min(now + left, worker.latest)
+                        continue
+                    if not late:
+                        results[worker.job] = "error"
+                    elif left <= 0.1 + _GRACE_SECONDS:
+                        results[worker.job] = "timeout"  # else it was not compared
+                elif not worker.ready:
+                    n_failed_starts += 1
+                    if n_failed_starts > 3:
+                        self.close()
+                        raise SurefootError(
+                            "the processes that compare answers do not start: is math-verify installed"
+                            f" for {sys.executable}, and memory free?"
+                        )
+                self._drop(worker)
+        return results, end
+
+    def _n_busy(self) -> int:
+        return sum(w.job is not None for w in self._workers)
+
+    def _drop(self, worker: _Worker) -> None:
+        worker.kill()
+        self._workers.remove(worker)
+
+    def _replies(self) -> list[tuple[_Worker, dict[str, Any] | None]]:
+        """Wait for a reply or a deadline; none stands for a process that is late or gone."""
+        active = [w for w in self._workers if w.job is not None or not w.ready]
+        if not active:
+            return []
+        found: list[tuple[_Worker, dict[str, Any] | None]] = []
+        with selectors.DefaultSelector() as selector:
+            for worker in active:
+                assert worker.process.stdout is not None
+                selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+            patience = max(0.0, min(w.deadline for w in active) - time.monotonic())
+            for key, _ in selector.select(patience):
+                worker = key.data
+                data = os.read(key.fd, 65536)
+                worker.buffer += data
+                if b"\n" in worker.buffer:
+                    line, worker.buffer = worker.buffer.split(b"\n", 1)
+                    found.append((worker, json.loads(line)))
+                elif not data:
+                    found.append((worker, None))
+        replied = [w for w, _ in found]
+        now = time.monotonic()
+        return found + [(w, None) for w in active if w not in replied and now >= w.deadline]

@@ -1,0 +1,329 @@
+r"""A didactic world: chains of additions, subtractions and multiplications, worked out line by line.
+
+A problem ``7+5-3*2=`` is worked from left to right, modulo a number or with carries. Its solution has a line for every
+operation and ends with ``#### answer``. Several styles write the same step; a spurious step is a true line that does
+not advance the chain; a retry is a wrong line, a line ``wait``, and the step done again. Every line can be judged
+exactly, and for a procedural policy the probability of a correct answer from any prefix is computed exactly.
+"""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+from surefoot.reasoning.problems import Problem
+
+__all__ = (
+    "RETRY",
+    "STYLES",
+    "Chain",
+    "ProceduralPolicy",
+    "State",
+    "StepKind",
+    "arithmetic_problem",
+    "judge_steps",
+    "read_chain",
+    "solved_problem",
+    "vary_chain",
+)
+
+T = TypeVar("T")
+
+RETRY = "wait"
+#: How a step ``a op b = c`` is written.
+STYLES = ("{a}{op}{b}={c}", "{c}={a}{op}{b}", "so {a}{op}{b} is {c}")
+_STEP = tuple(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>GROUP_\1)", re.escape(style))) for style in STYLES)
+_GROUPS = {"a": r"-?\d+", "b": r"-?\d+", "c": r"-?\d+", "op": r"[-+*]"}
+_STEP = tuple(re.compile(re.sub(r"GROUP_(\w+)", lambda m: _GROUPS[m.group(1)], pattern.pattern)) for pattern in _STEP)
+_FINAL = re.compile(r"####\s*(-?\d+)\s*")
+_QUESTION = re.compile(r"(-?\d+)((?:[-+*]\d+)+)(?:%(\d+))?=")
+
+StepKind = Literal["correct", "wrong", "spurious", "retry", "answer", "wrong answer", "unreadable"]
+
+
+def _apply(a: int, op: str, b: int, modulus: int | None) -> int:
+    value = a + b if op == "+" else a - b if op == "-" else a * b
+    return value if modulus is None else value % modulus
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A problem's numbers."""
+
+    start: int
+    operations: tuple[tuple[str, int], ...]  # (operator, operand)
+    modulus: int | None  # none: with carries
+
+    @property
+    def question(self) -> str:
+        """The problem as text."""
+        chain = "".join(f"{op}{b}" for op, b in self.operations)
+        return f"{self.start}{chain}{'' if self.modulus is None else f'%{self.modulus}'}="
+
+    @property
+    def values(self) -> list[int]:
+        """The value before each operation, and at the end the answer."""
+        values = [self.start]
+        for op, b in self.operations:
+            values.append(_apply(values[-1], op, b, self.modulus))
+        return values
+
+    def advance(self, value: int, step: int) -> int:
+        """Return the right result of step number ``step`` from a value."""
+        return _apply(value, *self.operations[step], self.modulus)
+
+    def wrong_results(self, right: int) -> list[int]:
+        """Return the results that an erring policy chooses from, uniformly."""
+        if self.modulus is not None:
+            return [v for v in range(self.modulus) if v != right]
+        return [right + d for d in (-10, -2, -1, 1, 2, 10)]
+
+
+def read_chain(question: str) -> Chain:
+    """Return the chain of a question.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    match = _QUESTION.fullmatch(question.strip())
+    if match is None:
+        raise ValueError(f"not an arithmetic chain: {question!r}.")
+    operations = tuple((op, int(b)) for op, b in re.findall(r"([-+*])(\d+)", match.group(2)))
+    return Chain(int(match.group(1)), operations, int(match.group(3)) if match.group(3) else None)
+
+
+class State(NamedTuple):
+    """Where a solution stands after some of its lines."""
+
+    value: int  # current value of the chain, as the solution has it
+    step: int  # operations done
+    before: int  # value before the last operation
+    slipped: bool  # whether the last line was a step with a wrong result, which can still be retried
+    answer: int | None  # final answer, once given
+
+
+def _follow(chain: Chain, state: State, line: str) -> tuple[State, StepKind]:
+    """Return the state after one more line, and what the line was."""
+    if state.answer is not None:
+        return state, "unreadable"  # nothing counts after the answer
+    line = line.strip()
+    if (final := _FINAL.fullmatch(line)) is not None:
+        answer = int(final.group(1))
+        right = answer == chain.values[-1]
+        return state._replace(answer=answer, slipped=False), "answer" if right else "wrong answer"
+    if line == RETRY:
+        if state.step == 0:
+            return state, "retry"
+        return State(state.before, state.step - 1, state.before, False, None), "retry"
+    match = next((m for pattern in _STEP if (m := pattern.fullmatch(line)) is not None), None)
+    if match is None:
+        return state, "unreadable"
+    a, op, b, c = int(match["a"]), match["op"], int(match["b"]), int(match["c"])
+    true = _apply(a, op, b, chain.modulus) == c
+    pending = chain.operations[state.step] if state.step < len(chain.operations) else None
+    if (op, b) == pending and (a == state.value or not true):
+        right = true and a == state.value
+        slipped = not right
+        return State(c, state.step + 1, state.value, slipped, None), "correct" if right else "wrong"
+    return state._replace(slipped=False), "spurious" if true else "wrong"
+
+
+def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
+    """Judge every line of a solution.
+
+    ``correct``: the chain's next operation on the solution's current value, with the right result. ``wrong``: a false
+    statement, or the next operation on another value. ``spurious``: true, but no step of the chain. ``retry``: takes
+    the last step back. ``answer`` and ``wrong answer``: the final line. ``unreadable``: anything else, and whatever
+    follows the answer.
+
+    Args:
+        question: The problem's question.
+        lines: The solution's lines, without line ends.
+
+    Returns:
+        One judgement per line. After an uncorrected wrong step, later steps are judged by what they do with its result.
+    """
+    chain = read_chain(question)
+    state = State(chain.start, 0, chain.start, False, None)
+    kinds: list[StepKind] = []
+    for line in lines:
+        state, kind = _follow(chain, state, line)
+        kinds.append(kind)
+    return kinds
+
+
+@dataclass(frozen=True)
+class ProceduralPolicy:
+    """Works a chain out step by step, erring, noticing and digressing at given rates.
+
+    Before each step it writes a spurious line with probability ``spurious_rate``. A step's result is wrong with
+    probability ``error_rate``, uniformly over the wrong results. After a wrong result it notices with probability
+    ``retry_rate``, writes ``wait`` and does the step again; errors that it does not notice at once stay. At the end it
+    states its value.
+    """
+
+    error_rate: float = 0.0
+    retry_rate: float = 0.0
+    spurious_rate: float = 0.0
+    styles: tuple[int, ...] = (0,)  # places in STYLES, chosen uniformly per solution
+
+    def solve(self, question: str, random_state: random.Random, prefix: Sequence[str] = ()) -> list[str]:
+        """Return the lines that the policy writes after a prefix."""
+        chain = read_chain(question)
+        state = State(chain.start, 0, chain.start, False, None)
+        for line in prefix:
+            state, _ = _follow(chain, state, line)
+        style = STYLES[random_state.choice(self.styles)]
+        lines: list[str] = []
+
+        def write(line: str) -> None:
+            nonlocal state
+            lines.append(line)
+            state, _ = _follow(chain, state, line)
+
+        while state.answer is None:
+            if state.slipped and random_state.random() < self.retry_rate:
+                write(RETRY)
+                continue
+            if state.step == len(chain.operations):
+                write(f"#### {state.value}")
+                continue
+            if random_state.random() < self.spurious_rate:
+                write(self._spurious(chain, state, style, random_state))
+            op, b = chain.operations[state.step]
+            result = chain.advance(state.value, state.step)
+            if random_state.random() < self.error_rate:
+                result = random_state.choice(chain.wrong_results(result))
+            write(style.format(a=state.value, op=op, b=b, c=result))
+        return lines
+
+    def _spurious(self, chain: Chain, state: State, style: str, random_state: random.Random) -> str:
+        """Return a true line that is not the chain's next step."""
+        pending = chain.operations[state.step]
+        top = chain.modulus or 10
+        while True:
+            a, b, op = (
+                random_state.randrange(top),
+                random_state.randrange(top),
+                random_state.choice("+-*"),
+            )
+            if (op, b) != pending:
+                return style.format(a=a, op=op, b=b, c=_apply(a, op, b, chain.modulus))
+
+    def success_probability(self, question: str, prefix: Sequence[str] = ()) -> float:
+        """Return the exact probability of a correct final answer after a prefix.
+
+        The distribution of the chain's value is carried through the remaining steps. With error rate e and retry rate r
+        a step ends right with probability ``(1 - e) / (1 - e r)``, its retries included.
+
+        Args:
+            question: The problem's question.
+            prefix: Lines already written, by whomever.
+        """
+        chain = read_chain(question)
+        state = State(chain.start, 0, chain.start, False, None)
+        for line in prefix:
+            state, _ = _follow(chain, state, line)
+        if state.answer is not None:
+            return float(state.answer == chain.values[-1])
+        if state.slipped:  # noticed: the step is done again; else its result stays
+            kept = self._finish(chain, {state.value: 1.0}, state.step)
+            again = self._finish(chain, {state.before: 1.0}, state.step - 1)
+            return (1 - self.retry_rate) * kept + self.retry_rate * again
+        return self._finish(chain, {state.value: 1.0}, state.step)
+
+    def _finish(self, chain: Chain, distribution: Mapping[int, float], step: int) -> float:
+        e, r = self.error_rate, self.retry_rate
+        right = 1.0 if e == 0 else 0.0 if e * r == 1 else (1 - e) / (1 - e * r)
+        for i in range(step, len(chain.operations)):
+            following: dict[int, float] = {}
+            for value, probability in distribution.items():
+                result = chain.advance(value, i)
+                following[result] = following.get(result, 0.0) + probability * right
+                wrong = chain.wrong_results(result) if right < 1 else []
+                for other in wrong:
+                    share = probability * (1 - right) / len(wrong)
+                    following[other] = following.get(other, 0.0) + share
+            distribution = following
+        return distribution.get(chain.values[-1], 0.0)
+
+
+def arithmetic_problem(
+    seed: int,
+    index: int,
+    n_steps: tuple[int, int] = (3, 5),
+    modulus: int | None = 10,
+    operators: str = "+-*",
+    max_operand: int = 9,
+    policy: ProceduralPolicy | None = None,
+) -> Problem:
+    """Return problem number ``index`` of an unlimited, seeded sequence.
+
+    Args:
+        seed: Seed of the sequence.
+        index: Number of the problem.
+        n_steps: Fewest and most operations.
+        modulus: Results are taken modulo this; none for whole numbers with carries.
+        operators: Operators to choose from.
+        max_operand: Largest operand; the smallest is 0, or 1 without a modulus.
+        policy: Writes the reference solution; by default without errors, retries and spurious lines.
+    """
+    draw = random.Random(f"{seed}/{index}")
+    low = 0 if modulus is not None else 1
+    n = draw.randint(*n_steps)
+    start = draw.randint(low, max_operand)
+    operations = tuple((draw.choice(operators), draw.randint(low, max_operand)) for _ in range(n))
+    question = Chain(start, operations, modulus).question
+    return solved_problem(f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw)
+
+
+def solved_problem(identity: str, question: str, policy: ProceduralPolicy, random_state: random.Random) -> Problem:
+    """Return a question with its answer and a reference solution that a policy writes.
+
+    Args:
+        identity: The problem's id.
+        question: A chain.
+        policy: Writes the solution.
+        random_state: What the policy draws from.
+
+    Raises:
+        ValueError: If the question is not a chain.
+    """
+    chain = read_chain(question)
+    lines = policy.solve(question, random_state)
+    details = {"n_steps": len(chain.operations)}
+    return Problem(identity, question, str(chain.values[-1]), "\n".join(lines), details)
+
+
+def vary_chain(question: str, random_state: random.Random, operators: str = "+-*", max_operand: int = 9) -> str:
+    """Return a question that differs from the given one in a single number or operator.
+
+    Args:
+        question: A chain.
+        random_state: Draws the place and what comes there.
+        operators: Operators to choose from.
+        max_operand: Largest operand.
+
+    Raises:
+        ValueError: If the question is not a chain.
+    """
+    chain = read_chain(question)
+    low = 0 if chain.modulus is not None else 1
+    operations = list(chain.operations)
+    start, place = chain.start, random_state.randrange(-1, len(operations))
+    if place < 0:
+        start = _another(range(low, max_operand + 1), start, random_state)
+    else:
+        op, operand = operations[place]
+        if len(set(operators)) > 1 and random_state.random() < 0.5:
+            op = _another(operators, op, random_state)
+        else:
+            operand = _another(range(low, max_operand + 1), operand, random_state)
+        operations[place] = (op, operand)
+    return Chain(start, tuple(operations), chain.modulus).question
+
+
+def _another(choices: Sequence[T], present: T, random_state: random.Random) -> T:
+    """Return a choice other than the present one, where there is one."""
+    return random_state.choice([c for c in choices if c != present] or [present])

@@ -1,0 +1,3 @@
+"""Stored completions: sampled and graded by ``surefoot generate``, chosen from for training."""
+
+__all__ = ()

@@ -1,0 +1,52 @@
+"""GRPO with process supervision: every step has its own reward."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from surefoot.reasoning.credit.base import CreditAssigner, by_group
+from surefoot.reasoning.trajectories import Trajectory
+
+__all__ = ("PerStepAdvantage",)
+
+
+class PerStepAdvantage(CreditAssigner):
+    """Rewards of steps, normalised over all steps of a group; a token gets those of its own step and of later ones.
+
+    Reference: Shao et al. 2024, section 4.1.3 (``horizon`` to_go). With ``immediate`` a step gets its own reward only.
+    """
+
+    def __init__(
+        self,
+        horizon: Literal["to_go", "immediate"] = "to_go",
+        scale: Literal["group", "none"] = "group",
+        epsilon: float = 1e-4,
+    ) -> None:
+        """Initialize the assigner.
+
+        Args:
+            horizon: Whether later steps' normalised rewards are added to a step's own.
+            scale: Divide by the standard deviation of the group's step rewards, or not.
+            epsilon: Added to the standard deviation.
+        """
+        self.horizon, self.scale, self.epsilon = horizon, scale, epsilon
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Tensor]:
+        """Return advantages per token; 0 for a group whose steps all have the same reward."""
+        advantages = [torch.zeros(len(t.completion)) for t in trajectories]
+        for members in by_group(trajectories).values():
+            rewards = torch.tensor([r for i in members for r in trajectories[i].rewards], dtype=torch.float64)
+            if len(rewards) == 0 or bool((rewards == rewards[0]).all()):
+                continue
+            rewards = rewards - rewards.mean()
+            if self.scale == "group":
+                rewards = rewards / (rewards.std() + self.epsilon)
+            parts = rewards.split([len(trajectories[i].rewards) for i in members])
+            for i, own in zip(members, parts, strict=True):
+                if self.horizon == "to_go":
+                    own = own.flip(0).cumsum(0).flip(0)
+                for span, value in zip(trajectories[i].token_spans(), own.tolist(), strict=True):
+                    advantages[i][span.start : span.end] = value
+        return advantages

@@ -1,0 +1,270 @@
+"""A causal language model and its tokenizer, as every loop of the reasoning half uses them."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.language_models.check import choose_path
+from surefoot.reasoning.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
+from surefoot.reasoning.language_models.forward import score_pack
+from surefoot.reasoning.language_models.stops import configured_stops, end_of_turn
+from surefoot.reasoning.sequences import Pack, TokenScores, register_packed_attention
+from surefoot.storage.files import replacing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ("LanguageModel", "LoRA")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters through peft.
+
+    Args:
+        rank: Rank of the adapters.
+        alpha: Scale; the adapter's output is multiplied by alpha / rank.
+        dropout: Dropout on the adapter's input.
+        target_modules: Names of the layers that get an adapter; "all-linear" for every linear layer but the head. The
+            head can be named where it does not share its matrix with the embedding.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class LanguageModel(nn.Module):
+    """A causal language model, its tokenizer, and what the loops ask of them."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        lora: LoRA | None = None,
+        gradient_checkpointing: bool = False,
+        check_forward: bool = True,
+    ) -> None:
+        """Initialize the language model.
+
+        Args:
+            model: Causal language model of transformers.
+            tokenizer: Its tokenizer.
+            lora: Train low-rank adapters instead of all weights.
+            gradient_checkpointing: Recompute activations in the backward pass to save memory.
+            check_forward: Compare a few log-probabilities with the model's own when it is built; off for models for
+                which that takes too long.
+
+        Raises:
+            ConfigError: If the model's own log-probabilities are not met, or LoRA's layers do not exist or are tied.
+        """
+        super().__init__()
+        register_packed_attention()
+        if gradient_checkpointing:
+            checkpoint_layers(model)
+        self.lora = lora
+        self.model: Any = _with_adapters(model, lora) if lora is not None else model
+        if lora is not None and gradient_checkpointing:
+            model.enable_input_require_grads()
+        self.tokenizer = tokenizer
+        self.path, self.checked = choose_path(self.base, check_forward), check_forward
+
+    def training_mode(self, dropout: bool) -> None:
+        """Put the model into the mode that it is trained in, whatever mode it arrived in.
+
+        Args:
+            dropout: Whether dropout acts, the model's own and that of adapters; gradient checkpointing works either
+                way.
+        """
+        self.train(dropout)
+        switch_checkpointing_on(self)
+
+    @property
+    def base(self) -> "PreTrainedModel":
+        """The model of transformers, below any adapters."""
+        base: PreTrainedModel = self.model.get_base_model() if self.lora is not None else self.model
+        return base
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def eos_token_id(self) -> int:
+        """The token that ends a text: the tokenizer's, or else the generation config's first.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        configured = configured_stops(self.base.generation_config)
+        if self.tokenizer.eos_token_id is None and not configured:
+            raise ConfigError("the tokenizer has no end-of-sequence token.")
+        if self.tokenizer.eos_token_id is None:
+            return configured[0]
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a completion under every engine, in ascending order.
+
+        The tokenizer's end of sequence, those of the generation config, and the token with which the tokenizer's chat
+        template ends an answer.
+        """
+        turn = end_of_turn(self.tokenizer)
+        configured = configured_stops(self.base.generation_config)
+        return tuple(sorted({self.eos_token_id, *configured, *turn[-1:]}))
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a sequence that the model was made for; none where its configuration names no limit."""
+        limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's token ids, without special tokens that the text does not contain."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, without special tokens."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[assignment]
+        return text
+
+    def forward(
+        self, pack: Pack, temperature: float = 1.0, token_weights: Tensor | None = None
+    ) -> TokenScores | Tensor:
+        """Score a pack's tokens.
+
+        Args:
+            pack: Packed sequences, on the model's device.
+            temperature: Divides the logits, as in sampling.
+            token_weights: Weight of each scored token ``(scored,)``, where nothing but the weighted sum is asked for.
+
+        Returns:
+            Log-probabilities and entropies, ``(scored,)`` each; with weights, the weighted sum of the log-probabilities
+            at temperature 1, ``()``, for which the head is computed once less.
+
+        Raises:
+            DataError: If a sequence is longer than the model's context.
+        """
+        longest, context = pack.longest, self.context
+        if context is not None and longest > context:
+            raise DataError(
+                f"a sequence of {longest} tokens or more does not fit into the model's context of {context}: leave long"
+                " examples out (SFT: max_sequence_tokens), or shorten prompts and completions."
+            )
+        return score_pack(self.base, self.path, pack, temperature, token_weights)
+
+    def initial(self) -> "LanguageModel":
+        """Return a copy of the model as it was built; to be asked for before a checkpoint's weights are loaded."""
+        return copy.deepcopy(self)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the model's tensors under transformers' names, adapters merged, tied ones once.
+
+        Raises:
+            ConfigError: If an adapter adds to no tensor that is yielded.
+        """
+        seen: set[int] = set()
+        if self.lora is None:
+            for name, tensor in self.base.state_dict(keep_vars=True).items():
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield name, _whole(tensor)
+            return
+        deltas = _adapter_deltas(self.base)
+        for name, tensor in self.base.state_dict(keep_vars=True).items():
+            if "lora_" in name or id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            plain = name.replace(".base_layer", "")
+            delta = deltas.pop(plain, None)
+            whole = _whole(tensor)
+            yield plain, whole if delta is None else whole + _whole(delta()).to(whole)
+        if deltas:
+            raise ConfigError(f"LoRA: the adapter on {min(deltas)} cannot be merged: leave it out.")
+
+    def save(self, folder: Path, write: bool = True) -> None:
+        """Write a folder that transformers and vLLM load: config, tokenizer, weights as safetensors.
+
+        Args:
+            folder: Where to; made if it does not exist.
+            write: Whether this rank writes; where weights are sharded, all ranks have to call this.
+        """
+        from safetensors.torch import save_file
+
+        weights = {n: t.to("cpu").contiguous() for n, t in self.named_weights()}
+        if not write:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "model.safetensors") as partial:
+            save_file(weights, partial, metadata={"format": "pt"})
+            self.save_description(folder)
+
+    def save_description(self, folder: Path) -> None:
+        """Write config and tokenizer without the weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        base = self.base
+        base.config.architectures = [type(base).__name__]
+        base.config.save_pretrained(folder)
+        if base.generation_config is not None:
+            # As it came: `save_pretrained` refuses combinations that transformers itself loads and many models have.
+            text = base.generation_config.to_json_string()
+            (folder / "generation_config.json").write_text(text, encoding="utf-8")
+        self.tokenizer.save_pretrained(folder)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor without its graph, put together from all ranks where it is sharded."""
+    gather = getattr(tensor, "full_tensor", None)
+    return (tensor if gather is None else gather()).detach()
+
+
+def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"LoRA: {error}") from error
+    ends: tuple[Any, Any] = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = [getattr(end, "base_layer", end).weight for end in ends if end is not None]
+    if len(weights) == 2 and weights[0] is weights[1] and any(isinstance(e, LoraLayer) for e in ends):
+        raise ConfigError(
+            f"LoRA: {model.config.model_type} shares one matrix between embedding and head, and an adapter on one of"
+            " them"
+            " cannot be merged: leave both out of target_modules."
+        )
+    return adapted
+
+
+def _adapter_deltas(base: nn.Module) -> dict[str, Any]:
+    """Return, by the weight's name, the function that gives what an adapter adds to it, of the weight's shape."""
+    from peft.tuners.lora import LoraLayer
+
+    return {
+        # An adapter on a parameter, such as all experts' weights, names it; others are on their layer's weight.
+        f"{name}.{getattr(module, 'parameter_name', 'weight')}".replace(".base_layer", ""): (
+            lambda layer=module: layer.get_delta_weight("default")
+        )
+        for name, module in base.named_modules()
+        if isinstance(module, LoraLayer)
+    }

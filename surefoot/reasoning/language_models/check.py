@@ -1,0 +1,325 @@
+"""The check that every language model passes when it is built: what we score is what the model itself says."""
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.errors import ConfigError
+from surefoot.reasoning.language_models.forward import (
+    ForwardPath,
+    find_output_head,
+    rope_limit,
+    score_pack,
+)
+from surefoot.reasoning.sequences import PACKED_ATTENTION, Pack, PromptCompletion, pack_sequences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ("Examples", "choose_path", "trial_of")
+
+#: Models of at most so many parameters are checked on a copy in float32 with large random weights.
+_COPIED = 10**7
+#: Models of at most so many, in float32 and on a CPU, have a gradient checked.
+_DIFFERENTIATED = 5 * 10**8
+#: How much a log-probability may differ, in nats, and a tenth of how much a gradient may of its largest element. A copy
+#: differs by about 1e-6; SmolLM2-135M (30 layers, log-probabilities down to -22) by 2e-5.
+_TOLERANCE = 1e-4
+#: Windows and chunks are this long while a model is checked.
+_WINDOW = 6
+
+
+def choose_path(base: "PreTrainedModel", check: bool = True) -> ForwardPath:
+    """Find out how packs are scored right, and set the attention implementation to match.
+
+    A few short random sequences, some with a shared prompt and one longer than any window, are scored packed and by the
+    model's own eager forward pass. Where they disagree, the model's own forward pass on one sequence at a time is
+    tried. Small models are checked with large random weights, on a copy: what is wrong then shows, whatever the
+    weights. Larger ones are checked as they are. Arithmetic is float32 in either case, as rounding to half precision
+    hides what is wrong. Windows and chunks are shortened for the time of the check.
+
+    Args:
+        base: The model, adapters included; its weights, modes, gradients and the random state stay as they are.
+        check: Whether to check at all.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: If no path agrees with the model, with the family's name and the largest difference.
+    """
+    family = base.config.model_type
+    if base.get_output_embeddings() is None:
+        raise ConfigError(f"{type(base).__name__} has no language-model head.")
+    if any(p.is_meta for p in base.parameters()):
+        raise ConfigError(f"{family}: the model has no weights yet (meta device): load them first.")
+    limit = rope_limit(base.config)
+    with _undisturbed(base):
+        _set_attention(base, "eager")
+        tokens = Examples(base).head_tokens
+        head = _try(lambda: find_output_head(base, tokens))
+        found = None if isinstance(head, str) else head
+        reason = _set_attention(base, PACKED_ATTENTION)
+        if not check:
+            if reason or found is None:
+                raise ConfigError(
+                    f"{family} cannot be packed"
+                    f" ({reason or head or 'its logits do not follow from its hidden states'}):"
+                    " it needs the check, leave check_forward on."
+                )
+            warnings.warn(
+                f"{family} is not checked: whether its packed log-probabilities are its own is taken for granted.",
+                stacklevel=2,
+            )
+            return ForwardPath(True, found, limit)
+        trial = _trial(base)
+        examples = Examples(trial)
+        with _short_windows(trial), _in_float32(trial):
+            packed = ForwardPath(True, found, limit)
+            own = ForwardPath(False, found, limit)
+            _set_attention(trial, "eager")
+            reference = _try(lambda: examples.unpacked(trial))
+            if isinstance(reference, str):
+                raise ConfigError(f"{family} cannot score a sequence: {reference}.")
+            if reason is None and found is None:
+                reason = f"its logits do not follow from its hidden states ({head or 'no scale, no soft cap'})"
+            if reason is None:
+                _set_attention(trial, PACKED_ATTENTION)
+                reason = examples.difference(trial, packed, reference)
+                if reason is None:
+                    _set_attention(base, PACKED_ATTENTION)
+                    return packed
+            for implementation in ("sdpa", "eager"):
+                for path in (own, ForwardPath(False, None)):
+                    if _set_attention(trial, implementation) is not None:
+                        continue
+                    failure = examples.difference(trial, path, reference)
+                    if failure is None:
+                        _set_attention(base, implementation)
+                        warnings.warn(
+                            f"{family} cannot be packed ({reason}): its sequences pass through the model one at a time,"
+                            " which is right but slower.",
+                            stacklevel=2,
+                        )
+                        return path
+    raise ConfigError(
+        f"{family} is not supported: log-probabilities differ from the model's own, packed ({reason}) and one"
+        f" sequence at a time ({failure})."
+    )
+
+
+def _try(function: Any) -> Any:
+    """Return a function's result, or what went wrong in one line."""
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001  whatever a model of any family raises
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
+@contextlib.contextmanager
+def trial_of(base: "PreTrainedModel") -> Iterator[tuple["PreTrainedModel", "Examples"]]:
+    """Give what one more way of computing is tried on: a model as `choose_path` checks it, and sequences.
+
+    Args:
+        base: The model; its modes and the random state are put back.
+    """
+    with _undisturbed(base):
+        trial = _trial(base)
+        with _short_windows(trial), _in_float32(trial):
+            yield trial, Examples(trial)
+
+
+class Examples:
+    """A few random sequences."""
+
+    def __init__(self, base: "PreTrainedModel") -> None:
+        """Draw sequences of a model's plain tokens, the same ones each time."""
+        embedding: Any = base.get_input_embeddings()
+        n = min(int(base.config.get_text_config().vocab_size), len(embedding.weight))
+        special = _special_tokens(base.config)
+        allowed = torch.tensor([i for i in range(min(n, 50_000)) if i not in special] or [0])
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(count: int) -> list[int]:
+            return allowed[torch.randint(len(allowed), (count,), generator=generator)].tolist()
+
+        shared, device = draw(5), base.device
+        #: The first three share a prompt; the last two are longer than a window.
+        self.sequences = [
+            PromptCompletion(shared, draw(9)),
+            PromptCompletion(shared, draw(1)),
+            PromptCompletion(shared, draw(4)),
+            PromptCompletion(draw(3), draw(6)),
+            PromptCompletion(draw(2), draw(2 * _WINDOW)),
+        ]
+        (pack,) = pack_sequences(self.sequences, 10**6)
+        self.pack: Pack = pack.to(device)
+        self.head_tokens = torch.tensor([draw(max(2, -(-150 // n)))], device=device)
+
+    def unpacked(self, base: Any) -> tuple[Tensor, Tensor | None]:
+        """Return the log-probabilities by the model's own forward pass, ``(scored,)``, and a gradient of theirs."""
+        with torch.set_grad_enabled(bool(_watched(base))):
+            scored = []
+            for s in self.sequences:
+                tokens = torch.tensor([[*s.prompt, *s.completion]], device=base.device)
+                logits = base(input_ids=tokens, use_cache=False).logits[0, len(s.prompt) - 1 : -1]
+                wide = torch.promote_types(logits.dtype, torch.float32)
+                logprobs = logits.to(wide).log_softmax(-1)
+                scored.append(logprobs.gather(1, tokens[0, len(s.prompt) :, None])[:, 0])
+            return _with_gradient(base, self.pack.gather(scored))
+
+    def packed(self, base: Any, path: ForwardPath) -> tuple[Tensor, Tensor | None]:
+        """Return the same on a path of ours."""
+        with torch.set_grad_enabled(bool(_watched(base))):
+            scores: Any = score_pack(base, path, self.pack)
+            return _with_gradient(base, scores.logprobs)
+
+    def difference(
+        self,
+        base: Any,
+        path: ForwardPath,
+        reference: tuple[Tensor, Tensor | None],
+    ) -> str | None:
+        """Return what is wrong with a path; None where nothing is."""
+        found = _try(lambda: self.packed(base, path))
+        if isinstance(found, str):
+            return found
+        worst = float((found[0] - reference[0]).abs().max())
+        if not worst <= _TOLERANCE:
+            return f"a log-probability differs by {worst:.2g} nats"
+        if found[1] is not None and reference[1] is not None:
+            size = float(reference[1].abs().max())
+            worst = float((found[1] - reference[1]).abs().max()) / max(size, 1e-30)
+            if not worst <= 10 * _TOLERANCE:
+                return f"a gradient differs by {worst:.2g} of its largest element"
+        return None
+
+
+def _special_tokens(config: Any) -> set[int]:
+    """Return the tokens that a config gives a meaning: those of images and the like need more than themselves."""
+    special: set[int] = set()
+    for part in (config, config.get_text_config()):
+        for name, value in vars(part).items():
+            if name.endswith(("_token_id", "_token_index", "_token_ids")):
+                special |= {v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int)}
+    return special
+
+
+def _watched(base: Any) -> list[nn.Parameter]:
+    """Return the parameters whose gradient is compared: all of a small model's, one of a larger one's."""
+    n = sum(p.numel() for p in base.parameters())
+    trained = [p for p in base.parameters() if p.requires_grad]
+    if n <= _COPIED:
+        return trained
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in base.parameters())
+    if n > _DIFFERENTIATED or half or base.device.type != "cpu":
+        return []
+    return [p for p in trained if p.numel() <= 10**6][:1]
+
+
+def _with_gradient(base: Any, logprobs: Tensor) -> tuple[Tensor, Tensor | None]:
+    watched = _watched(base)
+    if not watched:
+        return logprobs.detach(), None
+    total = (logprobs * torch.linspace(-1, 1, len(logprobs), device=logprobs.device)).sum()
+    parts = torch.autograd.grad(total, watched, allow_unused=True)
+    pairs = zip(parts, watched, strict=True)
+    flat = [(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs]
+    return logprobs.detach(), torch.cat(flat)
+
+
+def _trial(base: "PreTrainedModel") -> "PreTrainedModel":
+    """Return the model that is checked: for a small one, a copy with other weights."""
+    if sum(p.numel() for p in base.parameters()) > _COPIED:
+        return base
+    trial: PreTrainedModel = copy.deepcopy(base).float().eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in trial.parameters():
+            noise = torch.randn(p.shape, generator=generator).to(p.device)
+            if p.dim() > 1:
+                p.copy_(noise * 1.5 / p.shape[-1] ** 0.5)
+            else:
+                p.add_(0.3 * noise)
+    return trial
+
+
+@contextlib.contextmanager
+def _in_float32(base: nn.Module) -> Iterator[None]:
+    """Let each module of a model in half precision compute in float32, its weights only as long as it is at work."""
+    hooks: list[Any] = []
+    kept: dict[nn.Module, list[tuple[nn.Parameter, Tensor]]] = {}
+
+    def widen(module: nn.Module, args: Any) -> None:
+        kept[module] = [(p, p.data) for p in _half(module)]
+        for p, _ in kept[module]:
+            p.data = p.data.float()
+
+    def narrow(module: nn.Module, args: Any, output: Any) -> None:
+        for p, data in kept.pop(module, []):
+            p.data = data
+
+    for module in base.modules():
+        if _half(module):
+            hooks.append(module.register_forward_pre_hook(widen))
+            hooks.append(module.register_forward_hook(narrow, always_call=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _half(module: nn.Module) -> list[nn.Parameter]:
+    """Return a module's own parameters in half precision."""
+    own = module.parameters(recurse=False)
+    return [p for p in own if p.dtype in (torch.float16, torch.bfloat16)]
+
+
+def _set_attention(base: Any, implementation: str) -> str | None:
+    """Set a model's attention implementation; returns why it cannot be set."""
+    if not base._can_set_attn_implementation():
+        own = base.config._attn_implementation
+        return None if implementation == own else "it does not use transformers' attention interface"
+    try:
+        base.set_attn_implementation(implementation)
+    except ValueError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+@contextlib.contextmanager
+def _undisturbed(base: Any) -> Iterator[None]:
+    """Put a model into evaluation mode, and back module by module; keep the random state."""
+    modes = [(m, m.training) for m in base.modules()]
+    devices = [base.device] if base.device.type == "cuda" else []
+    base.eval()
+    try:
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(False):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _short_windows(base: Any) -> Iterator[None]:
+    """Shorten a config's sliding windows and chunks, so that short sequences are longer."""
+    kept = []
+    for part in {id(c): c for c in (base.config, base.config.get_text_config())}.values():
+        for name in ("sliding_window", "attention_chunk_size"):
+            value = getattr(part, name, None)
+            if isinstance(value, int) and value > _WINDOW:
+                kept.append((part, name, value))
+                setattr(part, name, _WINDOW)
+    try:
+        yield
+    finally:
+        for part, name, value in kept:
+            setattr(part, name, value)

@@ -1,0 +1,225 @@
+"""How a pack is put through a model of transformers: all at once, or one sequence at a time; and what follows its head."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.errors import ConfigError
+from surefoot.reasoning.sequences import (
+    Pack,
+    TokenScores,
+    module_token_scores,
+    token_scores,
+    weighted_logprob_sum,
+)
+from surefoot.reasoning.sequences.attention import PackLayout, packed_forward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ("ForwardPath", "OutputHead", "find_output_head", "rope_limit", "score_pack")
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """How logits follow from the last hidden states: ``softcap * tanh(scale * head(before * hidden) / softcap)``."""
+
+    #: Name of the part of the model that ends with the last hidden states.
+    body: str
+    before: float = 1.0
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
+class ForwardPath:
+    """How a model's packs are scored."""
+
+    #: Whether all sequences of a pack pass through the model at once.
+    packed: bool
+    #: What follows the last hidden states; None where only the model's own logits are right.
+    head: OutputHead | None
+    #: Tokens beyond which the model's positions depend on the longest sequence beside it.
+    rope_limit: int | None = None
+
+
+def score_pack(
+    base: "PreTrainedModel",
+    path: ForwardPath,
+    pack: Pack,
+    temperature: float = 1.0,
+    token_weights: Tensor | None = None,
+) -> TokenScores | Tensor:
+    """Score a pack's tokens; arguments and result are those of `LanguageModel.forward`."""
+    head, layout = path.head, PackLayout(pack.segments, pack.tokens.device)
+    limit = path.rope_limit
+    alike = limit is None or pack.longest <= limit or len(leaves(pack)) == 1
+    if head is None:
+        logits = _one_by_one(base, pack, layout, lambda x: base(input_ids=x, use_cache=False).logits)
+        scores = module_token_scores(logits, lambda x: x, pack.targets, temperature)
+        return scores if token_weights is None else (token_weights * scores.logprobs).sum()
+    body: Any = base.get_submodule(head.body)
+    if path.packed and alike:
+        hidden = _packed_hidden(body, pack, layout)
+    else:
+        hidden = _one_by_one(base, pack, layout, lambda x: body(input_ids=x, use_cache=False).last_hidden_state)
+    return _after_body(base, head, hidden, pack.targets, temperature, token_weights)
+
+
+def _packed_hidden(body: Any, pack: Pack, layout: PackLayout) -> Tensor:
+    """Return the last hidden states of the scored tokens' predictors, ``(scored, width)``."""
+    with packed_forward(layout):
+        output = body(
+            input_ids=pack.tokens[None],
+            position_ids=pack.positions[None],
+            # Without it transformers would look for sequences in the positions by itself.
+            attention_mask=torch.ones_like(pack.tokens[None]),
+            use_cache=False,
+        )
+    hidden: Tensor = output.last_hidden_state[0][pack.predictors]
+    return hidden
+
+
+def leaves(pack: Pack) -> list[int]:
+    """Return the segments that no other continues."""
+    continued = {s.prefix for s in pack.segments}
+    return [i for i in range(len(pack.segments)) if i not in continued]
+
+
+def _one_by_one(base: Any, pack: Pack, layout: PackLayout, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what a forward pass of tokens ``(1, tokens)`` says at the predictors, one sequence at a time.
+
+    Raises:
+        ConfigError: If the weights are sharded: ranks have different numbers of sequences, and gather weights together.
+    """
+    if any(hasattr(p, "full_tensor") for p in base.parameters()):
+        raise ConfigError(
+            f"{base.config.model_type} takes one sequence at a time, which sharded weights (FSDP) do not allow: use"
+            " DDP."
+        )
+    place = torch.zeros(len(pack.tokens), dtype=torch.long)  # in the outputs laid end to end
+    outputs, n_before = [], 0
+    for leaf in leaves(pack):
+        segments = [pack.segments[i] for i in layout.chains[leaf]]
+        tokens = torch.cat([torch.arange(s.start, s.start + s.length) for s in segments])
+        place[tokens] = torch.arange(n_before, n_before + len(tokens))
+        n_before += len(tokens)
+        outputs.append(forward(pack.tokens[tokens.to(pack.tokens.device)][None])[0])
+    return torch.cat(outputs)[place.to(pack.predictors.device)[pack.predictors]]
+
+
+def _after_body(
+    base: Any,
+    after: OutputHead,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+    token_weights: Tensor | None,
+) -> TokenScores | Tensor:
+    head: Any = base.get_output_embeddings()
+    settings: dict[str, Any] = {"softcap": after.softcap, "scale": after.scale}
+    if after.before != 1.0:
+        hidden = hidden * after.before
+    if type(head) is nn.Linear and head.bias is None:
+        if token_weights is None:
+            return token_scores(hidden, head.weight, targets, temperature, **settings)
+        return weighted_logprob_sum(hidden, head.weight, targets, token_weights, **settings)
+    scores = module_token_scores(hidden, head, targets, temperature, **settings)
+    return scores if token_weights is None else (token_weights * scores.logprobs).sum()
+
+
+def find_output_head(base: "PreTrainedModel", tokens: Tensor) -> OutputHead | None:
+    """Find out what a model does between its last hidden states and its logits, by its own forward pass.
+
+    The head's output is replaced by numbers of all sizes: what comes out as logits shows what follows the head.
+
+    Args:
+        base: The model; it is not changed.
+        tokens: Token ids to put through it, ``(1, tokens)``, at least two.
+
+    Returns:
+        What was found; None where it is not a scale and a soft cap, the same for every token.
+    """
+    from transformers import PreTrainedModel
+
+    head: Any = base.get_output_embeddings()
+    hidden: dict[str, Tensor] = {}
+    given: list[Tensor] = []
+    put: list[Tensor] = []
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(last := getattr(output, "last_hidden_state", None), Tensor):
+                hidden[name] = last
+
+        return hook
+
+    def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        sizes = torch.logspace(-3, 6, 37, device=output.device)
+        values = torch.cat([sizes, -sizes, sizes.new_zeros(1)])[torch.arange(75) * 7 % 75]
+        ramp = values.repeat(-(-output.numel() // 75))[: output.numel()].view(output.shape)
+        given.append(args[0])
+        put.append(ramp)
+        return ramp.clone()
+
+    parts = {n: m for n, m in base.named_modules() if n and isinstance(m, PreTrainedModel)}
+    hooks = [m.register_forward_hook(keep(n)) for n, m in parts.items()]
+    hooks.append(head.register_forward_hook(replace))
+    try:
+        with torch.no_grad():
+            logits = base(input_ids=tokens, use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(put) != 1 or logits.shape != put[0].shape:
+        return None
+    after = _scale_and_softcap(put[0].double().flatten(), logits.double().flatten())
+    for name in parts:
+        before = _factor(hidden[name], given[0]) if name in hidden else None
+        if before is not None and after is not None:
+            return OutputHead(name, before, *after)
+    return None
+
+
+def _factor(x: Tensor, y: Tensor) -> float | None:
+    """Return the number that y is of x; None where there is none."""
+    if x.shape != y.shape:
+        return None
+    if x.equal(y):
+        return 1.0
+    factor = float((y.double() * x.double()).sum() / x.double().square().sum())
+    tolerance = 4 * torch.finfo(x.dtype).eps
+    return factor if torch.allclose(y, x * factor, rtol=tolerance, atol=tolerance) else None
+
+
+def _scale_and_softcap(x: Tensor, y: Tensor) -> tuple[float, float | None] | None:
+    """Return (s, c) of ``y = c tanh(s x / c)``, c None for ``y = s x``; None where it is neither."""
+    nonzero = x != 0
+    if not bool(y.isfinite().all()) or not bool(nonzero.any()):
+        return None
+    smallest, largest = x.abs().where(nonzero, torch.inf).argmin(), x.abs().argmax()
+    scale = float(y[largest] / x[largest])
+    if torch.allclose(y, scale * x, rtol=1e-6, atol=0):
+        return scale, None
+    scale = float(y[smallest] / x[smallest])
+    softcap = float(y.abs().max())
+    capped = softcap * torch.tanh(scale * x / softcap)
+    return (scale, softcap) if torch.allclose(y, capped, rtol=1e-5, atol=1e-6) else None
+
+
+def rope_limit(config: Any) -> int | None:
+    """Return the length beyond which rotary positions depend on the longest sequence of a forward pass; None without.
+
+    So it is with the types longrope and dynamic: a sequence beside a longer one would get the longer one's positions.
+    """
+    limits = []
+    for part in (config, config.get_text_config()):
+        rope = getattr(part, "rope_parameters", None) or {}
+        for kind in (rope, *(r for r in rope.values() if isinstance(r, dict))):
+            if "dynamic" in str(kind.get("rope_type")) or kind.get("rope_type") == "longrope":
+                own = kind.get("original_max_position_embeddings") or part.max_position_embeddings
+                limits.append(int(min(own, part.max_position_embeddings)))
+    return min(limits, default=None)

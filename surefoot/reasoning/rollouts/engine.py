@@ -1,0 +1,245 @@
+"""What an engine is: prompts as token ids in, completions with log-probabilities out, weights that can be replaced."""
+
+import hashlib
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from surefoot.errors import ConfigError
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.language_models.stops import special_tokens
+
+__all__ = (
+    "Completion",
+    "EngineStatistics",
+    "RolloutEngine",
+    "Sampling",
+    "derive_seed",
+    "fresh_seeds",
+)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are sampled.
+
+    Args:
+        n: Completions of each prompt.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Sample from the smallest set of tokens with this probability.
+        top_k: Sample from so many most probable tokens; 0 for all.
+        max_tokens: Longest completion, tokens.
+        stop: Texts that end a completion, beside those of the prompt. Their tokens stay in it, its text ends before
+            them. A special token is given as its text, alone.
+        stop_token_ids: Tokens that end a completion, beside the model's own; they stay in it, its text ends before
+            them.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: If one is out of range.
+        """
+        if self.n < 1 or self.max_tokens < 1:
+            raise ConfigError(f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}.")
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ConfigError(
+                "expected temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
+                f" {self.temperature}, {self.top_p} and {self.top_k}."
+            )
+        if not all(self.stop):
+            raise ConfigError(f"a stop text must not be empty, got {list(self.stop)}.")
+
+
+class Completion(NamedTuple):
+    """One sampled completion."""
+
+    tokens: list[int]  # the stop token included
+    logprobs: list[float]  # under the distribution that was sampled from, nats
+    finish_reason: Literal["stop", "length"]
+    version: int  # of the weights
+
+
+@dataclass
+class EngineStatistics:
+    """Counts since the engine was started."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+    prefix_queries: int = 0  # tokens looked up in the prefix cache
+    prefix_hits: int = 0  # tokens found there
+    n_updates: int = 0
+    update_seconds: float = 0.0
+
+    def since(self, earlier: "EngineStatistics") -> "EngineStatistics":
+        """Return the counts since an earlier copy."""
+        return EngineStatistics(**{name: value - getattr(earlier, name) for name, value in vars(self).items()})
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens per second of generating."""
+        return self.generated_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of looked-up tokens that were in the prefix cache."""
+        return self.prefix_hits / self.prefix_queries if self.prefix_queries else 0.0
+
+
+class RolloutEngine(ABC):
+    """Samples completions of a language model.
+
+    The constructor only keeps settings. `start` may take long; `close` frees everything. Completions depend on the
+    weights, the prompt, the sampling and the prompt's seed, not on what else is in the batch (up to rounding).
+    """
+
+    _started = False
+    _version = 0
+    _counts = EngineStatistics()
+
+    def _begin(self, model: LanguageModel, version: int) -> None:
+        """Count from zero and keep what ends the model's completions, and its limits; the last thing that `start` does."""
+        self._tokenizer, self._stop_token_ids = model.tokenizer, model.stop_token_ids
+        self._context, self._rope_limit = model.context, model.path.rope_limit
+        self._counts, self._version, self._started = EngineStatistics(), version, True
+
+    def stops(self, sampling: Sampling) -> Sampling:
+        """Return the sampling with all tokens that end a completion: the model's, and stop texts that are special tokens.
+
+        Raises:
+            ConfigError: If a stop text holds a special token beside other text, or cannot be written by the tokenizer.
+        """
+        special = special_tokens(self._tokenizer)
+        tokens, texts = {*self._stop_token_ids, *sampling.stop_token_ids}, []
+        for text in sampling.stop:
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            if special.isdisjoint(ids):
+                texts.append(text)
+            elif len(ids) == 1 and self._tokenizer.decode(ids) == text:
+                tokens.add(ids[0])
+            else:
+                raise ConfigError(
+                    f"the stop text {text!r} holds a special token beside other text, or something that the tokenizer"
+                    " cannot"
+                    " write: expected one special token alone, or text without any."
+                )
+        return replace(sampling, stop=tuple(texts), stop_token_ids=tuple(sorted(tokens)))
+
+    @abstractmethod
+    def start(self, model: LanguageModel, version: int = 0) -> None:
+        """Make the engine ready to sample from a model's present weights.
+
+        Args:
+            model: The model; engines other than `HFEngine` copy its weights.
+            version: Stamp of the completions until the weights are replaced.
+        """
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """Sample completions.
+
+        Args:
+            prompts: Token ids, at least one each.
+            sampling: How.
+            seeds: One per prompt; equal seeds give equal completions. Without them, completions differ between calls.
+
+        Returns:
+            ``sampling.n`` completions per prompt.
+
+        Raises:
+            RuntimeError: If the engine has not been started.
+            ConfigError: If a stop text holds a special token beside other text, or a completion could grow out of the
+                model's context, or to where its rotary positions become others.
+        """
+        if not self._started:
+            raise RuntimeError("the engine has not been started.")
+        sampling = self.stops(sampling)
+        longest = max((len(p) for p in prompts), default=0)
+        if self._context is not None and longest + sampling.max_tokens > self._context:
+            raise ConfigError(
+                f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into the model's"
+                " context of"
+                f" {self._context}: lower max_tokens, or leave long problems out."
+            )
+        limit = self._rope_limit
+        if limit is not None and any(len(p) <= limit < len(p) + sampling.max_tokens for p in prompts):
+            raise ConfigError(
+                f"the model's rotary positions are others beyond {limit} tokens, and a completion that grows beyond"
+                " them would be"
+                f" scored otherwise than it was sampled: a prompt and max_tokens {sampling.max_tokens} must fit into"
+                f" {limit}, or"
+                " the prompt be longer."
+            )
+        seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
+        began = time.perf_counter()
+        results = self._sample(prompts, sampling, seeds)
+        self._counts.seconds += time.perf_counter() - began
+        self._counts.prompt_tokens += sum(len(p) for p in prompts)
+        self._counts.generated_tokens += sum(len(c.tokens) for r in results for c in r)
+        return results
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replace the weights; no cached prefix of the old ones is used afterwards.
+
+        Args:
+            weights: All tensors under transformers' names, tied ones once.
+            version: Stamp of the completions from now on.
+
+        Raises:
+            RuntimeError: If the engine has not been started.
+        """
+        if not self._started:
+            raise RuntimeError("the engine has not been started.")
+        began = time.perf_counter()
+        self._load(weights)
+        self._version = version
+        self._counts.n_updates += 1
+        self._counts.update_seconds += time.perf_counter() - began
+
+    def statistics(self) -> EngineStatistics:
+        """Return the counts since the start; the prefix cache's are 0 for engines that have or tell none."""
+        return replace(self._counts)
+
+    @abstractmethod
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        """Return completions stamped with ``self._version``; one seed per prompt; all stop tokens are in ``sampling``."""
+
+    @abstractmethod
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the weights and forget cached prefixes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free memory and processes; a closed engine can be started again."""
+
+
+def fresh_seeds(n: int) -> list[int]:
+    """Return seeds that never come again; no generator of the process is drawn on."""
+    return [secrets.randbits(56) for _ in range(n)]
+
+
+def derive_seed(*parts: object) -> int:
+    """Return a seed in [0, 2^56) that depends on all parts, the same on every machine."""
+    text = "/".join(str(p) for p in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

@@ -1,0 +1,321 @@
+"""Attention within a pack, as an attention implementation of transformers.
+
+The model makes its masks itself, by its own rule (causal, sliding window, chunks, per layer); where a pack is under way
+the rule comes back as a `PackMask`, which travels to the layers as any mask does and applies the rule to the places
+within each sequence. On a CPU (and wherever the varlen kernel is missing) each segment is one call of torch's scaled
+dot-product attention on the keys of its own chain: no mask over the whole pack, no work between sequences. On CUDA in
+half precision all segments go through torch's varlen flash attention in one call where the rule is causal or a sliding
+window.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from surefoot.errors import ConfigError
+from surefoot.reasoning.sequences.packing import Segment
+
+__all__ = (
+    "PACKED_ATTENTION",
+    "PackLayout",
+    "PackMask",
+    "packed_forward",
+    "register_packed_attention",
+)
+
+#: The name under which transformers knows this implementation.
+PACKED_ATTENTION = "surefoot_packed"
+
+#: Arguments of attention that change no number: the mask holds windows, the rest is about caches and outputs.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "cache_position",
+        "is_causal",
+        "layer_idx",
+        "logits_to_keep",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "position_ids",
+        "return_dict",
+        "sliding_window",
+        "use_cache",
+    }
+)
+
+
+class PackLayout:
+    """A pack's segments with what attention needs of them, computed once per pack and not per layer."""
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+        """Initialize the layout.
+
+        Args:
+            segments: Segments of the pack, prefixes before what continues them.
+            device: Where the pack's tensors are.
+        """
+        self.segments, self.device = tuple(segments), device
+        #: For each segment the places of those it sees, itself the last.
+        self.chains: list[list[int]] = []
+        for i, segment in enumerate(self.segments):
+            before = [] if segment.prefix is None else self.chains[segment.prefix]
+            self.chains.append([*before, i])
+        self._varlen: tuple[Tensor, Tensor, Tensor, int, int] | None = None
+
+    def chain_lengths(self) -> list[int]:
+        """Return how many tokens each segment's last token sees."""
+        return [sum(self.segments[i].length for i in chain) for chain in self.chains]
+
+    def varlen(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        """Return the keys' places, the cumulative lengths of queries and keys, and the longest of each."""
+        if self._varlen is None:
+            seen = [self.segments[i] for chain in self.chains for i in chain]
+            parts = [torch.arange(s.start, s.start + s.length) for s in seen]
+            queries = [s.length for s in self.segments]
+            keys = self.chain_lengths()
+            cumulative = (
+                torch.tensor([0, *n], dtype=torch.int32).cumsum(0, dtype=torch.int32) for n in (queries, keys)
+            )
+            ends_q, ends_k = (c.to(self.device) for c in cumulative)
+            self._varlen = (
+                torch.cat(parts).to(self.device),
+                ends_q,
+                ends_k,
+                max(queries),
+                max(keys),
+            )
+        return self._varlen
+
+
+#: The pack whose forward pass is under way.
+_CURRENT: ContextVar[PackLayout | None] = ContextVar("surefoot_pack", default=None)
+
+
+@contextlib.contextmanager
+def packed_forward(layout: PackLayout) -> Iterator[None]:
+    """Let the masks that a model makes within this context be those of a pack."""
+    token = _CURRENT.set(layout)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+class PackMask:
+    """A model's rule of which token sees which, applied to the places within each of a pack's sequences."""
+
+    def __init__(self, layout: PackLayout, local_size: int | None = None, **arguments: Any) -> None:
+        """Initialize the mask.
+
+        Args:
+            layout: The pack's.
+            local_size: Size of the window or chunk; none for the rule that sees everything before.
+            arguments: What transformers makes a mask from: its ``mask_function`` and how that is called.
+        """
+        self.layout, self.local_size = layout, local_size
+        self._arguments = arguments
+        self._made: dict[tuple[int, int], Tensor | None] = {}
+        self._window: int | None = None
+
+    def of(self, n_queries: int, n_keys: int) -> Tensor | None:
+        """Return the mask of queries that are the last of a sequence's first keys.
+
+        Args:
+            n_queries: Number of queries.
+            n_keys: Number of keys.
+
+        Returns:
+            ``(1, 1, queries, keys)``, True where seen; None where one query sees all keys, or as many queries as keys
+            see all before them.
+        """
+        from transformers.masking_utils import sdpa_mask
+
+        size = (n_queries, n_keys)
+        if size not in self._made:
+            whole = n_queries in (1, n_keys) and self._arguments["allow_is_causal_skip"]
+            self._made[size] = sdpa_mask(
+                batch_size=1,
+                q_length=n_queries,
+                kv_length=n_keys,
+                q_offset=n_keys - n_queries,
+                local_size=self.local_size,
+                device=self.layout.device,
+                **self._arguments | {"allow_is_causal_skip": whole},
+            )
+        return self._made[size]
+
+    def window(self) -> int | None:
+        """Return how many tokens a token sees, itself included, where the rule is just that; -1 for all, None else."""
+        if self._window is None:
+            from transformers.masking_utils import causal_mask_function
+
+            if self._arguments["mask_function"] is causal_mask_function:
+                self._window = -1
+            else:
+                self._window = self._measured_window()
+        return None if self._window == 0 else self._window
+
+    def _measured_window(self) -> int:
+        """Compare the rule with a window of the local size, for 64 queries and all keys; 0 where they differ."""
+        size, n = self.local_size, max(self.layout.chain_lengths())
+        if size is None or self._arguments.get("use_vmap", False):
+            return 0
+        device = self.layout.device
+        queries = torch.linspace(0, n - 1, min(n, 64), device=device).long()[:, None]
+        keys = torch.arange(n, device=device)[None]
+        zero = torch.zeros((), dtype=torch.long, device=device)
+        rule = self._arguments["mask_function"](zero, zero, queries, keys)
+        same = rule == (keys <= queries) & (keys > queries - size)
+        return size if bool(same.all()) else 0
+
+
+def _pack_or_sdpa_mask(**arguments: Any) -> Any:
+    """Make a mask as transformers asks; during a pack's forward pass a `PackMask`."""
+    from transformers.masking_utils import sdpa_mask
+
+    layout = _CURRENT.get()
+    if layout is None:
+        return sdpa_mask(**arguments)
+    if arguments.get("allow_is_bidirectional_skip", False):
+        raise ConfigError("packed attention is causal, and the model asks for a mask of both directions.")
+    names = ("mask_function", "allow_is_causal_skip", "use_vmap", "local_size")
+    return PackMask(layout, **{n: arguments[n] for n in names if n in arguments})
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attend with one mask; tensors are ``(batch, heads, tokens, width)``, without a mask each query sees all before it."""
+    n_queries, n_keys = query.shape[2], key.shape[2]
+    if softcap is None and sinks is None:
+        causal = mask is None and n_queries > 1
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scaling)
+    scores = query @ key.transpose(2, 3)
+    scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
+        mask = seen.tril(n_keys - n_queries)
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+    if sinks is not None:  # a column that takes probability and gives nothing
+        column = sinks.reshape(1, -1, 1, 1).expand(len(scores), -1, n_queries, 1)
+        scores = torch.cat([scores, column.to(scores.dtype)], 3)
+    probabilities = scores.softmax(3, dtype=torch.promote_types(scores.dtype, torch.float32))
+    probabilities = probabilities[..., :n_keys].to(value.dtype)
+    return F.dropout(probabilities, dropout) @ value
+
+
+def _by_segment(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, *settings: Any) -> Tensor:
+    """Attend segment by segment; tensors are ``(1, heads, tokens, width)``.
+
+    Segments follow one another, so one split takes each tensor apart and its backward pass is one concatenation; a
+    slice per segment would fill a whole gradient with zeros for each.
+    """
+    layout = mask.layout
+    lengths = [s.length for s in layout.segments]
+    queries, keys, values = (x.split(lengths, 2) for x in (query, key, value))
+    outputs = []
+    for q, chain in zip(queries, layout.chains, strict=True):
+        if len(chain) == 1:
+            k, v = keys[chain[0]], values[chain[0]]
+        else:
+            k, v = (torch.cat([x[i] for i in chain], 2) for x in (keys, values))
+        outputs.append(_attend(q, k, v, mask.of(q.shape[2], k.shape[2]), *settings))
+    return torch.cat(outputs, 2)
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, scaling: float | None, window: int) -> Tensor:
+    """Attend in one call of torch's varlen kernel; tensors are ``(1, heads, tokens, width)``."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    places, ends_q, ends_k, longest_q, longest_k = mask.layout.varlen()
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key[:, :, places], value[:, :, places]))
+    out = varlen_attn(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        ends_q,
+        ends_k,
+        longest_q,
+        longest_k,
+        window_size=(-1 if window == -1 else window - 1, 0),
+        scale=scaling,
+    )
+    assert isinstance(out, Tensor)
+    return out.transpose(0, 1)[None]
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | PackMask | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend as transformers asks: packed where the mask is a pack's, else as its SDPA implementation does.
+
+    Raises:
+        ConfigError: If the model hands attention an argument that is not known here, or no mask in a pack's forward
+            pass.
+    """
+    pack_mask = attention_mask if isinstance(attention_mask, PackMask) else None
+    plain_mask = None if isinstance(attention_mask, PackMask) else attention_mask
+    special = softcap is not None or s_aux is not None
+    delegated = pack_mask is None and not special
+    known = _WITHOUT_EFFECT | {"position_bias", "cache"} if delegated else _WITHOUT_EFFECT
+    unknown = sorted(k for k, v in kwargs.items() if v is not None and k not in known)
+    if unknown:
+        raise ConfigError(f"packed attention does not know the argument {', '.join(unknown)}.")
+    if pack_mask is None and _CURRENT.get() is not None:
+        raise ConfigError("the pack's mask does not reach attention.")
+    if delegated:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        result: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, plain_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return result
+    n_groups = query.shape[1] // key.shape[1]
+    if n_groups > 1:
+        key, value = (x.repeat_interleave(n_groups, 1) for x in (key, value))
+    flash = (
+        query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[-1] == value.shape[-1]
+        and dropout == 0
+        and not special
+    )
+    if pack_mask is None:
+        out = _attend(query, key, value, plain_mask, scaling, dropout, softcap, s_aux)
+    elif flash and (window := pack_mask.window()) is not None:
+        out = _varlen(query, key, value, pack_mask, scaling, window)
+    else:
+        out = _by_segment(query, key, value, pack_mask, scaling, dropout, softcap, s_aux)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def register_packed_attention() -> None:
+    """Make `PACKED_ATTENTION` known to transformers; calling it again changes nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(PACKED_ATTENTION, _packed_attention)
+    mask: Callable[..., Any] = _pack_or_sdpa_mask
+    AttentionMaskInterface.register(PACKED_ATTENTION, mask)

@@ -1,6 +1,0 @@
-"""Graded changes of inputs: corruptions of images and perturbations of texts, the same for the same example id."""
-
-from surefoot.shifts.images import CORRUPTIONS, corrupt, fit_shape
-from surefoot.shifts.texts import PERTURBATIONS, perturb
-
-__all__ = ("CORRUPTIONS", "PERTURBATIONS", "corrupt", "fit_shape", "perturb")

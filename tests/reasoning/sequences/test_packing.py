@@ -1,0 +1,228 @@
+"""Packed equals unpacked: log-probabilities, entropies and gradients, with and without shared prompts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers.masking_utils import (
+    causal_mask_function,
+    chunked_causal_mask_function,
+    sliding_window_causal_mask_function,
+)
+
+from surefoot.reasoning.language_models import LanguageModel, TinyLanguageModel
+from surefoot.reasoning.sequences import Pack, PromptCompletion, Segment, pack_sequences
+from surefoot.reasoning.sequences.attention import PackLayout, PackMask, _by_segment
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    model = TinyLanguageModel(width=32, n_heads=4, n_key_value_heads=2, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # large enough that attending to a wrong token would show
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+    return model
+
+
+def random_tokens(n: int, seed: int) -> list[int]:
+    return torch.randint(4, 80, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+P1, P2 = random_tokens(9, 1), random_tokens(5, 2)
+SEQUENCES = [
+    PromptCompletion(P1, random_tokens(7, 3)),
+    PromptCompletion(P1, random_tokens(3, 4), [True, False, True]),
+    PromptCompletion(P2, random_tokens(6, 5)),
+    PromptCompletion(P1, random_tokens(1, 6)),
+    PromptCompletion(P2, random_tokens(4, 7), [False] * 4),
+    PromptCompletion(P1, random_tokens(5, 8), [False, True, True, False, False]),
+]
+
+
+def unpacked(model: LanguageModel, sequences: list[PromptCompletion]) -> Tensor:
+    """Score each sequence alone through transformers' own forward pass."""
+    scored = []
+    for s in sequences:
+        ids = torch.tensor([[*s.prompt, *s.completion]])
+        logprobs = model.base(ids).logits.log_softmax(-1)[0, len(s.prompt) - 1 : -1]
+        own = logprobs.gather(1, ids[0, len(s.prompt) :, None])[:, 0]
+        scored.append(own if s.mask is None else own[torch.tensor(s.mask)])
+    return torch.cat(scored)
+
+
+def packed(model: LanguageModel, packs: list[Pack]) -> Tensor:
+    found = {}
+    for pack in packs:
+        scores = model(pack).logprobs
+        for value, i, place in zip(scores, pack.sequences.tolist(), pack.places.tolist(), strict=True):
+            assert (i, place) not in found
+            found[i, place] = value
+    return torch.stack([found[k] for k in sorted(found)])
+
+
+def gradient(model: LanguageModel, scores: Tensor) -> Tensor:
+    model.zero_grad()
+    (scores * torch.linspace(-1, 1, len(scores))).sum().backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("share_prompts", [False, True])
+@pytest.mark.parametrize("max_tokens", [1, 20, 100])
+def test_packed_equals_unpacked(model: LanguageModel, max_tokens: int, share_prompts: bool) -> None:
+    expected = unpacked(model, SEQUENCES)
+    found = packed(model, pack_sequences(SEQUENCES, max_tokens, share_prompts))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    a, b = gradient(model, found), gradient(model, unpacked(model, SEQUENCES))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+def test_a_shared_prompt_and_unneeded_tokens_are_not_put_through_the_model() -> None:
+    """P1 once with completions of 7, 3, 1 and 5 tokens of which 6, 2, 0 and 2 come before a scored one; P2 with 5 of 6."""
+    (pack,) = pack_sequences(SEQUENCES, 1000)
+    assert len(pack.tokens) == 9 + 6 + 2 + 0 + 2 + 5 + 5
+    assert sum(len(p.tokens) for p in pack_sequences(SEQUENCES, 1000, share_prompts=False)) == (
+        4 * 9 + 6 + 2 + 0 + 2 + 5 + 5
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(0, 25)),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(1, 80),
+    st.booleans(),
+)
+def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
+    shapes: list[tuple[int, int, int]], max_tokens: int, share: bool
+) -> None:
+    prompts = {k: random_tokens(n, k) for k, n, _ in shapes}
+    sequences = [PromptCompletion(prompts[k], random_tokens(n, 100 + i)) for i, (k, _, n) in enumerate(shapes)]
+    packs = pack_sequences(sequences, max_tokens, share)
+    seen = set()
+    for pack in packs:
+        alone = len(set(pack.sequences.tolist())) == 1
+        assert len(pack.tokens) <= max_tokens or alone
+        assert sum(s.length for s in pack.segments) == len(pack.tokens)
+        rows = zip(
+            *(x.tolist() for x in (pack.predictors, pack.targets, pack.sequences, pack.places)),
+            strict=True,
+        )
+        for predictor, target, i, place in rows:
+            whole = [*sequences[i].prompt, *sequences[i].completion]
+            at = len(sequences[i].prompt) + place
+            assert whole[at] == target
+            assert pack.tokens[predictor] == whole[at - 1]
+            assert pack.positions[predictor] == at - 1
+            seen.add((i, place))
+    assert seen == {(i, j) for i, s in enumerate(sequences) for j in range(len(s.completion))}
+
+
+def test_pairs_stay_together() -> None:
+    sequences = [PromptCompletion(P1, random_tokens(6, i)) for i in range(6)]
+    packs = pack_sequences(sequences, 21, together=[0, 0, 1, 1, 2, 2])
+    assert [sorted(set(p.sequences.tolist())) for p in packs] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_gather_lines_values_up() -> None:
+    values = [torch.arange(len(s.completion)) + 100.0 * i for i, s in enumerate(SEQUENCES)]
+    for pack in pack_sequences(SEQUENCES, 20):
+        assert pack.gather(values).equal(100.0 * pack.sequences + pack.places)
+
+
+def test_bad_sequences_are_refused() -> None:
+    with pytest.raises(ValueError, match="sequence 0 has an empty prompt"):
+        pack_sequences([PromptCompletion([], [1])], 10)
+    with pytest.raises(ValueError, match="2 completion tokens but 1 mask"):
+        pack_sequences([PromptCompletion([1], [1, 2], [True])], 10)
+    assert pack_sequences([PromptCompletion([1], [])], 10) == []
+
+
+#: What a model's own mask function says, with the window or chunk that it tells us, and the same in numbers.
+RULES: dict[str, tuple[Any, int | None, Callable[[Tensor, Tensor], Tensor]]] = {
+    "causal": (causal_mask_function, None, lambda q, k: k <= q),
+    "window": (sliding_window_causal_mask_function(3), 3, lambda q, k: (k <= q) & (k > q - 3)),
+    "chunks": (
+        chunked_causal_mask_function(3, torch.zeros(1, dtype=torch.long)),
+        3,
+        lambda q, k: (k <= q) & (k // 3 == q // 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_attention_follows_chains_of_prefixes(rule: str, softcap: float | None, with_sinks: bool) -> None:
+    """A tree three deep, against one mask over the whole pack."""
+    segments = (
+        Segment(0, 3, None),
+        Segment(3, 2, 0),
+        Segment(5, 4, 1),
+        Segment(9, 2, 1),
+        Segment(11, 3, None),
+    )
+    n, function, size, sees = 14, *RULES[rule]
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, n, 8, generator=generator, dtype=torch.float64)
+    sinks = torch.randn(2, generator=generator, dtype=torch.float64) if with_sinks else None
+    position = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 0, 1, 2])
+    seen = torch.zeros(n, n, dtype=torch.bool)
+    for i, s in enumerate(segments):
+        own = torch.arange(s.start, s.start + s.length)
+        before: int | None = i
+        while before is not None:
+            b = segments[before]
+            keys = torch.arange(b.start, b.start + b.length)
+            seen[own[:, None], keys] = sees(position[own][:, None], position[keys])
+            before = b.prefix
+    scores = q @ k.transpose(-1, -2) / 8**0.5
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
+    weights = scores.masked_fill(~seen, -torch.inf).exp()
+    rest = 0 if sinks is None else sinks.exp()[None, :, None, None]
+    expected = weights / (weights.sum(-1, keepdim=True) + rest) @ v
+    layout = PackLayout(segments, torch.device("cpu"))
+    mask = PackMask(layout, size, mask_function=function, allow_is_causal_skip=True)
+    found = _by_segment(q, k, v, mask, None, 0.0, softcap, sinks)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_kernel_gets_a_window_only_where_the_rule_is_one() -> None:
+    segments = (Segment(0, 3, None), Segment(3, 9, 0))
+    layout = PackLayout(segments, torch.device("cpu"))
+    windows = {
+        name: PackMask(layout, size, mask_function=function, allow_is_causal_skip=True).window()
+        for name, (function, size, _) in RULES.items()
+    }
+    assert windows == {"causal": -1, "window": 3, "chunks": None}
+
+
+def test_masks_are_made_only_where_needed() -> None:
+    """Causal segments and those within the window need no mask; longer ones, and continued ones, do."""
+    layout = PackLayout((Segment(0, 3, None),), torch.device("cpu"))
+    causal, window = (
+        PackMask(layout, size, mask_function=function, allow_is_causal_skip=True)
+        for function, size, _ in (RULES["causal"], RULES["window"])
+    )
+    assert causal.of(9, 9) is causal.of(1, 9) is window.of(2, 2) is window.of(1, 2) is None
+    for mask, size in ((causal, (2, 9)), (window, (9, 9)), (window, (1, 9))):
+        assert (made := mask.of(*size)) is not None
+        assert made.shape == (1, 1, *size)
+
+
+def test_varlen_arguments_describe_the_same_chains() -> None:
+    """What the CUDA kernel is given: keys of each segment's chain in order, queries at their end."""
+    segments = (Segment(0, 3, None), Segment(3, 2, 0), Segment(5, 1, 0), Segment(6, 2, None))
+    places, ends_q, ends_k, longest_q, longest_k = PackLayout(segments, torch.device("cpu")).varlen()
+    assert places.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7]
+    assert ends_q.tolist() == [0, 3, 5, 6, 8]
+    assert ends_k.tolist() == [0, 3, 8, 12, 14]
+    assert (longest_q, longest_k) == (3, 5)

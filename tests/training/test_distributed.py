@@ -1,0 +1,332 @@
+"""Two gloo ranks train like one: whole-batch weights, thresholds and adversaries agree within float tolerance."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import Fit, tiny
+from safetensors.torch import load_file
+from small_datasets import write_pairs
+from tiny_reasoning import tiny_reasoning
+
+from surefoot.cli import main
+from surefoot.reasoning.learning_dynamics import read_record
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+ROOT = Path(__file__).parents[2]
+METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
+REASONING = ("SFT", "GRPO", "DPO", "RFT")
+
+#: Runs every config given, one after the other, as one rank of two.
+RANK = """
+import sys
+from surefoot.cli import main
+for config in sys.argv[2:]:
+    main(["fit", "--config", config, "--runs_root", sys.argv[1]])
+    if config.endswith("shifted.yaml"):
+        checkpoint = sys.argv[1] + "/shifted/0/checkpoints/last.ckpt"
+        main(["test", "--config", config, "--runs_root", sys.argv[1], "--experiment", "shifted-test",
+              "--ckpt_path", checkpoint])
+    for name, flags in (("shifted", []), ("SFT", ["--data.init_args.n_test", "7"])):
+        if config.endswith(f"/{name}.yaml"):
+            checkpoint = f"{sys.argv[1]}/{name}/0/checkpoints/last.ckpt"
+            main(["predict", "--config", config, "--runs_root", sys.argv[1], "--experiment", name + "-predict",
+                  "--ckpt_path", checkpoint, *flags])
+"""
+
+
+def settings(method: str, n_ranks: int) -> dict[str, object]:
+    config = tiny(method)
+    config["data"]["init_args"]["batch_size"] = 104 // n_ranks
+    config["trainer"] |= {"max_epochs": 2, "limit_train_batches": 10}
+    config["trainer"]["callbacks"].append({"class_path": "ExampleDynamics"})
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    if method == "BRDRO":
+        config["model"]["init_args"] |= {"update": "no_regret", "hedge_step": 0.05}
+    if method == "GroupDRO":
+        config["data"]["init_args"]["sampling"] = "group_balanced"
+        config["model"]["init_args"]["step_size"] = 0.5
+    if method == "CVaRDRO":
+        config["model"]["init_args"]["level"] = 0.25
+    return config
+
+
+def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any]:
+    """Return a config in which two ranks with half the batch each see what one rank sees."""
+    config = tiny_reasoning(method)
+    config["model"]["init_args"] |= {"max_gradient_norm": 0.5, "max_tokens_per_pack": 120}
+    config["model"]["init_args"]["optimizer"] = {
+        "class_path": "torch.optim.SGD",
+        "init_args": {"lr": 0.5},
+    }
+    if method == "GRPO":  # a single epoch over each minibatch: dealt out, minibatches would hold other groups
+        config["model"]["init_args"] |= {
+            "epochs_per_rollout": 2,
+            "credit": {"class_path": "GroupAdvantage", "init_args": {"scale": "batch"}},
+        }
+    if method == "DPO":
+        config["model"]["init_args"]["engine"] = None
+        config["data"] = {
+            "class_path": "PreferencesDataModule",
+            "init_args": {"pairs": str(write_pairs(folder)), "n_val": 2},
+        }
+    if method in ("SFT", "GRPO"):
+        sampling = {"n": 3, "temperature": 0.8, "max_tokens": 10}
+        observers = [
+            {
+                "class_path": "MemorizationTracker",
+                "init_args": {"sampling": sampling, "log_log_threshold": 1.3, "greedy": True},
+            },
+            {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}},
+        ]
+        config["trainer"]["callbacks"] = [*config["trainer"]["callbacks"], *observers]
+    config["data"]["init_args"]["batch_size"] = 8 // n_ranks
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
+def sharded_settings(n_ranks: int) -> dict[str, Any]:
+    """Return SFT's config, on two ranks with the strategy of the shipped overlay."""
+    config = reasoning_settings("SFT", n_ranks, Path())
+    # One sequence a pack, and long ones left out: the ranks have different numbers of packs.
+    config["model"]["init_args"] |= {
+        "engine": None,
+        "max_tokens_per_pack": 1,
+        "max_sequence_tokens": 47,
+    }
+    config["trainer"] |= {"callbacks": [{"class_path": "ModelExporter"}], "limit_val_batches": 0}
+    if n_ranks > 1:
+        overlay = yaml.safe_load((ROOT / "configs/overlays/fsdp.yaml").read_text())["trainer"]
+        overlay["strategy"]["init_args"]["data_parallel_size"] = n_ranks
+        config["trainer"] |= overlay | {"devices": n_ranks}
+    return config
+
+
+def private_settings(n_ranks: int) -> dict[str, Any]:
+    """Return a config of DP-SGD; ranks deal out each Poisson sample, and share the noise."""
+    seeded = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
+    config = tiny("ERM")
+    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
+    config["model"] = {
+        "class_path": "PrivateLinear",
+        "init_args": {
+            "loss": "squared",
+            "epsilon": 1.0,
+            "delta": 1e-5,
+            "noise": seeded,
+            "subspace": {"class_path": "MethodOfMoments", "init_args": {"n_directions": 3}},
+        },
+    }
+    config["data"] = {
+        "class_path": "SharedSubspaceDataModule",
+        "init_args": {"source": seeded, "n_private": 201, "sampling_rate": 0.05, "n_eval": 64},
+    }
+    config["data"]["init_args"]["steps_per_epoch"] = 15
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
+def shifted_settings(n_ranks: int) -> dict[str, Any]:
+    """Return a config whose test evaluates shifted sets, of sizes that two ranks share unevenly."""
+    config = tiny("ERM")
+    config["trainer"]["max_epochs"] = 1
+    config["trainer"]["callbacks"] = [
+        {
+            "class_path": "ConstantSolutionAnalysis",
+            "init_args": {
+                "score_encoder": {"class_path": "Flatten", "init_args": {"n_inputs": 192}},
+                "score_repeats": 2,
+            },
+        },
+        {"class_path": "SelectiveRisk"},
+        {"class_path": "OODDetection", "init_args": {"n_training_examples": 200}},
+    ]
+    config["data"]["init_args"] = {
+        "confounders": [],
+        "target": "digit",
+        "batch_size": 104 // n_ranks,
+        "shifts": [{"class_path": "Corruption", "init_args": {"kind": "noise"}}],
+    }
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train every method on two ranks, launched as torchrun would."""
+    folder = tmp_path_factory.mktemp("ranks")
+    configs = []
+    for method in (*METHODS, *REASONING):
+        path = folder / f"{method}.yaml"
+        given = settings(method, 2) if method in METHODS else reasoning_settings(method, 2, folder)
+        path.write_text(yaml.safe_dump(given))
+        configs.append(str(path))
+    path = folder / "private.yaml"
+    path.write_text(yaml.safe_dump(private_settings(2)))
+    configs.append(str(path))
+    path = folder / "shifted.yaml"
+    path.write_text(yaml.safe_dump(shifted_settings(2)))
+    configs.append(str(path))
+    path = folder / "sharded.yaml"
+    path.write_text(yaml.safe_dump(sharded_settings(2)))
+    configs.append(str(path))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", RANK, str(folder / "runs"), *configs]
+    ranks = [
+        subprocess.Popen(
+            command,
+            env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(2)
+    ]
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=240)
+        assert rank.returncode == 0, errors[-3000:]
+    return folder / "runs"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
+    alone = fit(settings(method, 1), name=method)
+    states = [torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (alone, two_ranks / method / "0")]
+    one, two = (s["state_dict"] for s in states)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(
+                two[name],
+                value,
+                rtol=1e-4,
+                atol=1e-5,
+                equal_nan=True,
+                msg=lambda m, n=name: f"{n}: {m}",
+            )
+    assert len(states[1]["random_states"]) == 2, "each rank's random state is in the checkpoint"
+    metrics = ((r / "selection.csv").read_text() for r in (alone, two_ranks / method / "0"))
+    rows = [[line.split(",")[:7] for line in text.splitlines()] for text in metrics]
+    assert rows[0] == rows[1], "each example is evaluated once, on one rank or the other"
+    seen = [
+        [r["n_seen"] for r in csv.DictReader((folder / "example_dynamics.csv").open())]
+        for folder in (alone, two_ranks / method / "0")
+    ]
+    assert seen[0] == seen[1]
+    assert (two_ranks / method / "0/finished.json").is_file()
+    assert not (two_ranks / method / "1").exists(), "both ranks write to one folder"
+
+
+def test_two_ranks_sample_and_spend_like_one(two_ranks: Path, fit: Fit) -> None:
+    alone = fit(private_settings(1), name="private")
+    one, two = (torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (alone, two_ranks / "private/0"))
+    assert one["privacy_ledger"] == two["privacy_ledger"]
+    for name in ("weight", "average", "basis"):
+        torch.testing.assert_close(two["state_dict"][name], one["state_dict"][name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
+    """The same weights, tested on one rank and on two."""
+    config, runs = tmp_path / "shifted.yaml", tmp_path / "runs"
+    config.write_text(yaml.safe_dump(shifted_settings(1)))
+    checkpoint = two_ranks / "shifted/0/checkpoints/last.ckpt"
+    given = ["--config", str(config), "--runs_root", str(runs), "--ckpt_path", str(checkpoint)]
+    main(["test", *given, "--experiment", "shifted-test"])
+    folders = (runs / "shifted-test/0", two_ranks / "shifted-test/0")
+    tables = ("constant_solution/sets", "constant_solution/constants", "selective_risk")
+    for table in tables:
+        one, two = (list(csv.DictReader((f / f"{table}.csv").open())) for f in folders)
+        assert len(one) == len(two) > 0
+        for a, b in zip(one, two, strict=True):
+            for key, text in a.items():
+                if key in ("set", "policy", "signal_cut_before", "ood_score") or not text:
+                    assert key == "ood_score" or b[key] == text
+                else:
+                    assert float(b[key]) == pytest.approx(float(text), rel=1e-4, abs=1e-6), key
+    one, two = (list(csv.DictReader((f / "constant_solution/layers.csv").open())) for f in folders)
+    for a, b in zip(one, two, strict=True):  # subspaces are measured on the first inputs of each rank
+        assert float(b["relative_norm"]) == pytest.approx(float(a["relative_norm"]), rel=1e-3)
+        assert float(b["row_space_share"]) == pytest.approx(float(a["row_space_share"]), rel=1e-3)
+    one, two = (list(csv.DictReader((f / "ood_detection.csv").open())) for f in folders)
+    for a, b in zip(one, two, strict=True):
+        assert float(b["auroc"]) == pytest.approx(float(a["auroc"]), abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "n_rows"), [("shifted", 359), ("SFT", 7)])
+def test_two_ranks_predict_every_row_once(name: str, n_rows: int, two_ranks: Path, tmp_path: Path) -> None:
+    """Uneven shares are gathered in the order of the split, as one rank has them."""
+    one = shifted_settings(1) if name == "shifted" else reasoning_settings(name, 1, tmp_path)
+    if name == "SFT":
+        one["data"]["init_args"]["n_test"] = 7
+    config, runs = tmp_path / "one.yaml", tmp_path / "runs"
+    config.write_text(yaml.safe_dump(one))
+    checkpoint = two_ranks / name / "0/checkpoints/last.ckpt"
+    given = ["--config", str(config), "--runs_root", str(runs), "--ckpt_path", str(checkpoint)]
+    main(["predict", *given])
+    files = [next((f / "latest").glob("predictions.*")) for f in (runs / "one", two_ranks / f"{name}-predict")]
+    if name == "SFT":
+        rows = [[json.loads(r) for r in f.read_text().split("\n")[:-1]] for f in files]
+        assert rows[0] == rows[1]
+    else:
+        rows = [list(csv.DictReader(f.open())) for f in files]
+        for a, b in zip(*rows, strict=True):
+            assert {k: float(v) for k, v in b.items()} == pytest.approx({k: float(v) for k, v in a.items()}, abs=2e-6)
+    assert [int(r["index"]) for r in rows[1]] == list(range(n_rows))
+
+
+def test_two_ranks_with_sharded_weights_equal_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
+    """FSDP2 through the shipped overlay on two gloo ranks: the exported model is that of one rank."""
+    alone = fit(sharded_settings(1), name="sharded")
+    one, two = (load_file(r / "model/model.safetensors") for r in (alone, two_ranks / "sharded/0"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("method", REASONING)
+def test_two_ranks_of_a_language_model_equal_one(method: str, two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
+    """Same completions, same losses, same weights: ranks sample by problem and normalise over all ranks' tokens."""
+    alone = fit(reasoning_settings(method, 1, tmp_path), name=method)
+    one, two = (
+        torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for r in (alone, two_ranks / method / "0")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    rows = [list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / method / "0")]
+    keys = {
+        k
+        for k in rows[0][0]
+        if k.split("/")[0] in ("train", "val", "predictors")
+        or k == "memorization/median_perplexity"
+        or k in ("rollout/reward", "rollout/accuracy")
+    }
+    found = [[{k: float(r[k]) for k in keys if r.get(k)} for r in table] for table in rows]
+    for a, b in zip(*found, strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
+    if method in ("SFT", "GRPO"):
+        records = [read_record(r / "memorization", "r") for r in (alone, two_ranks / method / "0")]
+        by_id = [dict(zip(r.train_ids, r.train_perplexities.T, strict=True)) for r in records]
+        assert by_id[0].keys() == by_id[1].keys(), "every example once, on one rank or the other"
+        for identity, value in by_id[0].items():
+            torch.testing.assert_close(by_id[1][identity], value, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,105 @@
+"""Language-model runs killed anywhere, in a rollout and between two updates of one too, end in the same weights, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import Fit
+from small_datasets import write_pairs
+from tiny_reasoning import tiny_reasoning
+
+from surefoot.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+#: Kills its own process at the nth call of a method.
+KILLED = """
+import os, signal, sys
+import lightning_modules
+from surefoot.cli import main
+from surefoot.reasoning.rollouts import HFEngine
+
+where, nth = os.environ["KILL_IN"], int(os.environ["KILL_AT"])
+owner = HFEngine if where == "_batch" else lightning_modules.ReasoningModule
+original, n = getattr(owner, where), 0
+
+def killed(self, *arguments, **named):
+    global n
+    n += 1
+    if n == nth:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *arguments, **named)
+
+setattr(owner, where, killed)
+main(sys.argv[1:])
+"""
+
+
+def settings(method: str, folder: Path) -> dict[str, Any]:
+    config = tiny_reasoning(method, schedule="linear", warmup=2)
+    model = config["model"]["init_args"]
+    config["trainer"]["limit_val_batches"] = 0
+    if method == "GRPO":
+        model |= {"minibatches": 2, "epochs_per_rollout": 2, "kl_coefficient": 0.05}
+    if method == "DPO":
+        model["engine"] = None
+        config["data"] = {
+            "class_path": "PreferencesDataModule",
+            "init_args": {"pairs": str(write_pairs(folder)), "batch_size": 2, "n_val": 2},
+        }
+    if method == "SFT":  # dropout draws on the global generator
+        model["language_model"]["init_args"]["lora"] = {"rank": 2, "dropout": 0.2}
+    return config
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "nth"),
+    [
+        ("SFT", "update", 6),
+        ("DPO", "update", 6),
+        ("RFT", "_batch", 6),
+        ("GRPO", "_batch", 6),
+        ("GRPO", "update", 23),
+    ],
+    ids=["SFT", "DPO", "RFT-mid-rollout", "GRPO-mid-rollout", "GRPO-mid-update"],
+)
+def test_a_killed_run_ends_like_one_that_was_not(method: str, where: str, nth: int, fit: Fit, tmp_path: Path) -> None:
+    """Four batches an epoch, two epochs; checkpoints every two batches (GRPO takes four steps a batch)."""
+    config = settings(method, tmp_path)
+    flags = ("--checkpoint_every_n_steps", "8" if method == "GRPO" else "2")
+    whole = fit(config, *flags, name="whole")
+    path = tmp_path / "killed.yaml"
+    path.write_text(yaml.safe_dump(config))
+    arguments = ["fit", "--config", str(path), "--runs_root", str(tmp_path / "runs"), *flags]
+    root = Path(__file__).parents[2]
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
+        env=os.environ | {"KILL_IN": where, "KILL_AT": str(nth), "PYTHONPATH": str(root)},
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    run = tmp_path / "runs/killed/0"
+    before = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    whole_state = torch.load(whole / "checkpoints/last.ckpt", weights_only=True)
+    assert 0 < before["global_step"] < whole_state["global_step"]
+    main(arguments)
+    after = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert after["global_step"] == whole_state["global_step"]
+    for name, value in whole_state["state_dict"].items():
+        assert value.equal(after["state_dict"][name]), name
+    assert after["sampling_seed"] == whole_state["sampling_seed"]
+    rates = [s["optimizer_states"][0]["param_groups"][0]["lr"] for s in (after, whole_state)]
+    assert rates[0] == rates[1]
+    if method == "GRPO":
+        tables = [
+            [json.loads(line) for line in (r / "samples.jsonl").read_text().split("\n")[:-1]] for r in (whole, run)
+        ]
+        assert tables[0] == tables[1], "the table of samples has no row twice and none missing"

@@ -1,0 +1,108 @@
+"""One flag seeds a run: weights, splits, order, noise; what is given apart stays."""
+
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Fit, tiny
+
+import callbacks
+import datamodules
+import lightning_modules
+import surefoot
+from surefoot.cli import main
+from surefoot.cli.settings import fill_seeds
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+#: Sets that are evaluated are the same whatever the run's seed.
+FIXED = {"Corruption", "TextPerturbation"}
+
+
+def unseeded(method: str = "ERM", **model: Any) -> dict[str, Any]:
+    """Return a tiny config whose data have no seed of their own."""
+    config = tiny(method, **model)
+    del config["data"]["init_args"]["seed"]
+    config["trainer"]["max_epochs"] = 1
+    return config
+
+
+def recorded(run: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    return settings, json.loads((run / "environment.json").read_text())["data"]
+
+
+def test_one_flag_seeds_weights_and_data_and_a_seed_given_apart_stays(fit: Fit) -> None:
+    followed = fit(unseeded(), "--seed_everything", "5")
+    again = fit(unseeded(), "--seed_everything", "5", "--data.init_args.seed", "5")
+    assert again == followed, "the same settings are the same run"
+    apart = fit(unseeded(), "--seed_everything", "5", "--data.init_args.seed", "0")
+    (settings, data), (other, data_apart) = recorded(followed), recorded(apart)
+    assert (settings["data"]["init_args"]["seed"], other["data"]["init_args"]["seed"]) == (5, 0)
+    assert settings["seed_everything"] == other["seed_everything"] == 5
+    assert data["test"] != data_apart["test"], "another split"
+    assert recorded(fit(unseeded(), "--data.init_args.seed", "0"))[1] == data_apart
+
+
+def test_a_checkpoint_is_tested_on_the_split_that_it_was_trained_with(fit: Fit) -> None:
+    run = fit(unseeded(), "--seed_everything", "5")
+    root = run.parents[1]
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    main(["test", "--ckpt_path", checkpoint, "--runs_root", str(root), "--seed_everything", "1"])
+    settings = yaml.safe_load((root / "tiny-test/latest/config.yaml").read_text())
+    assert settings["data"]["init_args"]["seed"] == 5
+
+
+def test_a_second_stage_refuses_a_checkpoint_of_another_split(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    first = fit(unseeded(), "--seed_everything", "5")
+    config = unseeded("DFR", checkpoint=str(first / "checkpoints" / "last.ckpt"))
+    del config["model"]["init_args"]["optimizer"]
+    config["trainer"]["callbacks"] = []
+    with pytest.raises(SystemExit):
+        fit(config, "--seed_everything", "6", name="dfr")
+    assert "was trained on data of seed 5 and this run's have seed 6" in capsys.readouterr().err
+    fit(config, "--seed_everything", "6", "--data.init_args.seed", "5", name="dfr")
+
+
+def test_every_seed_of_every_class_follows_the_run_by_default() -> None:
+    found = set()
+    for package in (lightning_modules, datamodules, callbacks, surefoot):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if module.name.endswith("__main__") or ".reproduce" in module.name:
+                continue
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if inspect.isclass(value) and value.__module__ == module.name:
+                    seed = inspect.signature(value.__init__).parameters.get("seed")
+                    if seed is not None and seed.default is not inspect.Parameter.empty:
+                        found.add(name)
+                        assert seed.default is None or name in FIXED, f"{name} ignores the run's"
+    assert {"SeededNoise", "TinyLanguageModel", "DFR", "MemorizationTracker"} <= found
+
+
+@pytest.mark.slow
+def test_the_loop_in_the_docs_runs_word_for_word(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    loop = (root / "docs/running.md").read_text().split("```sh\n")[1].split("```")[0]
+    (tmp_path / "configs").symlink_to(root / "configs")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    surefoot_command = tmp_path / ".venv/bin/surefoot"
+    surefoot_command.write_text(f'#!/bin/sh\nexec {sys.executable} -m surefoot "$@"\n')
+    surefoot_command.chmod(0o755)
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run(["sh", "-ec", loop], cwd=tmp_path, env=environment, check=True)
+    table = (tmp_path / "report/table.md").read_text().splitlines()[2]
+    assert table.startswith("| erm_digits |")
+    assert table.endswith(" 5 |")
+
+
+def test_seeds_are_filled_at_any_depth_and_given_ones_stay() -> None:
+    settings = {"seed": None, "a": [{"seed": None}, {"seed": 0}], "b": {"c": {"seed": None}}}
+    fill_seeds(settings, 7)
+    assert settings == {"seed": 7, "a": [{"seed": 7}, {"seed": 0}], "b": {"c": {"seed": 7}}}
