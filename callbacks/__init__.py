@@ -1,5 +1,6 @@
 """Observers: one Callback a file; a run with one and a run without it end in the same weights."""
 
+import surefoot  # noqa: F401  (before lightning, which imports torchvision)
 from callbacks.adversary_monitor import AdversaryMonitor
 from callbacks.constant_solution_analysis import ConstantSolutionAnalysis
 from callbacks.evaluation import EvaluationObserver

@@ -1,5 +1,6 @@
 """Datasets: one LightningDataModule a file; in `shifts`, what is evaluated beside them."""
 
+import surefoot  # noqa: F401  (before lightning, which imports torchvision)
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.classification import ClassificationDataModule
 from datamodules.confounded_images import ConfoundedImagesDataModule

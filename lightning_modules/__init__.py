@@ -1,5 +1,6 @@
 """Algorithms: one LightningModule a file, named as its paper names it."""
 
+import surefoot  # noqa: F401  (before lightning, which imports torchvision)
 from lightning_modules.base import ResumableModule
 from lightning_modules.br_dro import BRDRO
 from lightning_modules.classification import ClassifierModule, ReweightedClassifier

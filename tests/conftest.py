@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 
+import surefoot  # noqa: F401  (before anything imports torchvision)
+
 # Tiny tensors gain nothing from threads, and one thread sums in one order, in this process and in its children.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)

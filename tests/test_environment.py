@@ -20,7 +20,9 @@ from surefoot.training.random_state import capture_random_state, restore_random_
 
 def test_torchvision_imports_in_a_fresh_interpreter() -> None:
     code = (
-        "import torch, torchvision\n"
+        "import sys, torch, surefoot\n"
+        "assert 'torchvision' not in sys.modules\n"
+        "import torchvision\n"
         "from torchvision.transforms import v2\n"
         "assert v2.functional.hflip(torch.arange(3.)[None, None]).tolist() == [[[2., 1., 0.]]]\n"
         "torchvision.models.resnet18().eval()(torch.rand(1, 3, 32, 32))\n"

@@ -4,13 +4,19 @@ PyPI's torchvision is compiled against CUDA builds of torch. Beside a CPU build 
 and ``import torchvision`` fails because two operators have no schema. Declaring the schemas is enough for
 transforms and models; calling the operators themselves then fails with torch's own message.
 
-``import torch`` runs this through the entry-point group ``torch.backends``, in worker processes too.
+`prepare_torchvision` is called when ``surefoot`` is imported, and waits until somebody imports torchvision: torch is
+not imported for it, and no program that does not import ``surefoot`` is touched.
 """
 
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
-__all__ = ("declare_missing_operators",)
+__all__ = ("declare_missing_operators", "prepare_torchvision")
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -19,11 +25,31 @@ _SCHEMAS = (
 _LIBRARIES: list[object] = []  # torch drops a library's schemas when it is garbage-collected
 
 
+class _BeforeTorchvision(MetaPathFinder):
+    """Finds nothing; declares the operators when torchvision is about to be looked for."""
+
+    asked = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname == "torchvision" and not self.asked:
+            self.asked = True
+            declare_missing_operators()
+        return None
+
+
+def prepare_torchvision() -> None:
+    """Let a later ``import torchvision`` find its operators declared; in this process, once."""
+    if not any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTorchvision())
+
+
 def declare_missing_operators() -> None:
     """Declare torchvision's schemas when torch has no CUDA and torchvision's extension cannot load."""
     import torch
 
-    if torch.version.cuda is not None or _LIBRARIES or _extension_loads():
+    if torch.version.cuda is not None or hasattr(torch.ops.torchvision, "nms") or _extension_loads():
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
