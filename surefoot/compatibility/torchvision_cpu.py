@@ -49,7 +49,8 @@ def declare_missing_operators() -> None:
     """Declare torchvision's schemas when torch has no CUDA and torchvision's extension cannot load."""
     import torch
 
-    if torch.version.cuda is not None or hasattr(torch.ops.torchvision, "nms") or _extension_loads():
+    # looking for the extension asks _BeforeTorchvision, which may declare them first
+    if torch.version.cuda is not None or _extension_loads() or _LIBRARIES:
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
