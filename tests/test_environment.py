@@ -34,6 +34,7 @@ def test_torchvision_imports_in_a_fresh_interpreter() -> None:
 def test_missing_operators_are_declared_once_and_only_where_needed() -> None:
     from surefoot.compatibility import torchvision_cpu
 
+    torchvision_cpu.declare_missing_operators()
     before = list(torchvision_cpu._LIBRARIES)
     torchvision_cpu.declare_missing_operators()
     assert before == torchvision_cpu._LIBRARIES
