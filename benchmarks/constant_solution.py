@@ -1,4 +1,4 @@
-"""Cost of `ConstantSolutionAnalysis`: a test pass of ResNet-18 over CIFAR-10's test images with it and without it, in turn.
+"""Cost of `ConstantSolutionAnalysis`: a test pass of ResNet-18 over CIFAR-10's test images with and without it.
 
 Run: ``SUREFOOT_DATA=... python benchmarks/constant_solution.py``; writes ``benchmarks/results/constant_solution.json``
 and ``.md``.

@@ -1,4 +1,4 @@
-"""A step of private regression beside opacus' per-sample gradients, on the same batches, and beside the floor of two products.
+"""A step of private regression beside opacus' per-sample gradients on the same batches and the floor of two products.
 
 Run in an environment that has opacus (1.6) and jaxtyping:
 ``PYTHONPATH=. /tmp/opacus/bin/python benchmarks/private_linear.py``; writes ``benchmarks/results/private_linear.json``
@@ -177,8 +177,8 @@ def main() -> None:
         ),
         "",
         (
-            "| batch | Surefoot, ms | opacus over Surefoot (at least 3) | over two products | peak MB, Surefoot / opacus"
-            " (at most half) |"
+            "| batch | Surefoot, ms | opacus over Surefoot (at least 3) | over two products | peak MB, Surefoot /"
+            " opacus (at most half) |"
         ),
         "|---|---|---|---|---|",
     ]

@@ -15,7 +15,7 @@ __all__ = ("ExampleDynamics",)
 
 
 class ExampleDynamics(Callback):
-    """Follows confidence, correctness and forgetting of every training example, as it is presented; costs no forward pass.
+    """Follows confidence, correctness and forgetting of every training example as it is presented, at no forward pass.
 
     For any module whose training step returns ``logits (batch, classes)`` and batches with ``target`` and ``index``.
     Logged at each epoch's end, as means over the examples seen: ``dynamics/confidence``, ``dynamics/variability``,

@@ -134,7 +134,7 @@ class GroupMetrics(EvaluationObserver):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``selection.csv``: rule, epoch, its accuracies, and the checkpoint where one monitors the rule's quantity."""
+        """Write ``selection.csv``: rule, epoch, accuracies, and a checkpoint that monitors its quantity."""
         if not trainer.default_root_dir or not self.selection or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         checkpoints = {

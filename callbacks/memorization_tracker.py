@@ -37,8 +37,8 @@ class MemorizationTracker(Callback):
     """Measures pre-memorization train accuracy, which tells test accuracy without a test set.
 
     At every checkpoint it samples answers to training problems, grades them, measures the perplexity of their reference
-    traces, and appends a file to ``<run folder>/memorization`` (`surefoot.reasoning.learning_dynamics` reads it). It logs
-    ``memorization/train_accuracy``, ``memorization/pre_memorization_accuracy``, ``memorization/share_memorized``,
+    traces, and appends a file to ``<run folder>/memorization`` (`surefoot.reasoning.learning_dynamics` reads it). It
+    logs ``memorization/train_accuracy``, ``memorization/pre_memorization_accuracy``, ``memorization/share_memorized``,
     ``memorization/median_perplexity`` and ``memorization/share_of_time``. Training is not touched: a run with it and a
     run without it end in the same weights.
 
@@ -319,7 +319,7 @@ class MemorizationTracker(Callback):
         return {name: float(value) for name, value in values.items()}
 
     def _perturb(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``prefixes.json``: for each start of an answer, how many of each training problem's samples are correct."""
+        """Write ``prefixes.json``: per start of an answer, how many samples of each training problem are correct."""
         problems = self._problems["train"][trainer.global_rank :: trainer.world_size]
         rows: list[Row] = []
         with trainer.precision_plugin.forward_context(), torch.no_grad():

@@ -28,7 +28,7 @@ _RECORD = 1 + 3 * 32 * 32  # bytes of the binary version: label and pixels
 
 
 class CIFAR10DataModule(ClassificationDataModule):
-    """CIFAR-10, standardised ``(batch, 3, 32, 32)``; val is the last tenth of the training images; groups are the classes.
+    """CIFAR-10, standardised ``(batch, 3, 32, 32)``; val is the last tenth of the training images, groups are classes.
 
     Source: Krizhevsky, 2009.
     """

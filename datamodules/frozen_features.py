@@ -22,7 +22,7 @@ __all__ = ("FrozenFeaturesDataModule",)
 
 
 class FrozenFeaturesDataModule(PrivateDataModule):
-    """Images or texts of private classes as an encoder sees them, ``(batch, features)``: minus the public mean, scaled to length 1.
+    """Features of private classes' images or texts, ``(batch, features)``: minus the public mean, scaled to length 1.
 
     The encoder is frozen; its weights come from public pretraining or from a run on the public classes
     (``checkpoint``). Public data are its features of the public classes' training examples: nothing private goes into
@@ -119,7 +119,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         return sum_over_ranks(features), split.target
 
     def fingerprints(self) -> dict[str, str]:
-        """Return what is known of the encoder, and nothing that depends on private examples, for the record of a run."""
+        """Return what is known of the encoder, for a run's record; nothing of it depends on private examples."""
         return super().fingerprints() | {"encoder": self.encoder_history()}
 
     def encoder_history(self) -> str:

@@ -18,7 +18,7 @@ __all__ = ("PrivateDataModule",)
 
 
 class PrivateDataModule(LightningDataModule, ABC):
-    """Private examples in memory, ``input (batch, features)``, ``target (batch,)``, ``index (batch,)``, and public data.
+    """Private examples in memory, ``input (batch, features)``, ``target`` and ``index (batch,)``, and public data.
 
     A training step sees each private example with probability ``sampling_rate``, by itself: batches differ in size and
     may be empty.

@@ -45,7 +45,7 @@ class TextPipeline:
             return load_pretrained(AutoTokenizer, source, "the hub name or the folder of a tokenizer")
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
-        """Make a batch of examples whose ``input`` is a text: ``input_ids`` and ``attention_mask``, padded to the longest."""
+        """Make a batch of examples whose ``input`` is a text: ``input_ids`` and ``attention_mask``, padded."""
         tokens = self.tokenizer(
             [example["input"] for example in examples],
             padding=True,

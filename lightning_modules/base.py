@@ -170,13 +170,13 @@ class ResumableModule(LightningModule):
             state["n_examples"] -= (n_batches + n_begun) * loader.n_examples_per_batch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep random states and accumulated gradients for `on_train_start`; make room for what only ``fit`` makes room for."""
+        """Keep random states and accumulated gradients for `on_train_start`; register what only ``fit`` registers."""
         self._random_states = checkpoint.get("random_states")
         self._accumulation = checkpoint.get("accumulation")
         self._make_room(checkpoint.get("state_dict", {}))
 
     def _make_room(self, state: Mapping[str, Any]) -> None:
-        """Register the buffers that ``setup("fit")`` registers (state per example), so that evaluation needs no training data.
+        """Register what ``setup("fit")`` registers (state per example), so that evaluation needs no training data.
 
         Raises:
             ConfigError: If training goes on with another number of examples.

@@ -1,4 +1,4 @@
-"""Methods of several stages: each stage is a verb whose output the next ones read; a rerun resumes at the first missing one.
+"""Methods of several stages: each is a verb whose output the next ones read; a rerun resumes at the first missing.
 
 A pipeline's file lists stages, in order::
 

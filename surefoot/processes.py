@@ -139,7 +139,7 @@ def remove_abandoned(root: Path, prefix: str) -> None:
 
 
 def _locked(path: Path, create: bool = True) -> int | None:
-    """Return a descriptor of a file that this process holds locked, none if another holds it or it is not ours to lock."""
+    """Return a descriptor of a file that this process holds locked; None if it cannot be locked."""
     try:
         descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     except OSError:

@@ -87,8 +87,8 @@ def open_run(
         experiment: Name of the experiment.
         settings: What identifies the run; JSON types.
         fresh: Make a new folder in any case.
-        contents: What the paths in the settings hold, see `surefoot.storage.contents.named_contents`; a run that read something
-            else from them is another run.
+        contents: What the paths in the settings hold, see `surefoot.storage.contents.named_contents`; a run that read
+            something else from them is another run.
 
     Returns:
         The run; hold it (`surefoot.storage.locks.hold`) before anything is written there.
@@ -131,7 +131,7 @@ def mark_latest(run: Run) -> None:
 
 
 def await_run(root: Path, experiment: str, settings: Mapping[str, Any], seconds: float = 120) -> Run:
-    """Find the run that rank zero has opened for these settings, on a rank that was launched by itself (torchrun, SLURM).
+    """Find the run that rank zero has opened for these settings, on a rank launched by torchrun or SLURM.
 
     Raises:
         SurefootError: If rank zero holds no such run in time.

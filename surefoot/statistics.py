@@ -136,7 +136,7 @@ def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
 
 
 def paired_proportion_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Return the mean of ``first - second``, proportions of shared units, with a 95% interval that never leaves [-1, 1].
+    """Return the mean of ``first - second``, proportions of shared units, with a 95% interval within [-1, 1].
 
     Raises:
         ValueError: If the numbers of units differ, or a value is not a proportion.

@@ -247,7 +247,7 @@ def write_fashion_mnist(folder: Path, n: int = 600) -> None:
 
 
 def write_cifar10(folder: Path, n: int = 120, binary: bool = False) -> np.ndarray:
-    """Write CIFAR-10 with random images, as the hub's parquet files or in its authors' binary version; returns the images."""
+    """Write CIFAR-10 with random images, as the hub's parquet files or the binary version; return the images."""
     import io
 
     import pyarrow

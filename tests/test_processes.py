@@ -1,4 +1,4 @@
-"""Processes and folders end with the process that made them: real process trees are started and their root is killed."""
+"""Processes and folders end with the process that made them: real process trees whose root is killed."""
 
 import os
 import signal
@@ -26,7 +26,8 @@ import os, signal, subprocess, sys, time
 for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
     signal.signal(s, signal.SIG_IGN)
 if sys.argv[1] == "child":
-    process = subprocess.Popen([sys.executable, "-c", sys.argv[2], "grandchild", "", sys.argv[3]], start_new_session=True)
+    command = [sys.executable, "-c", sys.argv[2], "grandchild", "", sys.argv[3]]
+    process = subprocess.Popen(command, start_new_session=True)
 with open(sys.argv[3], "a") as file:
     file.write(f"{os.getpid()}\\n")
 time.sleep(120)

@@ -56,7 +56,7 @@ def test_units_that_do_not_vary_still_leave_doubt() -> None:
 
 
 def test_the_interval_covers_the_truth() -> None:
-    """30 problems whose success rates are uniform, 4 samples each: 95% of the intervals hold .5, give or take 3 sd of 600 draws."""
+    """30 problems of uniform success rates, 4 samples each: 95% of the intervals hold .5, up to 3 sd of 600 draws."""
     draw = random.Random(1)
     n_held = 0
     for _ in range(600):

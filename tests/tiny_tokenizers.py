@@ -26,7 +26,7 @@ def _wrapped(tokenizer: Any) -> Any:
 
 
 def byte_level() -> Any:
-    """Return a byte-level BPE tokenizer, as GPT-2's or Llama 3's: a character that it has not seen takes several tokens."""
+    """Return a byte-level BPE tokenizer, as GPT-2's or Llama 3's: an unseen character takes several tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -41,7 +41,7 @@ def byte_level() -> Any:
 
 
 def word_pieces() -> Any:
-    """Return a BPE tokenizer as Llama 2's: spaces belong to words, the first is not written, unseen characters are bytes."""
+    """Return a BPE tokenizer as Llama 2's: spaces belong to words, but the first; unseen characters are bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))

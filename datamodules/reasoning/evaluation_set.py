@@ -21,7 +21,7 @@ Name = Literal["amc23", "aime24", "minerva_math", "svamp", "asdiv", "math500"]
 
 
 class EvaluationSetDataModule(ProblemsDataModule):
-    """AMC 2023, AIME 2024, Minerva's course problems, SVAMP, ASDiv or MATH-500, in the files of Qwen2.5-Math's evaluation.
+    """AMC 2023, AIME 2024, Minerva's course problems, SVAMP, ASDiv or MATH-500, in Qwen2.5-Math's evaluation files.
 
     There is a test split only.
     """

@@ -16,7 +16,7 @@ __all__ = ("HeldOut",)
 
 
 class HeldOut(Shift):
-    """The sets that a datamodule holds out: WILDS' other splits or domains, target subclasses, other templates of texts."""
+    """The sets that a datamodule holds out: WILDS' other splits or domains, target subclasses, templates of texts."""
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
         """Initialize the shift.

@@ -1,4 +1,4 @@
-"""What every language-model method shares: updates over packs, an engine in step with the weights, evaluation by sampling."""
+"""What language-model methods share: updates over packs, an engine with the same weights, evaluation by sampling."""
 
 import contextlib
 import time
@@ -173,7 +173,7 @@ class ReasoningModule(ResumableModule):
         return sum_over_ranks(total)
 
     def level(self, packs: Sequence[Pack]) -> list[Pack]:
-        """Return the packs, and where weights are sharded as many as the rank with the most has: all ranks gather together."""
+        """Return the packs; where weights are sharded, as many as the rank with the most has."""
         packs = list(packs)
         if not any(hasattr(p, "full_tensor") for p in self.language_model.parameters()):
             return packs
@@ -247,7 +247,7 @@ class ReasoningModule(ResumableModule):
         sampler: Any = None,
         prompts: Sequence[Sequence[int]] | None = None,
     ) -> list[Trajectory]:
-        """Sample and grade completions of problems; each problem's seed depends on run, step, purpose and its id alone."""
+        """Sample and grade completions; a problem's seed depends on run, step, purpose and its id alone."""
         engine = self.ready_engine()
         if prompts is None:
             prompts = [self.prompt.prompt_ids(p, self.language_model) for p in problems]
@@ -302,7 +302,7 @@ class ReasoningModule(ResumableModule):
             self.engine = HFEngine()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """Return a batch's completions, sampled as in evaluation, one row each, with the place of their problem in its split."""
+        """Return a batch's completions, sampled as in evaluation, one row each, with their problem's position."""
         problems, prompts = self.problems_and_prompts(batch)
         trajectories = self.sample(problems, self.evaluation, "predict", None, prompts)
         numbers: dict[int, int] = {}

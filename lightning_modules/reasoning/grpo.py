@@ -176,7 +176,7 @@ class GRPO(ReasoningModule):
         return self.sampling.temperature or 1.0
 
     def _minibatches(self, trajectories: Sequence[Trajectory], epoch: int) -> list[list[int]]:
-        """Return the places of each minibatch's trajectories; groups are dealt out in an order that depends on the step."""
+        """Return the positions of each minibatch's trajectories; the order of the groups depends on the step."""
         groups = sorted({t.group for t in trajectories})
         if self.minibatches > 1:
             generator = torch.Generator().manual_seed(

@@ -101,7 +101,7 @@ class SFT(ReasoningModule):
         self._n_fine_tuned = checkpoint.get("n_fine_tuned", 0)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the loss on reference solutions where there are any, and evaluate by sampling where there is an engine."""
+        """Log the loss on reference solutions, if any, and evaluate by sampling where there is an engine."""
         self._log_loss(batch, "val")
         self.evaluate_problems(batch, "val")
 

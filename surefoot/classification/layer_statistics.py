@@ -141,7 +141,7 @@ def _n_features(layer: nn.Module) -> int:
 
 
 def _norms_without_bias(layer: nn.Module, output: Tensor) -> Tensor:
-    """Return the norm of output minus bias per example, ``(batch,)``, without making that difference where it is large."""
+    """Return the norm of output minus bias per example, ``(batch,)``, without storing a large difference."""
     flat = output.flatten(1)
     norms: Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float32)
     bias: Tensor | None = layer.bias  # type: ignore[assignment]

@@ -151,7 +151,7 @@ class SmallCNN(Encoder):
 
 
 class ConvNet(Encoder):
-    """Convolutions without stride or padding, one max pooling and a hidden layer: the network of PyTorch's MNIST example."""
+    """Convolutions without stride or padding, one max pooling and a hidden layer: PyTorch's MNIST example."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class CIFARResNet(Encoder):
 
 
 def _probe(network: nn.Module, example: Any) -> Tensor:
-    """Return what a network makes of an example in evaluation mode; its statistics and the random state stay as they are."""
+    """Return a network's output for an example in evaluation mode; statistics and random state do not change."""
     training = network.training
     network.eval()
     try:

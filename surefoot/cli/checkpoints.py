@@ -1,4 +1,4 @@
-"""Checkpoints that a kill or a full disk cannot take: written beside their place, flushed, renamed, and the one before is kept."""
+"""Checkpoints that survive a kill and a full disk: written under another name, flushed, renamed; one more is kept."""
 
 import contextlib
 import errno
@@ -71,7 +71,7 @@ class DurableTrainer(Trainer):
         weights_only: bool | None = None,
         storage_options: Any = None,
     ) -> None:
-        """Write a checkpoint beside its place, flush it to the disk and rename it; of ``last.ckpt`` keep the one before.
+        """Write a checkpoint to another name, flush it and rename it; of ``last.ckpt`` keep the one before.
 
         Raises:
             OSError: If it cannot be written, with its path; the one before is still there.

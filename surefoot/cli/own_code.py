@@ -27,7 +27,7 @@ def find_own_modules() -> None:
 
 
 def join_own_packages() -> None:
-    """Let those of Surefoot's packages that have been imported find the modules of the working folder's of the same names."""
+    """Let Surefoot's imported packages find the modules of the working folder's packages of the same names."""
     here = Path.cwd()
     if (here / "surefoot" / "__init__.py").is_file():
         return  # a checkout of Surefoot: its packages are no user's
@@ -57,7 +57,7 @@ def _join(package: ModuleType, folder: Path) -> None:
 
 
 def _attributes_of(file: Path, package: ModuleType) -> Callable[[str], Any]:
-    """Return a function that looks up what a package lacks in another package's ``__init__.py``, run when first asked."""
+    """Return a function that looks up what a package lacks in another's ``__init__.py``, run when first asked."""
     own: ModuleType | None = None
 
     def attribute(name: str) -> Any:

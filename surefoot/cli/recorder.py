@@ -89,7 +89,7 @@ class RunRecorder(Callback):
                 model.save(self.run.path / "model", write=trainer.is_global_zero)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do what belongs to the end of training where a run was killed after its last checkpoint and before that end."""
+        """Finish training where a run was killed between its last checkpoint and its end."""
         if not self._handed_on and trainer.fit_loop.done:
             trainer.fit_loop.on_run_end()
 

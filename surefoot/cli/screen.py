@@ -1,4 +1,4 @@
-"""What ``fit``, ``validate``, ``test`` and ``predict`` show: a progress bar, the results, and no line that is of no use."""
+"""What ``fit``, ``validate``, ``test`` and ``predict`` show: a progress bar, the results, and no useless line."""
 
 import logging
 import math

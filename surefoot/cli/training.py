@@ -1,4 +1,4 @@
-"""The verbs fit, validate, test and predict: LightningCLI with run folders, facts from data to model and safe resumption."""
+"""The verbs fit, validate, test, predict: LightningCLI with run folders, facts from data to model, safe resumption."""
 
 import contextlib
 import copy
@@ -427,7 +427,7 @@ def _check_trainer(trainer: Namespace) -> None:
 
 
 def _check_data_seed(config: Namespace) -> None:
-    """Refuse to train on from a checkpoint whose data were split by another seed: it may have seen this run's test examples.
+    """Refuse to train on from a checkpoint whose data were split by another seed: it may have seen our test examples.
 
     Raises:
         ConfigError: If the two seeds of one dataset differ.

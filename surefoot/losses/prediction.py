@@ -100,7 +100,7 @@ def _checked(n_classes: int | None) -> int:
 
 
 class CrossEntropy(PredictionLoss):
-    """Cross-entropy; outputs are logits, the constant is the (smoothed, weighted) label marginal, the distance KL in nats."""
+    """Cross-entropy of logits; the constant is the (smoothed, weighted) label marginal, the distance KL in nats."""
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
         """Initialize the loss.

@@ -98,7 +98,7 @@ class Moments(NamedTuple):
 
 
 def gaussian_constant(target: Float[Tensor, " examples"], weights: Weights = None) -> Moments:
-    """Return the normal distribution that minimises the Gaussian negative log-likelihood: mean and deviation, float64."""
+    """Return the normal that minimises the Gaussian negative log-likelihood: mean and deviation, float64."""
     mean = mean_constant(target, weights)
     variance = mean_constant((target.double() - mean) ** 2, weights)
     return Moments(mean, variance.sqrt())

@@ -22,7 +22,7 @@ def ood_score(
     penalty: float = 10.0,
     seed: int = 0,
 ) -> float:
-    """Return the geometric mean probability that a weak linear classifier gives held-out examples of being from the other set.
+    """Return the geometric mean probability, by a weak linear classifier, that held-out examples are of the other set.
 
     Both sets are cut to the same size; a tenth of the other is held out; a logistic regression with a strong l2 penalty
     is fitted on standardised features of the rest. 0.5 means that nothing was told apart.

@@ -69,7 +69,7 @@ def reward_of(
 def fit_temperatures(
     logits: Float[Tensor, "examples classes"], target: Int[Tensor, " examples"], steps: int = 100
 ) -> Float[Tensor, " classes"]:
-    """Return one factor per class on the logits that minimises the cross-entropy (vector scaling without a bias, by L-BFGS).
+    """Return one factor per class on the logits that minimises cross-entropy (vector scaling without bias, by L-BFGS).
 
     Fitted on the very examples that are judged, it makes the paper's oracle; fitted on held-out examples, a
     calibration. Classes that the targets do not have keep their factor's gradient from the others' losses.

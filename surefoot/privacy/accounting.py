@@ -115,7 +115,7 @@ def calibrate_noise(
 
 
 def epsilon_of_gaussian(noise_multiplier: float, delta: float) -> float:
-    """Return the exact epsilon of one Gaussian mechanism, from its privacy profile (Balle & Wang, ICML 2018, theorem 8)."""
+    """Return the exact epsilon of one Gaussian mechanism from its privacy profile (Balle & Wang, ICML 2018, thm. 8)."""
     from scipy.optimize import brentq
     from scipy.stats import norm
 
@@ -135,7 +135,7 @@ def epsilon_of_gaussian(noise_multiplier: float, delta: float) -> float:
 
 
 class Ledger(NamedTuple):
-    """What has been spent: steps of one sampled Gaussian mechanism, and its settings, which a resumed run must not change."""
+    """What has been spent: steps of one sampled Gaussian mechanism and its settings, which must not change."""
 
     noise_multiplier: float
     sampling_rate: float

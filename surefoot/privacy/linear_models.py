@@ -101,7 +101,7 @@ def clipped_gradient_sum(
     clip: float,
     input_norms: Tensor | None = None,
 ) -> ClippedSum:
-    """Sum the examples' gradients, each scaled down to a norm of at most ``clip``; one that is NaN or infinite adds nothing.
+    """Sum the examples' gradients, each clipped to a norm of ``clip``; one that is NaN or infinite adds nothing.
 
     Args:
         weight: Weights, ``(features, outputs)``.

@@ -1,4 +1,4 @@
-"""Where the randomness of a private mechanism comes from: a seed, to repeat an experiment, or the operating system, to publish."""
+"""Where a private mechanism's randomness comes from: a seed, to repeat, or the operating system, to publish."""
 
 import os
 from abc import ABC, abstractmethod
@@ -27,11 +27,11 @@ class NoiseSource(ABC):
 
     @abstractmethod
     def poisson_sample(self, n_examples: int, rate: float, step: int) -> Tensor:
-        """Return the examples of a step, each there with probability ``rate`` by itself, ``(sampled,)``; it may be empty."""
+        """Return a step's examples, each sampled independently with probability ``rate``, ``(sampled,)``."""
 
 
 class SeededNoise(NoiseSource):
-    """Numbers that depend on the seed and the step alone: repeatable, resumable, and no protection against who knows the seed."""
+    """Numbers that depend on seed and step alone: repeatable, resumable, no protection from who knows the seed."""
 
     def __init__(self, seed: int | None = None) -> None:
         """Initialize the source.

@@ -76,7 +76,7 @@ def private_alternating_minimisation(
     settings: CoordinationSettings,
     source: NoiseSource,
 ) -> Basis:
-    """Improve a shared subspace: users solve for their coefficients, then send a clipped gradient of the subspace; noise is added.
+    """Improve a shared subspace: users solve for their coefficients, then send a clipped gradient; noise is added.
 
     Args:
         inputs: Inputs, ``(users, examples, features)``.
@@ -118,7 +118,7 @@ def dp_federated_averaging(
     n_local_steps: int = 5,
     local_rate: float = 0.1,
 ) -> Float[Tensor, " features"]:
-    """Learn one model for all users: each descends a few steps from it and sends a clipped change; noise is added to the mean.
+    """Learn one model for all users: each takes a few steps and sends a clipped change; noise is added to the mean.
 
     Args:
         inputs: Inputs, ``(users, examples, features)``.

@@ -36,7 +36,7 @@ def excess_risk(
 
 
 def transfer_bound(gamma: float, norm: float, noise: float, k: int, n: int, epsilon: float, delta: float) -> float:
-    """Return ``gamma^2 |a|^2 + s^2 k / n + k^2 log(1/delta) / (n epsilon)^2``: private descent in a subspace of error gamma."""
+    """Return ``gamma^2 |a|^2 + s^2 k / n + k^2 log(1/delta) / (n epsilon)^2``: private descent in a subspace."""
     private = 0.0 if math.isinf(epsilon) else k**2 * math.log(1 / delta) / (n * epsilon) ** 2
     return gamma**2 * norm**2 + noise**2 * k / n + private
 

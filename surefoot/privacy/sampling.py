@@ -1,4 +1,4 @@
-"""Poisson sampling: every example is in a step with the same chance, by itself, as amplification by sampling assumes."""
+"""Poisson sampling: every example is in a step independently with the same probability, as amplification assumes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ("PoissonBatches",)
 
 
 class PoissonBatches(Dataset[Any]):
-    """Item i is the batch of step i; it may be empty. Ranks deal a step's examples out: together they have one rank's batch."""
+    """Item i is the batch of step i. Ranks share a step's examples: together they have one rank's batch."""
 
     def __init__(self, examples: Any, rate: float, source: NoiseSource) -> None:
         """Initialize the batches.

@@ -145,7 +145,7 @@ def checked_reference(answer: str, where: str) -> str:
 
 
 def unreadable_references(answers: Sequence[str]) -> list[str]:
-    """Return the reference answers that only their own text equals, because the parser of formulas reads them as nothing.
+    """Return the reference answers that only their own text equals, because the parser finds no formula in them.
 
     Of many, an even sample of formulas is read.
     """

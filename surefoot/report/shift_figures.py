@@ -65,7 +65,7 @@ _QUANTITIES = {
 
 
 def draw_sets(rows: Sequence[Row], folder: Path, title: str = "") -> list[Path]:
-    """Draw distance, confidence, accuracy and the share of biases against the OOD score, or the level where there is none.
+    """Draw distance, confidence, accuracy and the share of biases against the OOD score, or else the level.
 
     Args:
         rows: Rows of ``sets.csv``, of one or several seeds.
@@ -86,7 +86,7 @@ def draw_sets(rows: Sequence[Row], folder: Path, title: str = "") -> list[Path]:
 
 
 def draw_layers(rows: Sequence[Row], folder: Path, title: str = "") -> list[Path]:
-    """Draw what each kind's strongest level does to each layer: relative norms, and the shares of inputs within subspaces.
+    """Draw what each kind's strongest level does to each layer: relative norms and shares of inputs within subspaces.
 
     Args:
         rows: Rows of ``layers.csv``: ``set, layer`` and quantities, of one or several seeds, the first set first.

@@ -1,4 +1,4 @@
-"""The runs of the learning-dynamics study: a tiny model that is pretrained once per seed, then fine-tuned in many ways."""
+"""The runs of the learning-dynamics study: a tiny model pretrained once per seed, then fine-tuned in many ways."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

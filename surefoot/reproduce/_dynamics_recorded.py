@@ -1,4 +1,4 @@
-"""Claims about recorded runs: does pre-memorization train accuracy tell test accuracy, and which threshold does it take?"""
+"""Claims about recorded runs: does pre-memorization train accuracy predict test accuracy, and at which threshold?"""
 
 import re
 from collections.abc import Sequence
@@ -246,7 +246,7 @@ _EPOCHS = re.compile(r"(\d+)epochs(?:_(full|half|quarter))?")
 
 
 def _properties(name: str) -> tuple[str, str]:
-    """Return what colours and what marks a run's points: its learning rate and its epochs, where its name tells them."""
+    """Return what colours and what marks a run's points: learning rate and epochs, where its name has them."""
     rate, epochs = _RATE.search(name), _EPOCHS.search(name)
     colour = f"learning rate {rate[1]}" if rate else name
     if epochs is None:

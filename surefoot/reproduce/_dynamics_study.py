@@ -1,4 +1,4 @@
-"""The learning-dynamics study on runs of our own: what predicts test accuracy, and what breaks under a started answer."""
+"""The learning-dynamics study on runs of our own: what predicts test accuracy, and what fails under a given start."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ def measure_study(scale: Scale, n_seeds: int, out: Path) -> Findings:
 
 
 def _perturbed_variant(size: Size) -> Variant:
-    """Return the run whose answers are started: the longest at the middle rate, which memorizes and still generalises."""
+    """Return the run whose answers are started: the longest at the middle rate, which memorises and generalises."""
     full = [v for v in size.variants if v.share == "full"]
     longest = [v for v in full if v.epochs == max(x.epochs for x in full)]
     return next((v for v in longest if v.rate == MIDDLE_RATE), longest[0])

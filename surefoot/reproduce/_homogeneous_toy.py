@@ -17,7 +17,7 @@ __all__ = ("ToyOutcome", "ToyProblem", "train_toy")
 
 
 class ToyProblem(NamedTuple):
-    """Points ``x = a (y s u + noise)`` with labels y in {-1, 1}; a is 1 for margin points and 3 for points far from the margin."""
+    """Points ``x = a (y s u + noise)`` with labels y in {-1, 1}; a is 1 for margin points and 3 for others."""
 
     n_margin_positive: int = 20
     n_margin_negative: int = 20

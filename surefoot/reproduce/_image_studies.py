@@ -140,7 +140,7 @@ def methods(study: Study) -> tuple[Method, ...]:
 
 
 def published_methods() -> tuple[Method, ...]:
-    """Return the methods with the settings and search spaces published for Waterbirds (sections 2 to 5 of the baselines)."""
+    """Return the methods with the settings and search spaces published for Waterbirds (baselines, sections 2 to 5)."""
     authors = {
         "adversary": {
             "class_path": "LinearAdversary",

@@ -96,7 +96,7 @@ def _cell(name: str, noise: float, accuracies: Sequence[float]) -> Measurement:
 
 
 def _draw_planes(outcomes: Mapping[str, Outcome], out: Path) -> None:
-    """Draw the first seed's training data in core and spurious feature with the decision lines of learner and adversary."""
+    """Draw the first seed's training data in core and spurious feature with both decision lines."""
     data = make_data(Problem(), 1)
     core, spurious = data.x[0, :, 0].tolist(), data.x[0, :, 1]
     jitter = torch.linspace(-0.15, 0.15, len(spurious))[

@@ -1,4 +1,4 @@
-"""Private probes on real features: an encoder that has seen the public classes, private classes it has not, few directions or many."""
+"""Private probes on real features: an encoder of public classes, private classes, few directions or many."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Private regression in shared subspaces, on made-up tasks: errors against samples, epsilon, the subspace's error and d/k."""
+"""Private regression in shared subspaces, synthetic tasks: errors against samples, epsilon, subspace error and d/k."""
 
 import math
 from typing import Any, NamedTuple

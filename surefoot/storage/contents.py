@@ -153,7 +153,7 @@ def named_contents(settings: Any, leave_out: Collection[Path] = (), key: str = "
 
 
 def contents_read(settings: Mapping[str, Any], leave_out: Collection[Path] = ()) -> dict[str, str]:
-    """Return, by dotted key, the contents that a verb's settings have it read: all but the trainer's, and its callbacks' data.
+    """Return, by dotted key, the contents that a verb reads: all but the trainer's, and its callbacks' data.
 
     Of a datamodule of private examples (one with a ``source`` of samples) only what is public counts: a hash of the
     others in a record would not be private.

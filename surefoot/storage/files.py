@@ -68,7 +68,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def move(source: Path, path: Path) -> None:
-    """Rename, over a file or a folder, and wait until the name is on the disk; one of the two names is there all the time."""
+    """Rename over a file or a folder and wait until it is on the disk; one of the two names is always there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     elif source.is_dir():

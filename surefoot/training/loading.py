@@ -132,7 +132,7 @@ class StepSampler(DistributedSampler[int]):
 
 
 class ResumableDataLoader(DataLoader[Any]):
-    """A DataLoader whose position goes into Lightning's checkpoints: an epoch, and how many of its examples all ranks have seen.
+    """A DataLoader whose position goes into Lightning's checkpoints: epoch and examples seen by all ranks.
 
     What is left of that epoch is dealt out to as many ranks, in batches as large, as there are now; another epoch is
     whole.

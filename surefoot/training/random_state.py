@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.utils.serialization.config  # draws from `random` when it is imported, by the first torch.save at the latest
+import torch.utils.serialization.config  # draws from `random` when first imported, which torch.save does
 
 from surefoot.training.distributed import is_distributed
 

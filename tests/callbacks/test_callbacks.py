@@ -202,7 +202,7 @@ def test_official_scores_and_submission_file(tmp_path: Path) -> None:
 
 
 def test_official_scores_of_a_part_are_of_what_was_seen(tmp_path: Path) -> None:
-    """A model that always says class 1, judged on the first four of eight examples: no row that was not seen counts as class 0."""
+    """A model that always predicts class 1, judged on four of eight examples: no unseen row counts as class 0."""
     from small_datasets import write
 
     from datamodules import WILDSDataModule

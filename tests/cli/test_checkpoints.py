@@ -1,4 +1,4 @@
-"""No kill, no full disk and no damage takes a run's checkpoints; finished means that the method did what its settings say."""
+"""Kills, full disks and damage cost no checkpoint; finished means that the method did what its settings say."""
 
 import contextlib
 import json

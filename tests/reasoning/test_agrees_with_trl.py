@@ -122,7 +122,7 @@ def test_grpo(variant: Variant, max_tokens: int) -> None:
 def test_mismatch_correction_and_truncated_completions(
     variant: Variant, max_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The module's own update: sequence 1 hit the limit, ratios to the engine are capped at 1.1, and there is a KL term.
+    """The module's own update: sequence 1 hit the limit, ratios to the engine are capped at 1.1, with a KL term.
 
     The correction is on the policy's term alone; the truncated completion stays in the divisor of a mean over
     completions.

@@ -75,7 +75,7 @@ def test_the_oracle_is_the_frequency_of_success(modulus: int | None, prefix_leng
 
 
 def test_the_oracle_in_a_case_done_by_hand() -> None:
-    """One step, error rate .2, no retries: .8. With retry rate .5: (1 - .2) / (1 - .1) = .8889. After a slip: half of it."""
+    """One step, error rate .2, no retries: .8. With retry rate .5: (1 - .2) / (1 - .1) = .8889. After a slip: half."""
     question = "1+1%10="
     assert ProceduralPolicy(0.2).success_probability(question) == pytest.approx(0.8)
     policy = ProceduralPolicy(0.2, 0.5)

@@ -41,7 +41,7 @@ def record(accuracies: list[list[float]], perplexities_: list[list[float]]) -> R
 
 
 def test_low_pre_memorization_accuracy_chooses_what_was_not_learned() -> None:
-    """At p = exp(exp(-2.3)) = 1.105: solved unmemorized .8; solved by heart 0; unsolved .2; exactly .75's neighbour .6."""
+    """At p = exp(exp(-2.3)) = 1.105: solved unmemorized .8; memorized 0; unsolved .2; exactly .75's neighbour .6."""
     run = record([[0.8, 1.0, 0.2, 0.6]], [[1.5, 1.01, 1.5, 1.5]])
     assert [p.id for p in choose_parents("pre_memorization", PROBLEMS, run)] == ["1", "2", "3"]
     chosen = choose_parents("pre_memorization", PROBLEMS, run, accuracy_threshold=0.2)

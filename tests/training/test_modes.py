@@ -1,4 +1,4 @@
-"""Training and evaluation mode: set on purpose, restored per module; dropout and gradient checkpointing do what they say."""
+"""Training and evaluation mode: restored per module; dropout and gradient checkpointing do what they say."""
 
 import warnings
 from pathlib import Path

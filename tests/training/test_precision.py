@@ -1,4 +1,4 @@
-"""Updates that half precision rounds away are noticed, and only those; the shipped configs of large models keep float32 weights."""
+"""Updates that half precision rounds away are noticed, and only those; large models' configs keep float32 weights."""
 
 import os
 import subprocess

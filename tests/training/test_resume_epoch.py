@@ -1,4 +1,4 @@
-"""An epoch that is resumed with other batches shows each of its examples once; what a method knows outlives its loader."""
+"""An epoch resumed with other batches shows each of its examples once; what a method knows outlives its loader."""
 
 import ast
 import os
@@ -167,7 +167,7 @@ def test_a_checkpoint_in_the_middle_of_a_step_goes_back_to_the_step_before(tmp_p
 
 @pytest.mark.parametrize("limit", [3, 1.0])
 def test_an_epoch_of_few_batches_is_not_gone_on_with_in_the_next(limit: float, tmp_path: Path) -> None:
-    """The checkpoint of an epoch's last step, with and without ``limit_train_batches``: the next epoch starts at its start."""
+    """The checkpoint of an epoch's last step, with or without ``limit_train_batches``: the next epoch is new."""
     shared: dict[str, Any] = {"limit_train_batches": limit, "max_epochs": -1, "max_steps": 40}
     per_epoch = 3 if limit == 3 else 11
     whole, first, second = Seen(), Seen(kill_at=per_epoch), Seen()

@@ -1,4 +1,4 @@
-"""Language-model runs killed anywhere, in a rollout and between two updates of one too, end in the same weights, bit for bit."""
+"""Language-model runs killed anywhere, within a rollout too, end in the same weights, bit for bit."""
 
 import json
 import os

@@ -162,7 +162,7 @@ def corrupt(images: Images, index: Int[Tensor, " batch"], kind: str, strength: f
 
 
 def fit_shape(images: Images, shape: tuple[int, int, int]) -> Float[Tensor, "batch new_channels new_height new_width"]:
-    """Bring images of another dataset to ``(channels, height, width)``: grey is repeated or averaged, size interpolated."""
+    """Bring another dataset's images to ``(channels, height, width)``: grey repeated or averaged, size interpolated."""
     channels, height, width = shape
     if images.shape[1] != channels:
         images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)

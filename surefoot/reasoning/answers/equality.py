@@ -1,4 +1,4 @@
-r"""Whether an answer equals a reference: both are taken apart into collections, relations, matrices, texts and expressions.
+r"""Whether an answer equals a reference: both become collections, relations, matrices, texts and expressions.
 
 What a bare text cannot decide (is 5 in ``5 apples`` a 5?) is a policy, and stands in docs/reasoning.md.
 """
@@ -427,7 +427,7 @@ def _same_leaf(gold: _Leaf, found: _Leaf) -> bool:
 
 
 def _quantities_equal(gold: Quantity, found: Quantity) -> bool:
-    """Return whether numbers with units are equal: units are compared where both are known, percent is a unit or 1/100."""
+    """Return whether numbers with units are equal: units where both have one; percent is 1/100 or a unit."""
     a, b = gold.number, found.number
     if a is None or b is None:
         return False

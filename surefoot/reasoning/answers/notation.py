@@ -238,7 +238,7 @@ _REPEATING = re.compile(
 
 
 def plain_number(text: str) -> Number | None:
-    r"""Return the exact value of a tidy number: whole, decimal, e-notation, a power of ten, fraction or mixed number."""
+    r"""Return the exact value of a tidy number: whole, decimal, e-notation, power of ten, fraction, mixed number."""
     if len(text) > 400 or not text or text[-1:].isalpha():
         return None
     mixed = _MIXED.match(text)

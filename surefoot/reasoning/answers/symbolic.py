@@ -38,7 +38,7 @@ _E_NOTATION = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})(?![\w.])"
 
 
 def _parsed(*texts: str) -> list[Any]:
-    """Return expressions of sympy, none for a text that is not one; where one of them has an i, it is the unit in all."""
+    """Return sympy's expressions, None for a text that is not one; where one has an i, it is the unit in all."""
     from math_verify.grader import should_treat_as_complex
 
     is_complex = any(should_treat_as_complex(t) or _IMAGINARY.search(t) for t in texts)
@@ -163,7 +163,7 @@ def _constants_equal(x: Any, y: Any, a: Number | None, b: Number | None) -> bool
 
 
 def _cancels(difference: Any, size: Any) -> bool:
-    """Return whether a difference of constants of this size is none to twice as many digits as the constants were compared by.
+    """Return whether such a difference of constants is zero to twice as many digits as they were compared by.
 
     2^{200}+1 is near 2^{200}, and another number.
     """
@@ -184,7 +184,7 @@ def _value(expression: Any) -> Any:
 
 
 def _close(p: Any, q: Any) -> bool:
-    """Return whether values differ by rounding only, relative to the larger; a value that is 0 equals what is 0 to all digits."""
+    """Return whether values differ by rounding only, relative to the larger; 0 equals what is 0 to all digits."""
     size = max(abs(p), abs(q))
     return bool(abs(p - q) <= _CLOSE * size) or bool(size < 10.0 ** -(2 * _DIGITS))
 
@@ -204,7 +204,7 @@ def _points(symbols: Any) -> list[dict[Any, Any]]:
 
 
 def _difference_vanishes(x: Any, y: Any) -> bool:
-    """Return whether expressions agree wherever they have a value; where they have none anywhere, whether sympy says so."""
+    """Return whether expressions agree wherever they have a value; if nowhere, whether sympy says so."""
     n_compared = 0
     for point in _points(x.free_symbols | y.free_symbols):
         p, q = _value(x.subs(point)), _value(y.subs(point))

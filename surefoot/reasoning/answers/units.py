@@ -1,4 +1,4 @@
-r"""Units of measurement and their products: ``km/h``, ``\mathrm{kg}\cdot\mathrm{m}/\mathrm{s}^2``, ``\frac{\text{m}}{\text{s}}``."""
+r"""Units of measurement and their products: ``km/h``, ``\mathrm{kg}\cdot\mathrm{m}``, ``\frac{\text{m}}{\text{s}}``."""
 
 import re
 from collections import Counter

@@ -40,7 +40,7 @@ def _give_up(signum: int, frame: Any) -> None:
 
 
 def _limited(gold: str, answer: str, limit: float, by_clock: bool) -> str:
-    """Return a comparison's status, ``timeout`` after so many seconds of processor time, which do not depend on other processes.
+    """Return a comparison's status, ``timeout`` after so many seconds of processor time, whatever else runs.
 
     ``by_clock`` counts the clock's seconds instead. What does not stop is killed by the pool.
     """

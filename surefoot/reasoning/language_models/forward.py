@@ -1,4 +1,4 @@
-"""How a pack is put through a model of transformers: all at once, or one sequence at a time; and what follows its head."""
+"""How a pack goes through a model of transformers: at once or one sequence at a time; and what follows its head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def problem_results(trajectories: Sequence[Trajectory], grader: Grader | None = 
 
 
 def summarise_results(results: Sequence[ProblemResult]) -> dict[str, float]:
-    """Return accuracy with its 95% interval over problems, pass@k, maj@k, accuracy by number of steps, lengths and grades.
+    """Return accuracy with its 95% interval over problems, pass@k, maj@k, accuracy by steps, lengths and grades.
 
     Keys: ``accuracy``, ``accuracy_low``, ``accuracy_high``; ``pass@k`` and ``maj@k`` with their ``_low`` and ``_high``
     for k = 2, 4, ... up to the fewest samples of a problem; ``accuracy_steps_<n>``; ``tokens``; ``share_truncated``;

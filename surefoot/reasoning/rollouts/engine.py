@@ -113,13 +113,13 @@ class RolloutEngine(ABC):
     _counts = EngineStatistics()
 
     def _begin(self, model: LanguageModel, version: int) -> None:
-        """Count from zero and keep what ends the model's completions, and its limits; the last thing that `start` does."""
+        """Reset the version; store what ends completions and the model's limits; `start` ends with it."""
         self._tokenizer, self._stop_token_ids = model.tokenizer, model.stop_token_ids
         self._context, self._rope_limit = model.context, model.path.rope_limit
         self._counts, self._version, self._started = EngineStatistics(), version, True
 
     def stops(self, sampling: Sampling) -> Sampling:
-        """Return the sampling with all tokens that end a completion: the model's, and stop texts that are special tokens.
+        """Return the sampling with all tokens that end a completion: the model's and special stop texts.
 
         Raises:
             ConfigError: If a stop text holds a special token beside other text, or cannot be written by the tokenizer.
@@ -223,7 +223,7 @@ class RolloutEngine(ABC):
     def _sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """Return completions stamped with ``self._version``; one seed per prompt; all stop tokens are in ``sampling``."""
+        """Return completions of version ``self._version``; one seed per prompt; all stop tokens are in ``sampling``."""
 
     @abstractmethod
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

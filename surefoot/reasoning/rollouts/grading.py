@@ -59,7 +59,7 @@ def grade_trajectories(
 
 
 def _tokens_of(text: str, ids: list[int], model: LanguageModel) -> list[int]:
-    """Return the tokens of a beginning of their text; a last one that writes more is replaced by what it writes of it."""
+    """Return the tokens of a beginning of their text; a last one that goes beyond it is encoded again."""
     n = tokens_for(ids, model.decode, text)
     if model.decode(ids[:n]) != text:
         n -= 1

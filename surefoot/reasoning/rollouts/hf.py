@@ -208,7 +208,7 @@ class _PlainDecoding:
 
 
 def _difference_by_cache(model: LanguageModel) -> str | None:
-    """Return how sampling with a cache differs from what the trainer says of the same tokens; None where it does not."""
+    """Return how sampling with a cache differs from the trainer's log-probabilities; None where it does not."""
     with trial_of(model.base) as (trial, examples), torch.no_grad():
         sequences = [s for s in examples.sequences for _ in range(2)]
         try:

@@ -53,8 +53,8 @@ class VLLMServerEngine(RolloutEngine):
     """Talks to ``vllm serve`` over HTTP; prompts are dealt out to all hosts.
 
     A server that is joined has to be started with ``VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --worker-extension-cls
-    surefoot.reasoning.rollouts.vllm_worker.WeightReloader --logprobs-mode processed_logprobs --generation-config vllm`` (greedy
-    decoding and the trainer's log-probabilities agree only then). New weights are handed over as a file in
+    surefoot.reasoning.rollouts.vllm_worker.WeightReloader --logprobs-mode processed_logprobs --generation-config vllm``
+    (greedy decoding and the trainer's log-probabilities agree only then). New weights are handed over as a file in
     ``exchange``, which every host has to see.
     """
 

@@ -197,7 +197,7 @@ def _attend(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Attend with one mask; tensors are ``(batch, heads, tokens, width)``, without a mask each query sees all before it."""
+    """Attend with one mask; tensors are ``(batch, heads, tokens, width)``; without a mask attention is causal."""
     n_queries, n_keys = query.shape[2], key.shape[2]
     if softcap is None and sinks is None:
         causal = mask is None and n_queries > 1

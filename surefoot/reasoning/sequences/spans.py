@@ -88,7 +88,7 @@ def split_spans(
 
 
 def _ends(ids: Sequence[int], decode: Decode, text: str) -> list[int] | None:
-    """Return where each token's text ends, if tokens simply write one after the other; none where some need their neighbours."""
+    """Return where each token's text ends, if each token decodes by itself; None where some need their neighbours."""
     first = decode(ids[:1])
     own = {i: decode([ids[0], i])[len(first) :] for i in set(ids)}
     pieces = [first, *(own[i] for i in ids[1:])]

@@ -1,4 +1,4 @@
-"""Extraction rules, equality through math-verify, and a corpus of outputs that try to hang, crash or fool the grader."""
+"""Extraction rules, equality through math-verify, and a corpus of outputs that try to hang or fool the grader."""
 
 import json
 import os
@@ -287,7 +287,7 @@ def test_timeouts_and_verdicts_are_remembered_and_equal_pairs_compared_once() ->
 
 
 def test_a_batch_keeps_its_budget_and_quick_comparisons_go_first() -> None:
-    """Two slow pairs stand before a quick one: it is compared; they end with the budget, which 1,000 would keep alike."""
+    """Two slow pairs stand before a quick one: it is compared; they end with the budget."""
     pool = GraderPool(n_workers=1, time_limit=4.0, budget=4.0)
     pool.compare([("2", r"\sqrt{2}")])  # the process has started
     began = time.perf_counter()
@@ -331,8 +331,8 @@ def test_workers_die_with_their_parent() -> None:
     import sys
 
     code = (
-        "import os, signal\nfrom surefoot.reasoning.answers import GraderPool\np = GraderPool()\np.compare([('x', 'y')])\n"
-        "print(p._workers[0].process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal\nfrom surefoot.reasoning.answers import GraderPool\np = GraderPool()\n"
+        "p.compare([('x', 'y')])\nprint(p._workers[0].process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     pid = int(out.stdout)

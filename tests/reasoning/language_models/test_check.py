@@ -275,7 +275,7 @@ def test_a_cache_that_changes_the_numbers_is_not_used(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
 def test_dropout_of_attention_acts_in_training_and_keeps_the_mean(family: str) -> None:
-    """Attention is linear in the values: with one layer's attention alone, its output's mean is that without dropout."""
+    """Attention is linear in the values: with one layer alone, its output's mean is that without dropout."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, 2, 6, 8, generator=generator)
     module = nn.Module()

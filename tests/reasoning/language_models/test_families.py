@@ -1,4 +1,4 @@
-"""Every family's log-probabilities and gradients are the model's own, packed or one sequence at a time; or it is refused."""
+"""Every family's log-probabilities and gradients are the model's own, packed or not; or it is refused."""
 
 import copy
 import re

@@ -26,7 +26,7 @@ P = math.log(math.log(1.2))  # a perplexity of 1.2
 
 
 def naive(accuracies: list[list[float]], perplexities: list[list[float]], p: float) -> list[list[float]]:
-    """Return min(max over checkpoints so far of accuracy x [perplexity >= p], accuracy), written from the definition."""
+    """Return min(max over checkpoints so far of accuracy x [perplexity >= p], accuracy), by definition."""
     table = []
     for m in range(len(accuracies)):
         row = []

@@ -144,7 +144,7 @@ def test_the_prompt_s_stops_join_those_of_the_sampling(model: LanguageModel, tmp
 
 
 def test_rft_trains_without_the_stop_text(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Completions that end with any of the digits, which are the stop texts; each then ends with the end of sequence."""
+    """Completions that end with a digit, which are the stop texts; each then ends with the end of sequence."""
     from lightning_modules import RFT
 
     settings = tiny_reasoning("RFT", max_per_problem=4)

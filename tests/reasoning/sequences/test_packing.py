@@ -83,7 +83,7 @@ def test_packed_equals_unpacked(model: LanguageModel, max_tokens: int, share_pro
 
 
 def test_a_shared_prompt_and_unneeded_tokens_are_not_put_through_the_model() -> None:
-    """P1 once with completions of 7, 3, 1 and 5 tokens of which 6, 2, 0 and 2 come before a scored one; P2 with 5 of 6."""
+    """P1 once with completions of 7, 3, 1, 5 tokens of which 6, 2, 0, 2 come before a scored one; P2 with 5 of 6."""
     (pack,) = pack_sequences(SEQUENCES, 1000)
     assert len(pack.tokens) == 9 + 6 + 2 + 0 + 2 + 5 + 5
     assert sum(len(p.tokens) for p in pack_sequences(SEQUENCES, 1000, share_prompts=False)) == (
