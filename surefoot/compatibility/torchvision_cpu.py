@@ -9,7 +9,7 @@ not imported for it, and no program that does not import ``surefoot`` is touched
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ class _BeforeTorchvision(MetaPathFinder):
     asked = False
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname == "torchvision" and not self.asked:
             self.asked = True
