@@ -237,7 +237,9 @@ class MemorizationTracker(Callback):
                 )
                 for p in (mine if split == "train" else [])
             ]
-            measured = perplexities(module.language_model, traces, module.max_tokens_per_pack, module.level).tolist()
+            measured = perplexities(
+                module.language_model, traces, module.max_tokens_per_pack, module.equalise_packs
+            ).tolist()
             greedy: Sequence[Sequence[Trajectory]] = ()
             if self.greedy and split == "train":
                 one = Sampling(n=1, temperature=0.0, max_tokens=self.sampling.max_tokens)

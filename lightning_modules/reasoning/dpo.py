@@ -66,7 +66,7 @@ class DPO(ReasoningModule):
             values = torch.zeros_like(target)
             for start in range(0, -(-len(pairs) // self.n_ranks), 64):  # as often on every rank
                 chosen = list(mine[start : start + 64])
-                for pack in self.level(self._packs([pairs[i] for i in chosen])):
+                for pack in self.equalise_packs(self._packs([pairs[i] for i in chosen])):
                     numbers, sums = self._pair_logprobs(pack.to(self.device))
                     values[[chosen[i] for i in numbers]] = sums.to(values)
             target.copy_(sum_over_ranks(values))
@@ -140,7 +140,7 @@ class DPO(ReasoningModule):
                 " and the"
                 " data have more: evaluate on the pairs that the run held out (n_val, seed)."
             )
-        for pack in self.level(self._packs(batch["pair"])):
+        for pack in self.equalise_packs(self._packs(batch["pair"])):
             numbers, logprobs = self._pair_logprobs(pack.to(self.device))
             reference = self.val_reference_logprobs[batch["index"][numbers].to(self.device)]
             result = self._loss(logprobs, reference)

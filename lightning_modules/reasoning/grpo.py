@@ -167,7 +167,7 @@ class GRPO(ReasoningModule):
             [t.sequence for t in trajectories],
             self.max_tokens_per_pack,
             self._temperature,
-            self.level,
+            self.equalise_packs,
         )
 
     @property

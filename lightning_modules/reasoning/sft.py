@@ -113,7 +113,7 @@ class SFT(ReasoningModule):
     def _log_loss(self, batch: dict[str, Any], stage: str) -> None:
         if "problem" in batch and not all(p.solution for p in batch["problem"]):
             return
-        packs = self.level(pack_sequences(self.sequences(batch), self.max_tokens_per_pack))
+        packs = self.equalise_packs(pack_sequences(self.sequences(batch), self.max_tokens_per_pack))
         n_tokens = sum(len(p.targets) for p in packs)
         total = sum(-self.language_model(p.to(self.device)).logprobs.sum() for p in packs)
         self.log(f"{stage}/loss", total / n_tokens, batch_size=n_tokens, sync_dist=True)

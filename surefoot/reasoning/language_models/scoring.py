@@ -18,7 +18,7 @@ def completion_logprobs(
     sequences: Sequence[PromptCompletion],
     max_tokens_per_pack: int,
     temperature: float = 1.0,
-    level: Callable[[Sequence[Pack]], Sequence[Pack]] = list,
+    equalise: Callable[[Sequence[Pack]], Sequence[Pack]] = list,
 ) -> list[Tensor]:
     """Return the log-probabilities of completions' tokens, packed and with the head in chunks.
 
@@ -27,14 +27,14 @@ def completion_logprobs(
         sequences: Prompts and completions; all tokens of the completions are scored, whatever their masks.
         max_tokens_per_pack: Most tokens that are put through the model at once.
         temperature: Divides the logits.
-        level: Makes the packs equally many on ranks that have to pass through the model together.
+        equalise: Makes the packs equally many on ranks that have to pass through the model together.
 
     Returns:
         One tensor per sequence, ``(completion,)``, nats, float32 on the CPU.
     """
     scored = [torch.zeros(len(s.completion)) for s in sequences]
     whole = [s._replace(mask=None) for s in sequences]
-    for pack in level(pack_sequences(whole, max_tokens_per_pack)):
+    for pack in equalise(pack_sequences(whole, max_tokens_per_pack)):
         scores = model(pack.to(model.device), temperature)
         values = scores.logprobs.float().cpu()
         for i in pack.sequences.unique().tolist():
@@ -47,7 +47,7 @@ def perplexities(
     model: LanguageModel,
     sequences: Sequence[PromptCompletion],
     max_tokens_per_pack: int,
-    level: Callable[[Sequence[Pack]], Sequence[Pack]] = list,
+    equalise: Callable[[Sequence[Pack]], Sequence[Pack]] = list,
 ) -> Tensor:
     """Return the perplexity of each completion given its prompt: exp of the mean negative log-probability per token.
 
@@ -57,12 +57,12 @@ def perplexities(
         model: The model.
         sequences: Prompts and completions of at least one token.
         max_tokens_per_pack: Most tokens that are put through the model at once.
-        level: As in `completion_logprobs`.
+        equalise: As in `completion_logprobs`.
 
     Returns:
         ``(sequences,)``, float64.
     """
     with evaluation_mode(model):
-        scored = completion_logprobs(model, sequences, max_tokens_per_pack, level=level)
+        scored = completion_logprobs(model, sequences, max_tokens_per_pack, equalise=equalise)
     means = [-float(s.double().mean()) for s in scored]
     return torch.tensor(means, dtype=torch.float64).exp()
