@@ -10,7 +10,7 @@ import pytest
 
 from surefoot.reproduce import paper_ids
 
-RESULTS = Path(__file__).parents[2] / "docs/results"
+RESULTS = Path(__file__).parents[2] / "docs/papers"
 
 
 def claims(paper: str) -> list[dict[str, Any]]:
@@ -64,5 +64,5 @@ def test_the_committed_table_is_that_of_the_claims(paper: str) -> None:
 def test_the_readme_counts_the_verdicts(paper: str) -> None:
     counts = Counter(c["verdict"] for c in claims(paper))
     told = [counts[v] for v in ("holds", "contradicted", "undecided", "reported")]
-    row = f"(docs/results/{paper}/table.md) | " + " | ".join(map(str, told)) + " |"
+    row = f"(docs/papers/{paper}/table.md) | " + " | ".join(map(str, told)) + " |"
     assert row in (RESULTS.parents[1] / "README.md").read_text()

@@ -1,0 +1,155 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from surefoot.cli import main
+from surefoot.report.shift_figures import by_family, draw_layers, draw_sets, family_and_level
+from surefoot.reproduce._homogeneous_toy import ToyProblem, make_points, train_toy
+from surefoot.reproduce._ocs_controls import adversarial
+from surefoot.reproduce._ocs_jobs import LOW_DIMENSION, VARIANTS, Study, job, studies
+from surefoot.reproduce._ocs_runs import Runs
+from surefoot.reproduce._ocs_theory import theory_claims
+
+
+@pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
+def test_every_run_of_every_scale_parses(scale: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = studies(scale, has_data=True)
+    assert ("cifar10" in chosen) == (scale == "paper")
+    runs = [(s, n, t) for s in (*chosen.values(), LOW_DIMENSION) for n, t in s.trainings.items()]
+    runs += [(chosen["mnist"], n, t) for n, t in VARIANTS.items()]
+    names = set()
+    for study, name, training in runs:
+        made = job(study, name, training, 0)
+        names.add(made.name)
+        path = tmp_path / "x.yaml"
+        path.write_text(yaml.safe_dump(dict(made.settings)))
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", str(path), "--print_config"])
+        assert stop.value.code == 0
+        capsys.readouterr()
+    assert len(names) == len(runs)
+
+
+def test_without_files_there_is_mnist_alone() -> None:
+    (only,) = studies("laptop", has_data=False).values()
+    assert only.name == "mnist"
+    assert all(s["class_path"] == "Corruption" for s in only.shifts())
+
+
+def test_toy_points_and_their_margins() -> None:
+    problem = ToyProblem(3, 2, 4, 5)
+    points, labels = make_points(problem, torch.Generator().manual_seed(0))
+    assert points.shape == (14, 512)
+    assert labels.tolist() == [1] * 3 + [-1] * 2 + [1] * 4 + [-1] * 5
+    lengths = points.norm(dim=1)
+    assert float(lengths[5:].mean() / lengths[:5].mean()) == pytest.approx(3, rel=0.02)
+
+
+def test_toy_networks_separate_and_let_nothing_through_off_the_span() -> None:
+    torch.set_num_threads(1)
+    outcome = train_toy(ToyProblem(depth=3), 0, n_steps=600)
+    assert outcome.accuracy == 1
+    assert outcome.relative_output < 0.1
+    assert outcome.relative_norms[-1] == outcome.relative_output
+    assert len(outcome.top_share) == 1
+    again = train_toy(ToyProblem(depth=3), 0, n_steps=600)
+    assert again == outcome
+
+
+def test_the_margin_points_are_known_before_the_classes_are_separated() -> None:
+    """The least margin is negative then; the points within a tenth of its size of it are still at least one."""
+    torch.set_num_threads(1)
+    outcome = train_toy(ToyProblem(30, 10, 30, 10, depth=2), 0, n_steps=50)
+    assert outcome.accuracy < 1
+    assert -1 <= outcome.support_mean <= 1
+
+
+def test_theory_is_measured_at_quick_scale(tmp_path: Path) -> None:
+    claims, _ = theory_claims(1, True, tmp_path)
+    assert all(math.isfinite(claim.estimate.mean) for claim in claims), claims
+
+
+def test_attacks_raise_the_loss_within_their_steps() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    inputs, target = torch.randn(20, 6), torch.arange(20) % 3
+    moved = adversarial(network, inputs, target, n_rounds=4, step=0.05)
+    loss = torch.nn.functional.cross_entropy
+    assert float(loss(network(moved), target).detach()) > float(loss(network(inputs), target).detach())
+    assert float((moved - inputs).abs().max()) <= 0.2 + 1e-6
+    assert not moved.requires_grad
+
+
+def fake_runs() -> Runs:
+    """Return two seeds of a study whose numbers are known."""
+    runs = Runs(Study("s", {}, {}, ()), "cross-entropy", [])
+    names = ["test", "noise_1", "noise_2", "blur_1", "blur_2", "other"]
+    runs.sets = [
+        [{"set": n, "distance": 10.0 - i - seed, "normalised_distance": 1 - i / 10} for i, n in enumerate(names)]
+        for seed in range(2)
+    ]
+    return runs
+
+
+def test_kinds_and_levels_are_read_from_names() -> None:
+    assert family_and_level("unclipped_noise_3") == ("unclipped_noise", 3)
+    assert family_and_level("fashion_mnist") == ("fashion_mnist", 1)
+    runs = fake_runs()
+    assert runs.graded == ["noise", "blur"]
+    assert runs.over_levels(1, "blur", "distance") == [9.0, 6.0, 5.0]
+    assert runs.strongest(0, "normalised_distance") == pytest.approx((0.8 + 0.6) / 2)
+    runs.score({"test": 0.5})
+    assert runs.sets[0][0]["ood_score"] == 0.5
+    assert runs.sets[0][1]["ood_score"] is None
+    assert runs.key == "s_cross_entropy"
+
+
+def test_curves_start_at_the_unshifted_set_and_average_over_seeds(tmp_path: Path) -> None:
+    rows = [row for seed in fake_runs().sets for row in seed]
+    curves = by_family(rows, None, "distance")
+    assert set(curves) == {"noise", "blur", "other"}
+    assert [(x, e.mean, e.n) for x, e in curves["blur"]] == [(0, 9.5, 2), (1, 6.5, 2), (2, 5.5, 2)]
+    scored = [row | {"ood_score": float(i % 6)} for i, row in enumerate(rows)]
+    assert [x for x, _ in by_family(scored, "ood_score", "distance")["noise"]] == [0, 1, 2]
+    assert by_family(rows, None, "nothing") == {}
+    drawn = {p.stem for p in draw_sets(rows, tmp_path)}
+    assert drawn == {"distance", "normalised_distance"}
+    layers = [
+        {"set": n, "layer": layer, "relative_norm": 1.0, "row_space_share": None}
+        for n in ("test", "noise_1", "noise_2")
+        for layer in ("first", "last")
+    ]
+    assert {p.name for p in draw_layers(layers, tmp_path)} == {
+        "relative_norm.svg",
+        "relative_norm.png",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+def test_quick_scale_ends_within_a_minute_and_goes_on_after_a_stop(tmp_path: Path) -> None:
+    out = tmp_path / "constant_solution"
+    main(["reproduce", "constant_solution", "--out", str(out)])
+    claims = {c["id"]: c for c in json.loads((out / "claims.json").read_text())}
+    assert {
+        "mnist_cross_entropy_falls_with_level",
+        "mnist_reward_prediction_beats_acting",
+        "mnist_output_norm_falls",
+        "adversarial_no_batch_norm_does_not_revert",
+        "theory_contraction",
+    } <= set(claims)
+    assert all(c["holds"] is None for c in claims.values())
+    assert not [i for i, c in claims.items() if c["measured"] is None]
+    assert next(iter(claims.values()))["seconds"] < 75
+    assert (out / "figures/mnist_cross_entropy/distance.svg").is_file()
+    before = {p: p.stat().st_mtime_ns for p in (out / "results").glob("*.json")}
+    main(["reproduce", "constant_solution", "--out", str(out)])
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "results").glob("*.json")}
+    again = {c["id"]: c["measured"] for c in json.loads((out / "claims.json").read_text())}
+    assert again == {i: c["measured"] for i, c in claims.items()}
