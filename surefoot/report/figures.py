@@ -52,6 +52,7 @@ def new_axes(width: float, height: float, n_columns: int = 1) -> Any:
         {
             "font.size": 10,
             "svg.hashsalt": "surefoot",
+            "svg.fonttype": "none",  # text stays text: small, and found by a search
             "axes.spines.top": False,
             "axes.spines.right": False,
         }

@@ -87,6 +87,7 @@ def test_figures_are_repeatable_and_told_apart_without_colour(tmp_path: Path) ->
     first = interval_curves(*arguments, tmp_path / "one", log_x=True, horizontals={"c": points[0][1]})
     second = interval_curves(*arguments, tmp_path / "two", log_x=True, horizontals={"c": points[0][1]})
     assert first[0].read_text() == second[0].read_text()
+    assert ">c</text>" in first[0].read_text(), "text is text, not a drawing of each letter"
     assert [p.suffix for p in dot_plot({"s": {"row": points[0][1]}}, "x", tmp_path / "dots")] == [
         ".svg",
         ".png",
