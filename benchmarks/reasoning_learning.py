@@ -35,7 +35,7 @@ def run(method: str, seed: int, runs: Path) -> dict[str, float]:
         flags += ["--model.init_args.language_model.init_args.seed", str(seed)]
     else:
         flags += ["--model.init_args.language_model.init_args.name", str(start)]
-    config = str(ROOT / f"configs/{method}_arithmetic.yaml")
+    config = str(ROOT / f"configs/reasoning/{method}_arithmetic.yaml")
     surefoot(["fit", "--config", config, *flags, "--experiment", f"{method}-{seed}"])
     checkpoint = runs / f"{method}-{seed}/latest/checkpoints/last.ckpt"
     test = ["--experiment", f"{method}-{seed}-test", "--ckpt_path", str(checkpoint)]

@@ -24,7 +24,7 @@ ENGINES = {
 
 def run(engine: str, out: Path, n_problems: int) -> list[dict[str, Any]]:
     """Sample with one engine and return the rows."""
-    config = ROOT / "configs/pipelines/sample_gsm8k_smollm2.yaml"
+    config = ROOT / "configs/pipelines/stages/sample_gsm8k_smollm2.yaml"
     settings = {"class_path": engine, "init_args": ENGINES[engine]}
     flags = ["--split", "test", "--limit", str(n_problems), "--problems_per_shard", "50"]
     flags += ["--engine", json.dumps(settings), "--sampling.n", "1", "--sampling.temperature", "0"]

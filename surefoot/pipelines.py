@@ -5,11 +5,11 @@ A pipeline's file lists stages, in order::
     stages:
       - name: sample
         verb: generate
-        config: configs/pipelines/sample_gsm8k.yaml
+        config: configs/pipelines/stages/sample_gsm8k_smollm2.yaml
         flags: {split: train}
       - name: tune
         verb: fit
-        config: configs/sft_gsm8k.yaml
+        config: configs/reasoning/sft_gsm8k_smollm2.yaml
         flags: {data.init_args.completions: "{sample}"}
 
 ``{name}`` in a flag stands for the folder of an earlier stage: what ``generate`` or ``curate`` wrote, or the run folder

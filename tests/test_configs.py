@@ -1,18 +1,23 @@
 """Every shipped config parses against the real signatures; every tiny twin trains through the public ``main()``."""
 
 import csv
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+import lightning_modules
 from surefoot.cli import main
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TWINS = sorted((ROOT / "tests/configs").glob("*.yaml"))
+#: Folders of configs that are no experiments
+APART = ("overlays", "pipelines")
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.relative_to(ROOT / "configs").parts[0] not in APART)
+TWINS = sorted((ROOT / "tests/configs").rglob("*.yaml"))
 OVERLAYS = sorted((ROOT / "configs/overlays").glob("*.yaml"))
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -33,7 +38,7 @@ def test_parses(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
 def test_overlays_parse_over_an_experiment(overlay: Path) -> None:
-    experiment = "gsm8k_llama3_8b_sft" if overlay.stem == "fsdp" else "erm_digits"
+    experiment = "reasoning/sft_gsm8k_llama3_8b" if overlay.stem == "fsdp" else "erm_digits"
     with pytest.raises(SystemExit) as stop:
         main(
             [
@@ -52,8 +57,33 @@ def test_overlays_parse_over_an_experiment(overlay: Path) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
 def test_experiments_start_with_their_command_and_set_a_seed(config: Path) -> None:
     text = config.read_text()
-    assert text.startswith(f"# surefoot fit --config configs/{config.name}")
+    assert text.startswith(f"# surefoot fit --config {config.relative_to(ROOT)}")
     assert "seed_everything" in yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
+def test_an_experiment_lies_and_is_named_as_its_method_does(config: Path) -> None:
+    """``lightning_modules/reasoning/grpo.py`` has ``configs/reasoning/grpo_*.yaml``."""
+    name = yaml.safe_load(config.read_text())["model"]["class_path"]
+    method = Path(inspect.getfile(getattr(lightning_modules, name))).relative_to(ROOT / "lightning_modules")
+    assert config.parent.relative_to(ROOT / "configs") == method.parent
+    assert config.stem.startswith(f"{method.stem}_")
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=lambda p: p.stem)
+def test_a_twin_names_its_experiment(twin: Path) -> None:
+    assert f"configs/{twin.relative_to(ROOT / 'tests/configs')}" in twin.read_text().splitlines()[0]
+
+
+def test_named_configs_exist() -> None:
+    """Of those that a document, a config or a docstring names; X stands for any."""
+    folders = ("configs", "docs", "surefoot", "lightning_modules", "datamodules", "callbacks", "benchmarks")
+    files = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in (".md", ".py", ".yaml")]
+    files += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
+    named = {(p, name) for p in files for name in re.findall(r"\bconfigs/[\w/]+\.yaml", p.read_text())}
+    missing = [f"{p}: {name}" for p, name in named if not (ROOT / name).is_file() and Path(name).stem != "X"]
+    assert len(named) > 40
+    assert not missing
 
 
 @pytest.mark.parametrize("config", TWINS, ids=lambda p: p.stem)
@@ -126,28 +156,30 @@ def _test_and_predict(name: str, run: Path, root: Path) -> None:
     assert [int(r["index"]) for r in rows] == list(range(len(rows)))
 
 
-PIPELINES = sorted(p for p in (ROOT / "configs/pipelines").glob("*.yaml"))
+PIPELINES = sorted((ROOT / "configs/pipelines").glob("*.yaml"))
+STAGES = sorted((ROOT / "configs/pipelines/stages").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)
-def test_pipelines_and_their_stages_parse(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pipelines_parse(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from surefoot.pipelines import read_pipeline
 
     monkeypatch.chdir(ROOT)
-    content = yaml.safe_load(path.read_text())
-    if "stages" in content:
-        for stage in read_pipeline(path):
-            command = [stage.verb, "--config", str(stage.config)]
-            command += [x for k, v in stage.flags.items() for x in (f"--{k}", str(v))]
-            command += [] if stage.verb == "fit" else ["--out", "x"]
-            with pytest.raises(SystemExit) as stop:
-                main([*command, "--print_config"])
-            assert stop.value.code == 0
-    else:
-        other = "curate" if "arm" in content else "generate"
-        verb = ["fit"] if "trainer" in content else [other, "--out", "x"]
+    assert path.read_text().startswith(f"# surefoot pipeline {path.relative_to(ROOT)}")
+    for stage in read_pipeline(path):
+        command = [stage.verb, "--config", str(stage.config)]
+        command += [x for k, v in stage.flags.items() for x in (f"--{k}", str(v))]
+        command += [] if stage.verb == "fit" else ["--out", "x"]
         with pytest.raises(SystemExit) as stop:
-            main([*verb, "--config", str(path), "--print_config"])
+            main([*command, "--print_config"])
         assert stop.value.code == 0
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda p: p.stem)
+def test_stages_parse_alone(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    other = "curate" if "arm" in content else "generate"
+    verb = ["fit"] if "trainer" in content else [other, "--out", "x"]
+    with pytest.raises(SystemExit) as stop:
+        main([*verb, "--config", str(path), "--print_config"])
+    assert stop.value.code == 0

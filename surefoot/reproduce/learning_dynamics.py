@@ -55,9 +55,9 @@ def measure(
         raise SurefootError("--log-log-threshold goes with --recorded FILE.")
     if scale == "paper":
         raise SurefootError(
-            "the paper's scale trains Llama-3-8B thirteen times: run configs/gsm8k_llama3_8b_sft_dynamics.yaml with"
-            " each"
-            " learning rate and number of epochs on GPUs, then surefoot reproduce learning_dynamics --recorded runs."
+            "the paper's scale trains Llama-3-8B thirteen times on GPUs: run"
+            " configs/reasoning/sft_memorization_gsm8k_llama3_8b.yaml with each learning rate and number of epochs,"
+            " then surefoot reproduce learning_dynamics --recorded runs."
         )
     study = measure_study(scale, n_seeds, out)
     threshold = next(m.estimate.mean for m in study.measurements if m.id == "own_runs_threshold")

@@ -95,7 +95,7 @@ def test_the_authors_record(data_root: Path, tmp_path: Path) -> None:
         (["--recorded", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--log-log-threshold", "-2"], "goes with --recorded"),
         (["--log-log-threshold", "nan", "--recorded", "x"], "must be a number"),
-        (["--scale", "paper"], "configs/gsm8k_llama3_8b_sft_dynamics.yaml"),
+        (["--scale", "paper"], "configs/reasoning/sft_memorization_gsm8k_llama3_8b.yaml"),
     ],
 )
 def test_what_cannot_be_done_ends_in_one_line(

@@ -86,7 +86,7 @@ def test_a_run_in_pure_bfloat16_says_so_and_one_with_float32_weights_does_not(fi
     assert {m["exp_avg"].dtype for m in moments} == {torch.float32}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*llama3_8b*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/reasoning").glob("*_llama3_8b.yaml")), ids=lambda p: p.stem)
 def test_shipped_configs_train_float32_weights(path: Path) -> None:
     config = yaml.safe_load(path.read_text())
     assert config["trainer"]["precision"] == "bf16-mixed"
