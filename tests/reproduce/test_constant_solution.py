@@ -9,11 +9,11 @@ import yaml
 
 from surefoot.cli import main
 from surefoot.report.shift_figures import by_family, draw_layers, draw_sets, family_and_level
-from surefoot.reproduce._homogeneous_toy import ToyProblem, make_points, train_toy
-from surefoot.reproduce._ocs_controls import adversarial
-from surefoot.reproduce._ocs_jobs import LOW_DIMENSION, VARIANTS, Study, job, studies
-from surefoot.reproduce._ocs_runs import Runs
-from surefoot.reproduce._ocs_theory import theory_claims
+from surefoot.reproduce.constant_solution.attacks import adversarial
+from surefoot.reproduce.constant_solution.homogeneous_networks import ToyProblem, make_points, train_toy
+from surefoot.reproduce.constant_solution.runs import Runs
+from surefoot.reproduce.constant_solution.studies import LOW_DIMENSION, VARIANTS, Study, job, studies
+from surefoot.reproduce.constant_solution.theory import theory_claims
 
 
 @pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])

@@ -15,7 +15,10 @@ from surefoot.reasoning.metrics.memorization import (
     quality_of_train_accuracy,
 )
 from surefoot.report.dynamics_figures import lines, prediction_panels, violins
-from surefoot.reproduce._dynamics_jobs import (
+from surefoot.reproduce._experiments import Result, run_jobs
+from surefoot.reproduce.claims import Findings, Measurement, Scale, interval_above, reported
+from surefoot.reproduce.learning_dynamics.recorded import measure_recorded
+from surefoot.reproduce.learning_dynamics.sweep import (
     EPOCHS,
     MIDDLE_RATE,
     Size,
@@ -24,9 +27,6 @@ from surefoot.reproduce._dynamics_jobs import (
     pretraining,
     sizes,
 )
-from surefoot.reproduce._dynamics_recorded import measure_recorded
-from surefoot.reproduce._experiments import Result, run_jobs
-from surefoot.reproduce.claims import Findings, Measurement, Scale, interval_above, reported
 from surefoot.statistics import correlation, mean_interval, paired_difference, rank_correlation
 from surefoot.storage.json_files import read_json
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from surefoot.processes import die_with_parent
 from surefoot.report.figures import interval_curves
-from surefoot.reproduce._homogeneous_toy import ToyOutcome, ToyProblem, train_toy
 from surefoot.reproduce.claims import Measurement, at_least, at_most, interval_above
+from surefoot.reproduce.constant_solution.homogeneous_networks import ToyOutcome, ToyProblem, train_toy
 from surefoot.statistics import correlation, mean_interval, paired_difference
 
 __all__ = ("theory_claims",)

@@ -19,7 +19,9 @@ from surefoot.reasoning.curation import (
 from surefoot.reasoning.learning_dynamics import read_record
 from surefoot.reasoning.problems import Problem
 from surefoot.report.figures import interval_curves
-from surefoot.reproduce._dynamics_jobs import (
+from surefoot.reproduce._experiments import run_jobs
+from surefoot.reproduce.claims import Findings, Measurement, Scale, interval_above, reported
+from surefoot.reproduce.learning_dynamics.sweep import (
     MIDDLE_RATE,
     Size,
     curation_data,
@@ -28,8 +30,6 @@ from surefoot.reproduce._dynamics_jobs import (
     pretraining,
     sizes,
 )
-from surefoot.reproduce._experiments import run_jobs
-from surefoot.reproduce.claims import Findings, Measurement, Scale, interval_above, reported
 from surefoot.statistics import mean_interval, paired_difference
 
 __all__ = ("measure_curation",)

@@ -7,10 +7,10 @@ from statistics import fmean
 
 from surefoot.report.figures import dot_plot
 from surefoot.report.shift_figures import family_and_level
-from surefoot.reproduce._ocs_controls import adversarial_rows
-from surefoot.reproduce._ocs_jobs import REWARD
-from surefoot.reproduce._ocs_runs import Rows, Runs
 from surefoot.reproduce.claims import Measurement, at_least, at_most, interval_above, reported
+from surefoot.reproduce.constant_solution.attacks import adversarial_rows
+from surefoot.reproduce.constant_solution.runs import Rows, Runs
+from surefoot.reproduce.constant_solution.studies import REWARD
 from surefoot.statistics import correlation, mean_interval, paired_difference, rank_correlation
 
 __all__ = (

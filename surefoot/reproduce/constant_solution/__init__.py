@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from surefoot.reproduce._experiments import run_jobs
-from surefoot.reproduce._ocs_claims import (
+from surefoot.reproduce.claims import Findings, Measurement, Paper, Scale
+from surefoot.reproduce.constant_solution.claims import (
     constant_claims,
     control_claims,
     detection,
@@ -12,8 +13,9 @@ from surefoot.reproduce._ocs_claims import (
     reversion_claims,
     variant_claims,
 )
-from surefoot.reproduce._ocs_decisions import decision_claims
-from surefoot.reproduce._ocs_jobs import (
+from surefoot.reproduce.constant_solution.decisions import decision_claims
+from surefoot.reproduce.constant_solution.runs import Rows, Runs, draw, jobs, ood_scores, train
+from surefoot.reproduce.constant_solution.studies import (
     CROSS_ENTROPY,
     GAUSSIAN_NLL,
     LOW_DIMENSION,
@@ -21,9 +23,7 @@ from surefoot.reproduce._ocs_jobs import (
     VARIANTS,
     studies,
 )
-from surefoot.reproduce._ocs_runs import Rows, Runs, draw, jobs, ood_scores, train
-from surefoot.reproduce._ocs_theory import theory_claims
-from surefoot.reproduce.claims import Findings, Measurement, Paper, Scale
+from surefoot.reproduce.constant_solution.theory import theory_claims
 
 __all__ = ("PAPER",)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from surefoot.errors import SurefootError
 from surefoot.reasoning.learning_dynamics import read_recorded_runs
-from surefoot.reproduce._dynamics_curation import measure_curation
-from surefoot.reproduce._dynamics_recorded import measure_recorded
-from surefoot.reproduce._dynamics_study import measure_study
 from surefoot.reproduce.claims import MAX_SEEDS, Findings, Paper, Scale, settle
+from surefoot.reproduce.learning_dynamics.curation import measure_curation
+from surefoot.reproduce.learning_dynamics.recorded import measure_recorded
+from surefoot.reproduce.learning_dynamics.runs import measure_study
 
 __all__ = ("PAPER",)
 

@@ -5,9 +5,9 @@ from statistics import fmean
 
 from surefoot.report.figures import interval_curves
 from surefoot.report.shift_figures import family_and_level
-from surefoot.reproduce._ocs_jobs import CROSS_ENTROPY, REWARD
-from surefoot.reproduce._ocs_runs import Rows, Runs
 from surefoot.reproduce.claims import Measurement, at_least, interval_above, reported
+from surefoot.reproduce.constant_solution.runs import Rows, Runs
+from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY, REWARD
 from surefoot.statistics import Estimate, mean_interval, paired_difference
 
 __all__ = ("decision_claims",)
