@@ -434,7 +434,7 @@ def test_one_batch_is_not_the_whole_split_whatever_was_imported_before() -> None
     """An earlier ``Optional[Union[float, int]]`` would make the parser read 1 as 1.0, which means 100%."""
     code = (
         "import typing; typing.Optional[typing.Union[float, int]]\n"
-        "import lightning.pytorch\nfrom surefoot.cli import main\n"
+        "import surefoot, lightning.pytorch\nfrom surefoot.cli import main\n"
         "main(['fit', '--config', 'configs/erm_digits.yaml', '--trainer.limit_val_batches', '1',"
         " '--trainer.limit_test_batches', '0.5', '--print_config'])"
     )

@@ -48,7 +48,7 @@ def settings(method: str) -> dict[str, Any]:
             "threshold_decay": 0.5,
         }
     # Dropout draws on the global generator, whose state has to come back too.
-    config["model"]["init_args"]["encoder"] = {"class_path": "tests.test_resume.Dropping"}
+    config["model"]["init_args"]["encoder"] = {"class_path": "tests.training.test_resume.Dropping"}
     return config
 
 

@@ -260,7 +260,7 @@ def test_without_reprocessing_the_tied_head_outputs_would_be_wrong_without_an_er
     pytest.importorskip("vllm", reason="vLLM is not installed")
     code = """
 import sys
-sys.path.insert(0, "tests/rollouts")
+sys.path.insert(0, "tests/reasoning/rollouts")
 from test_engines import GREEDY, greedy_reference, prompts, sharp_model
 from surefoot.reasoning.rollouts import VLLMEngine
 
@@ -446,7 +446,7 @@ def test_bad_engine_settings_end_in_one_line_before_vllm_starts() -> None:
 def test_vllm_s_processes_and_weights_end_with_a_killed_parent(engine: str) -> None:
     code = f"""
 import sys, time
-sys.path.insert(0, "tests/rollouts")
+sys.path.insert(0, "tests/reasoning/rollouts")
 from test_engines import sharp_model
 from surefoot.reasoning.rollouts import VLLMEngine, VLLMServerEngine
 engine = {engine}
