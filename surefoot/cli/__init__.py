@@ -96,7 +96,7 @@ def _interruption(arguments: Sequence[str], signum: int) -> str:
 def _verb(name: str) -> Callable[[list[str]], None]:
     """Return the function that runs a verb's arguments, verb included."""
     if name in (*_TRAINER_VERBS, "generate", "curate"):
-        from surefoot.cli.lean_imports import without_optional_metrics
+        from surefoot.compatibility.lean_imports import without_optional_metrics
 
         with without_optional_metrics():
             if name == "generate":

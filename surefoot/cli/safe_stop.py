@@ -4,11 +4,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from surefoot.cli.interruption import Interrupted, pending_signal, postpone, take_signals
+from surefoot.compatibility.lightning import requeues
 
 __all__ = ("SafeStop", "SavingStop")
 
@@ -18,9 +18,7 @@ class SafeStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let signals wait; Lightning's own handler would end the run with code 0."""
-        environment = trainer._accelerator_connector.cluster_environment
-        requeues = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
-        if not requeues:  # there, SIGTERM follows a checkpoint and is to be passed over
+        if not requeues(trainer):  # there, SIGTERM follows a checkpoint and is to be passed over
             take_signals(signal.SIGTERM)
         postpone(True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -32,8 +32,8 @@ from surefoot.cli.checkpoints import (
 )
 from surefoot.cli.predictions import PredictionWriter
 from surefoot.cli.recorder import RunRecorder
+from surefoot.cli.result_lines import result_lines
 from surefoot.cli.safe_stop import SafeStop, SavingStop
-from surefoot.cli.screen import QuietProgressBar, result_lines, silence
 from surefoot.cli.settings import (
     check_yaml,
     differences,
@@ -43,6 +43,12 @@ from surefoot.cli.settings import (
     stored_descriptions,
     stored_inputs,
     stored_settings,
+)
+from surefoot.compatibility.lightning import (
+    QuietModelSummary,
+    QuietProgressBar,
+    quiet_screen,
+    tell_batches_from_shares,
 )
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.processes import die_with_parent
@@ -78,26 +84,6 @@ _NOT_IDENTITY = (
 )
 #: Values of --ckpt_path that name no file.
 _LIGHTNINGS_PATHS = ("last", "best", "hpc", "registry")
-
-
-def _tell_batches_from_shares() -> None:
-    """Let ``limit_val_batches: 1`` be one batch, whatever was imported before.
-
-    Lightning writes ``Optional[Union[int, float]]``; Python's typing caches that by its set of members, so that an
-    earlier ``Optional[Union[float, int]]`` anywhere makes the parser try float first, and 1 batch become 1.0, the whole
-    split.
-    """
-    names = ("train", "val", "test", "predict")
-    given: Any = Trainer.__init__
-    while given is not None:
-        for name in (*(f"limit_{n}_batches" for n in names), "overfit_batches"):
-            if name in given.__annotations__:
-                optional = type(None) in getattr(given.__annotations__[name], "__args__", ())
-                given.__annotations__[name] = int | float | None if optional else int | float
-        given = getattr(given, "__wrapped__", None)
-
-
-_tell_batches_from_shares()
 
 
 class _Parser(LightningArgumentParser):
@@ -395,6 +381,9 @@ class SurefootCLI(LightningCLI):
         has_bar = any(isinstance(c, ProgressBar) for c in trainer.callbacks or [])
         if trainer.enable_progress_bar in (None, True) and not has_bar and not trainer.barebones:
             extra.append(QuietProgressBar())
+        has_summary = any(isinstance(c, ModelSummary) for c in trainer.callbacks or [])
+        if trainer.enable_model_summary in (None, True) and not has_summary and not trainer.barebones:
+            extra.append(QuietModelSummary())
         if self.subcommand == "predict":
             extra.append(PredictionWriter(folder))
         if self.subcommand == "fit" and trainer.enable_checkpointing in (None, True):
@@ -473,9 +462,9 @@ def run_trainer(arguments: Sequence[str]) -> None:
     Args:
         arguments: The verb and its options.
     """
-    silence()
+    tell_batches_from_shares()
     try:
-        with contextlib.ExitStack() as held:
+        with quiet_screen(), contextlib.ExitStack() as held:
             SurefootCLI(
                 held,
                 model_class=LightningModule,

@@ -45,7 +45,7 @@ def test_help_is_fast_and_heavy_packages_stay_out() -> None:
 def test_packages_left_out_while_lightning_is_imported_are_there_again() -> None:
     code = (
         "import sys\n"
-        "from surefoot.cli.lean_imports import without_optional_metrics\n"
+        "from surefoot.compatibility.lean_imports import without_optional_metrics\n"
         "with without_optional_metrics():\n"
         "    import lightning.pytorch, torchmetrics\n"
         "assert not {'scipy.signal', 'transformers', 'torchvision'} & set(sys.modules)\n"

@@ -8,22 +8,26 @@ import pytest
 from conftest import Fit, tiny
 
 from surefoot.cli import main
-from surefoot.cli.screen import QuietProgressBar, result_lines, silence
+from surefoot.cli.result_lines import result_lines
+from surefoot.compatibility.lightning import QuietProgressBar, quiet_screen
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 NOISE = (
     *("💡", "litlogger", "litmodels", "TPU", "v_num", "oard", "dirpath", "LeafSpec"),
-    *("Be aware", "Restoring", "many workers", "/-"),
+    *("Be aware", "Restoring", "many workers", "/-", "Loading `", "`Trainer(", "logging interval", "FLOPs"),
 )
 
 
-def test_every_line_is_of_use(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
-    """The lines go to the logger that the screen reads."""
-    logging.getLogger("lightning.pytorch").propagate = True
-    silence()
+def test_every_line_is_of_use(
+    fit: Fit, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines go to the logger that the screen reads; a schedule asks for the number of steps."""
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    config = tiny() | {"trainer": {**tiny()["trainer"], "enable_model_summary": True, "limit_val_batches": 1}}
+    config["model"]["init_args"]["lr_scheduler"] = {"class_path": "torch.optim.lr_scheduler.ConstantLR"}
     with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.INFO):
-        silence()  # pytest and catch_warnings have reset the filters
-        run = fit(tiny(), "--trainer.enable_progress_bar", "true")
+        warnings.simplefilter("always")
+        run = fit(config, "--trainer.enable_progress_bar", "true")
         main(
             [
                 "test",
@@ -33,7 +37,10 @@ def test_every_line_is_of_use(fit: Fit, caplog: pytest.LogCaptureFixture) -> Non
         )
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("lightning.")]
     lines += [str(w.message) for w in warned if issubclass(w.category, UserWarning)]
-    assert not [line for line in lines if any(n in line for n in NOISE)]
+    printed = capsys.readouterr().out
+    assert "Parameters" in printed
+    assert "parameters are trained" in printed
+    assert not [line for line in (*lines, *printed.splitlines()) if any(n in line for n in NOISE)]
     (end,) = [i for i, line in enumerate(lines) if line.startswith("finished: 2 epochs, 18 optim")]
     assert str(run) in lines[end]
     assert "val/worst_group_accuracy" in lines[end + 1]
@@ -65,10 +72,12 @@ def test_an_endless_run_has_no_last_epoch() -> None:
     assert bar._get_train_description(3).strip() == "Epoch 3/7"
 
 
-def test_warnings_show_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    silence()
-    assert warnings.formatwarning("no answer", UserWarning, "a.py", 3, "x = 1") == "warning: no answer\n"
+def test_warnings_show_no_code_while_a_verb_runs() -> None:
+    before, filters = warnings.formatwarning, list(warnings.filters)
+    with quiet_screen():
+        assert warnings.formatwarning("no answer", UserWarning, "a.py", 3, "x = 1") == "warning: no answer\n"
+    assert (warnings.formatwarning, warnings.filters) == (before, filters)
+    assert not logging.getLogger("lightning.pytorch.utilities.rank_zero").filters
 
 
 def test_best_values_have_the_right_direction(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from surefoot.compatibility.vllm import SERVER
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.processes import OwnedFolder, ProcessTree, end_process
 from surefoot.reasoning.language_models import LanguageModel
@@ -140,7 +141,7 @@ class VLLMServerEngine(RolloutEngine):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         assert self._folder is not None
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command = [sys.executable, "-m", SERVER]
         options = {
             "model": str(self._folder.path),
             "host": "127.0.0.1",
