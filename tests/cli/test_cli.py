@@ -262,7 +262,7 @@ def test_bad_configs_end_in_one_line(
     [
         (["fitt"], "no verb 'fitt'; there are fit"),
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["reproduce", "no_paper"], "no paper 'no_paper'; there are br_dro, learning"),
+        (["reproduce", "no_paper"], "no paper 'no_paper'; there are br_dro, "),
         (["reproduce", "br_dro", "--seeds", "0"], "--seeds must be at least 1"),
         (["report", "no_such_folder"], "no_such_folder is not a folder"),
         (["test"], "or --ckpt_path of a Surefoot run"),
