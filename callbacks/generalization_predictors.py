@@ -104,7 +104,7 @@ class GeneralizationPredictors(Callback):
             for pack in pack_sequences(sequences, module.max_tokens_per_pack):
                 weights = torch.full((len(pack.targets),), -1 / n_tokens, device=model.device)
                 with torch.enable_grad():
-                    loss = model(pack.to(model.device), token_weights=weights)
+                    loss = model.weighted_logprob_sum(pack.to(model.device), weights)
                     parts = torch.autograd.grad(loss, parameters)
                 total = [t + g for t, g in zip(total, parts, strict=True)]
         return total

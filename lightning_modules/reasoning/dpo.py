@@ -93,10 +93,10 @@ class DPO(ReasoningModule):
 
     def _pair_logprobs(self, pack: Pack) -> tuple[list[int], Tensor]:
         """Return the numbers of a pack's pairs and both continuations' summed log-probabilities, ``(pairs, 2)``."""
-        logprobs = self.language_model(pack).logprobs
-        numbers, places = torch.unique(pack.sequences // 2, return_inverse=True)
+        logprobs = self.language_model.score(pack).logprobs
+        numbers, rows = torch.unique(pack.sequences // 2, return_inverse=True)
         sums = logprobs.new_zeros(2 * len(numbers))
-        sums = sums.index_add(0, 2 * places + pack.sequences % 2, logprobs)
+        sums = sums.index_add(0, 2 * rows + pack.sequences % 2, logprobs)
         return numbers.tolist(), sums.view(-1, 2)
 
     def _loss(self, logprobs: Tensor, reference: Tensor, label_smoothing: float = 0.0) -> PreferenceLoss:

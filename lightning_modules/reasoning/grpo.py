@@ -218,7 +218,7 @@ class GRPO(ReasoningModule):
 
         def loss(pack: Pack) -> Tensor:
             nonlocal watched, largest
-            logprobs, entropies = self.language_model(pack, self._temperature)
+            logprobs, entropies = self.language_model.score(pack, self._temperature)
             present = logprobs.detach()
             old = present if credited.old is None else pack.gather(chosen(credited.old))
             behaviour = pack.gather(chosen(credited.behaviour))

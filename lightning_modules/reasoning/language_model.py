@@ -74,7 +74,7 @@ class LanguageModelModule(ResumableModule):
         mesh = self.device_mesh
         if mesh is None or getattr(self, "_sharded", False):
             return
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
         data_mesh = mesh["data_parallel"]
         mixed = self.trainer.precision == "bf16-mixed"
@@ -85,10 +85,12 @@ class LanguageModelModule(ResumableModule):
         )
         for layer in _layers(self.language_model.base):
             fully_shard(layer, mesh=data_mesh, mp_policy=policy)
-        # The model's own shard holds embedding and head, which may be tied: both are used in its forward pass alone.
+        # The model's own shard holds embedding and head, which may be tied: both are used in its own methods alone.
         for part in self.children():
             if any(True for _ in part.parameters()):
                 fully_shard(part, mesh=data_mesh, mp_policy=policy)
+        for name in self.language_model.forward_methods:
+            register_fsdp_forward_method(self.language_model, name)
         self._sharded = True
 
     def configure_optimizers(self) -> Any:

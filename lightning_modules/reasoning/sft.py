@@ -78,8 +78,7 @@ class SFT(ReasoningModule):
 
         def loss(pack: Pack) -> torch.Tensor:
             weights = torch.full((len(pack.targets),), -1 / max(1.0, n_tokens), device=self.device)
-            share: torch.Tensor = self.language_model(pack, token_weights=weights)
-            return share
+            return self.language_model.weighted_logprob_sum(pack, weights)
 
         self.log("train/loss", self.update(packs, loss), batch_size=1, prog_bar=True)
         self.log("train/tokens", n_tokens, batch_size=1)
@@ -115,5 +114,5 @@ class SFT(ReasoningModule):
             return
         packs = self.equalise_packs(pack_sequences(self.sequences(batch), self.max_tokens_per_pack))
         n_tokens = sum(len(p.targets) for p in packs)
-        total = sum(-self.language_model(p.to(self.device)).logprobs.sum() for p in packs)
+        total = sum(-self.language_model.score(p.to(self.device)).logprobs.sum() for p in packs)
         self.log(f"{stage}/loss", total / n_tokens, batch_size=n_tokens, sync_dist=True)

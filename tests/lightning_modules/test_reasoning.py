@@ -241,10 +241,10 @@ def test_completions_without_signal_are_not_put_through_the_model(
     ]
     advantages = [torch.full((3,), a) for a in (1.0, -1.0, 0.0, 0.0)]
     forward = []
-    original = LanguageModel.forward
+    original = LanguageModel.score
     monkeypatch.setattr(
         LanguageModel,
-        "forward",
+        "score",
         lambda s, p, t=1.0: forward.append(len(p.tokens)) or original(s, p, t),
     )
     monkeypatch.setattr(module, "log", lambda *a, **k: None)

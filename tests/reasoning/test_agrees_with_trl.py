@@ -65,7 +65,7 @@ def test_sft(max_tokens: int) -> None:
     check(
         "sft",
         model,
-        over_packs(max_tokens, lambda p: model(p, token_weights=torch.full(p.targets.shape, -1 / n))),
+        over_packs(max_tokens, lambda p: model.weighted_logprob_sum(p, torch.full(p.targets.shape, -1 / n))),
     )
 
 
@@ -102,7 +102,7 @@ def test_grpo(variant: Variant, max_tokens: int) -> None:
 
     def loss(pack: Pack) -> Tensor:
         result = policy_loss(
-            model(pack).logprobs,
+            model.score(pack).logprobs,
             pack.gather(old),
             pack.gather(advantages),
             pack.sequences,

@@ -140,7 +140,7 @@ def mean_loss(model: LanguageModel, settings: dict[str, Any]) -> float:
     sequences = [PromptCompletion(prompt.prompt_ids(p, model), prompt.target_ids(p, model)) for p in problems]
     (pack,) = pack_sequences(sequences, 10_000)
     with torch.no_grad():
-        return -float(model(pack).logprobs.mean())
+        return -float(model.score(pack).logprobs.mean())
 
 
 def saved_bytes(model: LanguageModel) -> int:
@@ -153,7 +153,7 @@ def saved_bytes(model: LanguageModel) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        model(some_pack(model, 100))
+        model.score(some_pack(model, 100))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     return sum(size for place, size in kept.items() if place not in weights)
 
@@ -161,7 +161,7 @@ def saved_bytes(model: LanguageModel) -> int:
 def gradient(model: LanguageModel) -> torch.Tensor:
     torch.manual_seed(7)
     model.zero_grad()
-    model(some_pack(model)).logprobs.sum().backward()
+    model.score(some_pack(model)).logprobs.sum().backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.language_models.check import choose_path
 from surefoot.reasoning.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
-from surefoot.reasoning.language_models.forward import score_pack
+from surefoot.reasoning.language_models.forward import hidden_states, score_pack, weighted_logprob_sum_of_pack
 from surefoot.reasoning.language_models.stops import configured_stops, end_of_turn
 from surefoot.reasoning.sequences import Pack, TokenScores, register_packed_attention
 from surefoot.storage.files import replacing
@@ -45,6 +45,9 @@ class LoRA:
 
 class LanguageModel(nn.Module):
     """A causal language model, its tokenizer, and what the loops ask of them."""
+
+    #: Methods that run the model; where weights are sharded, they are gathered around each.
+    forward_methods = ("hidden_states", "score", "weighted_logprob_sum")
 
     def __init__(
         self,
@@ -130,6 +133,11 @@ class LanguageModel(nn.Module):
         limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
         return limit if isinstance(limit, int) and limit > 0 else None
 
+    @property
+    def width(self) -> int:
+        """Width of the hidden states."""
+        return int(self.base.config.get_text_config().hidden_size)
+
     def encode(self, text: str) -> list[int]:
         """Return a text's token ids, without special tokens that the text does not contain."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -140,30 +148,66 @@ class LanguageModel(nn.Module):
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[assignment]
         return text
 
-    def forward(
-        self, pack: Pack, temperature: float = 1.0, token_weights: Tensor | None = None
-    ) -> TokenScores | Tensor:
-        """Score a pack's tokens.
+    def hidden_states(self, pack: Pack) -> Tensor:
+        """Return the last hidden states of a pack's tokens, which the output head or a `ValueHead` reads.
+
+        Args:
+            pack: Packed sequences, on the model's device; `Pack.at_predictors` and `Pack.at_scored` choose rows.
+
+        Returns:
+            ``(tokens, width)``.
+
+        Raises:
+            DataError: If a sequence is longer than the model's context.
+            ConfigError: If the model's logits do not follow from its hidden states.
+        """
+        self._check_length(pack)
+        return hidden_states(self.base, self.path, pack)
+
+    def score(self, pack: Pack, temperature: float = 1.0) -> TokenScores:
+        """Return log-probabilities and entropies of a pack's scored tokens, ``(scored,)`` each.
 
         Args:
             pack: Packed sequences, on the model's device.
             temperature: Divides the logits, as in sampling.
-            token_weights: Weight of each scored token ``(scored,)``, where nothing but the weighted sum is asked for.
-
-        Returns:
-            Log-probabilities and entropies, ``(scored,)`` each; with weights, the weighted sum of the log-probabilities
-            at temperature 1, ``()``, for which the head is computed once less.
 
         Raises:
             DataError: If a sequence is longer than the model's context.
         """
+        self._check_length(pack)
+        return score_pack(self.base, self.path, pack, temperature)
+
+    def weighted_logprob_sum(self, pack: Pack, token_weights: Tensor) -> Tensor:
+        """Return the weighted sum of the scored tokens' log-probabilities, ``()``: the head is computed once less.
+
+        Args:
+            pack: Packed sequences, on the model's device.
+            token_weights: Weight of each scored token ``(scored,)``, without gradient.
+
+        Raises:
+            DataError: If a sequence is longer than the model's context.
+        """
+        self._check_length(pack)
+        return weighted_logprob_sum_of_pack(self.base, self.path, pack, token_weights)
+
+    def _check_length(self, pack: Pack) -> None:
         longest, context = pack.longest, self.context
         if context is not None and longest > context:
             raise DataError(
                 f"a sequence of {longest} tokens or more does not fit into the model's context of {context}: leave long"
                 " examples out (SFT: max_sequence_tokens), or shorten prompts and completions."
             )
-        return score_pack(self.base, self.path, pack, temperature, token_weights)
+
+    def freeze_output_head(self) -> None:
+        """Leave the output head untrained, where it shares no matrix with the embedding.
+
+        For what reads hidden states only: the head would get no gradient, which ranks that train together refuse.
+        """
+        embedding = {id(p) for p in self.base.get_input_embeddings().parameters()}
+        head: Any = self.base.get_output_embeddings()
+        for parameter in head.parameters():
+            if id(parameter) not in embedding:
+                parameter.requires_grad_(False)
 
     def initial(self) -> "LanguageModel":
         """Return a copy of the model as it was built; to be asked for before a checkpoint's weights are loaded."""

@@ -177,8 +177,7 @@ class Examples:
     def packed(self, base: Any, path: ForwardPath) -> tuple[Tensor, Tensor | None]:
         """Return the same on a path of ours."""
         with torch.set_grad_enabled(bool(_watched(base))):
-            scores: Any = score_pack(base, path, self.pack)
-            return _with_gradient(base, scores.logprobs)
+            return _with_gradient(base, score_pack(base, path, self.pack).logprobs)
 
     def difference(
         self,

@@ -20,7 +20,15 @@ from surefoot.reasoning.sequences.attention import PackLayout, packed_forward
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ("ForwardPath", "OutputHead", "find_output_head", "rope_limit", "score_pack")
+__all__ = (
+    "ForwardPath",
+    "OutputHead",
+    "find_output_head",
+    "hidden_states",
+    "rope_limit",
+    "score_pack",
+    "weighted_logprob_sum_of_pack",
+)
 
 
 @dataclass(frozen=True)
@@ -46,32 +54,62 @@ class ForwardPath:
     rope_limit: int | None = None
 
 
-def score_pack(
-    base: "PreTrainedModel",
-    path: ForwardPath,
-    pack: Pack,
-    temperature: float = 1.0,
-    token_weights: Tensor | None = None,
-) -> TokenScores | Tensor:
-    """Score a pack's tokens; arguments and result are those of `LanguageModel.forward`."""
-    head, layout = path.head, PackLayout(pack.segments, pack.tokens.device)
-    limit = path.rope_limit
-    alike = limit is None or pack.longest <= limit or len(leaves(pack)) == 1
-    if head is None:
-        logits = _one_by_one(base, pack, layout, lambda x: base(input_ids=x, use_cache=False).logits)
-        scores = module_token_scores(logits, lambda x: x, pack.targets, temperature)
-        return scores if token_weights is None else (token_weights * scores.logprobs).sum()
+def hidden_states(base: "PreTrainedModel", path: ForwardPath, pack: Pack) -> Tensor:
+    """Return the last hidden states of a pack's tokens, ``(tokens, width)``.
+
+    Raises:
+        ConfigError: If the model's logits do not follow from its hidden states, so that none are known to be the last.
+    """
+    if path.head is None:
+        raise ConfigError(f"{base.config.model_type} has no hidden states that its logits are known to follow from.")
+    return _hidden(base, path, path.head, pack, torch.arange(len(pack.tokens), device=pack.tokens.device))
+
+
+def score_pack(base: "PreTrainedModel", path: ForwardPath, pack: Pack, temperature: float = 1.0) -> TokenScores:
+    """Score a pack's tokens; see `LanguageModel.score`."""
+    if path.head is None:
+        return module_token_scores(_logits(base, pack), lambda x: x, pack.targets, temperature)
+    head: Any = base.get_output_embeddings()
+    hidden, softcap, scale = _head_input(base, path, path.head, pack), path.head.softcap, path.head.scale
+    if _is_matrix(head):
+        return token_scores(hidden, head.weight, pack.targets, temperature, softcap, scale=scale)
+    return module_token_scores(hidden, head, pack.targets, temperature, softcap, scale=scale)
+
+
+def weighted_logprob_sum_of_pack(
+    base: "PreTrainedModel", path: ForwardPath, pack: Pack, token_weights: Tensor
+) -> Tensor:
+    """Return a weighted sum of a pack's log-probabilities; see `LanguageModel.weighted_logprob_sum`."""
+    head: Any = base.get_output_embeddings()
+    if path.head is None or not _is_matrix(head):
+        return (token_weights * score_pack(base, path, pack).logprobs).sum()
+    hidden, softcap, scale = _head_input(base, path, path.head, pack), path.head.softcap, path.head.scale
+    return weighted_logprob_sum(hidden, head.weight, pack.targets, token_weights, softcap, scale=scale)
+
+
+def _is_matrix(head: Any) -> bool:
+    """Return whether a head is a matrix and no more: without a bias, adapters or quantisation."""
+    return type(head) is nn.Linear and head.bias is None
+
+
+def _head_input(base: Any, path: ForwardPath, after: OutputHead, pack: Pack) -> Tensor:
+    """Return what the head turns into scores of the pack's tokens, ``(scored, width)``."""
+    hidden = _hidden(base, path, after, pack, pack.predictors)
+    return hidden if after.before == 1.0 else hidden * after.before
+
+
+def _logits(base: Any, pack: Pack) -> Tensor:
+    """Return the model's own logits at the predictors, ``(scored, vocabulary)``."""
+    return _one_by_one(base, pack, pack.predictors, lambda x: base(input_ids=x, use_cache=False).logits)
+
+
+def _hidden(base: Any, path: ForwardPath, head: OutputHead, pack: Pack, wanted: Tensor) -> Tensor:
+    """Return the last hidden states of the pack's tokens with the numbers ``wanted``, ``(wanted, width)``."""
     body: Any = base.get_submodule(head.body)
-    if path.packed and alike:
-        hidden = _packed_hidden(body, pack, layout)
-    else:
-        hidden = _one_by_one(base, pack, layout, lambda x: body(input_ids=x, use_cache=False).last_hidden_state)
-    return _after_body(base, head, hidden, pack.targets, temperature, token_weights)
-
-
-def _packed_hidden(body: Any, pack: Pack, layout: PackLayout) -> Tensor:
-    """Return the last hidden states of the scored tokens' predictors, ``(scored, width)``."""
-    with packed_forward(layout):
+    alike = path.rope_limit is None or pack.longest <= path.rope_limit or len(leaves(pack)) == 1
+    if not path.packed or not alike:
+        return _one_by_one(base, pack, wanted, lambda x: body(input_ids=x, use_cache=False).last_hidden_state)
+    with packed_forward(PackLayout(pack.segments, pack.tokens.device)):
         output = body(
             input_ids=pack.tokens[None],
             position_ids=pack.positions[None],
@@ -79,7 +117,7 @@ def _packed_hidden(body: Any, pack: Pack, layout: PackLayout) -> Tensor:
             attention_mask=torch.ones_like(pack.tokens[None]),
             use_cache=False,
         )
-    hidden: Tensor = output.last_hidden_state[0][pack.predictors]
+    hidden: Tensor = output.last_hidden_state[0][wanted]
     return hidden
 
 
@@ -89,8 +127,8 @@ def leaves(pack: Pack) -> list[int]:
     return [i for i in range(len(pack.segments)) if i not in continued]
 
 
-def _one_by_one(base: Any, pack: Pack, layout: PackLayout, forward: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return what a forward pass of tokens ``(1, tokens)`` says at the predictors, one sequence at a time.
+def _one_by_one(base: Any, pack: Pack, wanted: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what a forward pass of tokens ``(1, tokens)`` says at those wanted, one sequence at a time.
 
     Raises:
         ConfigError: If the weights are sharded: ranks have different numbers of sequences, and gather weights together.
@@ -100,35 +138,16 @@ def _one_by_one(base: Any, pack: Pack, layout: PackLayout, forward: Callable[[Te
             f"{base.config.model_type} takes one sequence at a time, which sharded weights (FSDP) do not allow: use"
             " DDP."
         )
-    place = torch.zeros(len(pack.tokens), dtype=torch.long)  # in the outputs laid end to end
+    layout, device = PackLayout(pack.segments, pack.tokens.device), pack.tokens.device
+    row = torch.zeros(len(pack.tokens), dtype=torch.long)  # in the outputs laid end to end
     outputs, n_before = [], 0
     for leaf in leaves(pack):
         segments = [pack.segments[i] for i in layout.chains[leaf]]
         tokens = torch.cat([torch.arange(s.start, s.start + s.length) for s in segments])
-        place[tokens] = torch.arange(n_before, n_before + len(tokens))
+        row[tokens] = torch.arange(n_before, n_before + len(tokens))
         n_before += len(tokens)
-        outputs.append(forward(pack.tokens[tokens.to(pack.tokens.device)][None])[0])
-    return torch.cat(outputs)[place.to(pack.predictors.device)[pack.predictors]]
-
-
-def _after_body(
-    base: Any,
-    after: OutputHead,
-    hidden: Tensor,
-    targets: Tensor,
-    temperature: float,
-    token_weights: Tensor | None,
-) -> TokenScores | Tensor:
-    head: Any = base.get_output_embeddings()
-    settings: dict[str, Any] = {"softcap": after.softcap, "scale": after.scale}
-    if after.before != 1.0:
-        hidden = hidden * after.before
-    if type(head) is nn.Linear and head.bias is None:
-        if token_weights is None:
-            return token_scores(hidden, head.weight, targets, temperature, **settings)
-        return weighted_logprob_sum(hidden, head.weight, targets, token_weights, **settings)
-    scores = module_token_scores(hidden, head, targets, temperature, **settings)
-    return scores if token_weights is None else (token_weights * scores.logprobs).sum()
+        outputs.append(forward(pack.tokens[tokens.to(device)][None])[0])
+    return torch.cat(outputs)[row.to(device)[wanted]]
 
 
 def find_output_head(base: "PreTrainedModel", tokens: Tensor) -> OutputHead | None:

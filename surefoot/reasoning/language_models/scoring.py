@@ -35,11 +35,11 @@ def completion_logprobs(
     scored = [torch.zeros(len(s.completion)) for s in sequences]
     whole = [s._replace(mask=None) for s in sequences]
     for pack in equalise(pack_sequences(whole, max_tokens_per_pack)):
-        scores = model(pack.to(model.device), temperature)
+        scores = model.score(pack.to(model.device), temperature)
         values = scores.logprobs.float().cpu()
         for i in pack.sequences.unique().tolist():
             own = pack.sequences == i
-            scored[i][pack.places[own]] = values[own]
+            scored[i][pack.completion_positions[own]] = values[own]
     return scored
 
 

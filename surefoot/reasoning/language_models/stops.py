@@ -59,5 +59,5 @@ def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> tu
         return ()
     ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"]
     added = {*special_tokens(tokenizer), *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
-    places = [i for i, token in enumerate(ids) if token in added]
-    return tuple(ids[: places[0] + 1]) if places else ()
+    ends = [i for i, token in enumerate(ids) if token in added]
+    return tuple(ids[: ends[0] + 1]) if ends else ()

@@ -1,7 +1,7 @@
 """Attention within a pack, as an attention implementation of transformers.
 
 The model makes its masks itself, by its own rule (causal, sliding window, chunks, per layer); where a pack is under way
-the rule comes back as a `PackMask`, which travels to the layers as any mask does and applies the rule to the places
+the rule comes back as a `PackMask`, which travels to the layers as any mask does and applies the rule to the positions
 within each sequence. On a CPU (and wherever the varlen kernel is missing) each segment is one call of torch's scaled
 dot-product attention on the keys of its own chain: no mask over the whole pack, no work between sequences. On CUDA in
 half precision all segments go through torch's varlen flash attention in one call where the rule is causal or a sliding
@@ -60,7 +60,7 @@ class PackLayout:
             device: Where the pack's tensors are.
         """
         self.segments, self.device = tuple(segments), device
-        #: For each segment the places of those it sees, itself the last.
+        #: For each segment the numbers of those it sees, itself the last.
         self.chains: list[list[int]] = []
         for i, segment in enumerate(self.segments):
             before = [] if segment.prefix is None else self.chains[segment.prefix]
@@ -72,7 +72,7 @@ class PackLayout:
         return [sum(self.segments[i].length for i in chain) for chain in self.chains]
 
     def varlen(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
-        """Return the keys' places, the cumulative lengths of queries and keys, and the longest of each."""
+        """Return the keys' numbers in the pack, the cumulative lengths of queries and keys, and the longest of each."""
         if self._varlen is None:
             seen = [self.segments[i] for chain in self.chains for i in chain]
             parts = [torch.arange(s.start, s.start + s.length) for s in seen]
@@ -107,7 +107,7 @@ def packed_forward(layout: PackLayout) -> Iterator[None]:
 
 
 class PackMask:
-    """A model's rule of which token sees which, applied to the places within each of a pack's sequences."""
+    """A model's rule of which token sees which, applied to the positions within each of a pack's sequences."""
 
     def __init__(self, layout: PackLayout, local_size: int | None = None, **arguments: Any) -> None:
         """Initialize the mask.
@@ -241,8 +241,8 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, scaling: 
     """Attend in one call of torch's varlen kernel; tensors are ``(1, heads, tokens, width)``."""
     from torch.nn.attention.varlen import varlen_attn
 
-    places, ends_q, ends_k, longest_q, longest_k = mask.layout.varlen()
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key[:, :, places], value[:, :, places]))
+    seen, ends_q, ends_k, longest_q, longest_k = mask.layout.varlen()
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key[:, :, seen], value[:, :, seen]))
     out = varlen_attn(
         q.contiguous(),
         k.contiguous(),

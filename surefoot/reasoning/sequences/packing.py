@@ -3,7 +3,8 @@
 A pack is a row of segments. Each token attends to its own segment up to itself and to the whole of the segments
 before it in its chain of prefixes; nothing attends across chains. Completions of one prompt share its segment, so a
 group of G completions costs ``prompt + G * completion`` tokens instead of ``G * (prompt + completion)``, with the same
-log-probabilities and gradients. A sequence's last token is only ever predicted, so it is not put through the model.
+log-probabilities and gradients. A sequence's last token is only ever predicted, so it is not put through the model,
+unless something reads its hidden state, such as a value head.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Segment(NamedTuple):
 
     start: int  # first token in the pack
     length: int  # tokens
-    prefix: int | None  # the segment that this one continues, by its place in the pack
+    prefix: int | None  # the segment that this one continues, by its number in the pack
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,19 @@ class Pack:
     """Sequences that are run through the model together."""
 
     tokens: Tensor  # token ids, (tokens,)
-    positions: Tensor  # place within its sequence, (tokens,)
+    positions: Tensor  # position within its sequence, (tokens,)
     segments: tuple[Segment, ...]
-    predictors: Tensor  # the token whose hidden state predicts the scored one, (scored,)
+    predictors: Tensor  # the pack's token whose hidden state predicts the scored one, (scored,)
+    scored: Tensor  # the scored one itself among the pack's tokens, (scored,); with ``keep_last`` only
     targets: Tensor  # id of the scored token, (scored,)
     sequences: Tensor  # number of the sequence that a scored token belongs to, (scored,)
-    places: Tensor  # its place in that sequence's completion, (scored,)
+    completion_positions: Tensor  # its position in that sequence's completion, (scored,)
+    keep_last: bool = False  # whether every scored token is put through the model
 
     def to(self, device: torch.device) -> "Pack":
         """Return the pack with its tensors on a device."""
-        names = ("tokens", "positions", "predictors", "targets", "sequences", "places")
-        return replace(self, **{n: getattr(self, n).to(device) for n in names})
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
     @property
     def longest(self) -> int:
@@ -67,16 +70,38 @@ class Pack:
         Returns:
             ``(scored,)``, on the pack's device.
         """
-        lengths = torch.tensor([0, *(len(v) for v in values)], device=self.places.device)
-        flat = torch.cat(list(values)).to(self.places.device)
-        return flat[lengths.cumsum(0)[self.sequences] + self.places]
+        device = self.completion_positions.device
+        lengths = torch.tensor([0, *(len(v) for v in values)], device=device)
+        flat = torch.cat(list(values)).to(device)
+        return flat[lengths.cumsum(0)[self.sequences] + self.completion_positions]
+
+    def at_predictors(self, values: Tensor) -> Tensor:
+        """Return what is known before each scored token.
+
+        Args:
+            values: One row per token of the pack, such as its hidden states, ``(tokens, ...)``.
+
+        Returns:
+            ``(scored, ...)``.
+        """
+        return values[self.predictors]
+
+    def at_scored(self, values: Tensor) -> Tensor:
+        """Return what is known after each scored token; arguments and result are as in `at_predictors`.
+
+        Raises:
+            ValueError: If a sequence's last token was not put through the model.
+        """
+        if not self.keep_last:
+            raise ValueError("the pack does not hold its sequences' last tokens: pack_sequences(..., keep_last=True).")
+        return values[self.scored]
 
 
 def empty_pack(token: int) -> Pack:
     """Return a pack of one token of which nothing is scored: a forward pass for a rank that has nothing of its own."""
     none = torch.zeros(0, dtype=torch.long)
     start = torch.zeros(1, dtype=torch.long)
-    return Pack(start + token, start, (Segment(0, 1, None),), none, none, none, none)
+    return Pack(start + token, start, (Segment(0, 1, None),), none, none, none, none, none, keep_last=True)
 
 
 class _Unit(NamedTuple):
@@ -91,6 +116,7 @@ def pack_sequences(
     max_tokens: int,
     share_prompts: bool = True,
     together: Sequence[int] | None = None,
+    keep_last: bool = False,
 ) -> list[Pack]:
     """Pack sequences into as few rows of at most ``max_tokens`` tokens as first-fit-decreasing finds.
 
@@ -103,6 +129,8 @@ def pack_sequences(
         share_prompts: Whether equal prompts are put through the model once per pack.
         together: A number per sequence; neighbours with equal numbers and prompts (the two of a preference pair) come
             into the same pack.
+        keep_last: Whether the last scored token of a sequence is put through the model too, so that its hidden state
+            can be read.
 
     Returns:
         The packs; their ``sequences`` number into the argument.
@@ -115,38 +143,44 @@ def pack_sequences(
             raise ValueError(f"sequence {i} has an empty prompt: nothing predicts its first token.")
         if s.mask is not None and len(s.mask) != len(s.completion):
             raise ValueError(f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values.")
+    n_inputs = [_n_inputs(s, keep_last) for s in sequences]
     units = sorted(
-        _units(sequences, max_tokens, share_prompts, together),
+        _units(sequences, n_inputs, max_tokens, share_prompts, together),
         key=lambda u: u.n_tokens,
         reverse=True,
     )
     bins: list[list[_Unit]] = []
     room: list[int] = []
     for unit in units:
-        place = next((b for b, free in enumerate(room) if unit.n_tokens <= free), None)
-        if place is None:
+        fitting = next((b for b, free in enumerate(room) if unit.n_tokens <= free), None)
+        if fitting is None:
             bins.append([unit])
             room.append(max_tokens - unit.n_tokens)
         else:
-            bins[place].append(unit)
-            room[place] -= unit.n_tokens
-    return [_lay_out(sequences, chosen) for chosen in bins]
+            bins[fitting].append(unit)
+            room[fitting] -= unit.n_tokens
+    return [_lay_out(sequences, n_inputs, chosen, keep_last) for chosen in bins]
 
 
 def _scored(sequence: PromptCompletion) -> list[int]:
-    """Return the places of the completion's scored tokens."""
+    """Return the positions of the completion's scored tokens."""
     if sequence.mask is None:
         return list(range(len(sequence.completion)))
     return [i for i, counts in enumerate(sequence.mask) if counts]
 
 
-def _n_inputs(sequence: PromptCompletion) -> int:
-    """Return how many of the completion's tokens are put through the model: those before the last scored one."""
-    return _scored(sequence)[-1]
+def _n_inputs(sequence: PromptCompletion, keep_last: bool) -> int:
+    """Return how many of the completion's tokens are put through the model; none where none is scored.
+
+    They are those before the last scored one, and it too where it is kept.
+    """
+    last = max(_scored(sequence), default=None)
+    return 0 if last is None else last + keep_last
 
 
 def _units(
     sequences: Sequence[PromptCompletion],
+    n_inputs: Sequence[int],
     max_tokens: int,
     share_prompts: bool,
     together: Sequence[int] | None,
@@ -163,7 +197,7 @@ def _units(
         current: list[int] = []
         n_tokens = n_prompt
         for members in atoms.values():
-            extra = sum(_n_inputs(sequences[i]) for i in members)
+            extra = sum(n_inputs[i] for i in members)
             if current and n_tokens + extra > max_tokens:
                 units.append(_Unit(tuple(current), n_tokens))
                 current, n_tokens = [], n_prompt
@@ -173,14 +207,17 @@ def _units(
     return units
 
 
-def _lay_out(sequences: Sequence[PromptCompletion], units: Sequence[_Unit]) -> Pack:
+def _lay_out(
+    sequences: Sequence[PromptCompletion], n_inputs: Sequence[int], units: Sequence[_Unit], keep_last: bool
+) -> Pack:
     tokens: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
     predictors: list[int] = []
+    scored: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
-    places: list[int] = []
+    completion_positions: list[int] = []
 
     def append(ids: Sequence[int], first_position: int, prefix: int | None) -> int:
         start = len(tokens)
@@ -196,7 +233,7 @@ def _lay_out(sequences: Sequence[PromptCompletion], units: Sequence[_Unit]) -> P
             prompt_start, prompt_segment = append(prompt, 0, None), len(segments) - 1
         for i in unit.members:
             s = sequences[i]
-            inputs = list(s.completion[: _n_inputs(s)])
+            inputs = list(s.completion[: n_inputs[i]])
             if not shared:
                 prompt_start = append(prompt + inputs, 0, None)
                 start = prompt_start + len(prompt)
@@ -204,11 +241,14 @@ def _lay_out(sequences: Sequence[PromptCompletion], units: Sequence[_Unit]) -> P
                 start = append(inputs, len(prompt), prompt_segment)
             else:
                 start = len(tokens)
-            for place in _scored(s):
-                predictors.append(start + place - 1 if place else prompt_start + len(prompt) - 1)
-                targets.append(s.completion[place])
+            for position in _scored(s):
+                predictors.append(start + position - 1 if position else prompt_start + len(prompt) - 1)
+                scored.append(start + position)
+                targets.append(s.completion[position])
                 owners.append(i)
-                places.append(place)
-    numbers = (tokens, positions, predictors, targets, owners, places)
-    t, p, q, y, o, c = (torch.tensor(n, dtype=torch.long) for n in numbers)
-    return Pack(t, p, tuple(segments), q, y, o, c)
+                completion_positions.append(position)
+    if not keep_last:
+        scored = []
+    columns = (predictors, scored, targets, owners, completion_positions)
+    t, p, *numbers = (torch.tensor(n, dtype=torch.long) for n in (tokens, positions, *columns))
+    return Pack(t, p, tuple(segments), *numbers, keep_last=keep_last)

@@ -91,5 +91,5 @@ def _ends(ids: Sequence[int], decode: Decode, text: str) -> list[int] | None:
     """Return where each token's text ends, if each token decodes by itself; None where some need their neighbours."""
     first = decode(ids[:1])
     own = {i: decode([ids[0], i])[len(first) :] for i in set(ids)}
-    pieces = [first, *(own[i] for i in ids[1:])]
-    return list(accumulate(map(len, pieces))) if "".join(pieces).startswith(text) else None
+    token_texts = [first, *(own[i] for i in ids[1:])]
+    return list(accumulate(map(len, token_texts))) if "".join(token_texts).startswith(text) else None

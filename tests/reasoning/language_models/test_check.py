@@ -220,7 +220,7 @@ def test_positions_that_depend_on_the_longest_sequence_depend_on_the_own_one_onl
     model = build(plain)
     assert model.path.packed
     pack, own = pack_of(model, 30, 8)
-    torch.testing.assert_close(model(pack).logprobs, pack.gather(own), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.score(pack).logprobs, pack.gather(own), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("lengths", [(5, 6), (4, 20), (20, 30)])
@@ -315,9 +315,9 @@ def test_dropout_of_attention_arrives_from_the_config() -> None:
     )
     model = build(LlamaForCausalLM(config))
     pack = pack_of(model.eval(), 12)[0]
-    assert model(pack).logprobs.equal(model(pack).logprobs)
+    assert model.score(pack).logprobs.equal(model.score(pack).logprobs)
     model.train()
-    assert not model(pack).logprobs.equal(model(pack).logprobs)
+    assert not model.score(pack).logprobs.equal(model.score(pack).logprobs)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "mistral", "stablelm"])
@@ -333,7 +333,7 @@ def test_the_plain_forward_pass_and_recomputation_keep_what_attention_does(famil
         model.eval()
         if checkpointing:
             model.training_mode(dropout=False)
-        parts = torch.autograd.grad(model(pack).logprobs.sum(), list(model.parameters()), allow_unused=True)
+        parts = torch.autograd.grad(model.score(pack).logprobs.sum(), list(model.parameters()), allow_unused=True)
         gradients.append(torch.cat([g.flatten() for g in parts if g is not None]))
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
@@ -355,7 +355,7 @@ def test_a_model_that_cannot_be_packed_samples_and_trains() -> None:
         model = build(tiny_family("mamba"))
     pack, own = pack_of(model, 9, 6)
     weights = torch.linspace(-1, 1, len(pack.targets))
-    loss: Any = model(pack, token_weights=weights)
+    loss = model.weighted_logprob_sum(pack, weights)
     torch.testing.assert_close(loss, (weights * pack.gather(own)).sum())
     loss.backward()
     assert all(p.grad is not None for p in model.parameters())

@@ -97,8 +97,8 @@ def own_scores(plain: Any) -> Tensor:
 def our_scores(model: LanguageModel, max_tokens: int) -> Tensor:
     found = {}
     for pack in pack_sequences(SEQUENCES, max_tokens):
-        values: Any = model(pack)
-        keys = zip(pack.sequences.tolist(), pack.places.tolist(), strict=True)
+        values: Any = model.score(pack)
+        keys = zip(pack.sequences.tolist(), pack.completion_positions.tolist(), strict=True)
         found |= dict(zip(keys, values.logprobs, strict=True))
     return torch.stack([found[k] for k in sorted(found)])
 

@@ -25,7 +25,7 @@ def small(**arguments: object) -> LanguageModel:
 
 def scores(model: LanguageModel) -> torch.Tensor:
     (pack,) = pack_sequences([PromptCompletion(model.encode("1+1="), model.encode("2;abc"))], 100)
-    result: torch.Tensor = model(pack).logprobs
+    result: torch.Tensor = model.score(pack).logprobs
     return result.detach()
 
 
@@ -99,9 +99,9 @@ def test_adapters_on_the_head_are_trained_scored_and_merged(targets: list[str], 
     tokens = torch.tensor([model.encode("1+1=2;abc")])
     own = model.base(tokens).logits.log_softmax(-1)[0, 3:-1].gather(1, tokens[0, 4:, None])[:, 0]
     (pack,) = pack_sequences([PromptCompletion(model.encode("1+1="), model.encode("2;abc"))], 100)
-    found = model(pack).logprobs
+    found = model.score(pack).logprobs
     torch.testing.assert_close(found, own, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(model(pack, token_weights=torch.ones(5)), own.sum())
+    torch.testing.assert_close(model.weighted_logprob_sum(pack, torch.ones(5)), own.sum())
     assert not torch.allclose(found, plain(pack).logprobs, atol=1e-2)
     expected, gradients = (torch.autograd.grad(x.sum(), list(trained.values())) for x in (own, found))
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
@@ -140,7 +140,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
     for checkpointing in (False, True):
         model = PretrainedLanguageModel(str(tmp_path), gradient_checkpointing=checkpointing).train()
         (pack,) = pack_sequences([PromptCompletion([5, 6], [7, 8, 9]), PromptCompletion([5, 6], [9])], 50)
-        model(pack).logprobs.sum().backward()
+        model.score(pack).logprobs.sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
 
@@ -179,8 +179,8 @@ def test_sequences_beyond_the_context_are_refused() -> None:
     assert model.context == 24
     fits = PromptCompletion([1] * 10, [2] * 15)  # the last token is only predicted
     both = [fits, PromptCompletion([1] * 10, [3] * 16)]
-    model(pack_sequences([fits], 100)[0])
+    model.score(pack_sequences([fits], 100)[0])
     (pack,) = pack_sequences(both, 100)
     assert pack.longest == 25, "the shared prompt counts for each of them"
     with pytest.raises(DataError, match=r"25 tokens or more does not fit .* context of 24"):
-        model(pack)
+        model.score(pack)

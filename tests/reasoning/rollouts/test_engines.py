@@ -115,7 +115,7 @@ def test_logprobs_are_those_of_the_trainer(engine: RolloutEngine, model: Languag
     pairs = [(p, c) for p, r in zip(prompts(model), found, strict=True) for c in r]
     (pack,) = pack_sequences([PromptCompletion(p, c.tokens) for p, c in pairs], 10_000)
     with torch.no_grad():
-        trainer = model(pack, temperature).logprobs
+        trainer = model.score(pack, temperature).logprobs
     engine_s = pack.gather([torch.tensor(c.logprobs) for _, c in pairs])
     torch.testing.assert_close(engine_s, trainer, rtol=0, atol=1e-3)
 

@@ -59,8 +59,8 @@ def unpacked(model: LanguageModel, sequences: list[PromptCompletion]) -> Tensor:
 def packed(model: LanguageModel, packs: list[Pack]) -> Tensor:
     found = {}
     for pack in packs:
-        scores = model(pack).logprobs
-        for value, i, place in zip(scores, pack.sequences.tolist(), pack.places.tolist(), strict=True):
+        scores = model.score(pack).logprobs
+        for value, i, place in zip(scores, pack.sequences.tolist(), pack.completion_positions.tolist(), strict=True):
             assert (i, place) not in found
             found[i, place] = value
     return torch.stack([found[k] for k in sorted(found)])
@@ -113,7 +113,7 @@ def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
         assert len(pack.tokens) <= max_tokens or alone
         assert sum(s.length for s in pack.segments) == len(pack.tokens)
         rows = zip(
-            *(x.tolist() for x in (pack.predictors, pack.targets, pack.sequences, pack.places)),
+            *(x.tolist() for x in (pack.predictors, pack.targets, pack.sequences, pack.completion_positions)),
             strict=True,
         )
         for predictor, target, i, place in rows:
@@ -135,7 +135,7 @@ def test_pairs_stay_together() -> None:
 def test_gather_lines_values_up() -> None:
     values = [torch.arange(len(s.completion)) + 100.0 * i for i, s in enumerate(SEQUENCES)]
     for pack in pack_sequences(SEQUENCES, 20):
-        assert pack.gather(values).equal(100.0 * pack.sequences + pack.places)
+        assert pack.gather(values).equal(100.0 * pack.sequences + pack.completion_positions)
 
 
 def test_bad_sequences_are_refused() -> None:
