@@ -77,7 +77,7 @@ def test_dpo(max_tokens: int) -> None:
     packs = pack_sequences([rows[0], rows[2], rows[1], rows[3]], max_tokens, together=[0, 0, 1, 1])
 
     def sums(policy: TinyLanguageModel, pack: Pack) -> Tensor:
-        return torch.zeros(4).index_add(0, pack.sequences, policy(pack).logprobs)
+        return torch.zeros(4).index_add(0, pack.sequences, policy.score(pack).logprobs)
 
     losses = []
     for pack in packs:

@@ -112,6 +112,16 @@ def sharded_settings(n_ranks: int) -> dict[str, Any]:
     return config
 
 
+def value_settings(n_ranks: int) -> dict[str, Any]:
+    """Return the config of a value head on a language model; sharded on two ranks, and its gradient clipped."""
+    config = sharded_settings(n_ranks)
+    config["model"]["class_path"] = "value_regression.ValueRegression"
+    del config["model"]["init_args"]["engine"], config["model"]["init_args"]["max_sequence_tokens"]
+    del config["model"]["init_args"]["evaluation"]
+    config["model"]["init_args"]["max_gradient_norm"] = 0.1
+    return config
+
+
 def private_settings(n_ranks: int) -> dict[str, Any]:
     """Return a config of DP-SGD; ranks deal out each Poisson sample, and share the noise."""
     seeded = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
@@ -179,9 +189,10 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "shifted.yaml"
     path.write_text(yaml.safe_dump(shifted_settings(2)))
     configs.append(str(path))
-    path = folder / "sharded.yaml"
-    path.write_text(yaml.safe_dump(sharded_settings(2)))
-    configs.append(str(path))
+    for name, sharded in (("sharded", sharded_settings(2)), ("values", value_settings(2))):
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(sharded))
+        configs.append(str(path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -197,6 +208,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.Popen(
             command,
             env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
+            cwd=ROOT / "tests",
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -301,6 +313,24 @@ def test_two_ranks_with_sharded_weights_equal_one(two_ranks: Path, fit: Fit, tmp
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_sharded_value_head_equals_that_of_one_rank(two_ranks: Path, fit: Fit) -> None:
+    """Trained, clipped and saved with the model that it reads."""
+    alone = fit(value_settings(1), name="values")
+    rows = [list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / "values/0")]
+    for key in ("train/loss", "train/gradient_norm"):
+        one, two = ([float(r[key]) for r in table if r[key]] for table in rows)
+        assert two == pytest.approx(one, rel=1e-4)
+    assert max(one) > 0.1, "gradients are clipped"
+    first, second = (
+        torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for r in (alone, two_ranks / "values/0")
+    )
+    assert first["value_head.linear.weight"].any()
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("method", REASONING)

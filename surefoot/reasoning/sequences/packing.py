@@ -49,8 +49,8 @@ class Pack:
 
     def to(self, device: torch.device) -> "Pack":
         """Return the pack with its tensors on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        names = ("tokens", "positions", "predictors", "scored", "targets", "sequences", "completion_positions")
+        return replace(self, **{n: getattr(self, n).to(device) for n in names})
 
     @property
     def longest(self) -> int:
@@ -101,7 +101,7 @@ def empty_pack(token: int) -> Pack:
     """Return a pack of one token of which nothing is scored: a forward pass for a rank that has nothing of its own."""
     none = torch.zeros(0, dtype=torch.long)
     start = torch.zeros(1, dtype=torch.long)
-    return Pack(start + token, start, (Segment(0, 1, None),), none, none, none, none, none, keep_last=True)
+    return Pack(start + token, start, (Segment(0, 1, None),), none, none, none, none, none, True)
 
 
 class _Unit(NamedTuple):
@@ -249,6 +249,6 @@ def _lay_out(
                 completion_positions.append(position)
     if not keep_last:
         scored = []
-    columns = (predictors, scored, targets, owners, completion_positions)
-    t, p, *numbers = (torch.tensor(n, dtype=torch.long) for n in (tokens, positions, *columns))
-    return Pack(t, p, tuple(segments), *numbers, keep_last=keep_last)
+    numbers = (tokens, positions, predictors, scored, targets, owners, completion_positions)
+    t, p, q, r, y, o, c = (torch.tensor(n, dtype=torch.long) for n in numbers)
+    return Pack(t, p, tuple(segments), q, r, y, o, c, keep_last)

@@ -128,6 +128,12 @@ def test_log_probabilities_and_gradients_are_the_models_own(model_type: str) -> 
         ours = gradient(model, found)
         bound = COARSE.get(model_type, 1e-5) * float(reference.abs().max())
         torch.testing.assert_close(ours, reference, rtol=0, atol=bound)
+    (pack,) = pack_sequences(SEQUENCES, 1000, keep_last=True)
+    if model.path.head is None:
+        with pytest.raises(ConfigError, match=f"{model_type} has no hidden states"):
+            model.hidden_states(pack)
+    else:
+        assert model.hidden_states(pack).shape == (len(pack.tokens), model.width)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

@@ -102,14 +102,14 @@ def test_adapters_on_the_head_are_trained_scored_and_merged(targets: list[str], 
     found = model.score(pack).logprobs
     torch.testing.assert_close(found, own, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model.weighted_logprob_sum(pack, torch.ones(5)), own.sum())
-    assert not torch.allclose(found, plain(pack).logprobs, atol=1e-2)
+    assert not torch.allclose(found, plain.score(pack).logprobs, atol=1e-2)
     expected, gradients = (torch.autograd.grad(x.sum(), list(trained.values())) for x in (own, found))
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
     assert all(bool(g.any()) for n, g in zip(trained, gradients, strict=True) if "lm_head" in n)
     assert {n for n, _ in model.named_weights()} == {n for n, _ in plain.named_weights()}
     model.save(tmp_path)
     merged = PretrainedLanguageModel(str(tmp_path))
-    torch.testing.assert_close(merged(pack).logprobs, own, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(merged.score(pack).logprobs, own, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")
@@ -184,3 +184,15 @@ def test_sequences_beyond_the_context_are_refused() -> None:
     assert pack.longest == 25, "the shared prompt counts for each of them"
     with pytest.raises(DataError, match=r"25 tokens or more does not fit .* context of 24"):
         model.score(pack)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_of_its_own_is_frozen_and_a_shared_one_is_not(tied: bool) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=90, tie_word_embeddings=tied, **sizes)
+    model = LanguageModel(LlamaForCausalLM(config), digit_tokenizer())
+    model.freeze_output_head()
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == (set() if tied else {"model.lm_head.weight"})

@@ -100,13 +100,14 @@ def test_a_shared_prompt_and_unneeded_tokens_are_not_put_through_the_model() -> 
     ),
     st.integers(1, 80),
     st.booleans(),
+    st.booleans(),
 )
 def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
-    shapes: list[tuple[int, int, int]], max_tokens: int, share: bool
+    shapes: list[tuple[int, int, int]], max_tokens: int, share: bool, keep_last: bool
 ) -> None:
     prompts = {k: random_tokens(n, k) for k, n, _ in shapes}
     sequences = [PromptCompletion(prompts[k], random_tokens(n, 100 + i)) for i, (k, _, n) in enumerate(shapes)]
-    packs = pack_sequences(sequences, max_tokens, share)
+    packs = pack_sequences(sequences, max_tokens, share, keep_last=keep_last)
     seen = set()
     for pack in packs:
         alone = len(set(pack.sequences.tolist())) == 1
@@ -123,7 +124,26 @@ def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
             assert pack.tokens[predictor] == whole[at - 1]
             assert pack.positions[predictor] == at - 1
             seen.add((i, place))
+        if keep_last:
+            assert pack.at_scored(pack.tokens).equal(pack.targets)
+            assert pack.at_scored(pack.positions).equal(pack.at_predictors(pack.positions) + 1)
     assert seen == {(i, j) for i, s in enumerate(sequences) for j in range(len(s.completion))}
+
+
+def test_kept_last_tokens_change_no_score_and_show_what_the_model_holds_after_them(model: LanguageModel) -> None:
+    """The last scored token of each of five sequences is one token more: hidden states are those of the whole text."""
+    plain, kept = (pack_sequences(SEQUENCES, 1000, keep_last=k)[0] for k in (False, True))
+    assert len(kept.tokens) == len(plain.tokens) + 5
+    torch.testing.assert_close(packed(model, [kept]), packed(model, [plain]), rtol=1e-5, atol=1e-5)
+    hidden = kept.at_scored(model.hidden_states(kept))
+    assert hidden.shape == (len(kept.targets), model.width)
+    for i, at, found in zip(kept.sequences.tolist(), kept.completion_positions.tolist(), hidden, strict=True):
+        s = SEQUENCES[i]
+        ids = torch.tensor([[*s.prompt, *s.completion[: at + 1]]])
+        own = model.base(ids, output_hidden_states=True).hidden_states[-1][0, -1]
+        torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="keep_last=True"):
+        plain.at_scored(plain.tokens)
 
 
 def test_pairs_stay_together() -> None:
