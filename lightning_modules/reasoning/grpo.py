@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule, Stopwatch
 from surefoot.errors import ConfigError
-from surefoot.losses import mismatch_weights, policy_loss, token_weights
-from surefoot.losses.policy import CORRECTIONS, VARIANTS, Correction, Variant
+from surefoot.losses import MismatchCorrection, PolicyLoss
+from surefoot.losses.policy import Correction, Variant
 from surefoot.reasoning.answers import status_rates
 from surefoot.reasoning.credit import CreditAssigner, GroupAdvantage
 from surefoot.reasoning.language_models import completion_logprobs
@@ -94,11 +94,10 @@ class GRPO(ReasoningModule):
         self.rewards = rewards or [AccuracyReward()]
         self.reward_weights = reward_weights or [1.0] * len(self.rewards)
         self.credit, self.sampler = credit or GroupAdvantage(), sampler or GroupSampler()
-        self.variant, self.clip_low, self.clip_high = variant, clip_low, clip_high
-        self.kl_coefficient = kl_coefficient
+        self.loss = PolicyLoss(variant, clip_low, clip_high, kl_coefficient)
         self.epochs_per_rollout, self.minibatches = epochs_per_rollout, minibatches
         self.mask_truncated = mask_truncated
-        self.mismatch_correction, self.mismatch_cap = mismatch_correction, mismatch_cap
+        self.correction = MismatchCorrection(mismatch_correction, mismatch_cap)
         self.step_separator = step_separator
         self._reference: Any = None
         _check(self)
@@ -110,7 +109,7 @@ class GRPO(ReasoningModule):
 
     def setup(self, stage: str) -> None:
         """Keep the initial policy where the KL divergence is asked for; before a checkpoint's weights are loaded."""
-        if stage == "fit" and self.kl_coefficient > 0 and self._reference is None:
+        if stage == "fit" and self.loss.kl_coefficient > 0 and self._reference is None:
             reference = self.language_model.initial().eval().requires_grad_(False)
             # In a list, so that it is no submodule: checkpoints hold one model.
             self._reference = [reference]
@@ -198,16 +197,14 @@ class GRPO(ReasoningModule):
         lengths = torch.tensor([float(len(t.completion) if t.mask is None else sum(t.mask)) for t in trajectories])
         counts = torch.tensor([float(len(lengths)), float(lengths.sum())])
         n_sequences, n_tokens = sum_over_ranks(counts.to(self.device)).tolist()
-        weights = token_weights(
-            lengths.clamp(min=1),
-            self.variant,
-            max(1.0, n_sequences),
-            max(1.0, n_tokens),
-            self.sampling.max_tokens,
+        weights = self.loss.token_weights(
+            lengths.clamp(min=1), max(1.0, n_sequences), max(1.0, n_tokens), self.sampling.max_tokens
         ).to(self.device)
         advantages = chosen(credited.advantages)
         sequences = [t.sequence for t in trajectories]
-        if self.kl_coefficient == 0:  # without advantage and KL a completion has no gradient: spare its forward pass
+        if (
+            self.loss.kl_coefficient == 0
+        ):  # without advantage and KL a completion has no gradient: spare its forward pass
             sequences = [
                 s if bool(a.any()) else s._replace(mask=[False] * len(s.completion))
                 for s, a in zip(sequences, advantages, strict=True)
@@ -223,19 +220,8 @@ class GRPO(ReasoningModule):
             old = present if credited.old is None else pack.gather(chosen(credited.old))
             behaviour = pack.gather(chosen(credited.behaviour))
             reference = None if credited.reference is None else pack.gather(chosen(credited.reference))
-            correction = mismatch_weights(old, behaviour, pack.sequences, self.mismatch_correction, self.mismatch_cap)
-            result = policy_loss(
-                logprobs,
-                old,
-                pack.gather(advantages),
-                pack.sequences,
-                self.variant,
-                self.clip_low,
-                self.clip_high,
-                reference,
-                self.kl_coefficient,
-                correction,
-            )
+            correction = self.correction(old, behaviour, pack.sequences)
+            result = self.loss(logprobs, old, pack.gather(advantages), pack.sequences, reference, correction)
             difference = (old - behaviour).abs()
             largest = torch.cat([largest[None], difference]).max()
             columns = (
@@ -320,7 +306,3 @@ def _check(module: GRPO) -> None:
             " is"
             " learned from outcome rewards. Set sampling.n to 2 or more."
         )
-    if module.clip_low < 0 or module.clip_high < 0 or module.kl_coefficient < 0:
-        raise ConfigError("clip_low, clip_high and kl_coefficient must not be negative.")
-    if module.variant not in VARIANTS or module.mismatch_correction not in CORRECTIONS:
-        raise ConfigError(f"variants: {', '.join(VARIANTS)}; corrections: {', '.join(CORRECTIONS)}.")

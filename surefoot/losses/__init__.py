@@ -14,18 +14,14 @@ from surefoot.losses.group_dro import (
 )
 from surefoot.losses.jtt import upsampling_multiplicity
 from surefoot.losses.lff import class_maximum, generalized_cross_entropy, relative_difficulty
-from surefoot.losses.policy import (
-    PolicyLoss,
-    mismatch_weights,
-    policy_loss,
-    sequence_mean,
-    token_weights,
-)
+from surefoot.losses.policy import MismatchCorrection, PolicyLoss, TokenLosses, sequence_mean
 from surefoot.losses.preference import PreferenceLoss, dpo_loss
 
 __all__ = (
+    "MismatchCorrection",
     "PolicyLoss",
     "PreferenceLoss",
+    "TokenLosses",
     "adversary_objective",
     "br_dro_example_weights",
     "br_dro_risk",
@@ -37,12 +33,9 @@ __all__ = (
     "group_dro_example_weights",
     "initial_group_weights",
     "loss_quantile",
-    "mismatch_weights",
-    "policy_loss",
     "relative_difficulty",
     "sequence_mean",
     "tail_classification_loss",
-    "token_weights",
     "update_group_log_weights",
     "upsampling_multiplicity",
 )

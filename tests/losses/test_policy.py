@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from surefoot.losses import mismatch_weights, policy_loss, sequence_mean, token_weights
+from surefoot.errors import ConfigError
+from surefoot.losses import MismatchCorrection, PolicyLoss, sequence_mean
 from surefoot.losses.policy import VARIANTS, Variant
 
 LENGTHS = [3, 1, 5, 2]
@@ -69,13 +71,14 @@ def ours(
     packs: list[list[int]],
 ) -> Tensor:
     lengths = torch.tensor([float(n) for n in LENGTHS], dtype=torch.float64)
-    weights = token_weights(lengths, variant, len(LENGTHS), sum(LENGTHS), MAX_TOKENS)
+    policy_loss = PolicyLoss(variant, low, high, beta)
+    weights = policy_loss.token_weights(lengths, len(LENGTHS), sum(LENGTHS), MAX_TOKENS)
     total = torch.zeros((), dtype=torch.float64)
     for members in packs:
         rows = torch.tensor([i for i in members for _ in range(LENGTHS[i])])
         columns = torch.tensor([t for i in members for t in range(LENGTHS[i])])
         at = (rows, columns)
-        result = policy_loss(lp[at], old[at], adv[at], rows, variant, low, high, ref[at], beta)
+        result = policy_loss(lp[at], old[at], adv[at], rows, ref[at])
         total = total + (weights[rows] * result.losses).sum()
     return total
 
@@ -97,7 +100,7 @@ def test_equals_the_reference(variant: Variant, beta: float, packs: list[list[in
 def test_golden_numbers() -> None:
     """Ratio e^.5 = 1.6487 is cut at 1.2: loss -1.2 for advantage 1 and -1.6487 * -1 for advantage -1."""
     lp, old = torch.tensor([-1.0, -1.0]), torch.tensor([-1.5, -1.5])
-    result = policy_loss(lp, old, torch.tensor([1.0, -1.0]), torch.tensor([0, 1]))
+    result = PolicyLoss("grpo", clip_high=0.2)(lp, old, torch.tensor([1.0, -1.0]), torch.tensor([0, 1]))
     assert result.losses.tolist() == pytest.approx([-1.2, 1.6487213])
     assert result.clipped_high.tolist() == [True, False]
     assert result.clipped_low.tolist() == [False, False]
@@ -107,7 +110,7 @@ def test_golden_numbers() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_advantage_no_gradient(variant: Variant) -> None:
     lp = torch.randn(6, requires_grad=True)
-    result = policy_loss(lp, lp.detach() - 0.1, torch.zeros(6), torch.arange(6) // 2, variant)
+    result = PolicyLoss(variant)(lp, lp.detach() - 0.1, torch.zeros(6), torch.arange(6) // 2)
     result.losses.sum().backward()
     assert lp.grad is not None
     assert not lp.grad.any()
@@ -117,14 +120,14 @@ def test_no_advantage_no_gradient(variant: Variant) -> None:
 def test_on_policy_all_variants_are_the_policy_gradient(variant: Variant) -> None:
     lp = torch.randn(6, requires_grad=True, dtype=torch.float64)
     advantages = torch.tensor([1.0, 1.0, -2.0, -2.0, 0.5, 0.5], dtype=torch.float64)
-    policy_loss(lp, lp.detach(), advantages, torch.arange(6) // 2, variant).losses.sum().backward()
+    PolicyLoss(variant)(lp, lp.detach(), advantages, torch.arange(6) // 2).losses.sum().backward()
     torch.testing.assert_close(lp.grad, -advantages, rtol=1e-9, atol=1e-12)
 
 
 def test_a_bound_stops_the_gradient_only_where_it_should() -> None:
     lp = torch.tensor([0.5, -0.5, 0.5, -0.5], requires_grad=True)
     advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
-    policy_loss(lp, torch.zeros(4), advantages, torch.arange(4)).losses.sum().backward()
+    PolicyLoss("grpo")(lp, torch.zeros(4), advantages, torch.arange(4)).losses.sum().backward()
     assert (lp.grad == 0).tolist() == [True, False, False, True]  # type: ignore[union-attr]
 
 
@@ -141,7 +144,7 @@ def test_mismatch_weights() -> None:
     e = math.e
 
     def found(correction: str, cap: float) -> list[float]:
-        return mismatch_weights(trainer, engine, sequences, correction, cap).tolist()  # type: ignore[arg-type]
+        return MismatchCorrection(correction, cap)(trainer, engine, sequences).tolist()  # type: ignore[arg-type]
 
     assert found("none", 2.0) == [1, 1, 1]
     assert found("token_truncate", 2.0) == pytest.approx([1, 2, 1 / e])
@@ -154,6 +157,16 @@ def test_mismatch_weights() -> None:
 def test_bad_arguments_are_refused() -> None:
     x = torch.zeros(1)
     with pytest.raises(ValueError, match="needs the reference"):
-        policy_loss(x, x, x, x.long(), kl_coefficient=0.1)
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
-        policy_loss(x, x, x, x.long(), clip_low=-1)
+        PolicyLoss(kl_coefficient=0.1)(x, x, x, x.long())
+    for name in ("clip_low", "clip_high", "kl_coefficient"):
+        with pytest.raises(ConfigError, match=f"{name} must not be negative, got -1"):
+            PolicyLoss(**{name: -1.0})  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"{name} must not be negative, got nan"):
+            PolicyLoss(**{name: math.nan})  # type: ignore[arg-type]
+    # What a checked signature refuses in tests, the constructor refuses everywhere.
+    with pytest.raises((ConfigError, TypeCheckError), match="ppo"):
+        PolicyLoss("ppo")  # type: ignore[arg-type]
+    with pytest.raises((ConfigError, TypeCheckError), match="clip"):
+        MismatchCorrection("clip")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"positive cap .* got 0.0 and"):
+        MismatchCorrection(cap=0.0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_modules import GRPO
 from lightning_modules.reasoning.grpo import _Credited
-from surefoot.losses import dpo_loss, policy_loss, token_weights
+from surefoot.losses import PolicyLoss, dpo_loss
 from surefoot.losses.policy import VARIANTS, Variant
 from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.problems import Problem
@@ -94,7 +94,8 @@ def test_dpo(max_tokens: int) -> None:
 def test_grpo(variant: Variant, max_tokens: int) -> None:
     model = model_with("weight/")
     lengths = torch.tensor([float(len(s.completion)) for s in sequences()])
-    weights = token_weights(lengths, variant, 4, float(lengths.sum()), 10)
+    policy_loss = PolicyLoss(variant, 0.1, 0.15, 0.1)
+    weights = policy_loss.token_weights(lengths, 4, float(lengths.sum()), 10)
     advantages = [torch.full((int(n),), float(a)) for n, a in zip(lengths, RECORD["grpo/advantages"], strict=True)]
     old, reference = (
         [row[: int(n)] for row, n in zip(RECORD[f"grpo/{k}"], lengths, strict=True)] for k in ("old", "reference")
@@ -106,11 +107,7 @@ def test_grpo(variant: Variant, max_tokens: int) -> None:
             pack.gather(old),
             pack.gather(advantages),
             pack.sequences,
-            variant,
-            0.1,
-            0.15,
             pack.gather(reference),
-            0.1,
         )
         return (weights[pack.sequences] * result.losses).sum()
 
