@@ -1,29 +1,90 @@
 """Stored completions to fine-tune on, and pairs of them to prefer one over the other."""
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
 from surefoot.errors import ConfigError, DataError
-from surefoot.reasoning.completions.selection import (
-    PreferencePair,
-    correct_completions,
-    preference_pairs,
-    read_completions,
-)
+from surefoot.reasoning.completions.pairs import PairBuilder, PreferencePair, RandomPairs, TextPair
+from surefoot.reasoning.completions.selection import correct_completions, read_completions
 from surefoot.reasoning.problems import first_field, read_jsonl
 
-__all__ = ("CompletionsDataModule", "PreferencesDataModule")
+__all__ = ("CompletionsDataModule", "PreferencesDataModule", "StoredRecordsDataModule")
 
 
-class CompletionsDataModule(RecordsDataModule):
+class StoredRecordsDataModule(RecordsDataModule, ABC):
+    """Stored records to train on, and problems beside them to evaluate on by sampling.
+
+    Validation and test have the held-out records, if there are any, and the problems of the same split, as loaders one
+    after the other; to predict is to answer the problems.
+    """
+
+    def __init__(self, evaluate_on: LightningDataModule | None = None, **loading: Any) -> None:
+        """Initialize the data.
+
+        Args:
+            evaluate_on: Datamodule whose val and test problems are answered in evaluation, such as GSM8KDataModule; the
+                method needs an engine.
+            loading: Arguments of `RecordsDataModule`.
+
+        Raises:
+            ConfigError: If that datamodule has no problems.
+        """
+        super().__init__(**loading)
+        if evaluate_on is not None and not hasattr(evaluate_on, "problems"):
+            raise ConfigError(f"evaluate_on: {type(evaluate_on).__name__} has no problems to evaluate on.")
+        self.evaluate_on: Any = evaluate_on
+
+    @abstractmethod
+    def held_out(self) -> Sequence[Any]:
+        """Return the records that are not trained on."""
+
+    def prepare_data(self) -> None:
+        """Prepare the problems."""
+        if self.evaluate_on is not None:
+            self.evaluate_on.prepare_data()
+
+    def val_dataloader(self) -> Any:
+        """Return the loaders of the held-out records and of the validation problems; one or both may be missing."""
+        return self._loaders("val")
+
+    def test_dataloader(self) -> Any:
+        """Return the loaders of the held-out records and of the test problems.
+
+        Raises:
+            ConfigError: If there are neither.
+        """
+        loaders = self._loaders("test")
+        if not loaders:
+            raise ConfigError(
+                f"{type(self).__name__} has nothing to evaluate on: set data.init_args.evaluate_on, or evaluate with"
+                " data such as GSM8KDataModule in a --config beside --ckpt_path."
+            )
+        return loaders
+
+    def predict_dataloader(self) -> Any:
+        """Return the loader of the test problems, or of the held-out records where there are no problems."""
+        return self.test_dataloader()[-1]
+
+    def _loaders(self, split: str) -> list[DataLoader[Any]]:
+        records = self.held_out()
+        loaders = [self.evaluation_loader(records)] if records else []
+        if self.evaluate_on is None:
+            return loaders
+        given = self.evaluate_on.val_dataloader() if split == "val" else self.evaluate_on.test_dataloader()
+        return [*loaders, *(given if isinstance(given, list) else [given])]
+
+
+class CompletionsDataModule(StoredRecordsDataModule):
     """The distinct correct completions of a dataset that ``surefoot generate`` wrote.
 
-    Batches: ``prompt`` and ``completion`` (lists of token ids) and ``index (batch,)``.
+    Batches: ``prompt`` and ``completion`` (lists of token ids) and ``index (batch,)``; of problems, as theirs.
     """
 
     def __init__(
@@ -39,7 +100,7 @@ class CompletionsDataModule(RecordsDataModule):
             completions: Folder that surefoot generate wrote.
             max_per_problem: Most correct completions kept of a problem.
             distinct: Keep equal completions once; see `correct_completions` for when not to.
-            loading: Arguments of `RecordsDataModule`.
+            loading: Arguments of `StoredRecordsDataModule`.
         """
         super().__init__(**loading)
         self.completions, self.max_per_problem = Path(completions), max_per_problem
@@ -70,38 +131,31 @@ class CompletionsDataModule(RecordsDataModule):
         """Return the training loader."""
         return self.training_loader(self.rows)
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Refuse: there is nothing to evaluate on.
-
-        Raises:
-            ConfigError: Always.
-        """
-        raise ConfigError(
-            "CompletionsDataModule holds training examples only: evaluate on problems, with data such as"
-            " GSM8KDataModule in a"
-            " --config beside --ckpt_path."
-        )
+    def held_out(self) -> Sequence[tuple[list[int], list[int]]]:
+        """Return no records: all completions are trained on."""
+        return ()
 
     def collate(self, records: Sequence[tuple[list[int], list[int]]]) -> dict[str, Any]:
         """Return the batch's token ids."""
         return {"prompt": [p for p, _ in records], "completion": [c for _, c in records]}
 
 
-class PreferencesDataModule(RecordsDataModule):
+class PreferencesDataModule(StoredRecordsDataModule):
     """Pairs of a preferred and a rejected continuation of one prompt.
 
-    From a dataset that ``surefoot generate`` wrote (correct against wrong), or from JSONL with the fields ``prompt``,
-    ``chosen`` and ``rejected``: texts, or lists of token ids, which are used as they are, without an end of sequence
-    added.
+    From a dataset that ``surefoot generate`` wrote, whose completions a builder pairs (correct against wrong), or from
+    JSONL with the fields ``prompt``, ``chosen`` and ``rejected``: texts, or lists of token ids, which are used as they
+    are, without an end of sequence added.
 
-    Batches: ``pair`` (list of `PreferencePair` of token ids or of texts) and ``index (batch,)``.
+    Batches: ``pair`` (list of `PreferencePair` or `TextPair`) and ``index (batch,)``; of problems, as
+    theirs.
     """
 
     def __init__(
         self,
         completions: Path | None = None,
         pairs: Path | None = None,
-        max_per_problem: int = 4,
+        builder: PairBuilder | None = None,
         n_val: int = 0,
         **loading: Any,
     ) -> None:
@@ -110,22 +164,24 @@ class PreferencesDataModule(RecordsDataModule):
         Args:
             completions: Folder that surefoot generate wrote; or
             pairs: JSONL file of pairs.
-            max_per_problem: Most pairs made of a problem's completions.
+            builder: Makes pairs of the completions; by default RandomPairs, at most 4 of a problem.
             n_val: Pairs held out for validation.
-            loading: Arguments of `RecordsDataModule`.
+            loading: Arguments of `StoredRecordsDataModule`.
 
         Raises:
-            ConfigError: If not exactly one source is given.
+            ConfigError: If not exactly one source is given, or a builder without completions.
         """
         super().__init__(**loading)
         if (completions is None) == (pairs is None):
             raise ConfigError("give either data.init_args.completions or data.init_args.pairs.")
+        if builder is not None and completions is None:
+            raise ConfigError("data.init_args.builder makes pairs of completions: the pairs of a file are as they are.")
         self.completions, self.file = completions, pairs
-        self.max_per_problem, self.n_val = max_per_problem, n_val
-        self._splits: dict[str, list[PreferencePair]] = {}
+        self.builder, self.n_val = builder or RandomPairs(), n_val
+        self._splits: dict[str, list[PreferencePair | TextPair]] = {}
 
     @property
-    def splits(self) -> dict[str, list[PreferencePair]]:
+    def splits(self) -> dict[str, list[PreferencePair | TextPair]]:
         """The pairs of train and val.
 
         Raises:
@@ -143,14 +199,14 @@ class PreferencesDataModule(RecordsDataModule):
         if not self._splits["train"]:
             raise DataError(
                 f"{self.completions or self.file} gives no pairs to train on: no problem has both a correct and a"
-                " wrong completion?"
+                " wrong completion, or n_val holds all of them out?"
             )
         return self._splits
 
-    def _read(self) -> list[PreferencePair]:
+    def _read(self) -> list[PreferencePair | TextPair]:
         if self.completions is not None:
             dataset: Any = read_completions(Path(self.completions))
-            return preference_pairs(dataset, self.max_per_problem, self.seed)
+            return list(self.builder(dataset, self.seed))
         assert self.file is not None
         return [_pair(row, f"{self.file}, row {i + 1}") for i, row in enumerate(read_jsonl(Path(self.file)))]
 
@@ -159,7 +215,7 @@ class PreferencesDataModule(RecordsDataModule):
         """Number of training pairs."""
         return len(self.splits["train"])
 
-    def train_pairs(self) -> list[PreferencePair]:
+    def train_pairs(self) -> list[PreferencePair | TextPair]:
         """Return the training pairs in the order of their index."""
         return self.splits["train"]
 
@@ -167,30 +223,16 @@ class PreferencesDataModule(RecordsDataModule):
         """Return the training loader."""
         return self.training_loader(self.splits["train"])
 
-    def val_dataloader(self) -> Any:
-        """Return the validation loader, none without validation pairs."""
-        return self.evaluation_loader(self.splits["val"]) if self.splits["val"] else []
+    def held_out(self) -> Sequence[PreferencePair | TextPair]:
+        """Return the pairs held out for validation, which are tested on, too: there is no third split."""
+        return self.splits["val"]
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of the held-out pairs: there is no third split.
-
-        Raises:
-            ConfigError: If none are held out.
-        """
-        if not self.splits["val"]:
-            raise ConfigError(
-                "no pairs are held out to evaluate on: set data.init_args.n_val, or evaluate on problems, with data"
-                " such as"
-                " GSM8KDataModule in a --config beside --ckpt_path."
-            )
-        return self.evaluation_loader(self.splits["val"])
-
-    def collate(self, records: Sequence[PreferencePair]) -> dict[str, Any]:
+    def collate(self, records: Sequence[PreferencePair | TextPair]) -> dict[str, Any]:
         """Return the batch's pairs."""
         return {"pair": list(records)}
 
 
-def _pair(row: dict[str, Any], where: str) -> PreferencePair:
+def _pair(row: dict[str, Any], where: str) -> PreferencePair | TextPair:
     """Return a row's pair; texts stay texts."""
     fields = [row.get(name) for name in PreferencePair._fields]
     if all(isinstance(f, list) and all(isinstance(t, int) for t in f) for f in fields):
@@ -199,4 +241,4 @@ def _pair(row: dict[str, Any], where: str) -> PreferencePair:
         first_field(row, [name], where)
     if not all(isinstance(f, str) for f in fields):
         raise DataError(f"{where}: prompt, chosen and rejected must all be texts, or all lists of token ids.")
-    return PreferencePair(*fields)  # type: ignore[arg-type]
+    return TextPair(*fields)  # type: ignore[arg-type]

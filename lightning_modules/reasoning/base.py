@@ -145,11 +145,11 @@ class ReasoningModule(LanguageModelModule):
         self.evaluated += trajectories
         self._results += problem_results(trajectories, self.grader)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate a batch."""
         self.evaluate_problems(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate a batch."""
         self.evaluate_problems(batch, "test")
 

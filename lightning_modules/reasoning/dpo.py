@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.errors import ConfigError
 from surefoot.losses import PreferenceLoss, dpo_loss
-from surefoot.reasoning.completions.selection import PreferencePair
+from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
 from surefoot.training.distributed import sum_over_ranks
@@ -71,7 +71,7 @@ class DPO(ReasoningModule):
                     values[[chosen[i] for i in numbers]] = sums.to(values)
             target.copy_(sum_over_ranks(values))
 
-    def _packs(self, pairs: Sequence[PreferencePair]) -> list[Pack]:
+    def _packs(self, pairs: Sequence[PreferencePair | TextPair]) -> list[Pack]:
         """Return packs in which sequences 2i and 2i + 1 are pair i's chosen and rejected continuation."""
         sequences = [
             s
@@ -81,13 +81,13 @@ class DPO(ReasoningModule):
         ]
         return pack_sequences(sequences, self.max_tokens_per_pack, together=[i // 2 for i in range(len(sequences))])
 
-    def _tokens(self, pair: PreferencePair) -> PreferencePair:
+    def _tokens(self, pair: PreferencePair | TextPair) -> PreferencePair:
         """Return a pair as token ids; texts become prompts and targets, token ids stay as they are."""
-        if not isinstance(pair.prompt, str):
+        if isinstance(pair, PreferencePair):
             return pair
-        model, prompt = self.language_model, str(pair.prompt)
+        model, prompt = self.language_model, pair.prompt
         chosen, rejected = (
-            self.prompt.target_ids(Problem("", prompt, "", str(text)), model) for text in (pair.chosen, pair.rejected)
+            self.prompt.target_ids(Problem("", prompt, "", text), model) for text in (pair.chosen, pair.rejected)
         )
         return PreferencePair(self.prompt.prompt_ids(Problem("", prompt, ""), model), chosen, rejected)
 
@@ -122,15 +122,17 @@ class DPO(ReasoningModule):
         for name, value in zip(names, sum_over_ranks(watched) / n_pairs, strict=True):
             self.log(f"train/{name}", value, batch_size=1)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss and the share of pairs that are preferred rightly; evaluate problems by sampling."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do the same on the test split; of pairs, on those held out."""
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
+        if "problem" in batch and self.engine is None:
+            raise ConfigError("DPO evaluates problems by sampling: set model.init_args.engine, such as HFEngine.")
         self.evaluate_problems(batch, stage)
         if "pair" not in batch or bool(self.val_reference_logprobs.isnan().any()):
             return  # the sanity check comes before the reference is known
@@ -146,9 +148,9 @@ class DPO(ReasoningModule):
             result = self._loss(logprobs, reference)
             if (n := len(numbers)) == 0:
                 continue
-            self.log(f"{stage}/loss", result.losses.mean(), batch_size=n, sync_dist=True)
             right = (result.chosen_rewards > result.rejected_rewards).float().mean()
-            self.log(f"{stage}/reward_accuracy", right, batch_size=n, sync_dist=True)
+            for name, value in (("loss", result.losses.mean()), ("reward_accuracy", right)):
+                self.log(f"{stage}/{name}", value, batch_size=n, sync_dist=True, add_dataloader_idx=False)
 
     def problems_and_prompts(self, batch: dict[str, Any]) -> tuple[list[Problem], list[list[int]]]:
         """Return a batch's problems, or pairs' prompts as problems without an answer, and token ids."""
@@ -156,7 +158,7 @@ class DPO(ReasoningModule):
             return super().problems_and_prompts(batch)
         prompts = [list(self._tokens(pair).prompt) for pair in batch["pair"]]
         texts = [
-            pair.prompt if isinstance(pair.prompt, str) else self.language_model.decode(prompt)
+            pair.prompt if isinstance(pair, TextPair) else self.language_model.decode(prompt)
             for pair, prompt in zip(batch["pair"], prompts, strict=True)
         ]
         numbered = zip(batch["index"].tolist(), texts, strict=True)

@@ -99,12 +99,12 @@ class SFT(ReasoningModule):
         super().on_load_checkpoint(checkpoint)
         self._n_fine_tuned = checkpoint.get("n_fine_tuned", 0)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss on reference solutions, if any, and evaluate by sampling where there is an engine."""
         self._log_loss(batch, "val")
         self.evaluate_problems(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do the same on the test split."""
         self._log_loss(batch, "test")
         self.evaluate_problems(batch, "test")
@@ -115,4 +115,5 @@ class SFT(ReasoningModule):
         packs = self.equalise_packs(pack_sequences(self.sequences(batch), self.max_tokens_per_pack))
         n_tokens = sum(len(p.targets) for p in packs)
         total = sum(-self.language_model.score(p.to(self.device)).logprobs.sum() for p in packs)
-        self.log(f"{stage}/loss", total / n_tokens, batch_size=n_tokens, sync_dist=True)
+        loss = total / n_tokens
+        self.log(f"{stage}/loss", loss, batch_size=n_tokens, sync_dist=True, add_dataloader_idx=False)

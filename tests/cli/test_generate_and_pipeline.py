@@ -22,7 +22,8 @@ from tiny_reasoning import tiny_reasoning
 from surefoot import pipelines
 from surefoot.cli import main
 from surefoot.errors import DataError
-from surefoot.reasoning.completions.selection import correct_completions, preference_pairs, read_completions
+from surefoot.reasoning.completions.pairs import RandomPairs
+from surefoot.reasoning.completions.selection import correct_completions, read_completions
 from surefoot.storage.files import partial_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -228,11 +229,11 @@ def test_what_is_chosen_for_training() -> None:
     kept = [r["text"] for r in correct_completions(given, 5, distinct=False)]
     assert kept == [r["text"] for r in given if r["status"] == "correct" and r["finish_reason"] == "stop"]
     assert len(kept) > 3
-    assert preference_pairs(given, 9) in (
+    assert RandomPairs(9)(given, 0) in (
         [([1], [4], [1]), ([1], [3], [1])],
         [([1], [3], [1]), ([1], [4], [1])],
     )
-    assert len(preference_pairs(given, 1)) == 1
+    assert len(RandomPairs(1)(given, 0)) == 1
 
 
 def test_rft_as_a_pipeline_resumes_at_the_first_missing_stage(

@@ -16,6 +16,7 @@ from conftest import Fit, tiny
 from safetensors.torch import load_file
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from surefoot.cli import main
 from surefoot.reasoning.learning_dynamics import read_record
@@ -315,18 +316,17 @@ def test_two_ranks_with_sharded_weights_equal_one(two_ranks: Path, fit: Fit, tmp
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_sharded_value_head_equals_that_of_one_rank(two_ranks: Path, fit: Fit) -> None:
-    """Trained, clipped and saved with the model that it reads."""
+def test_a_sharded_value_head_equals_that_of_one_rank(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
+    """Trained, clipped and saved with the model that it reads; the two ranks' checkpoint is a folder of shards."""
     alone = fit(value_settings(1), name="values")
     rows = [list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / "values/0")]
     for key in ("train/loss", "train/gradient_norm"):
         one, two = ([float(r[key]) for r in table if r[key]] for table in rows)
         assert two == pytest.approx(one, rel=1e-4)
     assert max(one) > 0.1, "gradients are clipped"
-    first, second = (
-        torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for r in (alone, two_ranks / "values/0")
-    )
+    dcp_to_torch_save(two_ranks / "values/0/checkpoints/last.ckpt", tmp_path / "whole.ckpt")
+    checkpoints = (alone / "checkpoints/last.ckpt", tmp_path / "whole.ckpt")
+    first, second = (torch.load(c, weights_only=True)["state_dict"] for c in checkpoints)
     assert first["value_head.linear.weight"].any()
     assert first.keys() == second.keys()
     for name, value in first.items():

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from surefoot.errors import DataError
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = (
     "COLUMNS",
-    "PreferencePair",
+    "Row",
     "correct_completions",
+    "distinct_completions",
     "group_by_problem",
-    "preference_pairs",
     "read_completions",
 )
 
@@ -38,14 +38,6 @@ COLUMNS = (
 )
 
 Row = Mapping[str, Any]
-
-
-class PreferencePair(NamedTuple):
-    """Two continuations of one prompt, the first preferred; token ids."""
-
-    prompt: Sequence[int]
-    chosen: Sequence[int]
-    rejected: Sequence[int]
 
 
 def read_completions(folder: Path) -> "Dataset":
@@ -100,35 +92,15 @@ def correct_completions(rows: Iterable[Row], max_per_problem: int, seed: int = 0
     for problem, group in group_by_problem(rows).items():
         chosen = [r for r in group if r["status"] == "correct" and r["finish_reason"] == "stop"]
         if distinct:
-            chosen = _distinct(chosen)
+            chosen = distinct_completions(chosen)
         if len(chosen) > max_per_problem:
-            places = random.Random(f"{seed}/{problem}").sample(range(len(chosen)), max_per_problem)
-            chosen = [chosen[i] for i in sorted(places)]
+            drawn = random.Random(f"{seed}/{problem}").sample(range(len(chosen)), max_per_problem)
+            chosen = [chosen[i] for i in sorted(drawn)]
         kept += chosen
     return kept
 
 
-def preference_pairs(rows: Iterable[Row], max_per_problem: int, seed: int = 0) -> list[PreferencePair]:
-    """Pair each problem's distinct correct completions with its wrong ones, at random, without repeats.
-
-    Args:
-        rows: Rows of completions.
-        max_per_problem: Most pairs of a problem.
-        seed: Seed of the pairing.
-    """
-    pairs: list[PreferencePair] = []
-    for problem, group in group_by_problem(rows).items():
-        correct = correct_completions(group, len(group), seed)
-        wrong = [r for r in group if r["status"] == "wrong" and r["finish_reason"] == "stop"]
-        every = [(c, w) for c in correct for w in _distinct(wrong)]
-        n = min(len(every), max_per_problem)
-        for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
-            c, w = every[i]
-            pairs.append(PreferencePair(c["prompt_ids"], c["target_ids"], w["target_ids"]))
-    return pairs
-
-
-def _distinct(rows: Sequence[Row]) -> list[Row]:
+def distinct_completions(rows: Sequence[Row]) -> list[Row]:
     """Return the first of each text, up to white space."""
     first: dict[str, Row] = {}
     for row in rows:

@@ -1,0 +1,78 @@
+"""Preference pairs made of stored completions: which completion of a problem is preferred to which other."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from surefoot.errors import ConfigError
+from surefoot.reasoning.completions.selection import (
+    Row,
+    correct_completions,
+    distinct_completions,
+    group_by_problem,
+)
+
+__all__ = ("PairBuilder", "PreferencePair", "RandomPairs", "TextPair")
+
+
+class PreferencePair(NamedTuple):
+    """Two continuations of one prompt, the first preferred; token ids."""
+
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+
+class TextPair(NamedTuple):
+    """Two answers to one question, the first preferred; they become token ids as a method's prompt writes them."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class PairBuilder(ABC):
+    """Makes preference pairs of completions; a method that pairs otherwise brings its own.
+
+    A pair's prompt may hold the beginning of a completion: then the pair prefers one step to another.
+    """
+
+    @abstractmethod
+    def __call__(self, rows: Iterable[Row], seed: int) -> list[PreferencePair]:
+        """Return pairs of token ids.
+
+        Args:
+            rows: Completions of all problems, with the columns of `COLUMNS` and whatever was added to them.
+            seed: Of whatever is drawn.
+        """
+
+
+class RandomPairs(PairBuilder):
+    """Each problem's distinct correct completions with its wrong ones, at random, without repeats."""
+
+    def __init__(self, max_per_problem: int = 4) -> None:
+        """Initialize the builder.
+
+        Args:
+            max_per_problem: Most pairs of a problem.
+
+        Raises:
+            ConfigError: If it is not positive.
+        """
+        if max_per_problem < 1:
+            raise ConfigError(f"max_per_problem must be positive, got {max_per_problem}.")
+        self.max_per_problem = max_per_problem
+
+    def __call__(self, rows: Iterable[Row], seed: int) -> list[PreferencePair]:
+        """Return pairs of each problem that has both a correct and a wrong completion."""
+        pairs: list[PreferencePair] = []
+        for problem, group in group_by_problem(rows).items():
+            correct = correct_completions(group, len(group), seed)
+            wrong = [r for r in group if r["status"] == "wrong" and r["finish_reason"] == "stop"]
+            every = [(c, w) for c in correct for w in distinct_completions(wrong)]
+            n = min(len(every), self.max_per_problem)
+            for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
+                c, w = every[i]
+                pairs.append(PreferencePair(c["prompt_ids"], c["target_ids"], w["target_ids"]))
+        return pairs
