@@ -1,0 +1,65 @@
+"""CONTRIBUTING's worked examples run as they stand there, from files of a user's own."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from documented_code import read_blocks
+
+from surefoot.cli import main
+
+BLOCKS = read_blocks(Path(__file__).parents[1] / "CONTRIBUTING.md")
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with all files of the document, in which all its commands have run."""
+    folder = tmp_path_factory.mktemp("mine")
+    for name, text in BLOCKS.files.items():
+        (folder / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        for command in BLOCKS.commands:
+            main(command)
+    return folder
+
+
+def test_every_own_file_is_used_by_a_config_that_is_run() -> None:
+    modules = {name.removesuffix(".py") for name in BLOCKS.files if name.endswith(".py")}
+    configs = {name for name in BLOCKS.files if name.endswith(".yaml")}
+    assert configs == {word for command in BLOCKS.commands for word in command if word.endswith(".yaml")}
+    named = "\n".join(BLOCKS.files[name] for name in configs)
+    assert modules == {module for module in modules if f" {module}." in named}
+
+
+@pytest.mark.parametrize("name", BLOCKS.files)
+def test_examples_are_short_and_clean(name: str) -> None:
+    text = BLOCKS.files[name]
+    assert 10 <= len([line for line in text.splitlines() if line.strip()]) <= 30
+    assert all(len(line) <= 120 for line in text.splitlines())
+    if name.endswith(".py"):
+        classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+        assert all(ast.get_docstring(node) for node in classes)
+
+
+def test_method_dataset_and_callback_train_from_a_config(folder: Path) -> None:
+    run = folder / "runs/focal_moons/latest"
+    assert (run / "finished.json").is_file()
+    assert len(json.loads((run / "epoch_seconds.json").read_text())) == 3
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    assert settings["model"]["init_args"]["n_classes"] == 2
+    header = (folder / "runs/focal_moons-test/latest/metrics.csv").read_text().splitlines()[0]
+    assert "test/worst_group_accuracy" in header
+
+
+def test_rewards_credit_and_engine_train_from_a_config(folder: Path) -> None:
+    run = folder / "runs/grpo_brief/latest"
+    assert (run / "finished.json").is_file()
+    header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"rollout/reward_Brevity", "rollout/reward_starts_with_a_digit"} <= set(header)
