@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from callbacks import ModelExporter
 from surefoot.cli.checkpoints import LAST, LastCheckpoint
+from surefoot.compatibility.lightning import log_short_runs
 from surefoot.errors import SurefootError
 from surefoot.runs import Run, describe_environment
 from surefoot.storage.files import replacing
@@ -44,6 +45,7 @@ class RunRecorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the environment; tell, and if asked set, the learning rates of a resumed run."""
+        log_short_runs(trainer)
         self._write_environment(trainer)
         datamodule = _datamodule(trainer)
         of_data = vars(datamodule).values() if datamodule is not None else ()

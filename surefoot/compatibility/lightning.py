@@ -14,7 +14,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichModelSummary, RichProgressBar
 
-__all__ = ("QuietModelSummary", "QuietProgressBar", "quiet_screen", "requeues", "tell_batches_from_shares")
+__all__ = (
+    "QuietModelSummary",
+    "QuietProgressBar",
+    "log_short_runs",
+    "quiet_screen",
+    "requeues",
+    "tell_batches_from_shares",
+)
 
 #: Lightning's lines that advertise, that repeat what is said already, or that are about what Surefoot sees to itself.
 _USELESS = re.compile(
@@ -30,7 +37,7 @@ _USELESS_WARNINGS = (
     "The dirpath has changed from .*",
     "The '.*' does not have many workers",
     "Checkpoint directory .* exists and is not empty",
-    r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs' means are logged
+    r"The number of training batches \(\d+\) is smaller than the logging interval",  # `log_short_runs`
 )
 
 
@@ -128,3 +135,10 @@ def requeues(trainer: Trainer) -> bool:
     """Return whether Lightning writes a checkpoint and asks SLURM for another start where SIGUSR1 announces the end."""
     environment = trainer._accelerator_connector.cluster_environment
     return isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+
+
+def log_short_runs(trainer: Trainer) -> None:
+    """Let a run that has fewer batches than ``log_every_n_steps`` log its last step; otherwise it would log none."""
+    epochs, steps = trainer.max_epochs or 0, trainer.max_steps
+    ends = [n for n in (trainer.num_training_batches * epochs, steps) if n > 0]
+    trainer.log_every_n_steps = int(min([trainer.log_every_n_steps, *ends]))  # type: ignore[attr-defined]

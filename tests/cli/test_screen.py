@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Fit, tiny
+from lightning.pytorch import Trainer
 
 from surefoot.cli import main
 from surefoot.cli.result_lines import result_lines
-from surefoot.compatibility.lightning import QuietProgressBar, quiet_screen
+from surefoot.compatibility.lightning import QuietProgressBar, log_short_runs, quiet_screen
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 NOISE = (
@@ -45,6 +46,19 @@ def test_every_line_is_of_use(
     assert str(run) in lines[end]
     assert "val/worst_group_accuracy" in lines[end + 1]
     assert "val/accuracy" in lines[end + 1]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "batches", "interval"), [(1, -1, 2, 2), (20, -1, 9, 50), (-1, 7, 9, 7), (-1, -1, 9, 50)]
+)
+def test_a_run_shorter_than_the_logging_interval_logs_its_last_step(
+    epochs: int, steps: int, batches: int, interval: int
+) -> None:
+    trainer = Trainer(max_epochs=epochs, max_steps=steps, logger=False, enable_checkpointing=False)
+    trainer.fit_loop.epoch_loop.max_steps = steps
+    trainer.fit_loop.max_batches = batches
+    log_short_runs(trainer)
+    assert trainer.log_every_n_steps == interval
 
 
 def test_the_bar_shows_loss_and_accuracy_of_classifiers(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
