@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from surefoot.reasoning.answers.notation import Number, numbers_equal
+from surefoot.reasoning.answers.numbers import Number, numbers_equal
 
 __all__ = ("expressions_equal", "is_readable", "proportional")
 
