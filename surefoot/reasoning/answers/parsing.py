@@ -152,9 +152,9 @@ def _item(text: str, is_reference: bool) -> Node:
             return Based(m[1].upper().lstrip("0") or "0", base)
     if m := _RATIO.match(text):
         return Ratio((m[1], *re.findall(r"[\d.]+", m[2])), (m[4] or "").lower())
-    node = _bracketed(text, is_reference) or words_of(text)
-    if node is not None:
-        return node
+    whole = _bracketed(text, is_reference) or words_of(text)
+    if whole is not None:
+        return whole
     if r"\pm" in text or r"\mp" in text:
         signs = [text.replace(r"\pm", p).replace(r"\mp", m) for p, m in (("+", "-"), ("-", "+"))]
         signs = [re.sub(r"^\+ ?", "", s.strip()) for s in signs]

@@ -24,6 +24,8 @@ __all__ = (
     "PACKED_ATTENTION",
     "PackLayout",
     "PackMask",
+    "attend_by_segment",
+    "packed_attention",
     "packed_forward",
     "register_packed_attention",
 )
@@ -218,7 +220,7 @@ def _attend(
     return F.dropout(probabilities, dropout) @ value
 
 
-def _by_segment(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, *settings: Any) -> Tensor:
+def attend_by_segment(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, *settings: Any) -> Tensor:
     """Attend segment by segment; tensors are ``(1, heads, tokens, width)``.
 
     Segments follow one another, so one split takes each tensor apart and its backward pass is one concatenation; a
@@ -258,7 +260,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, scaling: 
     return out.transpose(0, 1)[None]
 
 
-def _packed_attention(
+def packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -308,7 +310,7 @@ def _packed_attention(
     elif flash and (window := pack_mask.window()) is not None:
         out = _varlen(query, key, value, pack_mask, scaling, window)
     else:
-        out = _by_segment(query, key, value, pack_mask, scaling, dropout, softcap, s_aux)
+        out = attend_by_segment(query, key, value, pack_mask, scaling, dropout, softcap, s_aux)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -316,6 +318,6 @@ def register_packed_attention() -> None:
     """Make `PACKED_ATTENTION` known to transformers; calling it again changes nothing."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(PACKED_ATTENTION, _packed_attention)
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
     mask: Callable[..., Any] = _pack_or_sdpa_mask
     AttentionMaskInterface.register(PACKED_ATTENTION, mask)

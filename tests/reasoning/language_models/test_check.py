@@ -294,7 +294,7 @@ def test_dropout_of_attention_acts_in_training_and_keeps_the_mean(family: str) -
     }[family]
     torch.manual_seed(0)
     (clean, _), *dropped = (
-        attention._packed_attention(module, q, k, v, mask, dropout=p, **special) for p in [0.0] + [0.3] * 400
+        attention.packed_attention(module, q, k, v, mask, dropout=p, **special) for p in [0.0] + [0.3] * 400
     )
     outputs = torch.stack([d for d, _ in dropped])
     assert float(outputs.std(0).mean()) > 0.1
@@ -341,13 +341,13 @@ def test_the_plain_forward_pass_and_recomputation_keep_what_attention_does(famil
 def test_an_unknown_argument_of_attention_and_a_lost_mask_are_refused() -> None:
     q = torch.randn(1, 2, 3, 4)
     with pytest.raises(ConfigError, match="does not know the argument head_bias"):
-        attention._packed_attention(nn.Module(), q, q, q, None, head_bias=1.0)
+        attention.packed_attention(nn.Module(), q, q, q, None, head_bias=1.0)
     layout = attention.PackLayout([attention.Segment(0, 3, None)], q.device)
     with (
         attention.packed_forward(layout),
         pytest.raises(ConfigError, match="mask does not reach attention"),
     ):
-        attention._packed_attention(nn.Module(), q, q, q, None)
+        attention.packed_attention(nn.Module(), q, q, q, None)
 
 
 def test_a_model_that_cannot_be_packed_samples_and_trains() -> None:

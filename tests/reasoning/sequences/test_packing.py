@@ -16,7 +16,7 @@ from transformers.masking_utils import (
 
 from surefoot.reasoning.language_models import LanguageModel, TinyLanguageModel
 from surefoot.reasoning.sequences import Pack, PromptCompletion, Segment, pack_sequences
-from surefoot.reasoning.sequences.attention import PackLayout, PackMask, _by_segment
+from surefoot.reasoning.sequences.attention import PackLayout, PackMask, attend_by_segment
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_attention_follows_chains_of_prefixes(rule: str, softcap: float | None, 
     expected = weights / (weights.sum(-1, keepdim=True) + rest) @ v
     layout = PackLayout(segments, torch.device("cpu"))
     mask = PackMask(layout, size, mask_function=function, allow_is_causal_skip=True)
-    found = _by_segment(q, k, v, mask, None, 0.0, softcap, sinks)
+    found = attend_by_segment(q, k, v, mask, None, 0.0, softcap, sinks)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
