@@ -50,6 +50,14 @@ class StoredRecordsDataModule(RecordsDataModule, ABC):
         if self.evaluate_on is not None:
             self.evaluate_on.prepare_data()
 
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash of each split's records, and of the problems' splits."""
+        found = super().fingerprints()
+        if isinstance(self.evaluate_on, RecordsDataModule):
+            self.evaluate_on.setup("fit")
+            found |= {f"evaluate_on/{split}": value for split, value in self.evaluate_on.fingerprints().items()}
+        return found
+
     def val_dataloader(self) -> Any:
         """Return the loaders of the held-out records and of the validation problems; one or both may be missing."""
         return self._loaders("val")

@@ -68,6 +68,9 @@ def test_pairs_are_trained_on_and_problems_beside_them_answered(source: str, fit
     assert not any("dataloader_idx" in key for key in found)
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().split("\n")[:-1]]
     assert len([s for s in samples if s["stage"] == "val"]) == 3
+    recorded = json.loads((run / "environment.json").read_text())["data"]
+    assert {"train", "val"} <= recorded.keys()
+    assert source == "ArithmeticDataModule" or {"evaluate_on/val", "evaluate_on/test"} <= recorded.keys()
     flags = ["--ckpt_path", str(run / "checkpoints/last.ckpt"), "--runs_root", str(tmp_path / "evaluated")]
     main(["test", *flags])
     tested = table(tmp_path / "evaluated")

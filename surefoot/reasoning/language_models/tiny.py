@@ -19,7 +19,6 @@ class TinyLanguageModel(LanguageModel):
         n_layers: int = 2,
         n_heads: int = 4,
         n_key_value_heads: int | None = None,
-        mlp_width: int | None = None,
         max_length: int = 512,
         dtype: Literal["float32", "bfloat16"] = "float32",
         lora: LoRA | None = None,
@@ -28,11 +27,10 @@ class TinyLanguageModel(LanguageModel):
         """Initialize the language model.
 
         Args:
-            width: Width of the hidden states.
+            width: Width of the hidden states; inside the MLPs it is three times as large.
             n_layers: Number of layers.
             n_heads: Attention heads per layer.
             n_key_value_heads: Heads of keys and values; as many as attention heads by default.
-            mlp_width: Width inside the MLPs; three times the width by default.
             max_length: Most tokens of a sequence.
             dtype: Precision of the weights.
             lora: Train low-rank adapters instead of all weights.
@@ -44,7 +42,7 @@ class TinyLanguageModel(LanguageModel):
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
-            intermediate_size=mlp_width or 3 * width,
+            intermediate_size=3 * width,
             num_hidden_layers=n_layers,
             num_attention_heads=n_heads,
             num_key_value_heads=n_key_value_heads or n_heads,
