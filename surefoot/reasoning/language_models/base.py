@@ -1,8 +1,9 @@
 """A causal language model and its tokenizer, as every loop of the reasoning half uses them."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -300,15 +301,15 @@ def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
     return adapted
 
 
-def _adapter_deltas(base: nn.Module) -> dict[str, Any]:
+def _adapter_deltas(base: nn.Module) -> dict[str, Callable[[], Tensor]]:
     """Return, by the weight's name, the function that gives what an adapter adds to it, of the weight's shape."""
     from peft.tuners.lora import LoraLayer
 
+    layers: dict[str, Any] = {n: m for n, m in base.named_modules() if isinstance(m, LoraLayer)}
     return {
         # An adapter on a parameter, such as all experts' weights, names it; others are on their layer's weight.
-        f"{name}.{getattr(module, 'parameter_name', 'weight')}".replace(".base_layer", ""): (
-            lambda layer=module: layer.get_delta_weight("default")
+        f"{name}.{getattr(layer, 'parameter_name', 'weight')}".replace(".base_layer", ""): partial(
+            layer.get_delta_weight, "default"
         )
-        for name, module in base.named_modules()
-        if isinstance(module, LoraLayer)
+        for name, layer in layers.items()
     }

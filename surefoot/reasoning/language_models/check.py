@@ -3,8 +3,9 @@
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from surefoot.errors import ConfigError
 from surefoot.reasoning.language_models.forward import (
     ForwardPath,
+    OutputHead,
     find_output_head,
     rope_limit,
     score_pack,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ("Examples", "choose_path", "trial_of")
+
+T = TypeVar("T")
 
 #: Models of at most so many parameters are checked on a copy in float32 with large random weights.
 _COPIED = 10**7
@@ -53,67 +57,82 @@ def choose_path(base: "PreTrainedModel", check: bool = True) -> ForwardPath:
     Raises:
         ConfigError: If no path agrees with the model, with the family's name and the largest difference.
     """
-    family = base.config.model_type
     if base.get_output_embeddings() is None:
         raise ConfigError(f"{type(base).__name__} has no language-model head.")
     if any(p.is_meta for p in base.parameters()):
-        raise ConfigError(f"{family}: the model has no weights yet (meta device): load them first.")
-    limit = rope_limit(base.config)
+        raise ConfigError(f"{base.config.model_type}: the model has no weights yet (meta device): load them first.")
     with _undisturbed(base):
-        _set_attention(base, "eager")
-        tokens = Examples(base).head_tokens
-        head = _try(lambda: find_output_head(base, tokens))
-        found = None if isinstance(head, str) else head
-        reason = _set_attention(base, PACKED_ATTENTION)
-        if not check:
-            if reason or found is None:
-                raise ConfigError(
-                    f"{family} cannot be packed"
-                    f" ({reason or head or 'its logits do not follow from its hidden states'}):"
-                    " it needs the check, leave check_forward on."
-                )
-            warnings.warn(
-                f"{family} is not checked: whether its packed log-probabilities are its own is taken for granted.",
-                stacklevel=2,
-            )
-            return ForwardPath(True, found, limit)
-        trial = _trial(base)
-        examples = Examples(trial)
-        with _short_windows(trial), _in_float32(trial):
-            packed = ForwardPath(True, found, limit)
-            own = ForwardPath(False, found, limit)
-            _set_attention(trial, "eager")
-            reference = _try(lambda: examples.unpacked(trial))
-            if isinstance(reference, str):
-                raise ConfigError(f"{family} cannot score a sequence: {reference}.")
-            if reason is None and found is None:
-                reason = f"its logits do not follow from its hidden states ({head or 'no scale, no soft cap'})"
+        head, reason = _find_head(base)
+        path = ForwardPath(True, head, rope_limit(base.config))
+        return _checked(base, path, reason) if check else _taken_for_granted(base, path, reason)
+
+
+def _find_head(base: "PreTrainedModel") -> tuple[OutputHead | None, str | None]:
+    """Return what follows a model's last hidden states, and why the model cannot be packed; packed attention is set."""
+    _set_attention(base, "eager")
+    tokens = Examples(base).head_tokens
+    head = _try(lambda: find_output_head(base, tokens))
+    reason = _set_attention(base, PACKED_ATTENTION)
+    if isinstance(head, OutputHead):
+        return head, reason
+    return None, reason or f"its logits do not follow from its hidden states ({head or 'no scale, no soft cap'})"
+
+
+def _taken_for_granted(base: "PreTrainedModel", path: ForwardPath, reason: str | None) -> ForwardPath:
+    """Return the path of a model that is not checked, and warn."""
+    family = base.config.model_type
+    if reason is not None:
+        raise ConfigError(f"{family} cannot be packed ({reason}): it needs the check, leave check_forward on.")
+    warnings.warn(
+        f"{family} is not checked: whether its packed log-probabilities are its own is taken for granted.",
+        stacklevel=5,
+    )
+    return path
+
+
+def _checked(base: "PreTrainedModel", packed: ForwardPath, reason: str | None) -> ForwardPath:
+    """Return the packed path where it agrees with the model's own forward pass, else one of one sequence at a time.
+
+    Args:
+        base: The model; its attention implementation is set.
+        packed: The path that is tried first.
+        reason: Why it cannot be right; none where it may be.
+    """
+    family = base.config.model_type
+    trial = _trial(base)
+    examples = Examples(trial)
+    with _short_windows(trial), _in_float32(trial):
+        _set_attention(trial, "eager")
+        reference = _try(lambda: examples.unpacked(trial))
+        if isinstance(reference, str):
+            raise ConfigError(f"{family} cannot score a sequence: {reference}.")
+        if reason is None:
+            _set_attention(trial, PACKED_ATTENTION)
+            reason = examples.difference(trial, packed, reference)
             if reason is None:
-                _set_attention(trial, PACKED_ATTENTION)
-                reason = examples.difference(trial, packed, reference)
-                if reason is None:
-                    _set_attention(base, PACKED_ATTENTION)
-                    return packed
-            for implementation in ("sdpa", "eager"):
-                for path in (own, ForwardPath(False, None)):
-                    if _set_attention(trial, implementation) is not None:
-                        continue
-                    failure = examples.difference(trial, path, reference)
-                    if failure is None:
-                        _set_attention(base, implementation)
-                        warnings.warn(
-                            f"{family} cannot be packed ({reason}): its sequences pass through the model one at a time,"
-                            " which is right but slower.",
-                            stacklevel=2,
-                        )
-                        return path
+                _set_attention(base, PACKED_ATTENTION)
+                return packed
+        failure: str | None = None
+        for implementation in ("sdpa", "eager"):
+            for path in (replace(packed, packed=False), ForwardPath(False, None)):
+                if _set_attention(trial, implementation) is not None:
+                    continue
+                failure = examples.difference(trial, path, reference)
+                if failure is None:
+                    _set_attention(base, implementation)
+                    warnings.warn(
+                        f"{family} cannot be packed ({reason}): its sequences pass through the model one at a time,"
+                        " which is right but slower.",
+                        stacklevel=5,
+                    )
+                    return path
     raise ConfigError(
         f"{family} is not supported: log-probabilities differ from the model's own, packed ({reason}) and one"
         f" sequence at a time ({failure})."
     )
 
 
-def _try(function: Any) -> Any:
+def _try(function: Callable[[], T]) -> T | str:
     """Return a function's result, or what went wrong in one line."""
     try:
         return function()
@@ -162,7 +181,7 @@ class Examples:
         self.pack: Pack = pack.to(device)
         self.head_tokens = torch.tensor([draw(max(2, -(-150 // n)))], device=device)
 
-    def unpacked(self, base: Any) -> tuple[Tensor, Tensor | None]:
+    def unpacked(self, base: "PreTrainedModel") -> tuple[Tensor, Tensor | None]:
         """Return the log-probabilities by the model's own forward pass, ``(scored,)``, and a gradient of theirs."""
         with torch.set_grad_enabled(bool(_watched(base))):
             scored = []
@@ -174,14 +193,14 @@ class Examples:
                 scored.append(logprobs.gather(1, tokens[0, len(s.prompt) :, None])[:, 0])
             return _with_gradient(base, self.pack.gather(scored))
 
-    def packed(self, base: Any, path: ForwardPath) -> tuple[Tensor, Tensor | None]:
+    def packed(self, base: "PreTrainedModel", path: ForwardPath) -> tuple[Tensor, Tensor | None]:
         """Return the same on a path of ours."""
         with torch.set_grad_enabled(bool(_watched(base))):
             return _with_gradient(base, score_pack(base, path, self.pack).logprobs)
 
     def difference(
         self,
-        base: Any,
+        base: "PreTrainedModel",
         path: ForwardPath,
         reference: tuple[Tensor, Tensor | None],
     ) -> str | None:
@@ -210,7 +229,7 @@ def _special_tokens(config: Any) -> set[int]:
     return special
 
 
-def _watched(base: Any) -> list[nn.Parameter]:
+def _watched(base: "PreTrainedModel") -> list[nn.Parameter]:
     """Return the parameters whose gradient is compared: all of a small model's, one of a larger one's."""
     n = sum(p.numel() for p in base.parameters())
     trained = [p for p in base.parameters() if p.requires_grad]
@@ -222,7 +241,7 @@ def _watched(base: Any) -> list[nn.Parameter]:
     return [p for p in trained if p.numel() <= 10**6][:1]
 
 
-def _with_gradient(base: Any, logprobs: Tensor) -> tuple[Tensor, Tensor | None]:
+def _with_gradient(base: "PreTrainedModel", logprobs: Tensor) -> tuple[Tensor, Tensor | None]:
     watched = _watched(base)
     if not watched:
         return logprobs.detach(), None
@@ -281,7 +300,7 @@ def _half(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in own if p.dtype in (torch.float16, torch.bfloat16)]
 
 
-def _set_attention(base: Any, implementation: str) -> str | None:
+def _set_attention(base: "PreTrainedModel", implementation: str) -> str | None:
     """Set a model's attention implementation; returns why it cannot be set."""
     if not base._can_set_attn_implementation():
         own = base.config._attn_implementation
@@ -294,7 +313,7 @@ def _set_attention(base: Any, implementation: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _undisturbed(base: Any) -> Iterator[None]:
+def _undisturbed(base: "PreTrainedModel") -> Iterator[None]:
     """Put a model into evaluation mode, and back module by module; keep the random state."""
     modes = [(m, m.training) for m in base.modules()]
     devices = [base.device] if base.device.type == "cuda" else []
@@ -308,7 +327,7 @@ def _undisturbed(base: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _short_windows(base: Any) -> Iterator[None]:
+def _short_windows(base: "PreTrainedModel") -> Iterator[None]:
     """Shorten a config's sliding windows and chunks, so that short sequences are longer."""
     kept = []
     for part in {id(c): c for c in (base.config, base.config.get_text_config())}.values():

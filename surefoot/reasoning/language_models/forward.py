@@ -87,23 +87,23 @@ def weighted_logprob_sum_of_pack(
     return weighted_logprob_sum(hidden, head.weight, pack.targets, token_weights, softcap, scale=scale)
 
 
-def _is_matrix(head: Any) -> bool:
+def _is_matrix(head: nn.Module) -> bool:
     """Return whether a head is a matrix and no more: without a bias, adapters or quantisation."""
     return type(head) is nn.Linear and head.bias is None
 
 
-def _head_input(base: Any, path: ForwardPath, after: OutputHead, pack: Pack) -> Tensor:
+def _head_input(base: "PreTrainedModel", path: ForwardPath, after: OutputHead, pack: Pack) -> Tensor:
     """Return what the head turns into scores of the pack's tokens, ``(scored, width)``."""
     hidden = _hidden(base, path, after, pack, pack.predictors)
     return hidden if after.before == 1.0 else hidden * after.before
 
 
-def _logits(base: Any, pack: Pack) -> Tensor:
+def _logits(base: "PreTrainedModel", pack: Pack) -> Tensor:
     """Return the model's own logits at the predictors, ``(scored, vocabulary)``."""
     return _one_by_one(base, pack, pack.predictors, lambda x: base(input_ids=x, use_cache=False).logits)
 
 
-def _hidden(base: Any, path: ForwardPath, head: OutputHead, pack: Pack, wanted: Tensor) -> Tensor:
+def _hidden(base: "PreTrainedModel", path: ForwardPath, head: OutputHead, pack: Pack, wanted: Tensor) -> Tensor:
     """Return the last hidden states of the pack's tokens with the numbers ``wanted``, ``(wanted, width)``."""
     body: Any = base.get_submodule(head.body)
     alike = path.rope_limit is None or pack.longest <= path.rope_limit or len(leaves(pack)) == 1
@@ -127,7 +127,7 @@ def leaves(pack: Pack) -> list[int]:
     return [i for i in range(len(pack.segments)) if i not in continued]
 
 
-def _one_by_one(base: Any, pack: Pack, wanted: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
+def _one_by_one(base: "PreTrainedModel", pack: Pack, wanted: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
     """Return what a forward pass of tokens ``(1, tokens)`` says at those wanted, one sequence at a time.
 
     Raises:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from surefoot.errors import DataError
 from surefoot.reasoning.language_models.base import DTYPES, LanguageModel, LoRA
@@ -13,7 +13,7 @@ from surefoot.training.rebuilding import described_folder, weights_will_follow
 from surefoot.training.weights import load_pretrained
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ("PretrainedLanguageModel", "load_tokenizer", "model_folder")
 
@@ -74,14 +74,15 @@ class PretrainedLanguageModel(LanguageModel):
             ) from error
 
 
-def _loaded(name: str, dtype: str) -> Any:
+def _loaded(name: str, dtype: str) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(name)
-    return load_pretrained(AutoModelForCausalLM, folder, _EXPECTED, dtype=DTYPES[dtype])
+    model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, folder, _EXPECTED, dtype=DTYPES[dtype])
+    return model
 
 
-def _described(folder: str, name: str, dtype: str) -> tuple[Any, Any]:
+def _described(folder: str, name: str, dtype: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """Return a model with random weights, in evaluation mode as a loaded one, and a tokenizer."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

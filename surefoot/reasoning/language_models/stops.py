@@ -1,10 +1,10 @@
 """Which tokens end a completion, as generation config, tokenizer and chat template say."""
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 __all__ = ("configured_stops", "end_of_turn", "rendering_errors", "special_tokens")
 
@@ -12,7 +12,7 @@ __all__ = ("configured_stops", "end_of_turn", "rendering_errors", "special_token
 _ANSWER = "surefoot answers 7"
 
 
-def configured_stops(generation_config: Any) -> list[int]:
+def configured_stops(generation_config: "GenerationConfig | None") -> list[int]:
     """Return the end-of-sequence tokens of a generation config, which has none, one or a list of them."""
     ids = getattr(generation_config, "eos_token_id", None)
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)

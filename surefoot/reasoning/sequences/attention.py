@@ -220,7 +220,16 @@ def _attend(
     return F.dropout(probabilities, dropout) @ value
 
 
-def attend_by_segment(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, *settings: Any) -> Tensor:
+def attend_by_segment(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: PackMask,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
     """Attend segment by segment; tensors are ``(1, heads, tokens, width)``.
 
     Segments follow one another, so one split takes each tensor apart and its backward pass is one concatenation; a
@@ -235,7 +244,7 @@ def attend_by_segment(query: Tensor, key: Tensor, value: Tensor, mask: PackMask,
             k, v = keys[chain[0]], values[chain[0]]
         else:
             k, v = (torch.cat([x[i] for i in chain], 2) for x in (keys, values))
-        outputs.append(_attend(q, k, v, mask.of(q.shape[2], k.shape[2]), *settings))
+        outputs.append(_attend(q, k, v, mask.of(q.shape[2], k.shape[2]), scaling, dropout, softcap, sinks))
     return torch.cat(outputs, 2)
 
 
