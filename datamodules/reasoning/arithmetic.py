@@ -163,5 +163,5 @@ def _split_of(question: str) -> str:
     """Return the split that a question belongs to: 80% train, 10% val, 10% test."""
     from zlib import crc32
 
-    place = crc32(question.encode()) % 10
-    return "val" if place == 0 else "test" if place == 1 else "train"
+    position = crc32(question.encode()) % 10
+    return "val" if position == 0 else "test" if position == 1 else "train"

@@ -20,7 +20,7 @@ class _Records(Sized, Protocol):
 
 
 class _Numbered(Dataset[tuple[int, Any]]):
-    """Records with their places."""
+    """Records with their positions."""
 
     def __init__(self, records: _Records) -> None:
         self.records = records
@@ -81,7 +81,7 @@ class RecordsDataModule(LightningDataModule, ABC):
         )
 
     def evaluation_loader(self, records: _Records) -> DataLoader[Any]:
-        """Return a loader that deals every record out once, in order."""
+        """Return a loader that gives every record once, in order."""
         dataset: Any = _Numbered(records)
         return DataLoader(
             dataset,

@@ -21,7 +21,7 @@ Split = Literal["train", "val", "test"]
 class ProblemsDataModule(RecordsDataModule, ABC):
     """Problems in three splits.
 
-    Batches: ``problem`` (list of `Problem`) and ``index (batch,)``, the place in its split.
+    Batches: ``problem`` (list of `Problem`) and ``index (batch,)``, the position in its split.
     """
 
     def __init__(

@@ -110,16 +110,16 @@ def _marked(text: str) -> tuple[int, str, bool] | None:
     last: tuple[int, str, bool] | None = None
     best: tuple[int, str, bool] | None = None
     for m in _MARK.finditer(text):
-        line, place = m[1], m.start()
+        line, position = m[1], m.start()
         if _ANSWER_HEADING.match(line):
             following = re.compile(r"\s*([^\n]+)").match(text, m.end())
             if following and not following[1].startswith("#") and len(following[1]) < _MAX_EXPRESSION:
-                best = place, _stated(following[1]), True
+                best = position, _stated(following[1]), True
             continue
-        last = place, _cleaned(line), False
+        last = position, _cleaned(line), False
         if _ANSWER_LIKE.match(line):
             phrase = _PHRASE.search(line)
-            best = place, _stated(line[phrase.end() :]) if phrase else _cleaned(line), True
+            best = position, _stated(line[phrase.end() :]) if phrase else _cleaned(line), True
     if best is not None and best[1]:
         return best
     return last
@@ -163,14 +163,14 @@ def _last_formula(text: str) -> tuple[int, str] | None:
     return None if last is None else (last.start(), next(g for g in last.groups() if g is not None).strip())
 
 
-def _formula_around(text: str, place: int) -> str | None:
-    """Return what stands between a formula's delimiters, where the place is inside of it and it is no prose."""
-    begin = max(0, place - 4 * _MAX_EXPRESSION)
-    line = max(text.rfind("\n", begin, place) + 1, begin)
+def _formula_around(text: str, position: int) -> str | None:
+    """Return what stands between a formula's delimiters, where the position is inside of it and it is no prose."""
+    begin = max(0, position - 4 * _MAX_EXPRESSION)
+    line = max(text.rfind("\n", begin, position) + 1, begin)
     for start in (line, begin):
-        for m in _FORMULA.finditer(text, start, min(len(text), place + 4 * _MAX_EXPRESSION)):
+        for m in _FORMULA.finditer(text, start, min(len(text), position + 4 * _MAX_EXPRESSION)):
             content = next(g for g in m.groups() if g is not None)
-            if m.start() < place < m.end() and not _PROSE.search(content):
+            if m.start() < position < m.end() and not _PROSE.search(content):
                 return content.strip()
     return None
 

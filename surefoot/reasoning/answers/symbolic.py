@@ -96,15 +96,15 @@ def _read(text: str, is_complex: bool) -> Any:
 
 def _braced(text: str, before: str) -> str:
     """Return the text with the parentheses after an operator as braces: sqrt(x) and 2^(x)."""
-    place = text.find(before + "(")
-    while place >= 0:
-        start, depth = place + len(before), 0
+    position = text.find(before + "(")
+    while position >= 0:
+        start, depth = position + len(before), 0
         for end in range(start, len(text)):
             depth += {"(": 1, ")": -1}.get(text[end], 0)
             if depth == 0:
                 text = text[:start] + "{" + text[start + 1 : end] + "}" + text[end + 1 :]
                 break
-        place = text.find(before + "(", place + 1)
+        position = text.find(before + "(", position + 1)
     return text
 
 

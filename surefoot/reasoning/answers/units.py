@@ -104,9 +104,9 @@ def compound_unit(text: str) -> Unit | None:
     text = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])|[*\u00b7]", " ", text).replace("^-", "^ -")
     dimensions: Counter[str] = Counter()
     factor = Fraction(1)
-    sign, place = 1, 0
+    sign, position = 1, 0
     for m in _FACTOR.finditer(text):
-        between = text[place : m.start()].replace(" ", "")
+        between = text[position : m.start()].replace(" ", "")
         if between not in ("", "/", "/(", "("):
             return None
         if "/" in between:
@@ -120,8 +120,8 @@ def compound_unit(text: str) -> Unit | None:
         for name, n in found[0].items():
             dimensions[name] += n * exponent
         factor *= found[1] ** exponent
-        place = m.end()
-    if place == 0 or text[place:].strip(" )"):
+        position = m.end()
+    if position == 0 or text[position:].strip(" )"):
         return None
     kind = " ".join(name if n == 1 else f"{name}^{n}" for name, n in sorted(dimensions.items()) if n)
     return Unit(kind, factor)

@@ -25,13 +25,13 @@ def build(model: Any, **arguments: Any) -> LanguageModel:
     return LanguageModel(model, digit_tokenizer(), **arguments)
 
 
-def weakened(name: str, place: int, value: Any) -> Callable[..., Any]:
+def weakened(name: str, argument_index: int, value: Any) -> Callable[..., Any]:
     """Return a function of the attention module with one of its arguments replaced."""
     function = getattr(attention, name)
 
     def broken(*arguments: Any) -> Any:
         changed = list(arguments)
-        changed[place] = value(arguments[place]) if callable(value) else value
+        changed[argument_index] = value(arguments[argument_index]) if callable(value) else value
         return function(*changed)
 
     return broken
@@ -51,8 +51,8 @@ FAULTS = {
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_broken_in_attention_is_found(fault: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    family, name, place, value = FAULTS[fault]
-    monkeypatch.setattr(attention, name, weakened(name, place, value))
+    family, name, argument_index, value = FAULTS[fault]
+    monkeypatch.setattr(attention, name, weakened(name, argument_index, value))
     if large:  # as models are checked that are too large for a copy, in half precision too
         monkeypatch.setattr(check, "_COPIED", 0)
     model = tiny_family(family).to(torch.bfloat16 if large else torch.float32)

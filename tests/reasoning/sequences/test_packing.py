@@ -60,9 +60,9 @@ def packed(model: LanguageModel, packs: list[Pack]) -> Tensor:
     found = {}
     for pack in packs:
         scores = model.score(pack).logprobs
-        for value, i, place in zip(scores, pack.sequences.tolist(), pack.completion_positions.tolist(), strict=True):
-            assert (i, place) not in found
-            found[i, place] = value
+        for value, i, n in zip(scores, pack.sequences.tolist(), pack.completion_positions.tolist(), strict=True):
+            assert (i, n) not in found
+            found[i, n] = value
     return torch.stack([found[k] for k in sorted(found)])
 
 
@@ -117,13 +117,13 @@ def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
             *(x.tolist() for x in (pack.predictors, pack.targets, pack.sequences, pack.completion_positions)),
             strict=True,
         )
-        for predictor, target, i, place in rows:
+        for predictor, target, i, n in rows:
             whole = [*sequences[i].prompt, *sequences[i].completion]
-            at = len(sequences[i].prompt) + place
+            at = len(sequences[i].prompt) + n
             assert whole[at] == target
             assert pack.tokens[predictor] == whole[at - 1]
             assert pack.positions[predictor] == at - 1
-            seen.add((i, place))
+            seen.add((i, n))
         if keep_last:
             assert pack.at_scored(pack.tokens).equal(pack.targets)
             assert pack.at_scored(pack.positions).equal(pack.at_predictors(pack.positions) + 1)
@@ -241,8 +241,8 @@ def test_masks_are_made_only_where_needed() -> None:
 def test_varlen_arguments_describe_the_same_chains() -> None:
     """What the CUDA kernel is given: keys of each segment's chain in order, queries at their end."""
     segments = (Segment(0, 3, None), Segment(3, 2, 0), Segment(5, 1, 0), Segment(6, 2, None))
-    places, ends_q, ends_k, longest_q, longest_k = PackLayout(segments, torch.device("cpu")).varlen()
-    assert places.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7]
+    keys, ends_q, ends_k, longest_q, longest_k = PackLayout(segments, torch.device("cpu")).varlen()
+    assert keys.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7]
     assert ends_q.tolist() == [0, 3, 5, 6, 8]
     assert ends_k.tolist() == [0, 3, 8, 12, 14]
     assert (longest_q, longest_k) == (3, 5)

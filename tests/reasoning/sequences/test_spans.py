@@ -14,13 +14,13 @@ from surefoot.reasoning.sequences import Span, split_spans, tokens_for
 TOKENIZERS: dict[str, Any] = {"byte level": byte_level(), "word pieces": word_pieces()}
 
 
-def joined(pieces: list[str]) -> tuple[list[int], Callable[[Any], str]]:
+def joined(token_texts: list[str]) -> tuple[list[int], Callable[[Any], str]]:
     """Return token ids, and the function that writes them, for tokens with texts of their own."""
-    return list(range(len(pieces))), lambda ids: "".join(pieces[i] for i in ids)
+    return list(range(len(token_texts))), lambda ids: "".join(token_texts[i] for i in ids)
 
 
-def split(pieces: list[str], separator: str = "\n") -> list[tuple[int, int]]:
-    return [tuple(s) for s in split_spans(*joined(pieces), separator)[0]]  # type: ignore[misc]
+def split(token_texts: list[str], separator: str = "\n") -> list[tuple[int, int]]:
+    return [tuple(s) for s in split_spans(*joined(token_texts), separator)[0]]  # type: ignore[misc]
 
 
 def test_spans_cover_a_completion_without_gaps() -> None:
@@ -34,16 +34,16 @@ def test_spans_cover_a_completion_without_gaps() -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "\n", "b\n", "\nc", ""]), max_size=15))
-def test_spans_are_contiguous(pieces: list[str]) -> None:
-    spans, texts = split_spans(*joined(pieces))
+def test_spans_are_contiguous(token_texts: list[str]) -> None:
+    spans, texts = split_spans(*joined(token_texts))
     edges = [0, *(s.end for s in spans)]
     assert [s.start for s in spans] == edges[:-1]
-    assert edges[-1] == len(pieces)
+    assert edges[-1] == len(token_texts)
     assert all(s.end > s.start for s in spans)
-    assert "".join(texts) == "".join(pieces)
+    assert "".join(texts) == "".join(token_texts)
     assert len(texts) == len(spans)
     for text, span in zip(texts[:-1], spans[:-1], strict=True):
-        assert text == "".join(pieces[span.start : span.end])
+        assert text == "".join(token_texts[span.start : span.end])
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
