@@ -62,7 +62,7 @@ def hidden_states(base: "PreTrainedModel", path: ForwardPath, pack: Pack) -> Ten
     """
     if path.head is None:
         raise ConfigError(f"{base.config.model_type} has no hidden states that its logits are known to follow from.")
-    return _hidden(base, path, path.head, pack, torch.arange(len(pack.tokens), device=pack.tokens.device))
+    return _hidden(base, path, path.head, pack, None)
 
 
 def score_pack(base: "PreTrainedModel", path: ForwardPath, pack: Pack, temperature: float = 1.0) -> TokenScores:
@@ -103,8 +103,8 @@ def _logits(base: "PreTrainedModel", pack: Pack) -> Tensor:
     return _one_by_one(base, pack, pack.predictors, lambda x: base(input_ids=x, use_cache=False).logits)
 
 
-def _hidden(base: "PreTrainedModel", path: ForwardPath, head: OutputHead, pack: Pack, wanted: Tensor) -> Tensor:
-    """Return the last hidden states of the pack's tokens with the numbers ``wanted``, ``(wanted, width)``."""
+def _hidden(base: "PreTrainedModel", path: ForwardPath, head: OutputHead, pack: Pack, wanted: Tensor | None) -> Tensor:
+    """Return the last hidden states of the pack's tokens with the numbers ``wanted`` or of all, ``(wanted, width)``."""
     body: Any = base.get_submodule(head.body)
     alike = path.rope_limit is None or pack.longest <= path.rope_limit or len(leaves(pack)) == 1
     if not path.packed or not alike:
@@ -117,8 +117,8 @@ def _hidden(base: "PreTrainedModel", path: ForwardPath, head: OutputHead, pack: 
             attention_mask=torch.ones_like(pack.tokens[None]),
             use_cache=False,
         )
-    hidden: Tensor = output.last_hidden_state[0][wanted]
-    return hidden
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden if wanted is None else hidden[wanted]
 
 
 def leaves(pack: Pack) -> list[int]:
@@ -127,8 +127,10 @@ def leaves(pack: Pack) -> list[int]:
     return [i for i in range(len(pack.segments)) if i not in continued]
 
 
-def _one_by_one(base: "PreTrainedModel", pack: Pack, wanted: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return what a forward pass of tokens ``(1, tokens)`` says at those wanted, one sequence at a time.
+def _one_by_one(
+    base: "PreTrainedModel", pack: Pack, wanted: Tensor | None, forward: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return what a forward pass of tokens ``(1, tokens)`` says at those wanted or at all, one sequence at a time.
 
     Raises:
         ConfigError: If the weights are sharded: ranks have different numbers of sequences, and gather weights together.
@@ -147,7 +149,8 @@ def _one_by_one(base: "PreTrainedModel", pack: Pack, wanted: Tensor, forward: Ca
         row[tokens] = torch.arange(n_before, n_before + len(tokens))
         n_before += len(tokens)
         outputs.append(forward(pack.tokens[tokens.to(device)][None])[0])
-    return torch.cat(outputs)[row.to(device)[wanted]]
+    rows = row.to(device)
+    return torch.cat(outputs)[rows if wanted is None else rows[wanted]]
 
 
 def find_output_head(base: "PreTrainedModel", tokens: Tensor) -> OutputHead | None:

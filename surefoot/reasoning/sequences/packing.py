@@ -249,6 +249,18 @@ def _lay_out(
                 completion_positions.append(position)
     if not keep_last:
         scored = []
-    numbers = (tokens, positions, predictors, scored, targets, owners, completion_positions)
-    t, p, q, r, y, o, c = (torch.tensor(n, dtype=torch.long) for n in numbers)
-    return Pack(t, p, tuple(segments), q, r, y, o, c, keep_last)
+    return Pack(
+        _tensor(tokens),
+        _tensor(positions),
+        tuple(segments),
+        _tensor(predictors),
+        _tensor(scored),
+        _tensor(targets),
+        _tensor(owners),
+        _tensor(completion_positions),
+        keep_last,
+    )
+
+
+def _tensor(numbers: Sequence[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.long)
