@@ -78,14 +78,20 @@ class RunRecorder(Callback):
         checkpoint["surefoot_descriptions"] = self._descriptions
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the trained weights: ``weights.safetensors``, or a language model's folder if no callback has."""
+        """Write the trained weights: ``weights.safetensors``, and a language model's folder if no callback has."""
         self._handed_on = True
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         model: Any = getattr(pl_module, "language_model", None)
         if model is None:
-            _write_weights(self.run.path / WEIGHTS, pl_module, trainer.is_global_zero)
-        elif not any(isinstance(c, ModelExporter) for c in trainer.callbacks):  # type: ignore[attr-defined]
+            network: torch.nn.Module = getattr(pl_module, "network", pl_module)
+            _write_weights(self.run.path / WEIGHTS, network.state_dict(), trainer.is_global_zero)
+            return
+        beside = [n for n, part in pl_module.named_children() if part is not model and list(part.parameters())]
+        tensors = {name: t for name, t in pl_module.state_dict().items() if name.split(".")[0] in beside}
+        if tensors:  # such as a value head
+            _write_weights(self.run.path / WEIGHTS, tensors, trainer.is_global_zero)
+        if not any(isinstance(c, ModelExporter) for c in trainer.callbacks):  # type: ignore[attr-defined]
             sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
             if trainer.is_global_zero or sharded:  # every rank has a part of sharded tensors
                 model.save(self.run.path / "model", write=trainer.is_global_zero)
@@ -133,13 +139,12 @@ def _datamodule(trainer: Trainer) -> Any:
     return getattr(trainer, "datamodule", None)
 
 
-def _write_weights(path: Path, pl_module: LightningModule, write: bool) -> None:
-    """Write the tensors of a module's network, or of the whole module if it has none of that name."""
+def _write_weights(path: Path, state: Mapping[str, torch.Tensor], write: bool) -> None:
+    """Write tensors under their names; where they are sharded, all ranks have to call this."""
     from safetensors.torch import save_file
 
-    network: Any = getattr(pl_module, "network", pl_module)
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in network.state_dict().items():
+    for name, tensor in state.items():
         whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
         tensors[name] = whole.detach().to("cpu").contiguous().clone()  # tied ones are written twice
     if not write:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Fit
+from safetensors.torch import load_file
 from tiny_reasoning import tiny_reasoning
 
 from surefoot.cli import main
@@ -57,6 +58,7 @@ def test_one_norm_bounds_the_step_of_model_and_head(fit: Fit) -> None:
 
 
 def test_a_checkpoint_rebuilds_model_and_head_when_their_source_is_gone(fit: Fit, tmp_path: Path) -> None:
+    """And the run folder hands the model on as a folder, and the head beside it as weights."""
     folder = tmp_path / "start"
     TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128, seed=5).save(folder)
     model = {"class_path": "PretrainedLanguageModel", "init_args": {"name": str(folder)}}
@@ -66,7 +68,10 @@ def test_a_checkpoint_rebuilds_model_and_head_when_their_source_is_gone(fit: Fit
     stored = torch.load(checkpoint, weights_only=True)["state_dict"]
     rebuilt = load_module(checkpoint).state_dict()
     assert rebuilt.keys() == stored.keys()
-    assert "value_head.linear.weight" in rebuilt
+    head = load_file(run / "weights.safetensors")
+    assert head.keys() == {"value_head.linear.weight", "value_head.linear.bias"}
+    assert all(value.equal(rebuilt[name]) for name, value in head.items())
+    assert (run / "model/model.safetensors").is_file()
     assert all(value.equal(stored[name]) for name, value in rebuilt.items())
     quiet = ["--trainer.limit_val_batches", "1", "--trainer.accelerator", "cpu"]
     main(["validate", "--ckpt_path", str(checkpoint), "--runs_root", str(tmp_path / "again"), *quiet])

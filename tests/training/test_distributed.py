@@ -328,6 +328,12 @@ def test_a_sharded_value_head_equals_that_of_one_rank(two_ranks: Path, fit: Fit,
     checkpoints = (alone / "checkpoints/last.ckpt", tmp_path / "whole.ckpt")
     first, second = (torch.load(c, weights_only=True)["state_dict"] for c in checkpoints)
     assert first["value_head.linear.weight"].any()
+    for folder, whole in ((alone, first), (two_ranks / "values/0", second)):
+        handed_on = load_file(folder / "weights.safetensors")
+        assert {"value_head.linear.weight", "value_head.linear.bias"} == handed_on.keys(), (
+            "the model has its own folder"
+        )
+        assert all(value.equal(whole[name]) for name, value in handed_on.items())
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
