@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_modules.classification import Examples, ReweightedClassifier
+from lightning_modules.classification import AllExamples, ReweightedClassifier, uniform_weights
 from surefoot.classification.adversaries import Adversary, standardise
 from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
@@ -19,7 +19,7 @@ from surefoot.losses import (
     loss_quantile,
     tail_classification_loss,
 )
-from surefoot.training.distributed import gather_batch, is_distributed, local_slice
+from surefoot.training.distributed import is_distributed
 
 __all__ = ("BRDRO",)
 
@@ -170,25 +170,25 @@ class BRDRO(ReweightedClassifier):
         if self.importance == "sampling":
             self.trainer.train_dataloader.sampler.reweight(self.draw_frequency)  # type: ignore[union-attr]
 
-    def example_weights(self, examples: Examples) -> Tensor:
-        """Let the adversary take its step, then weight this rank's examples as it says."""
-        losses, target = gather_batch(examples.losses), gather_batch(examples.batch["target"])
+    def example_weights(self, examples: AllExamples) -> Tensor:
+        """Let the adversary take its step, then weight the examples by its response."""
+        losses, target = examples.losses, examples.column("target")
         if self.current_epoch < self.warmup_epochs:
-            return self.uniform_weights(examples.losses)
+            return uniform_weights(examples)
         threshold = self.update_threshold(losses)
-        source = gather_batch(examples.features if self.observation is None else examples.batch["input"])
+        source = examples.features if self.observation is None else examples.column("input")
         for _ in range(self.n_adversary_steps):
             self.adversary_step(self.observe(source), target, losses, threshold)
         observed = self.observe(source).detach()
         with torch.no_grad():
             weights = self.adversary.respond(observed, target, losses, threshold)
         if self.hedge_step > 0:
-            index = gather_batch(examples.batch["index"])
+            index = examples.column("index")
             self.update_importance(index, weights)
             if self.importance == "loss":
                 weights = weights * self.relative_importance()[index]
         self.log("train/adversary_mean_weight", weights.mean())
-        return local_slice(br_dro_example_weights(weights, self.level, self.normalisation, self.floor))
+        return br_dro_example_weights(weights, self.level, self.normalisation, self.floor)
 
     def observe(self, source: Tensor) -> Tensor:
         """Return what the adversary sees of features or inputs, ``(batch, features)``."""

@@ -1,6 +1,7 @@
 """What classifiers and regressors share, and the loop of those whose method is a weight per example."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,9 @@ from lightning_modules.base import ResumableModule, with_schedule
 from surefoot.classification.networks import Classifier, Encoder
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import CrossEntropy, PredictionLoss
+from surefoot.training.distributed import gather_batch, local_slice
 
-__all__ = ("ClassifierModule", "Examples", "ReweightedClassifier")
+__all__ = ("AllExamples", "ClassifierModule", "Examples", "ReweightedClassifier", "uniform_weights")
 
 
 class Examples(NamedTuple):
@@ -23,18 +25,51 @@ class Examples(NamedTuple):
     features: Tensor  # before the head, (batch, features)
     batch: dict[str, Tensor]
 
+
+class AllExamples:
+    """All ranks' examples of a step after the forward pass, in the order in which one rank would have them.
+
+    No gradient flows. A quantity is gathered when it is first asked for, and once; every rank has to ask for the same.
+    """
+
+    def __init__(self, own: Examples) -> None:
+        """Wrap this rank's examples."""
+        self._own = own
+        self._columns: dict[str, Tensor] = {}
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """Losses, ``(examples,)``."""
+        return gather_batch(self._own.losses)
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """What the network returned, ``(examples, outputs)``."""
+        return gather_batch(self._own.outputs)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Features before the head, ``(examples, features)``."""
+        return gather_batch(self._own.features)
+
+    def column(self, name: str) -> Tensor:
+        """Return a column of the batch, such as ``target`` or ``input``, ``(examples, ...)``."""
+        if name not in self._columns:
+            self._columns[name] = gather_batch(self._own.batch[name])
+        return self._columns[name]
+
     def group(self) -> Tensor:
-        """Return the group index per example, ``(batch,)``.
+        """Return the group index per example, ``(examples,)``.
 
         Raises:
             ConfigError: If the batch has none.
         """
-        if "group" not in self.batch:
+        if "group" not in self._own.batch:
             raise ConfigError(
                 "this method needs a group per training example and the batch has none:"
                 " set data.init_args.group_labels to given, or choose a method that needs none."
             )
-        return self.batch["group"]
+        return self.column("group")
 
 
 class ClassifierModule(ResumableModule):
@@ -187,20 +222,18 @@ class ReweightedClassifier(ClassifierModule, ABC):
     """A classifier trained on a weighted sum of cross-entropies; a method is its `example_weights`."""
 
     @abstractmethod
-    def example_weights(self, examples: Examples) -> Tensor:
-        """Return the weight of each of this rank's examples, ``(batch,)``.
-
-        Over all ranks, the weighted sum of the losses is the training loss.
-        """
+    def example_weights(self, examples: AllExamples) -> Tensor:
+        """Return the weight of each example of all ranks, ``(examples,)``; the weighted sum of losses is minimised."""
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the weighted loss, and the weights relative to uniform ones for callbacks."""
         examples = self.classify(batch)
-        weights = self.example_weights(examples)
+        weights = local_slice(self.example_weights(AllExamples(examples)))
         # DDP averages gradients over ranks, hence the factor.
         loss = self.check_finite(self.n_ranks * (weights * examples.losses).sum())
         return self.finish_step(loss, examples, weights)
 
-    def uniform_weights(self, losses: Tensor) -> Tensor:
-        """Return the weights of the plain mean over all ranks' examples, ``(batch,)``."""
-        return torch.full_like(losses, 1 / (len(losses) * self.n_ranks))
+
+def uniform_weights(examples: AllExamples) -> Tensor:
+    """Return the weights of the plain mean, ``(examples,)``."""
+    return torch.full_like(examples.losses, 1 / len(examples.losses))

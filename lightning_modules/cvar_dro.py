@@ -5,11 +5,10 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_modules.classification import Examples, ReweightedClassifier
+from lightning_modules.classification import AllExamples, ReweightedClassifier
 from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
 from surefoot.losses import cvar_example_weights
-from surefoot.training.distributed import gather_batch, local_slice
 
 __all__ = ("CVaRDRO",)
 
@@ -44,6 +43,6 @@ class CVaRDRO(ReweightedClassifier):
             raise ConfigError(f"level must be in (0, 1], got {level}.")
         self.level = level
 
-    def example_weights(self, examples: Examples) -> Tensor:
+    def example_weights(self, examples: AllExamples) -> Tensor:
         """Share the weight evenly among the highest losses."""
-        return local_slice(cvar_example_weights(gather_batch(examples.losses), self.level))
+        return cvar_example_weights(examples.losses, self.level)

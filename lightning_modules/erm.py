@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lightning_modules.classification import Examples, ReweightedClassifier
+from lightning_modules.classification import AllExamples, ReweightedClassifier, uniform_weights
 
 __all__ = ("ERM",)
 
@@ -10,6 +10,6 @@ __all__ = ("ERM",)
 class ERM(ReweightedClassifier):
     """Minimise the mean loss; with a balanced sampler of the datamodule, the RWY and RWG baselines."""
 
-    def example_weights(self, examples: Examples) -> Tensor:
+    def example_weights(self, examples: AllExamples) -> Tensor:
         """Weight every example alike."""
-        return self.uniform_weights(examples.losses)
+        return uniform_weights(examples)

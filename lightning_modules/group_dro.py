@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_modules.classification import Examples, ReweightedClassifier
+from lightning_modules.classification import AllExamples, ReweightedClassifier
 from surefoot.classification.groups import group_counts, group_means
 from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
@@ -15,7 +15,6 @@ from surefoot.losses import (
     initial_group_weights,
     update_group_log_weights,
 )
-from surefoot.training.distributed import gather_batch, local_slice
 
 __all__ = ("GroupDRO",)
 
@@ -89,12 +88,12 @@ class GroupDRO(ReweightedClassifier):
             )
         self.log_group_weights, self.adjustments = initial_group_weights(counts, self.adjustment)
 
-    def example_weights(self, examples: Examples) -> Tensor:
+    def example_weights(self, examples: AllExamples) -> Tensor:
         """Raise the weights of the groups with high losses, then spread each over its examples."""
-        losses, group = gather_batch(examples.losses), gather_batch(examples.group())
+        losses, group = examples.losses, examples.group()
         n_groups = len(self.log_group_weights)
         in_batch = group_counts(group, n_groups) > 0
         gains = torch.where(in_batch, group_means(losses, group, n_groups) + self.adjustments, 0.0)
         self.log_group_weights = update_group_log_weights(self.log_group_weights, gains, self.step_size)
         self.log("train/max_group_weight", self.log_group_weights.max().exp())
-        return local_slice(group_dro_example_weights(self.log_group_weights, group))
+        return group_dro_example_weights(self.log_group_weights, group)

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_modules.base import with_schedule
-from lightning_modules.classification import Examples, ReweightedClassifier
+from lightning_modules.classification import AllExamples, ReweightedClassifier, uniform_weights
 from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError
 from surefoot.losses import upsampling_multiplicity
@@ -133,9 +133,9 @@ class JTT(ReweightedClassifier):
             )
         return errors
 
-    def example_weights(self, examples: Examples) -> Tensor:
+    def example_weights(self, examples: AllExamples) -> Tensor:
         """Weight every draw alike; the sampler does the upweighting."""
-        return self.uniform_weights(examples.losses)
+        return uniform_weights(examples)
 
     def configure_optimizers(self) -> Any:
         """Build the current stage's optimizer and its schedule."""

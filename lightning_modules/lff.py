@@ -8,7 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.classification import ClassifierModule, Examples
+from lightning_modules.classification import AllExamples, ClassifierModule
 from surefoot.classification.networks import Encoder
 from surefoot.losses import class_maximum, generalized_cross_entropy, relative_difficulty
 from surefoot.training.distributed import gather_batch, local_slice
@@ -70,25 +70,23 @@ class LfF(ClassifierModule):
         examples = self.classify(batch)
         biased_logits = self._run_network(self.biased, batch["input"])[0].float()
         biased_losses = F.cross_entropy(biased_logits.detach(), batch["target"], reduction="none")
-        weights = self.difficulty(biased_losses, examples) / (len(biased_losses) * self.n_ranks)
+        weights = self.difficulty(gather_batch(biased_losses), AllExamples(examples))
+        weights = local_slice(weights) / (len(biased_losses) * self.n_ranks)
         biased_loss = generalized_cross_entropy(biased_logits, batch["target"], self.q).mean()
         loss = self.check_finite(biased_loss + self.n_ranks * (weights * examples.losses).sum())
         return self.finish_step(loss, examples, weights)
 
-    def difficulty(self, biased_losses: Tensor, examples: Examples) -> Tensor:
-        """Update the moving averages and return W, the relative difficulty of this rank's examples."""
-        index, target = (
-            gather_batch(examples.batch["index"]),
-            gather_batch(examples.batch["target"]),
-        )
+    def difficulty(self, biased_losses: Tensor, examples: AllExamples) -> Tensor:
+        """Update the moving averages and return W, the relative difficulty of all ranks' examples."""
+        index, target = examples.column("index"), examples.column("target")
         self.targets[index] = target.float()
         scaled = []
         for buffer, losses in (
-            (self.biased_losses, gather_batch(biased_losses)),
-            (self.debiased_losses, gather_batch(examples.losses)),
+            (self.biased_losses, biased_losses),
+            (self.debiased_losses, examples.losses),
         ):
             before = buffer[index]
             buffer[index] = torch.where(before.isnan(), losses, self.decay * before + (1 - self.decay) * losses)
             highest = class_maximum(buffer.nan_to_num(), self.targets.long(), self.network.head.out_features)
             scaled.append(buffer[index] / highest[target].clamp_min(1e-8))
-        return local_slice(relative_difficulty(scaled[0], scaled[1]))
+        return relative_difficulty(scaled[0], scaled[1])

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks import GroupMetrics
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
-from lightning_modules.classification import ClassifierModule, Examples
+from lightning_modules.classification import AllExamples, ClassifierModule, Examples
 from surefoot.classification.adversaries import (
     Adversary,
     ConstantAdversary,
@@ -361,7 +361,7 @@ def test_a_group_that_a_batch_lacks_is_not_raised_by_its_adjustment() -> None:
     module.adjustments = torch.tensor([0.0, 0.0, 9.0])
     module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
     losses, group = torch.tensor([math.log(2.0), 0.0]), torch.tensor([0, 1])
-    examples = Examples(losses, torch.zeros(2, 2), torch.zeros(2, 2), {"group": group})
+    examples = AllExamples(Examples(losses, torch.zeros(2, 2), torch.zeros(2, 2), {"group": group}))
     weights = module.example_weights(examples)
     # q = (1/3, 1/3, 1/3) becomes (2, 1, 1) / 4; the third group has no example in the batch.
     torch.testing.assert_close(module.log_group_weights.exp(), torch.tensor([0.5, 0.25, 0.25]))
