@@ -2,21 +2,21 @@
 
 import csv
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Fit
 from datasets import Dataset
+from shared_prefix_pairs import SharedPrefixPairs
 from small_datasets import write_gsm8k
 from tiny_reasoning import tiny_reasoning
 
 from datamodules import CompletionsDataModule, PreferencesDataModule
 from surefoot.cli import main
 from surefoot.errors import ConfigError
-from surefoot.reasoning.completions.pairs import PairBuilder, PreferencePair, RandomPairs
-from surefoot.reasoning.completions.selection import COLUMNS, Row
+from surefoot.reasoning.completions.pairs import RandomPairs
+from surefoot.reasoning.completions.selection import COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -62,7 +62,10 @@ def test_pairs_are_trained_on_and_problems_beside_them_answered(source: str, fit
     write_gsm8k(tmp_path)
     own = {"n_train": 4, "eval_batch_size": 4}
     own |= {"n_val": 3, "n_test": 5} if source == "ArithmeticDataModule" else {"n_val": 3, "root": str(tmp_path)}
-    run = fit(settings(tmp_path, {"class_path": source, "init_args": own}))
+    config = settings(tmp_path, {"class_path": source, "init_args": own})
+    if source == "GSM8KDataModule":
+        config["data"]["init_args"]["builder"] = {"class_path": "shared_prefix_pairs.SharedPrefixPairs"}
+    run = fit(config)
     found = table(run)
     assert {"val/loss", "val/reward_accuracy", "val/accuracy", "val/grade_unparsable"} <= found.keys()
     assert not any("dataloader_idx" in key for key in found)
@@ -116,15 +119,6 @@ def test_what_cannot_be_evaluated_is_refused(fit: Fit, tmp_path: Path, capsys: p
         CompletionsDataModule(completions).test_dataloader()
     with pytest.raises(ConfigError, match="the pairs of a file are as they are"):
         PreferencesDataModule(pairs=tmp_path / "pairs.jsonl", builder=RandomPairs())
-
-
-class SharedPrefixPairs(PairBuilder):
-    """Prefers the step after a shared beginning: a pair's prompt holds the completion's first token."""
-
-    def __call__(self, rows: Iterable[Row], seed: int) -> list[PreferencePair]:
-        """Return a pair for each wrong completion."""
-        wrong = [r for r in rows if r["status"] == "wrong"]
-        return [PreferencePair([*r["prompt_ids"], r["target_ids"][0]], [7], r["target_ids"][1:]) for r in wrong]
 
 
 def test_a_builder_of_ones_own(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-r"""Whether an answer equals a reference: both are taken apart, and their parts compared.
+r"""Whether an answer equals a reference: both are parsed, and their parts compared.
 
 What a bare text cannot decide (is 5 in ``5 apples`` a 5?) is a policy, and stands in docs/reasoning.md.
 """
@@ -72,7 +72,7 @@ def is_unreadable(answer: str) -> bool:
 
 
 def _same(gold: Node, found: Node) -> bool:
-    """Return whether what was taken apart is equal."""
+    """Return whether parsed answers are equal."""
     if isinstance(gold, Relation):
         return _same_relation(gold, found)
     if isinstance(found, Relation):

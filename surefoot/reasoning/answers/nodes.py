@@ -1,4 +1,4 @@
-"""The parts that an answer is taken apart into."""
+"""The parts that an answer is parsed into."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-r"""A tidy answer taken apart: into collections, relations, matrices, words, based numbers, ratios and expressions."""
+"""Parsing tidy answers: into collections, relations, matrices, words, based numbers, ratios and expressions."""
 
 import re
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ _EVERYTHING = re.compile(r"^(?:\\mathbb ?\{? ?R ?\}?|(?:\\text\{ ?)?all real num
 
 @lru_cache(maxsize=2048)
 def parse(text: str, is_reference: bool) -> Node:
-    """Take a tidy answer apart.
+    """Parse a tidy answer.
 
     Args:
         text: A tidy answer.

@@ -270,7 +270,7 @@ def _trial(base: "PreTrainedModel") -> "PreTrainedModel":
 
 @contextlib.contextmanager
 def _in_float32(base: nn.Module) -> Iterator[None]:
-    """Let each module of a model in half precision compute in float32, its weights only as long as it is at work."""
+    """Let each module of a model in half precision compute in float32, its weights only while it runs."""
     hooks: list[Any] = []
     kept: dict[nn.Module, list[tuple[nn.Parameter, Tensor]]] = {}
 

@@ -232,7 +232,7 @@ def attend_by_segment(
 ) -> Tensor:
     """Attend segment by segment; tensors are ``(1, heads, tokens, width)``.
 
-    Segments follow one another, so one split takes each tensor apart and its backward pass is one concatenation; a
+    Segments follow one another, so one split gives each tensor's parts and its backward pass is one concatenation; a
     slice per segment would fill a whole gradient with zeros for each.
     """
     layout = mask.layout
