@@ -1,38 +1,26 @@
 """The verbs fit, validate, test, predict: LightningCLI with run folders, facts from data to model, safe resumption."""
 
 import contextlib
-import copy
-import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-# Imported so that configs may name a class without its module path.
-import callbacks
-import datamodules
-import lightning_modules
-from surefoot.cli import RUN_VARIABLE
-from surefoot.cli.checkpoints import (
-    LAST,
-    PREVIOUS,
-    DurableTrainer,
-    LastCheckpoint,
-    is_full,
-    metadata,
-    recover,
-)
+from surefoot.cli.checkpoints import DurableTrainer, LastCheckpoint, is_full
+from surefoot.cli.checks import check_data_seed, check_trainer
+from surefoot.cli.loading import build_datamodule, rebuild_module
 from surefoot.cli.predictions import PredictionWriter
 from surefoot.cli.recorder import RunRecorder
 from surefoot.cli.result_lines import result_lines
+from surefoot.cli.run_opening import RunFinished, RunRequest, checkpoint_to_go_on_from, enter_run
 from surefoot.cli.safe_stop import SafeStop, SavingStop
 from surefoot.cli.settings import (
     check_yaml,
@@ -41,7 +29,6 @@ from surefoot.cli.settings import (
     flag_values,
     plain_message,
     stored_descriptions,
-    stored_inputs,
     stored_settings,
 )
 from surefoot.compatibility.lightning import (
@@ -50,38 +37,14 @@ from surefoot.compatibility.lightning import (
     quiet_screen,
     tell_batches_from_shares,
 )
-from surefoot.errors import ConfigError, SurefootError
-from surefoot.processes import die_with_parent
-from surefoot.runs import Run, await_run, list_runs, mark_latest, open_run
-from surefoot.storage.contents import contents_read, differing_contents
-from surefoot.storage.files import remove_partials
-from surefoot.storage.locks import hold
-from surefoot.storage.manifests import WEIGHTS
-from surefoot.training.rebuilding import check_weights, descriptions, weights_follow
-from surefoot.training.weights import read_checkpoint
+from surefoot.errors import ConfigError
+from surefoot.runs import Run
+from surefoot.training.rebuilding import descriptions
 
-__all__ = (
-    "SurefootCLI",
-    "build_datamodule",
-    "callbacks",
-    "datamodules",
-    "lightning_modules",
-    "load_module",
-    "run_trainer",
-)
+__all__ = ("SurefootCLI", "run_trainer")
 
 #: Facts of the data that a model needs, filled in wherever the model has such an argument.
 FACTS = ("n_classes", "n_groups")
-#: Settings that say where and how to run, not what; they do not tell runs apart.
-_NOT_IDENTITY = (
-    "config",
-    "ckpt_path",
-    "weights_only",
-    "runs_root",
-    "experiment",
-    "fresh",
-    "override_optimizer",
-)
 #: Values of --ckpt_path that name no file.
 _LIGHTNINGS_PATHS = ("last", "best", "hpc", "registry")
 
@@ -95,13 +58,6 @@ class _Parser(LightningArgumentParser):
         if message.startswith("the following arguments are required"):
             message += ": give --config FILE.yaml, or --ckpt_path of a Surefoot run"
         raise ConfigError(plain_message(message)) from ex
-
-
-class _RunFinished(Exception):
-    """The run of these settings has ended well before; nothing is left to do."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
 
 
 class SurefootCLI(LightningCLI):
@@ -193,16 +149,21 @@ class SurefootCLI(LightningCLI):
         if config.get("model") is None or config.get("data") is None:
             missing = "model" if config.get("model") is None else "data"
             raise ConfigError(f"no {missing} is configured: give --config FILE.yaml, or --ckpt_path of a Surefoot run.")
-        _check_trainer(config.trainer)
+        check_trainer(config.trainer)
         if "weights_only" in config and config.weights_only is None:
             config.weights_only = True  # loading never unpickles code
         if config.seed_everything is not False:
             for part in (config.model, config.data, config.trainer.callbacks):
                 fill_seeds(part, config.seed_everything)
         if self.subcommand == "fit":
-            _check_data_seed(config)
+            check_data_seed(config)
         self._carry_facts(config)
-        self._open_run(config)
+        self.settings = self._settings()
+        request = RunRequest(str(self.subcommand), config, self.settings, self.config_files)
+        self.run = enter_run(request, self.held)
+        if self.subcommand == "fit" and (last := checkpoint_to_go_on_from(self.run)) is not None:
+            config.ckpt_path = str(last)
+            rank_zero_info(f"resuming {self.run.path} from {last.name}")
 
     def _carry_facts(self, config: Namespace) -> None:
         wanted = [f for f in FACTS if f in config.model.get("init_args", {})]
@@ -221,93 +182,6 @@ class SurefootCLI(LightningCLI):
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
         settings: dict[str, Any] = yaml.safe_load(text)[self.subcommand]
         return settings
-
-    def _experiment(self, checkpoint: Any) -> str:
-        """Return the config's name; without a config, that of the checkpoint's experiment and the verb."""
-        if self.config_files:
-            return Path(self.config_files[0]).stem
-        folders = Path(checkpoint).absolute().parts[-4:-1] if checkpoint else ()
-        is_run = len(folders) == 3 and folders[2] == "checkpoints"
-        return f"{folders[0]}-{self.subcommand}" if is_run else "run"
-
-    def _open_run(self, config: Namespace) -> None:
-        inherited = os.environ.get(RUN_VARIABLE)
-        settings = self._settings()
-        if inherited is not None:  # a rank that rank zero launched
-            die_with_parent()
-            self.run = Run(Path(inherited))
-        else:
-            experiment = config.experiment or self._experiment(config.get("ckpt_path"))
-            identity = {k: v for k, v in settings.items() if k not in _NOT_IDENTITY} | {"verb": self.subcommand}
-            if config.get("ckpt_path"):
-                identity["ckpt_path"] = str(config.ckpt_path)
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                fresh = config.fresh or self.subcommand != "fit"
-                contents = self._contents(config)
-                self._check_inputs(config, settings, contents)
-                self.run = open_run(Path(config.runs_root), experiment, identity, fresh, contents)
-                self._tell_changed_contents(contents)
-            else:
-                self.run = await_run(Path(config.runs_root), experiment, identity)
-            if rank_zero_only.rank == 0 and not self._nothing_to_do():  # type: ignore[attr-defined]
-                self._hold_run()
-            if self._nothing_to_do():  # another process may have finished it a moment ago
-                raise _RunFinished(self.run)
-        if self.subcommand == "fit" and (last := self._checkpoint_to_go_on_from()) is not None:
-            config.ckpt_path = str(last)
-            rank_zero_info(f"resuming {self.run.path} from {last.name}")
-        self.settings = settings
-
-    def _checkpoint_to_go_on_from(self) -> Path | None:
-        folder = self.run.path / "checkpoints"
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            remove_partials(folder)
-            remove_partials(self.run.path)
-            return recover(folder)
-        some = any((folder / name).exists() for name in (LAST, PREVIOUS))
-        return folder / LAST if some else None  # where rank zero puts the one that is whole
-
-    def _nothing_to_do(self) -> bool:
-        return self.subcommand == "fit" and self.run.finished
-
-    def _hold_run(self) -> None:
-        """Keep others from writing to the run folder, before anything in it changes, and tell launched ranks of it."""
-        self.held.enter_context(hold(self.run.path, ", or start another run of these settings with --fresh true"))
-        mark_latest(self.run)
-        os.environ[RUN_VARIABLE] = str(self.run.path.resolve())
-        self.held.callback(os.environ.pop, RUN_VARIABLE, None)
-
-    def _contents(self, config: Namespace) -> dict[str, str]:
-        """Return what the paths hold that model, data and the callbacks' own data name."""
-        settings = config.as_dict()
-        callbacks = [c.as_dict() if isinstance(c, Namespace) else c for c in config.trainer.get("callbacks") or []]
-        read = {n: settings[n] for n in ("model", "data")} | {"trainer": {"callbacks": callbacks}}
-        return contents_read(read, [Path(config.runs_root).resolve()])
-
-    def _check_inputs(self, config: Namespace, settings: Mapping[str, Any], contents: Mapping[str, str]) -> None:
-        """Refuse to train on from a checkpoint whose model folder, such as that of the KL reference, is another by now.
-
-        Raises:
-            ConfigError: If a path among the model's settings is the same and holds something else.
-        """
-        path = config.get("ckpt_path")
-        if self.subcommand != "fit" or not path or not Path(path).exists():
-            return
-        stored = {"model": (stored_settings(path) or {}).get("model")}
-        renamed = [key for key, _, _ in differences(stored, {"model": settings["model"]})]
-        for key in differing_contents(stored_inputs(path), contents):
-            if key.startswith("model.") and not any(key.startswith(r) for r in renamed):
-                raise ConfigError(
-                    f"what {key} names has changed since {path} was written, and training would go on with another"
-                    " reference: put it back, or name what is meant."
-                )
-
-    def _tell_changed_contents(self, contents: Mapping[str, str]) -> None:
-        """Say which contents keep an earlier run of these settings from being gone on with."""
-        earlier = [r for r in list_runs(self.run.path.parent) if r.path != self.run.path]
-        if not self.run.started and not self.run.finished and earlier:
-            for key in differing_contents(earlier[-1].inputs, contents):
-                rank_zero_info(f"{key} holds something else than for {earlier[-1].path}: a new run")
 
     def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
         """Run the trainer; rank zero records its end."""
@@ -356,7 +230,7 @@ class SurefootCLI(LightningCLI):
             super().instantiate_classes()
             return
         config = self.config.clone()
-        config[self.subcommand].model = _rebuild(self.settings["model"], Path(path))
+        config[self.subcommand].model = rebuild_module(self.settings["model"], Path(path))
         # A datamodule may load its tokenizer as late as in its first batch.
         self.held.enter_context(descriptions(stored_descriptions(path)))
         self.config_init = self.parser.instantiate_classes(config)
@@ -393,49 +267,6 @@ class SurefootCLI(LightningCLI):
             extra.append(SafeStop())
         trainer.callbacks = [*(trainer.callbacks or []), *extra]
         return super().instantiate_trainer(**kwargs)
-
-
-def _check_trainer(trainer: Namespace) -> None:
-    """Raise a `ConfigError` for what Lightning can do only with loaders and learning rates of its own kind."""
-    if trainer.overfit_batches:
-        raise ConfigError(
-            "trainer.overfit_batches would replace the order of the data, which resumes and reweights here: give"
-            " trainer.limit_train_batches and trainer.limit_val_batches instead."
-        )
-    if trainer.accumulate_grad_batches < 1:
-        raise ConfigError(f"trainer.accumulate_grad_batches must be at least 1, got {trainer.accumulate_grad_batches}.")
-    if trainer.gradient_clip_val is not None and not trainer.gradient_clip_val >= 0:
-        raise ConfigError(f"trainer.gradient_clip_val must be at least 0, got {trainer.gradient_clip_val}.")
-    for callback in trainer.callbacks or ():
-        if str(callback.class_path).endswith(".LearningRateFinder"):
-            raise ConfigError(
-                "LearningRateFinder sets one attribute of a module, but optimizers are built from their settings here:"
-                " compare"
-                " runs with --model.init_args.optimizer.init_args.lr instead."
-            )
-
-
-def _check_data_seed(config: Namespace) -> None:
-    """Refuse to train on from a checkpoint whose data were split by another seed: it may have seen our test examples.
-
-    Raises:
-        ConfigError: If the two seeds of one dataset differ.
-    """
-    data, given = config.data, config.model.get("init_args", {}).get("checkpoint")
-    if given is None:
-        return
-    path = Path(given)
-    if path.is_dir() or path.name == WEIGHTS:  # a run folder, or its weights
-        path = (path if path.is_dir() else path.parent) / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        return
-    stored = (stored_settings(path) or {}).get("data") or {}
-    was, now = (d.get("init_args", {}).get("seed") for d in (stored, data))
-    if stored.get("class_path") == data.class_path and was is not None and was != now:
-        raise ConfigError(
-            f"{given} was trained on data of seed {was} and this run's have seed {now}: its training examples may be"
-            f" among this run's test examples. Give a checkpoint of seed {now}, or --data.init_args.seed {was}."
-        )
 
 
 def _set_aside_metrics(folder: Path) -> None:
@@ -477,57 +308,5 @@ def run_trainer(arguments: Sequence[str]) -> None:
                 save_config_callback=_SaveSettings,
                 args=list(arguments),
             )
-    except _RunFinished as finished:
+    except RunFinished as finished:
         rank_zero_info(f"already finished: {finished.run.path} (--fresh true runs it again)")
-
-
-def _build(base: type, settings: Mapping[str, Any]) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "object")
-    own = copy.deepcopy(dict(settings))  # the parser changes lists in place
-    return parser.instantiate_classes(parser.parse_object({"object": own})).object
-
-
-def _rebuild(settings: Mapping[str, Any], checkpoint: Path) -> LightningModule:
-    """Build a module whose weights a checkpoint will bring, all of them.
-
-    Raises:
-        SurefootError: If the checkpoint lacks some.
-    """
-    with descriptions(stored_descriptions(checkpoint)), weights_follow():
-        module: LightningModule = _build(LightningModule, settings)
-    if checkpoint.is_file():  # a folder's tensors are checked where they are loaded
-        check_weights(module, metadata(checkpoint)["state_dict"], checkpoint)
-    return module
-
-
-def build_datamodule(settings: Mapping[str, Any]) -> LightningDataModule:
-    """Build a datamodule from what a config says under ``data``.
-
-    Args:
-        settings: ``class_path`` and ``init_args``.
-    """
-    datamodule: LightningDataModule = _build(LightningDataModule, settings)
-    return datamodule
-
-
-def load_module(checkpoint: Path) -> LightningModule:
-    """Build the module of a run's checkpoint with its weights.
-
-    Args:
-        checkpoint: Checkpoint written by ``surefoot fit``.
-
-    Returns:
-        The module in evaluation mode, on the CPU.
-
-    Raises:
-        SurefootError: If the file is not such a checkpoint.
-    """
-    settings = stored_settings(checkpoint)
-    if settings is None:
-        raise SurefootError(f"{checkpoint} was not written by surefoot fit: it holds no settings.")
-    module = _rebuild(settings["model"], checkpoint)
-    state = read_checkpoint(checkpoint)
-    module.on_load_checkpoint(state)
-    module.load_state_dict(state["state_dict"])
-    return module.eval()

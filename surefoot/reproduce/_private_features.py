@@ -83,7 +83,7 @@ def probe_rows(
         epsilons: Budgets.
         n_images: Images of each split to read; all by default.
     """
-    from surefoot.cli.training import build_datamodule
+    from surefoot.cli.loading import build_datamodule
 
     inner = {"class_path": _DATA, "init_args": {"n_train": n_images, "n_eval": n_images}}
     settings = {

@@ -209,7 +209,7 @@ def test_facts_of_the_data_are_checked(tmp_path: Path, capsys: pytest.CaptureFix
 
 # Trap 5: load without passing anything again.
 def test_load_module_rebuilds_a_run(fit: Fit, tmp_path: Path) -> None:
-    from surefoot.cli.training import load_module
+    from surefoot.cli.loading import load_module
     from surefoot.errors import SurefootError
 
     for method in ("BRDRO", "JTT", "LfF"):

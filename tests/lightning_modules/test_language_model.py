@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_reasoning import tiny_reasoning
 
 from surefoot.cli import main
-from surefoot.cli.training import load_module
+from surefoot.cli.loading import load_module
 from surefoot.reasoning.language_models import TinyLanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")

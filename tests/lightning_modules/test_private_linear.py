@@ -16,7 +16,7 @@ from small_datasets import write_cifar10
 from datamodules import CIFAR10DataModule, FrozenFeaturesDataModule, SharedSubspaceDataModule
 from surefoot.classification.networks import MLP, Flatten
 from surefoot.cli import main
-from surefoot.cli.training import build_datamodule, load_module
+from surefoot.cli.loading import build_datamodule, load_module
 from surefoot.errors import ConfigError, DataError
 from surefoot.privacy import (
     DescentSettings,

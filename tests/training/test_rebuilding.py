@@ -34,7 +34,7 @@ def numbers(run: Path) -> Any:
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    from surefoot.cli.training import load_module
+    from surefoot.cli.loading import load_module
 
     return {k: v.clone() for k, v in load_module(checkpoint).state_dict().items()}
 
@@ -142,7 +142,7 @@ def test_language_models(method: str, arguments: dict[str, Any], fit: Fit, tmp_p
     settings = reasoning(method, tmp_path, model)
     checkpoint = last(fit(settings))
     before = outcomes(checkpoint, tmp_path / "before")
-    from surefoot.cli.training import load_module
+    from surefoot.cli.loading import load_module
 
     was: Any = load_module(checkpoint)
     shutil.rmtree(folder)
@@ -242,7 +242,7 @@ def test_text_encoder_and_its_tokenizer(fit: Fit, tmp_path: Path) -> None:
     before = outcomes(checkpoint, tmp_path / "before")
     shutil.rmtree(folder)
     assert_same(before, outcomes(checkpoint, tmp_path / "after"), checkpoint)
-    from surefoot.cli.training import load_module
+    from surefoot.cli.loading import load_module
 
     module: Any = load_module(checkpoint)
     assert module.network.encoder.body.config.hidden_dropout_prob == 0.3
@@ -251,7 +251,7 @@ def test_text_encoder_and_its_tokenizer(fit: Fit, tmp_path: Path) -> None:
 def test_weights_that_a_checkpoint_lacks_are_named(
     fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from surefoot.cli.training import load_module
+    from surefoot.cli.loading import load_module
 
     settings = tiny()
     settings["trainer"] |= {"max_epochs": 1, "limit_train_batches": 1}

@@ -42,7 +42,7 @@ def adversarial_rows(run_folder: Path, test_folder: Path) -> list[dict[str, Any]
     """
     import yaml
 
-    from surefoot.cli.training import build_datamodule, load_module
+    from surefoot.cli.loading import build_datamodule, load_module
 
     module: Any = load_module(run_folder / "checkpoints" / "last.ckpt").eval()
     settings = yaml.safe_load((test_folder / "config.yaml").read_text())["data"]

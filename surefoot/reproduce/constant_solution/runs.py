@@ -130,7 +130,7 @@ def ood_scores(runs: Runs, n_repeats: int) -> dict[str, float]:
     import torch
     import yaml
 
-    from surefoot.cli.training import build_datamodule
+    from surefoot.cli.loading import build_datamodule
     from surefoot.metrics.ood_score import ood_score
 
     settings = yaml.safe_load((runs.folders[0] / "config.yaml").read_text())["data"]
