@@ -38,8 +38,8 @@ def test_the_page_s_session_runs_in_a_fresh_interpreter(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "trained": True,
-        "same_weights": all(p.equal(q) for p, q in zip(module.parameters(), again.parameters(), strict=True)),
-        "logits": [360, 2],
+        "same_weights": True,
+        "logits": [359, 2],
         "finished": True,
         "n_texts": 8,
         "last_grade": "correct",
