@@ -24,16 +24,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = (
+    "MARK",
     "OwnedFolder",
     "ProcessTree",
     "die_with_parent",
     "end_process",
+    "marked_processes",
     "remove_abandoned",
     "run_to_the_end",
 )
 
 #: Environment variable that marks a tree's processes.
-_MARK = "SUREFOOT_PROCESS_TREE"
+MARK = "SUREFOOT_PROCESS_TREE"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -57,7 +59,7 @@ class ProcessTree:
 
     def __init__(self) -> None:
         """Make an empty tree."""
-        self._mark = ""
+        self.mark = ""
         self._owner: int | None = None  # a copy in another process is another tree
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -67,15 +69,15 @@ class ProcessTree:
             base: Variables to add to; this process's own by default.
         """
         if self._owner != os.getpid():
-            self._owner, self._mark = os.getpid(), secrets.token_hex(16)
-            _tell("mark", self._mark)
+            self._owner, self.mark = os.getpid(), secrets.token_hex(16)
+            _tell("mark", self.mark)
         # setproctitle (vLLM's and Ray's processes use it) would write its title over the mark.
-        return {**(os.environ if base is None else base), _MARK: self._mark, "SPT_NOENV": "1"}
+        return {**(os.environ if base is None else base), MARK: self.mark, "SPT_NOENV": "1"}
 
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Let all processes that this one starts meanwhile belong to the tree."""
-        names = (_MARK, "SPT_NOENV")
+        names = (MARK, "SPT_NOENV")
         before = {n: os.environ.get(n) for n in names}
         os.environ.update({n: v for n, v in self.environment({}).items() if n in names})
         try:
@@ -90,7 +92,7 @@ class ProcessTree:
     def kill(self) -> None:
         """Kill what is left of the tree."""
         if self._owner == os.getpid():
-            _kill_marked([self._mark])
+            _kill_marked([self.mark])
 
 
 class OwnedFolder:
@@ -203,7 +205,7 @@ def _tell(kind: str, value: str) -> None:
     global _guardian
     if _guardian is None or _guardian[0] != os.getpid():  # none yet, or that of the process that forked
         reader, writer = os.pipe()
-        environment = {k: v for k, v in os.environ.items() if k != _MARK}
+        environment = {k: v for k, v in os.environ.items() if k != MARK}
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(os.getpid())],
             stdin=reader,
@@ -256,16 +258,21 @@ def _guard(owner: int) -> None:
 
 def _kill_marked(marks: Sequence[str]) -> None:
     """Kill all processes that carry one of these marks, and those that they start meanwhile."""
-    wanted = {f"{_MARK}={m}".encode() for m in marks}
     deadline = time.monotonic() + 10
-    while wanted and time.monotonic() < deadline:
-        found = [pid for pid in _processes() if wanted & _environment_of(pid)]
+    while marks and time.monotonic() < deadline:
+        found = marked_processes(marks)
         if not found:
             return
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def marked_processes(marks: Sequence[str]) -> list[int]:
+    """Return the processes but this one that carry one of these marks, `ProcessTree.mark`."""
+    wanted = {f"{MARK}={m}".encode() for m in marks}
+    return [pid for pid in _processes() if wanted & _environment_of(pid)]
 
 
 def _processes() -> list[int]:

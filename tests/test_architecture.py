@@ -145,6 +145,70 @@ def test_every_public_file_says_what_it_exports() -> None:
             assert "__all__" in path.read_text(), path
 
 
+FOLDERS = ("surefoot", *ROOMS, "tests", "benchmarks")
+#: Files that still take what another file keeps to itself; none is added
+PRIVATE_IMPORTS = {
+    "tests/datamodules/test_shifts.py",
+    "tests/lightning_modules/test_reasoning.py",
+    "tests/privacy/test_subspaces_users_and_audits.py",
+    "tests/reasoning/language_models/test_check.py",
+    "tests/reasoning/test_agrees_with_trl.py",
+}
+
+
+def private_imports(path: Path) -> set[str]:
+    """Return what begins with an underscore in another of our modules and is named in a file.
+
+    It is imported from there, is an attribute of an imported module, or is replaced there by a test.
+    """
+    tree = ast.parse(path.read_text())
+    imported: dict[str, str] = {}  # name in the file -> our module
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {a.asname or a.name: a.name for a in node.names if a.name.split(".")[0] in FOLDERS}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            is_ours = node.module.split(".")[0] in FOLDERS or list((ROOT / "tests").rglob(f"{node.module}.py"))
+            for alias in node.names if is_ours else ():
+                imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                if any(re.match(r"_[^_]", part) for part in f"{node.module}.{alias.name}".split(".")):
+                    found.add(f"{node.module}.{alias.name}")
+    modules = {name for name, module in imported.items() if _is_module(module)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules and re.match(r"_[^_]", node.attr):
+            found.add(ast.unparse(node))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            target, name = (*(ast.unparse(a) for a in node.args[:2]), "", "")[:2]
+            if target in modules and name.startswith("'_"):
+                found.add(f"{target}.{name}")
+    return found
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def test_no_file_takes_what_another_keeps_to_itself() -> None:
+    files = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
+    found = {str(p.relative_to(ROOT)): names for p in files if (names := private_imports(p))}
+    is_moving = {f for f in found if f.startswith(("surefoot/reproduce/", "tests/reproduce/"))}
+    assert {f: names for f, names in found.items() if f not in PRIVATE_IMPORTS | is_moving} == {}
+    assert set(found) >= PRIVATE_IMPORTS, "an exception that is no longer needed"
+
+
+def test_private_imports_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(
+        "from surefoot import runs\nimport surefoot.cli\nfrom surefoot.runs import _key_of, Run\n"
+        "from small_datasets import _png\nfrom torch import _dynamo\nruns._x, surefoot.cli._y, Run._z\n"
+        "monkeypatch.setattr(runs, '_replaced', 1)\nfrom surefoot import __version__\n"
+    )
+    assert private_imports(path) == {
+        *("surefoot.runs._key_of", "small_datasets._png", "runs._x", "surefoot.cli._y", "runs.'_replaced'"),
+    }
+
+
 def test_nothing_is_unpickled_or_evaluated() -> None:
     pattern = re.compile(r"(?<![\w.])(eval|exec)\(|pickle\.load|weights_only=False|allow_pickle=True")
     for folder in ("surefoot", *ROOMS):

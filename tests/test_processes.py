@@ -177,9 +177,9 @@ def test_a_command_that_is_interrupted_is_asked_to_end_and_then_killed_with_its_
 def test_only_what_is_started_meanwhile_belongs_to_a_tree() -> None:
     tree, before = ProcessTree(), dict(os.environ)
     with tree.starting():
-        assert os.environ[processes._MARK]
+        assert os.environ[processes.MARK]
     assert dict(os.environ) == before
-    assert ProcessTree().environment()[processes._MARK] != tree.environment()[processes._MARK]
+    assert ProcessTree().environment()[processes.MARK] != tree.environment()[processes.MARK]
 
 
 def test_a_process_that_follows_its_parent_dies_with_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from surefoot.cli.interruption import Interrupted, interruptible
 from surefoot.cli.own_code import find_own_modules, join_own_packages
 from surefoot.errors import SurefootError
 
-__all__ = ("main",)
+__all__ = ("find_verb", "main")
 
 _HELP = """usage: surefoot VERB [options]      (surefoot VERB --help lists a verb's options)
 
@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         with interruptible():
             find_own_modules()
-            run = _verb(arguments[0])
+            run = find_verb(arguments[0])
             join_own_packages()
             run(arguments)
     except Interrupted as stop:
@@ -93,8 +93,15 @@ def _interruption(arguments: Sequence[str], signum: int) -> str:
     return f"{line}, the same command {'without --fresh ' if fresh else ''}resumes"
 
 
-def _verb(name: str) -> Callable[[list[str]], None]:
-    """Return the function that runs a verb's arguments, verb included."""
+def find_verb(name: str) -> Callable[[list[str]], None]:
+    """Return the function that runs a verb's arguments, verb included.
+
+    Args:
+        name: Name of the verb.
+
+    Raises:
+        SurefootError: If there is no such verb.
+    """
     if name in (*_TRAINER_VERBS, "generate", "curate"):
         from surefoot.compatibility.lean_imports import without_optional_metrics
 

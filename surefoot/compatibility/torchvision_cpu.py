@@ -45,17 +45,22 @@ def prepare_torchvision() -> None:
         sys.meta_path.insert(0, _BeforeTorchvision())
 
 
-def declare_missing_operators() -> None:
-    """Declare torchvision's schemas when torch has no CUDA and torchvision's extension cannot load."""
+def declare_missing_operators() -> bool:
+    """Declare torchvision's schemas when torch has no CUDA and torchvision's extension cannot load.
+
+    Returns:
+        Whether they are declared by now.
+    """
     import torch
 
     # looking for the extension asks _BeforeTorchvision, which may declare them first
     if torch.version.cuda is not None or _extension_loads() or _LIBRARIES:
-        return
+        return bool(_LIBRARIES)
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
         library.define(schema)
     _LIBRARIES.append(library)
+    return True
 
 
 def _extension_loads() -> bool:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ("move", "partial_path", "remove_partials", "replacing", "sync", "write_text")
+__all__ = ("move", "partial_path", "remove_partials", "replacing", "sync", "sync_entry", "write_text")
 
 _PARTIAL = ".part"
 
@@ -74,14 +74,14 @@ def move(source: Path, path: Path) -> None:
     elif source.is_dir():
         path.unlink(missing_ok=True)
     source.replace(path)
-    _sync(path.parent)
+    sync_entry(path.parent)
 
 
 def sync(path: Path) -> None:
     """Wait until a file, or everything in a folder, is on the disk."""
     for inside in [*path.rglob("*")] if path.is_dir() else []:
-        _sync(inside)
-    _sync(path)
+        sync_entry(inside)
+    sync_entry(path)
 
 
 def _keep(path: Path, keep: Path) -> None:
@@ -102,7 +102,8 @@ def _mode() -> int:
     return 0o666 & ~mask
 
 
-def _sync(path: Path) -> None:
+def sync_entry(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

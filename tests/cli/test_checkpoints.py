@@ -318,7 +318,7 @@ def test_a_new_attempt_takes_the_note_away(fit: Fit) -> None:
 def test_nothing_is_flushed_by_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file and, after the rename, its folder are flushed to the disk."""
     flushed: list[str] = []
-    original = files._sync
-    monkeypatch.setattr(files, "_sync", lambda p: (flushed.append(p.name), original(p))[1])
+    original = files.sync_entry
+    monkeypatch.setattr(files, "sync_entry", lambda p: (flushed.append(p.name), original(p))[1])
     write_text(tmp_path / "x", "text")
     assert flushed == [".x.part", tmp_path.name]

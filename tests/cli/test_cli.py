@@ -110,7 +110,7 @@ def test_errors_that_cause_each_other_are_reported(monkeypatch: pytest.MonkeyPat
         first.__context__, second.__context__ = second, first
         raise first
 
-    monkeypatch.setattr(cli, "_verb", lambda name: fail)
+    monkeypatch.setattr(cli, "find_verb", lambda name: fail)
     with pytest.raises(KeyError, match="first"):
         main(["fit"])
 
@@ -119,7 +119,7 @@ def test_errors_that_cause_each_other_are_reported(monkeypatch: pytest.MonkeyPat
         first.__context__, second.__cause__, third.__cause__ = second, third, first
         raise first
 
-    monkeypatch.setattr(cli, "_verb", lambda name: fail_with_remedy)
+    monkeypatch.setattr(cli, "find_verb", lambda name: fail_with_remedy)
     with pytest.raises(SystemExit) as stop:
         main(["fit"])
     assert stop.value.code == 2

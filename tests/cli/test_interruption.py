@@ -176,7 +176,7 @@ def test_other_verbs_end_alike(
     def run(arguments: list[str]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(cli, "_verb", lambda name: run)
+    monkeypatch.setattr(cli, "find_verb", lambda name: run)
     with pytest.raises(SystemExit) as stop:
         main([verb])
     error = capsys.readouterr().err

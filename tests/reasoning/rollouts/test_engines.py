@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from surefoot import processes
 from surefoot.errors import ConfigError, SurefootError
+from surefoot.processes import marked_processes
 from surefoot.reasoning.language_models import LanguageModel, LoRA, TinyLanguageModel
 from surefoot.reasoning.rollouts import (
     HFEngine,
@@ -451,7 +451,7 @@ from test_engines import sharp_model
 from surefoot.reasoning.rollouts import VLLMEngine, VLLMServerEngine
 engine = {engine}
 engine.start(sharp_model(0))
-print(engine._processes._mark, engine._folder.path, flush=True)
+print(engine._processes.mark, engine._folder.path, flush=True)
 time.sleep(600)
 """
     root = Path(__file__).parents[3]
@@ -464,18 +464,13 @@ time.sleep(600)
     )
     assert parent.stdout is not None
     mark, folder = parent.stdout.readline().split()
-    wanted = f"SUREFOOT_PROCESS_TREE={mark}".encode()
-
-    def marked() -> list[int]:
-        return [p for p in processes._processes() if wanted in processes._environment_of(p)]
-
-    assert marked(), "the engine core is there"
+    assert marked_processes([mark]), "the engine core is there"
     assert Path(folder).is_dir()
     parent.kill()
     parent.wait()
     parent.stdout.close()
     deadline = time.monotonic() + 10
-    while (marked() or Path(folder).exists()) and time.monotonic() < deadline:
+    while (marked_processes([mark]) or Path(folder).exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not marked()
+    assert not marked_processes([mark])
     assert not Path(folder).exists()
