@@ -63,7 +63,9 @@ def read_pipeline(path: Path) -> list[Stage]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        rows = content["stages"]
+        rows = content.get("stages") if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("no mapping with a list of stages")
         stages = [Stage(str(r["name"]), str(r["verb"]), Path(r["config"]), dict(r.get("flags") or {})) for r in rows]
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error

@@ -18,8 +18,9 @@ from typing import Any
 
 from surefoot.errors import SurefootError
 from surefoot.storage.contents import differing_contents
+from surefoot.storage.files import partial_path, remove_partials
 from surefoot.storage.json_files import fingerprint, read_json, write_json
-from surefoot.storage.locks import LOCK_FILE
+from surefoot.storage.locks import is_held_by_this_launch, one_at_a_time
 
 __all__ = (
     "Run",
@@ -93,8 +94,14 @@ def open_run(
     Returns:
         The run; hold it (`surefoot.storage.locks.hold`) before anything is written there.
     """
-    folder, key = root / experiment, fingerprint(settings)
-    runs = list_runs(folder)
+    folder = root / experiment
+    folder.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder):  # two first starts at once are of one run, which the second finds held
+        return _find_or_make(folder, settings, fresh, contents)
+
+
+def _find_or_make(folder: Path, settings: Mapping[str, Any], fresh: bool, contents: Mapping[str, str] | None) -> Run:
+    key, runs = fingerprint(settings), list_runs(folder)
     keys = [_key_of(r) for r in runs]
     found = [r for r, k in zip(runs, keys, strict=True) if k == key]
     if contents is not None:
@@ -103,20 +110,15 @@ def open_run(
         if known is None and (run.path / _IDENTITY).exists():
             print(f"left out: {run.path / _IDENTITY} cannot be read", file=sys.stderr)
     if found and not fresh:
-        run = found[-1]
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        number = int(runs[-1].path.name) + 1 if runs else 0
-        while True:
-            try:
-                (folder / str(number)).mkdir()
-                break
-            except FileExistsError:  # another process was faster
-                number += 1
-        run = Run(folder / str(number))
-        write_json(run.path / "inputs.json", dict(contents or {}))
-        created = {"fingerprint": key, "created": time.time(), "verb": settings.get("verb")}
-        write_json(run.path / _IDENTITY, created)
+        return found[-1]
+    run = Run(folder / str(int(runs[-1].path.name) + 1 if runs else 0))
+    remove_partials(folder)
+    unnamed = partial_path(run.path)  # a process that is killed here leaves no numbered folder
+    unnamed.mkdir()
+    write_json(unnamed / "inputs.json", dict(contents or {}))
+    created = {"fingerprint": key, "created": time.time(), "verb": settings.get("verb")}
+    write_json(unnamed / _IDENTITY, created)
+    unnamed.rename(run.path)
     return run
 
 
@@ -139,7 +141,7 @@ def await_run(root: Path, experiment: str, settings: Mapping[str, Any], seconds:
     key, deadline = fingerprint(settings), time.monotonic() + seconds
     while time.monotonic() < deadline:
         for run in reversed(list_runs(root / experiment)):
-            if (run.path / LOCK_FILE).is_file() and _key_of(run) == key:
+            if is_held_by_this_launch(run.path) and _key_of(run) == key:
                 return run
         time.sleep(0.2)
     raise SurefootError(f"rank zero opened no run of these settings in {root / experiment} within {seconds:.0f} s.")

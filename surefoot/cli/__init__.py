@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from surefoot.cli.error_report import error_line
 from surefoot.cli.interruption import Interrupted, interruptible
 from surefoot.cli.own_code import find_own_modules, join_own_packages
-from surefoot.errors import SurefootError
+from surefoot.errors import ConfigError, SurefootError
 
 __all__ = ("find_verb", "main")
 
@@ -36,6 +37,8 @@ Measure and report:
 #: Environment variable that tells the ranks that Lightning launches where to write.
 RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
+#: Flags whose value is a path or a name
+_PATHS = ("--runs_root", "--experiment", "--ckpt_path", "--config", "-c", "--out", "--recorded")
 _OTHER_VERBS = ("generate", "curate", "pipeline", "reproduce", "report")
 
 
@@ -62,6 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     try:
         with interruptible():
+            _check_paths(arguments)
             find_own_modules()
             run = find_verb(arguments[0])
             join_own_packages()
@@ -77,6 +81,17 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         print(f"surefoot: error: {' '.join(line.split())}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _check_paths(arguments: Sequence[str]) -> None:
+    """Refuse a path or a name that is given as an empty text, which would mean the working folder.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    for given, value in (*pairwise(arguments), *(a.split("=", 1) for a in arguments[1:] if "=" in a)):
+        if not value and (given in _PATHS or given == arguments[0]):
+            raise ConfigError(f"{given} got an empty text: give a path or a name.")
 
 
 def _launched_rank() -> bool:

@@ -8,7 +8,7 @@ from surefoot.cli.settings import stored_settings
 from surefoot.errors import ConfigError
 from surefoot.storage.manifests import WEIGHTS
 
-__all__ = ("check_data_seed", "check_trainer")
+__all__ = ("check_data_seed", "check_seed", "check_trainer")
 
 
 def check_trainer(trainer: Namespace) -> None:
@@ -29,6 +29,12 @@ def check_trainer(trainer: Namespace) -> None:
                 " compare"
                 " runs with --model.init_args.optimizer.init_args.lr instead."
             )
+
+
+def check_seed(seed: bool | int | None) -> None:
+    """Raise a `ConfigError` for a seed that generators do not take."""
+    if seed is not None and not 0 <= seed < 2**32:
+        raise ConfigError(f"seed_everything must be in [0, {2**32 - 1}], got {seed}.")
 
 
 def check_data_seed(config: Namespace) -> None:

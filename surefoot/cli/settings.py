@@ -46,7 +46,21 @@ def plain_message(message: str) -> str:
         kept = explained
     text = "; ".join(kept).replace(":; ", ": ").replace("Given value: ", "got ")
     text = text.replace("Expected a dot import path string: ", "no class of this name is known: ")
-    return re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", text)
+    text = re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", text)
+    text = re.sub(r"(expected (?:int|float|bool|str))(?:; (?!expected |got )[^;]+)+(?=; got )", r"\1", text)
+    keys = _nested_keys(message)
+    if len(keys) < 2:
+        return text
+    innermost = re.split(r"\. Got value: |; got NestedArg\(", text.rsplit(f'Parser key "{keys[-1]}":', 1)[1])[0]
+    return f'Parser key "{".".join(keys)}":{innermost}'
+
+
+def _nested_keys(message: str) -> list[str]:
+    """Return the keys that lead to what is wrong, none where a message tells of several side by side."""
+    found = [(len(line) - len(line.lstrip()), line) for line in message.splitlines() if 'Parser key "' in line]
+    if any(outer[0] >= inner[0] for outer, inner in pairwise(found)):
+        return []
+    return [key for _, line in found for key in re.findall(r'Parser key "([^"]+)"', line)]
 
 
 def flag_values(arguments: Sequence[str], *flags: str) -> list[str]:
@@ -65,6 +79,9 @@ def check_yaml(path: Path) -> None:
         raise ConfigError(f"config {path} is not valid yaml: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"config {path} holds no settings: a mapping such as 'trainer: ...' is expected.")
+    for key in ("runs_root", "experiment", "ckpt_path", "out"):
+        if settings.get(key) == "":
+            raise ConfigError(f"config {path}: {key} is empty: give a path or a name, or leave it out.")
 
 
 def stored_settings(path: str | Path) -> dict[str, Any] | None:

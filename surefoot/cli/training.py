@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from surefoot.cli.checkpoints import DurableTrainer, LastCheckpoint, is_full
-from surefoot.cli.checks import check_data_seed, check_trainer
+from surefoot.cli.checks import check_data_seed, check_seed, check_trainer
 from surefoot.cli.loading import build_datamodule, rebuild_module
 from surefoot.cli.predictions import PredictionWriter
 from surefoot.cli.recorder import RunRecorder
@@ -129,6 +129,7 @@ class SurefootCLI(LightningCLI):
                 )
         if stored is None:
             self.config = parser.parse_args(arguments)
+            check_seed(self.config[verb].seed_everything)
             return
         base = {k: stored[k] for k in ("model", "data") if k in stored}
         observers = {"trainer": {"callbacks": stored.get("trainer", {}).get("callbacks")}}
@@ -136,6 +137,7 @@ class SurefootCLI(LightningCLI):
             yaml.safe_dump(base | observers, file)
             file.flush()
             self.config = parser.parse_args([verb, "--config", file.name, *arguments[1:]])
+        check_seed(self.config[verb].seed_everything)
         now = yaml.safe_load(parser.dump(self.config, skip_none=False))[verb]
         for key, was, is_now in differences(base, {k: now[k] for k in base}):
             rank_zero_info(f"resumed: {key} was {was} in the checkpoint and is now {is_now}")

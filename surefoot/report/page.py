@@ -1,6 +1,7 @@
 """One HTML page without anything outside it."""
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ h1{font-size:1.6em;overflow-wrap:anywhere} h2{font-size:1.2em;margin-top:2em}
 table{border-collapse:collapse;font-size:.9em}
 td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ccc;vertical-align:top}
 th{border-bottom:2px solid #888}
-td,th{max-width:26em;overflow-wrap:anywhere} th{max-width:14em}
+td,th{max-width:26em;overflow-wrap:break-word} th{max-width:14em}
 td:first-child{min-width:13em}
 td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 th.number{text-align:right}
@@ -51,6 +52,12 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def _breakable(cell: str) -> str:
+    """Return a cell's text, which may break after the dots and slashes of a long name, not inside its words."""
+    escaped = html.escape(cell)
+    return escaped if _is_number(cell) else re.sub(r"(?<=[A-Za-z\d\])])([._/=,:]+)(?=[A-Za-z])", r"\1<wbr>", escaped)
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table; columns of numbers are aligned on the right."""
     numeric = [bool(rows) and all(_is_number(row[i]) or not row[i] for row in rows) for i in range(len(header))]
@@ -59,7 +66,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         classes = [' class="number"' if n else "" for n in numeric]
         return (
             "<tr>"
-            + "".join(f"<{tag}{c}>{html.escape(cell)}</{tag}>" for c, cell in zip(classes, cells, strict=True))
+            + "".join(f"<{tag}{c}>{_breakable(cell)}</{tag}>" for c, cell in zip(classes, cells, strict=True))
             + "</tr>"
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from surefoot.errors import SurefootError
 
-__all__ = ("LOCK_FILE", "hold")
+__all__ = ("LOCK_FILE", "hold", "is_held_by_this_launch", "one_at_a_time")
 
 #: In the folder that is held; names its holder.
 LOCK_FILE = "running.json"
@@ -22,6 +22,13 @@ LOCK_FILE = "running.json"
 HEARTBEAT = 30.0
 #: Seconds without one after which another host's holder counts as dead.
 DEAD_AFTER = 120.0
+#: Seconds by which the ranks of one launch may begin at different times, or hosts' clocks differ.
+APART = 60.0
+#: Variables that torchrun and SLURM set alike for all ranks of a launch.
+_LAUNCH = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+_BEGAN = time.time()
+#: Errors of filesystems that have no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 _held: set[int] = set()  # descriptors, which a forked child must not keep open
 
@@ -62,6 +69,8 @@ def hold(folder: Path, otherwise: str = "") -> Iterator[None]:
             "host": platform.node(),
             "process_start": _process_start(os.getpid()),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "time": time.time(),
+            "launch": _launch(),
         }
         alive.start()
         os.ftruncate(descriptor, 0)
@@ -73,6 +82,48 @@ def hold(folder: Path, otherwise: str = "") -> Iterator[None]:
         with contextlib.suppress(OSError):  # the folder may have been removed
             if _is_at(descriptor, path):
                 path.unlink()
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def is_held_by_this_launch(folder: Path) -> bool:
+    """Return whether a process that was launched together with this one, by torchrun or SLURM, holds a folder.
+
+    A file that an earlier launch has left behind, or that another living launch holds, is none of ours.
+
+    Args:
+        folder: Folder that rank zero may hold.
+    """
+    holder = _holder(folder / LOCK_FILE)
+    if holder.get("launch") != _launch() or float(holder.get("time", 0)) < _BEGAN - APART:
+        return False
+    if holder.get("host") != platform.node():
+        return True
+    start = _process_start(holder.get("pid", 0))
+    return start == holder.get("process_start")
+
+
+def _launch() -> dict[str, str]:
+    return {name: os.environ[name] for name in _LAUNCH if name in os.environ}
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let processes enter one after another; on a filesystem without locks they all enter.
+
+    Args:
+        folder: Folder that exists; the lock is a hidden file in it, which stays.
+    """
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    _held.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
         _held.discard(descriptor)
         os.close(descriptor)
 
@@ -103,7 +154,7 @@ def _try_lock(descriptor: int, path: Path, otherwise: str) -> bool:
     except BlockingIOError:
         raise _refusal(path, _holder(path), otherwise) from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        if error.errno not in _NO_LOCKS:
             raise
         return False
     return True

@@ -233,6 +233,13 @@ def test_validate_test_and_predict(fit: Fit, tmp_path: Path) -> None:
     assert float(rows[0]["probability_0"]) + float(rows[0]["probability_1"]) == pytest.approx(1, abs=1e-5)
 
 
+def deep_setting(rate: object) -> dict[str, Any]:
+    """Return a model whose optimizer has this learning rate."""
+    model: dict[str, Any] = tiny()["model"]
+    model["init_args"]["optimizer"]["init_args"]["lr"] = rate
+    return model
+
+
 # Trap 6: what is wrong in a config is found before anything is built.
 @pytest.mark.parametrize(
     ("change", "expected"),
@@ -246,15 +253,26 @@ def test_validate_test_and_predict(fit: Fit, tmp_path: Path) -> None:
             "minority_fraction must be in [0, 1], got 3",
         ),
         ({"model": None}, "required: fit.model"),
+        ({"model": deep_setting("abc")}, 'error: Parser key "model.optimizer.lr": expected float; got abc'),
+        ({"model": deep_setting([1])}, 'error: Parser key "model.optimizer.lr": expected float; got [1]'),
+        ({"model": deep_setting(float("nan"))}, "Invalid learning rate: nan"),
+        ({"seed_everything": -1}, "seed_everything must be in [0, 4294967295], got -1"),
+        ({"seed_everything": 2**32}, "seed_everything must be in [0, 4294967295], got 4294967296"),
+        ({"runs_root": ""}, "runs_root is empty"),
     ],
-    ids=["section", "class", "type", "key", "value", "nothing"],
+    ids=[
+        *("section", "class", "type", "key", "value", "nothing", "rate", "list", "nan", "seed", "large seed"),
+        "no folder",
+    ],
 )
 def test_bad_configs_end_in_one_line(
     change: dict[str, Any], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "bad.yaml"
-    config.write_text(yaml.safe_dump(tiny() | change))
-    assert expected in error_of(["fit", "--config", str(config), "--runs_root", str(tmp_path / "runs")], capsys)
+    config.write_text(yaml.safe_dump({"runs_root": str(tmp_path / "runs")} | tiny() | change))
+    line = error_of(["fit", "--config", str(config), "--experiment", "bad"], capsys)
+    assert expected in line
+    assert len(line) < 300
 
 
 @pytest.mark.parametrize(
@@ -266,6 +284,9 @@ def test_bad_configs_end_in_one_line(
         (["reproduce", "br_dro", "--seeds", "0"], "--seeds must be at least 1"),
         (["report", "no_such_folder"], "no_such_folder is not a folder"),
         (["test"], "or --ckpt_path of a Surefoot run"),
+        (["fit", "--config", "x.yaml", "--runs_root", ""], "--runs_root got an empty text"),
+        (["test", "--ckpt_path="], "--ckpt_path got an empty text"),
+        (["report", ""], "report got an empty text"),
     ],
 )
 def test_wrong_commands_end_in_one_line(

@@ -18,7 +18,9 @@ from conftest import Fit, tiny
 
 from surefoot.cli import main
 from surefoot.errors import SurefootError
+from surefoot.runs import await_run, list_runs, open_run
 from surefoot.storage import locks
+from surefoot.storage.json_files import read_json, write_json
 from surefoot.storage.locks import LOCK_FILE, hold
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -205,3 +207,49 @@ def test_a_run_that_fails_lets_go_of_its_folder(tmp_path: Path) -> None:
         main(["fit", "--config", str(path), "--runs_root", str(tmp_path / "runs")])
     assert not (tmp_path / "runs/bad/0" / LOCK_FILE).exists()
     assert "SUREFOOT_RUN_FOLDER" not in os.environ
+
+
+def test_ranks_find_the_run_of_their_own_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run of these settings, left by a dead process or held by another launch, is none of theirs."""
+    settings = {"a": 1}
+    stale, other, own = (open_run(tmp_path, "x", settings, fresh=True) for _ in range(3))
+    with hold(own.path):
+        record = read_json(own.path / "running.json")
+        assert await_run(tmp_path, "x", settings, seconds=0.3).path == own.path
+        for wrong in (
+            {"time": record["time"] - 3600},
+            {"launch": {"MASTER_PORT": "29501"}},
+            {"process_start": "before the last boot"},
+        ):
+            write_json(stale.path / "running.json", record)
+            write_json(own.path / "running.json", record | wrong)
+            assert await_run(tmp_path, "x", settings, seconds=0.3).path == stale.path
+        write_json(own.path / "running.json", record)
+        (stale.path / "running.json").unlink()
+        monkeypatch.setenv("MASTER_PORT", "29501")
+        with pytest.raises(SurefootError, match="rank zero opened no run"):
+            await_run(tmp_path, "x", settings, seconds=0.3)
+        with hold(other.path):
+            assert await_run(tmp_path, "x", settings, seconds=0.3).path == other.path
+
+
+def test_first_starts_at_once_are_of_one_run(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from surefoot.runs import open_run;"
+        "print(open_run(Path(sys.argv[1]), 'x', {'a': 1}).path.name)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate()[0] for process in started] == ["0\n"] * 4
+
+
+def test_a_kill_while_a_run_is_made_leaves_no_numbered_folder(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from surefoot import runs;"
+        "runs.write_json = lambda path, content: os.kill(os.getpid(), 9);"
+        "runs.open_run(Path(sys.argv[1]), 'x', {'a': 1})"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    assert list_runs(tmp_path / "x") == []
+    assert open_run(tmp_path, "x", {"a": 1}).path.name == "0"
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == [".lock", "0"]
