@@ -12,6 +12,7 @@ from surefoot.reasoning.language_models import (
     LoRA,
     PretrainedLanguageModel,
     TinyLanguageModel,
+    ValueHead,
 )
 from surefoot.reasoning.language_models.digit_tokenizer import ALPHABET, digit_tokenizer
 from surefoot.reasoning.sequences import PromptCompletion, pack_sequences
@@ -196,3 +197,15 @@ def test_a_head_of_its_own_is_frozen_and_a_shared_one_is_not(tied: bool) -> None
     model.freeze_output_head()
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     assert frozen == (set() if tied else {"model.lm_head.weight"})
+
+
+def test_values_start_at_zero_and_are_float32_in_half_precision() -> None:
+    head = ValueHead(8)
+    hidden = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert not head(hidden).any()
+    torch.nn.init.normal_(head.linear.weight, generator=torch.Generator().manual_seed(1))
+    head.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head(hidden)
+    expected = hidden.float() @ head.linear.weight.float()[0]
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
