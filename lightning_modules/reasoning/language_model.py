@@ -83,14 +83,12 @@ class LanguageModelModule(ResumableModule):
             reduce_dtype=torch.float32 if mixed else None,
             cast_forward_inputs=False,  # weights of tokens in the loss are float32
         )
-        for layer in _layers(self.language_model.base):
-            fully_shard(layer, mesh=data_mesh, mp_policy=policy)
-        # The model's own shard holds embedding and head, which may be tied: both are used in its own methods alone.
-        for part in self.children():
-            if any(True for _ in part.parameters()):
-                fully_shard(part, mesh=data_mesh, mp_policy=policy)
-        for name in self.language_model.forward_methods:
-            register_fsdp_forward_method(self.language_model, name)
+        for part in [p for p in self.children() if list(p.parameters())]:
+            # A model's own shard holds embedding and head, which may be tied: both are used in its own methods alone.
+            for module in (*_layers(part), part):
+                fully_shard(module, mesh=data_mesh, mp_policy=policy)
+            for name in part.forward_methods if isinstance(part, LanguageModel) else ():
+                register_fsdp_forward_method(part, name)
         self._sharded = True
 
     def configure_optimizers(self) -> Any:
