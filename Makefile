@@ -1,5 +1,6 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCH ?= runs/benchmarks
 
 .PHONY: help install quickstart test slow bench clean
 
@@ -7,7 +8,7 @@ help:
 	@echo "make quickstart   install into .venv, train ERM and BR-DRO on digits, print a table, write a figure"
 	@echo "make test         install into .venv, then ruff, mypy --strict and pytest"
 	@echo "make slow         the heavier tests"
-	@echo "make bench        speed of every method beside a bare PyTorch loop"
+	@echo "make bench        all benchmarks that need no peer; BENCH=FOLDER takes what they write"
 
 install: $(STAMP)
 
@@ -30,7 +31,20 @@ slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/group_robust.py
+	@mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/group_robust.py --out $(BENCH)
+	$(BIN)/python benchmarks/reasoning_learning.py --out $(BENCH)/reasoning_learning.json
+	$(BIN)/python benchmarks/reasoning.py --cases generate logits --out $(BENCH)/reasoning.json
+ifdef SUREFOOT_DATA
+	$(BIN)/python benchmarks/constant_solution.py --out $(BENCH)
+	$(BIN)/python benchmarks/smollm2_gsm8k.py --out $(BENCH)/smollm2_gsm8k.json
+else
+	@echo "SUREFOOT_DATA=FOLDER make bench also runs what needs CIFAR-10 and GSM8K:"
+	@echo "  benchmarks/constant_solution.py and benchmarks/smollm2_gsm8k.py"
+endif
+	@echo "written to $(BENCH). Beside peers, in an environment of their own:"
+	@echo "  python benchmarks/reasoning.py --peers PYTHON_WITH_TRL_1.16 --out $(BENCH)/reasoning.json"
+	@echo "  PYTHONPATH=. PYTHON_WITH_OPACUS_1.6 benchmarks/private_linear.py --out $(BENCH)"
 
 clean:
 	rm -rf .venv runs build *.egg-info
