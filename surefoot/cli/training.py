@@ -37,6 +37,7 @@ from surefoot.compatibility.lightning import (
     quiet_screen,
     tell_batches_from_shares,
 )
+from surefoot.compatibility.tensorboard import quiet_writer
 from surefoot.errors import ConfigError
 from surefoot.runs import Run
 from surefoot.training.rebuilding import descriptions
@@ -297,7 +298,7 @@ def run_trainer(arguments: Sequence[str]) -> None:
     """
     tell_batches_from_shares()
     try:
-        with quiet_screen(), contextlib.ExitStack() as held:
+        with quiet_screen(), quiet_writer(), contextlib.ExitStack() as held:
             SurefootCLI(
                 held,
                 model_class=LightningModule,
