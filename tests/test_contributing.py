@@ -41,7 +41,7 @@ def test_every_own_file_is_used_by_a_config_that_is_run() -> None:
 @pytest.mark.parametrize("name", BLOCKS.files)
 def test_examples_are_short_and_clean(name: str) -> None:
     text = BLOCKS.files[name]
-    assert 10 <= len([line for line in text.splitlines() if line.strip()]) <= 30
+    assert len([line for line in text.splitlines() if line.strip()]) <= 30
     assert all(len(line) <= 120 for line in text.splitlines())
     if name.endswith(".py"):
         classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
@@ -63,3 +63,11 @@ def test_rewards_credit_and_engine_train_from_a_config(folder: Path) -> None:
     assert (run / "finished.json").is_file()
     header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"rollout/reward_Brevity", "rollout/reward_starts_with_a_digit"} <= set(header)
+
+
+def test_pairs_of_an_own_builder_are_trained_on(folder: Path) -> None:
+    run = folder / "runs/dpo_shorter/latest"
+    assert (run / "finished.json").is_file()
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    assert settings["data"]["init_args"]["builder"]["class_path"] == "shorter.ShorterPairs"
+    assert "train/loss" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
