@@ -137,7 +137,7 @@ def find_verb(name: str) -> Callable[[list[str]], None]:
 
         return run_pipeline_verb
     if name == "reproduce":
-        from surefoot.reproduce import run_reproduce
+        from surefoot.reproduce.command import run_reproduce
 
         return run_reproduce
     if name == "report":

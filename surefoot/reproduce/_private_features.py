@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from surefoot.privacy import DescentSettings, SeededNoise, principal_directions, private_descent
-from surefoot.reproduce._experiments import Job
+from surefoot.reproduce.jobs import Job
 
 __all__ = ("DIRECTIONS", "EPSILONS", "N_PRIVATE", "encoder_job", "probe_rows")
 

@@ -1,16 +1,20 @@
 """What a paper claims, how it was measured again, and whether it holds."""
 
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from surefoot.statistics import Estimate
+from surefoot.reproduce.results import NotMeasured, Results
+from surefoot.statistics import Estimate, mean_interval
 
 __all__ = (
     "MAX_SEEDS",
     "Claim",
+    "ClaimDefinition",
     "Criterion",
     "Findings",
     "Measurement",
@@ -19,10 +23,14 @@ __all__ = (
     "Verdict",
     "at_least",
     "at_most",
+    "claim",
     "close_to",
     "interval_above",
+    "measure_claims",
     "reported",
     "settle",
+    "shares_of_seconds",
+    "undecided",
 )
 
 Scale = Literal["quick", "laptop", "paper"]
@@ -134,7 +142,7 @@ class Claim:
     holds: bool | None
     verdict: Verdict
     scale: Scale
-    seconds: float
+    seconds: float | None  # its share of the work; none where no timings were recorded
 
     def as_json(self) -> dict[str, Any]:
         """Return plain types; numbers that are not finite become null."""
@@ -147,7 +155,7 @@ class Claim:
 
 
 class Measurement(NamedTuple):
-    """What an experiment found about one claim, before it is judged."""
+    """What was found about one claim, before it is judged."""
 
     id: str
     claim: str
@@ -156,8 +164,10 @@ class Measurement(NamedTuple):
     estimate: Estimate
     unit: str
     at_any_scale: bool = False  # measured on given data, which quick scale does not make smaller
+    key: Mapping[str, Any] = {}  # of a claim that is made of several things: which one
+    tables: frozenset[str] = frozenset()  # that it was read from
 
-    def judge(self, paper: str, scale: Scale, seconds: float) -> Claim:
+    def judge(self, paper: str, scale: Scale, seconds: float | None) -> Claim:
         """Compare the estimate with the criterion; at quick scale nothing is judged but what is the same at any."""
         judged = self.at_any_scale or scale != "quick"
         verdict = self.criterion.verdict(self.estimate)
@@ -167,20 +177,147 @@ class Measurement(NamedTuple):
         if not judged and verdict != "reported":
             verdict = "undecided"
         return Claim(
-            self.id,
-            paper,
-            self.claim,
-            self.source,
-            self.criterion.text,
-            self.estimate.mean,
-            (self.estimate.low, self.estimate.high),
-            self.unit,
-            self.estimate.n,
-            holds,
-            verdict,
-            scale,
-            seconds,
+            id=self.id,
+            paper=paper,
+            claim=self.claim,
+            source=self.source,
+            criterion=self.criterion.text,
+            measured=self.estimate.mean,
+            interval=(self.estimate.low, self.estimate.high),
+            unit=self.unit,
+            n_seeds=self.estimate.n,
+            holds=holds,
+            verdict=verdict,
+            scale=scale,
+            seconds=seconds,
         )
+
+
+#: One value per seed (of which the mean is claimed), or a mean with its interval.
+Values = Mapping[int, float] | Sequence[float] | Estimate
+
+
+@dataclass(frozen=True)
+class ClaimDefinition:
+    """A claim as `claim` makes it from a function."""
+
+    function: Callable[..., Values]
+    source: str
+    unit: str
+    criterion: Criterion | Callable[..., Criterion]
+    id: str
+    over: Callable[[Results], Iterable[Mapping[str, Any]]] | None
+    at_any_scale: bool | Callable[..., bool]
+
+    def measure(self, results: Results) -> list[Measurement]:
+        """Return what the results say of the claim, for each thing that it is made of.
+
+        Raises:
+            NotMeasured: If the results lack what it reads.
+        """
+        keys = [{}] if self.over is None else self.over(results)
+        return [self._measure(Results(results.tables), key) for key in keys]
+
+    def _measure(self, results: Results, key: Mapping[str, Any]) -> Measurement:
+        values = _given(self.function, key, results)
+        if not isinstance(values, Estimate):
+            values = mean_interval([*values.values()] if isinstance(values, Mapping) else values)
+        text = " ".join((self.function.__doc__ or "").split()).removesuffix(".")
+        criterion, at_any_scale = self.criterion, self.at_any_scale
+        return Measurement(
+            id=self.id.format(**key),
+            claim=text.format(**key),
+            source=self.source.format(**key),
+            criterion=criterion if isinstance(criterion, Criterion) else _given(criterion, key),
+            estimate=values,
+            unit=self.unit,
+            at_any_scale=at_any_scale if isinstance(at_any_scale, bool) else _given(at_any_scale, key),
+            key=key,
+            tables=frozenset(results.used),
+        )
+
+
+def _given(function: Callable[..., Any], key: Mapping[str, Any], *arguments: Any) -> Any:
+    """Call a function with those of a key's entries that it names."""
+    names = inspect.signature(function).parameters
+    return function(*arguments, **{k: v for k, v in key.items() if k in names})
+
+
+def claim(
+    *,
+    source: str,
+    unit: str,
+    criterion: Criterion | Callable[..., Criterion],
+    id: str | None = None,
+    over: Callable[[Results], Iterable[Mapping[str, Any]]] | None = None,
+    at_any_scale: bool | Callable[..., bool] = False,
+) -> Callable[[Callable[..., Values]], ClaimDefinition]:
+    """Make a claim of a function from `Results` to one value per seed, or to an `Estimate`; its docstring is the text.
+
+    Args:
+        source: Where in the paper, and its number.
+        unit: Of the values.
+        criterion: What is claimed of the mean; may be a function of the key.
+        id: The function's name by default.
+        over: For a claim that is made of several things (data sets, methods): from the results to keys, whose entries
+            fill the braces in id, text and source, and the function's parameters of the same names.
+        at_any_scale: Whether it is judged at quick scale too; may be a function of the key.
+    """
+
+    def decorate(function: Callable[..., Values]) -> ClaimDefinition:
+        return ClaimDefinition(function, source, unit, criterion, id or function.__name__, over, at_any_scale)
+
+    return decorate
+
+
+def measure_claims(
+    claims: Sequence[ClaimDefinition], results: Results
+) -> tuple[list[Measurement], dict[str, NotMeasured]]:
+    """Return what the results say of the claims, and of which claims they say nothing: id -> reason.
+
+    Raises:
+        ValueError: If two claims have the same id.
+    """
+    found: list[Measurement] = []
+    missing = {}
+    for definition in claims:
+        try:
+            found += definition.measure(results)
+        except NotMeasured as reason:
+            missing[definition.id] = reason
+    twice = [i for i, n in Counter(m.id for m in found).items() if n > 1]
+    if twice:
+        raise ValueError(f"claims must have distinct ids, got twice: {', '.join(twice)}.")
+    return found, missing
+
+
+def undecided(claims: Sequence[ClaimDefinition], results: Results) -> list[Measurement]:
+    """Return those claims of which the results say something, but not enough.
+
+    Raises:
+        ValueError: If no claim reads these tables.
+    """
+    found, _ = measure_claims(claims, results)
+    if not found:
+        raise ValueError(f"no claim reads {', '.join(results)}.")
+    return [m for m in found if m.criterion.verdict(m.estimate) == "undecided"]
+
+
+def shares_of_seconds(measurements: Sequence[Measurement], seconds: Mapping[str, float]) -> list[float | None]:
+    """Return each claim's share of the work: of every table that it reads, an equal part with the others that do.
+
+    Args:
+        measurements: All claims that were measured.
+        seconds: Table -> seconds of work.
+
+    Returns:
+        Seconds per claim; none where a table's are not known.
+    """
+    readers = Counter(table for m in measurements for table in m.tables)
+    return [
+        round(sum(seconds[t] / readers[t] for t in m.tables), 1) if m.tables <= seconds.keys() else None
+        for m in measurements
+    ]
 
 
 class Findings(NamedTuple):

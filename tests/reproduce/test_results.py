@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from surefoot.reproduce import paper_ids
+from surefoot.cli import main
+from surefoot.reproduce.papers import paper_ids
 
 RESULTS = Path(__file__).parents[2] / "docs/papers"
 
@@ -45,6 +47,17 @@ def test_every_committed_claim_has_the_verdict_of_its_interval(paper: str) -> No
     wrong = {c["id"]: c["verdict"] for c in found if c["verdict"] != expected(c)}
     assert not wrong
     assert all(c["measured"] is not None for c in found)
+
+
+@pytest.mark.parametrize("paper", [p for p in paper_ids() if (RESULTS / p / "protocol.json").is_file()])
+def test_committed_results_are_judged_the_same_from_their_tables(paper: str, tmp_path: Path) -> None:
+    names = [*json.loads((RESULTS / paper / "protocol.json").read_text())["tables"]]
+    for name in (*(f"{n}.csv" for n in names), "protocol.json"):
+        shutil.copy(RESULTS / paper / name, tmp_path / name)
+    main(["reproduce", paper, "--judge", "--out", str(tmp_path)])
+    again = json.loads((tmp_path / "claims.json").read_text())
+    assert again == claims(paper)
+    assert (tmp_path / "table.md").read_text() == (RESULTS / paper / "table.md").read_text()
 
 
 @pytest.mark.parametrize("paper", paper_ids())

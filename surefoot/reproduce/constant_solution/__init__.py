@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from surefoot.reproduce._experiments import run_jobs
 from surefoot.reproduce.claims import Findings, Measurement, Paper, Scale
 from surefoot.reproduce.constant_solution.claims import (
     constant_claims,
@@ -24,6 +23,7 @@ from surefoot.reproduce.constant_solution.studies import (
     studies,
 )
 from surefoot.reproduce.constant_solution.theory import theory_claims
+from surefoot.reproduce.jobs import run_jobs
 
 __all__ = ("PAPER",)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from surefoot.report.figures import dot_plot
 from surefoot.report.shift_figures import draw_layers, draw_sets, family_and_level
-from surefoot.reproduce._experiments import Job, Result, run_jobs
 from surefoot.reproduce.constant_solution.studies import Study, Training, job
+from surefoot.reproduce.jobs import Job, Result, run_jobs
 from surefoot.statistics import Estimate, mean_interval
 
 __all__ = ("Rows", "Runs", "draw", "jobs", "ood_scores", "read_rows", "train")

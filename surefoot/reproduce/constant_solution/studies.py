@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from surefoot.reproduce._experiments import Job
 from surefoot.reproduce.claims import Scale
+from surefoot.reproduce.jobs import Job
 
 __all__ = (
     "CROSS_ENTROPY",

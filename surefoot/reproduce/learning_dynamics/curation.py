@@ -19,8 +19,8 @@ from surefoot.reasoning.curation import (
 from surefoot.reasoning.learning_dynamics import read_record
 from surefoot.reasoning.problems import Problem
 from surefoot.report.figures import interval_curves
-from surefoot.reproduce._experiments import run_jobs
 from surefoot.reproduce.claims import Findings, Measurement, Scale, interval_above, reported
+from surefoot.reproduce.jobs import run_jobs
 from surefoot.reproduce.learning_dynamics.sweep import (
     MIDDLE_RATE,
     Size,

@@ -15,8 +15,8 @@ from surefoot.reasoning.metrics.memorization import (
     quality_of_train_accuracy,
 )
 from surefoot.report.dynamics_figures import lines, prediction_panels, violins
-from surefoot.reproduce._experiments import Result, run_jobs
 from surefoot.reproduce.claims import Findings, Measurement, Scale, interval_above, reported
+from surefoot.reproduce.jobs import Result, run_jobs
 from surefoot.reproduce.learning_dynamics.recorded import measure_recorded
 from surefoot.reproduce.learning_dynamics.sweep import (
     EPOCHS,

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from surefoot.reproduce._experiments import Job
 from surefoot.reproduce.claims import Scale
+from surefoot.reproduce.jobs import Job
 
 __all__ = (
     "PREFIXES",

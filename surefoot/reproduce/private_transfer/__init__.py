@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.processes import die_with_parent
-from surefoot.reproduce._experiments import run_jobs
 from surefoot.reproduce._private_claims import (
     audit_claims,
     curve_claims,
@@ -26,6 +25,7 @@ from surefoot.reproduce._private_toy import (
     sweeps,
 )
 from surefoot.reproduce.claims import Findings, Paper, Scale
+from surefoot.reproduce.jobs import run_jobs
 
 __all__ = ("PAPER",)
 

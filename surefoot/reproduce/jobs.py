@@ -1,21 +1,25 @@
-"""Many training runs through the command line's own ``main()``, side by side, each done once."""
+"""Many training runs and calls side by side, one thread each; training runs go through ``main()`` and are done once."""
 
 import logging
 import math
 import os
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from surefoot.errors import SurefootError
 from surefoot.processes import die_with_parent
 from surefoot.report.runs import read_metrics, read_selection
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 
-__all__ = ("Job", "Result", "run_jobs")
+__all__ = ("Job", "Result", "run_calls", "run_jobs", "seconds_of", "slug")
+
+Found = TypeVar("Found")
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Job(NamedTuple):
@@ -34,6 +38,17 @@ class Result(NamedTuple):
     history: Mapping[str, list[float]]  # every logged value, in order
     folder: str = ""  # the run folder
     test_folder: str | None = None  # the run folder of the test
+    seconds: float = 0.0  # that it took, in a process of its own
+
+
+def slug(text: str) -> str:
+    """Return a name that is good for files."""
+    return "".join(c if c.isalnum() else "_" for c in text.lower()).strip("_")
+
+
+def seconds_of(results: Iterable[Result]) -> float:
+    """Return the work behind some results, in seconds, summed over processes."""
+    return sum(result.seconds for result in results)
 
 
 def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> dict[str, Result]:
@@ -50,32 +65,68 @@ def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> di
     Raises:
         SurefootError: If a run fails.
     """
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
     if len({job.name for job in jobs}) != len(jobs):
         raise ValueError("jobs must have distinct names.")
     results = {job.name: found for job in jobs if (found := _finished(job, out)) is not None}
-    missing = [job for job in jobs if job.name not in results]
-    if not missing:
-        return {job.name: results[job.name] for job in jobs}
-    n_workers = min(n_workers or len(os.sched_getaffinity(0)), len(missing))
-    context = get_context("spawn")
+    missing = {job.name: (job, out) for job in jobs if job.name not in results}
+    results |= _side_by_side(_run, missing, "training runs", n_workers)
+    return {job.name: results[job.name] for job in jobs}
+
+
+def run_calls(
+    work: Callable[..., Found], arguments: Mapping[Name, tuple[Any, ...]], side_by_side: bool = True
+) -> tuple[dict[Name, Found], float]:
+    """Return a function's values for many arguments, and the seconds of work.
+
+    Args:
+        work: A function of a module.
+        arguments: Name -> arguments.
+        side_by_side: Whether to use a process per core; otherwise this process, where there is little to do.
+
+    Returns:
+        Name -> value, and seconds, summed over processes.
+
+    Raises:
+        SurefootError: If a call in another process fails.
+    """
+    if side_by_side:
+        timed = _side_by_side(_timed, {name: (work, given) for name, given in arguments.items()}, work.__name__)
+    else:
+        timed = {name: _timed(work, given) for name, given in arguments.items()}
+    return {name: timed[name][0] for name in arguments}, sum(seconds for _, seconds in timed.values())
+
+
+def _timed(work: Callable[..., Found], arguments: Sequence[Any]) -> tuple[Found, float]:
+    started = time.monotonic()
+    return work(*arguments), time.monotonic() - started
+
+
+def _side_by_side(
+    work: Callable[..., Found],
+    arguments: Mapping[Name, tuple[Any, ...]],
+    label: str,
+    n_workers: int | None = None,
+) -> dict[Name, Found]:
+    """Call a function in processes of their own, one thread each, under a progress bar."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    if not arguments:
+        return {}
+    n_workers = min(n_workers or len(os.sched_getaffinity(0)), len(arguments))
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        ProcessPoolExecutor(n_workers, context, _prepare_worker) as pool,
-        Progress(*columns) as bar,
-    ):
-        task = bar.add_task("training runs", total=len(missing))
-        futures = {pool.submit(_run, job, out): job for job in missing}
+    found = {}
+    with ProcessPoolExecutor(n_workers, get_context("spawn"), _prepare_worker) as pool, Progress(*columns) as bar:
+        task = bar.add_task(label, total=len(arguments))
+        futures = {pool.submit(work, *given): name for name, given in arguments.items()}
         for future in as_completed(futures):
-            job = futures[future]
+            name = futures[future]
             try:
-                results[job.name] = future.result()
+                found[name] = future.result()
             except Exception as error:
                 pool.shutdown(cancel_futures=True)
-                raise SurefootError(f"run {job.name!r} failed: {error}") from error
+                raise SurefootError(f"run {name!r} failed: {error}") from error
             bar.advance(task)
-    return {job.name: results[job.name] for job in jobs}
+    return found
 
 
 def _prepare_worker() -> None:
@@ -95,6 +146,7 @@ def _run(job: Job, out: Path) -> Result:
 
     from surefoot.cli import main
 
+    started = time.monotonic()
     config = out / "configs" / f"{job.name}.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(dict(job.settings), sort_keys=False))
@@ -108,6 +160,7 @@ def _run(job: Job, out: Path) -> Result:
         given = ["--experiment", name, "--ckpt_path", str(checkpoint), "--verbose", "false"]
         main(["test", *common, *given])
         result = result._replace(test_folder=str(out / "runs" / name / "latest"))
+    result = result._replace(seconds=round(time.monotonic() - started, 1))
     cached = _cached(job, out)
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_json(cached, result._asdict())

@@ -1,0 +1,208 @@
+"""The datasets on which methods are compared, and every method with what it is tuned over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from surefoot.reproduce.jobs import Job
+
+__all__ = ("BITS", "DIGITS", "FASHION", "FEATURES", "PRACTICAL", "WATERBIRDS", "Method", "Study", "job", "methods")
+
+#: The form that the paper recommends in practice, and the objective itself with two adversaries.
+PRACTICAL = "BR-DRO (no-regret, Hedge)"
+BITS, FEATURES = "BR-DRO (VIB, simple observation)", "BR-DRO (l2, features)"
+
+#: How far Hedge may raise the logarithm of an importance in a whole run: the authors' 0.05 in 300 epochs on Waterbirds.
+_HEDGE_GROWTH = 15.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """One dataset on which every method is tuned alike and compared."""
+
+    name: str
+    data: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    optimizer: Mapping[str, Any]  # the same weight decay for every method
+    epochs: int
+    n_tuning_seeds: int
+    adversary_optimizer: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+
+
+_ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 3e-3, "weight_decay": 1e-3}}
+
+
+_CPU = {"accelerator": "cpu"}
+
+
+DIGITS = Study(
+    name="digits",
+    data={"class_path": "DigitsDataModule", "init_args": {"confounder_strength": 0.3}},
+    encoder={"class_path": "SmallCNN", "init_args": {"widths": [32, 64]}},
+    optimizer=_ADAM,
+    epochs=60,
+    n_tuning_seeds=2,
+    adversary_optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+    trainer=_CPU,
+)
+
+
+FASHION = Study(
+    name="fashion_mnist",
+    data={
+        "class_path": "FashionMNISTDataModule",
+        "init_args": {"classes": [5, 7], "n_train": 2000, "n_eval": 1500, "confounder_strength": 0.1},
+    },
+    encoder={"class_path": "SmallCNN", "init_args": {"widths": [16, 32, 64]}},
+    optimizer=_ADAM,
+    epochs=30,
+    n_tuning_seeds=1,
+    adversary_optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+    trainer=_CPU,
+)
+
+
+#: The paper's own setting, for a GPU: Waterbirds, ResNet-50, weight decay 1.
+WATERBIRDS = Study(
+    name="waterbirds",
+    data={
+        "class_path": "WILDSDataModule",
+        "init_args": {"dataset": "waterbirds", "batch_size": 128, "augmentation": "crop_flip"},
+    },
+    encoder={"class_path": "TimmEncoder", "init_args": {"name": "resnet50", "pretrained": True}},
+    optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-5, "momentum": 0.9, "weight_decay": 1.0}},
+    epochs=300,
+    n_tuning_seeds=1,
+    adversary_optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+    trainer={"accelerator": "gpu", "devices": 1, "precision": "bf16-mixed"},
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with the settings that it may be tuned over, as many for each method."""
+
+    name: str
+    class_path: str
+    candidates: tuple[Mapping[str, Any], ...]
+    groups: bool = False  # sees group labels in training
+
+
+def methods(study: Study) -> tuple[Method, ...]:
+    """Return all methods with their tuning candidates."""
+    return published_methods() if study is WATERBIRDS else small_methods(study)
+
+
+def published_methods() -> tuple[Method, ...]:
+    """Return the methods with the settings and search spaces published for Waterbirds (baselines, sections 2 to 5)."""
+    authors = {
+        "adversary": {
+            "class_path": "LinearAdversary",
+            "init_args": {"norm": "l1", "temperature": 10.0},
+        },
+        "adversary_optimizer": dict(WATERBIRDS.adversary_optimizer),
+        "update": "no_regret",
+        "level": 0.05,
+    }
+    vib = {**authors, "adversary": {"class_path": "VIBAdversary"}, "standardise_observation": True}
+    rates = tuple({"lr": lr} for lr in (1e-5, 1e-4, 1e-3))
+    return (
+        Method("ERM", "ERM", rates),
+        Method("CVaR-DRO", "CVaRDRO", tuple({"level": v} for v in (0.1, 0.2, 0.5))),
+        Method("LfF", "LfF", rates),
+        Method("JTT", "JTT", tuple({"identification_epochs": 60, "upweight": u} for u in (20, 50, 100))),
+        Method(
+            PRACTICAL,
+            "BRDRO",
+            tuple({**authors, "penalty": p, "hedge_step": 0.05, "importance": "sampling"} for p in (0.02, 0.05, 0.1)),
+        ),
+        Method(BITS, "BRDRO", tuple({**vib, "penalty": p} for p in (0.02, 0.1, 0.2))),
+        Method(FEATURES, "BRDRO", tuple({**authors, "penalty": p} for p in (0.02, 0.05, 0.1))),
+        Method(
+            "Group DRO",
+            "GroupDRO",
+            tuple({"step_size": s} for s in (0.001, 0.01, 0.1)),
+            groups=True,
+        ),
+    )
+
+
+def small_methods(study: Study) -> tuple[Method, ...]:
+    """Return the methods of a study that a CPU carries, four candidates each."""
+    vib = {
+        "adversary": {"class_path": "VIBAdversary"},
+        "adversary_optimizer": {**study.adversary_optimizer, "init_args": {"lr": 5e-3}},
+        "level": 0.1,
+        "observation": {"class_path": "ChannelStatistics"},
+        "standardise_observation": True,
+    }
+    linear = {
+        "adversary": {
+            "class_path": "LinearAdversary",
+            "init_args": {"norm": "l2", "temperature": 10.0},
+        },
+        "adversary_optimizer": dict(study.adversary_optimizer),
+        "level": 0.1,
+    }
+    practical = {**vib, "update": "no_regret", "hedge_step": _HEDGE_GROWTH / study.epochs}
+    base = study.optimizer["init_args"]["lr"]
+
+    def grid(*own: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        return tuple({**settings, "lr": rate * base} for settings in own for rate in (1, 3))
+
+    rates = tuple({"lr": rate * base} for rate in (1 / 3, 1, 3, 10))
+    return (
+        Method("ERM", "ERM", rates),
+        Method("CVaR-DRO", "CVaRDRO", grid({"level": 0.1}, {"level": 0.5})),
+        Method("LfF", "LfF", rates),
+        Method("JTT", "JTT", grid(*({"identification_epochs": 5, "upweight": u} for u in (20, 50)))),
+        Method(
+            PRACTICAL,
+            "BRDRO",
+            grid(*({**practical, "penalty": 1e-3, "importance": i} for i in ("loss", "sampling"))),
+        ),
+        Method(BITS, "BRDRO", grid(*({**vib, "penalty": p} for p in (3e-4, 1e-3)))),
+        Method(FEATURES, "BRDRO", grid(*({**linear, "penalty": p} for p in (1e-4, 1e-3)))),
+        Method("Group DRO", "GroupDRO", grid({"step_size": 0.01}, {"step_size": 0.1}), groups=True),
+    )
+
+
+def job(
+    study: Study,
+    method: Method,
+    candidate: Mapping[str, Any],
+    seed: int,
+    name: str,
+    data: Mapping[str, Any] | None = None,
+) -> Job:
+    """Return the training run of a method on a study's data."""
+    own = dict(candidate)
+    optimizer = {**study.optimizer, "init_args": dict(study.optimizer["init_args"])}
+    if "lr" in own:
+        optimizer["init_args"]["lr"] = own.pop("lr")
+    sampling = {"sampling": "group_balanced"} if method.groups else {"group_labels": "hidden"}
+    return Job(
+        name,
+        {
+            "seed_everything": seed,
+            "trainer": {
+                **study.trainer,
+                "max_epochs": study.epochs,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 1000,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "AdversaryMonitor"}],
+            },
+            "model": {
+                "class_path": method.class_path,
+                "init_args": {"encoder": dict(study.encoder), "optimizer": optimizer, **own},
+            },
+            "data": {
+                **study.data,
+                "init_args": {**study.data["init_args"], **sampling, **(data or {}), "seed": seed},
+            },
+        },
+    )

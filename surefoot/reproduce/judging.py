@@ -1,0 +1,86 @@
+"""The second and third step: judge claims, and draw figures, from a folder's tables alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from surefoot.reproduce.claims import Claim, Verdict, measure_claims, shares_of_seconds
+from surefoot.reproduce.claims import Paper as MeasuredAtOnce
+from surefoot.reproduce.papers import Paper
+from surefoot.reproduce.results import NotMeasured
+from surefoot.reproduce.running import Protocol, tables_at_hand
+from surefoot.storage.json_files import write_json
+
+__all__ = ("claims_table", "draw", "judge")
+
+_SHOWN: Mapping[Verdict, str] = {
+    "holds": "holds",
+    "contradicted": "**contradicted**",
+    "undecided": "undecided",
+    "reported": "reported",
+}
+
+_VERDICTS = (
+    "Verdicts compare the 95% interval with what the criterion says of the mean: it *holds* where the interval lies"
+    " within, is *contradicted* where it lies outside, and *undecided* where it reaches into both; *reported* are"
+    " numbers of which nothing is claimed. Nothing is judged at quick scale but what is the same at every scale."
+)
+
+
+def judge(paper: Paper, folder: Path) -> str:
+    """Judge a paper's claims from the tables of a folder, and write ``claims.json`` and ``table.md`` there.
+
+    Returns:
+        The table.
+
+    Raises:
+        SurefootError: If the folder holds no results of this paper.
+    """
+    protocol = Protocol.read(folder, paper.id)
+    results = tables_at_hand(folder, protocol)
+    found, missing = measure_claims(paper.claims, results)
+    timings = results.tables.get("timings", ())
+    shares = shares_of_seconds(found, {row["table"]: row["seconds"] for row in timings})
+    claims = [m.judge(paper.id, protocol.scale, seconds) for m, seconds in zip(found, shares, strict=True)]
+    notes = [*protocol.notes, *(f"Not measured: {name} ({reason})." for name, reason in missing.items())]
+    table = claims_table(paper, claims, notes)
+    write_json(folder / "claims.json", [claim.as_json() for claim in claims])
+    (folder / "table.md").write_text(table)
+    return table
+
+
+def draw(paper: Paper, folder: Path) -> dict[str, NotMeasured]:
+    """Draw a paper's figures from the tables of a folder into ``figures`` there.
+
+    Returns:
+        Figures that the tables do not carry -> reason.
+
+    Raises:
+        SurefootError: If the folder holds no results of this paper.
+    """
+    results = tables_at_hand(folder, Protocol.read(folder, paper.id))
+    missing = {}
+    for figure in paper.figures:
+        try:
+            figure(results, folder / "figures")
+        except NotMeasured as reason:
+            missing[figure.__name__] = reason
+    return missing
+
+
+def claims_table(paper: Paper | MeasuredAtOnce, claims: Sequence[Claim], notes: Sequence[str]) -> str:
+    """Return the claims as a Markdown page."""
+    lines = [f"# {paper.title}", "", paper.reference, ""]
+    lines += [
+        "| claim | source | measured (95% interval) | seeds | criterion | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for claim in claims:
+        low, high = claim.interval or (math.nan, math.nan)
+        measured = f"{claim.measured:.3f} ({low:.3f}, {high:.3f}) {claim.unit}"
+        lines.append(
+            f"| {claim.claim} | {claim.source} | {'not measured' if math.isnan(claim.measured) else measured} |"
+            f" {claim.n_seeds} | {claim.criterion} | {_SHOWN[claim.verdict]} |"
+        )
+    lines += ["", _VERDICTS, "", *(f"- {note}" for note in notes), ""]
+    return "\n".join(lines)

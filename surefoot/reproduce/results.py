@@ -1,0 +1,192 @@
+"""The tidy tables that a paper's runs have written: read from CSV, filtered, and reduced to one value per seed."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from surefoot.statistics import Estimate, mean_interval, rank_correlation
+
+__all__ = (
+    "NotMeasured",
+    "PerSeed",
+    "Results",
+    "Row",
+    "Rows",
+    "Table",
+    "read_results",
+    "read_rows",
+    "trend",
+    "write_csv",
+)
+
+Row = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+
+
+class NotMeasured(LookupError):
+    """A table, column or row that a claim or a figure reads is not among the results."""
+
+
+class PerSeed(dict[int, float]):
+    """Seed -> value. Differences and ratios are taken within each seed."""
+
+    def __sub__(self, other: "PerSeed") -> "PerSeed":
+        """Return the differences of shared seeds."""
+        return self._with(other, lambda a, b: a - b)
+
+    def __truediv__(self, other: "PerSeed") -> "PerSeed":
+        """Return the ratios of shared seeds."""
+        return self._with(other, lambda a, b: a / b)
+
+    def map(self, function: Callable[[float], float]) -> "PerSeed":
+        """Return a function of each value."""
+        return PerSeed({seed: function(value) for seed, value in self.items()})
+
+    def _with(self, other: "PerSeed", function: Callable[[float, float], float]) -> "PerSeed":
+        if self.keys() != other.keys():
+            raise ValueError(f"the same seeds expected, got {sorted(self)} and {sorted(other)}.")
+        return PerSeed({seed: function(value, other[seed]) for seed, value in self.items()})
+
+
+def trend(curve: Mapping[float, PerSeed]) -> PerSeed:
+    """Return, for each seed, Kendall's tau of its values over x: +1 where they rise, -1 where they fall."""
+    seeds = next(iter(curve.values())).keys()
+    return PerSeed({seed: rank_correlation([*curve], [values[seed] for values in curve.values()]) for seed in seeds})
+
+
+class Table(Sequence[Row]):
+    """Tidy rows; empty cells are none."""
+
+    def __init__(self, rows: Iterable[Row], name: str = "") -> None:
+        """Keep the rows."""
+        self.rows, self.name = tuple(rows), name
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row, or several."""
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        """Go through the rows."""
+        return iter(self.rows)
+
+    def where(self, **values: Any) -> "Table":
+        """Return the rows that have these values.
+
+        Raises:
+            NotMeasured: If a column is missing, or no row has them.
+        """
+        for column in values:
+            self._expect(column)
+        kept = [row for row in self.rows if all(row.get(k) == v for k, v in values.items())]
+        if not kept:
+            raise NotMeasured(f"no row of {self.name} has {', '.join(f'{k}={v}' for k, v in values.items())}")
+        return Table(kept, self.name)
+
+    def distinct(self, column: str) -> list[Any]:
+        """Return a column's different values, in the order of their first rows.
+
+        Raises:
+            NotMeasured: If the column is missing.
+        """
+        self._expect(column)
+        return list(dict.fromkeys(row.get(column) for row in self.rows if row.get(column) is not None))
+
+    def per_seed(self, quantity: str, **where: Any) -> PerSeed:
+        """Return a quantity of the rows that have these values, averaged within each seed, seeds ascending.
+
+        Raises:
+            NotMeasured: If a column or a value is missing, or no row fits.
+        """
+        chosen = self.where(**where)
+        chosen._expect(quantity)
+        chosen._expect("seed")
+        values: dict[int, list[float]] = {}
+        for row in chosen.rows:
+            if row.get(quantity) is None:
+                raise NotMeasured(f"{quantity} of {self.name} is empty in {dict(where)}, seed {row['seed']}")
+            values.setdefault(row["seed"], []).append(row[quantity])
+        return PerSeed({seed: fmean(values[seed]) for seed in sorted(values)})
+
+    def estimate(self, quantity: str, **where: Any) -> Estimate:
+        """Return a quantity's mean over seeds with its 95% interval; see `per_seed`."""
+        return mean_interval(list(self.per_seed(quantity, **where).values()))
+
+    def curve(self, x: str, quantity: str, **where: Any) -> list[tuple[float, Estimate]]:
+        """Return a quantity's estimate at each value of a column, ascending."""
+        chosen = self.where(**where)
+        return [(float(v), chosen.estimate(quantity, **{x: v})) for v in sorted(chosen.distinct(x))]
+
+    def _expect(self, column: str) -> None:
+        if not any(column in row for row in self.rows):
+            raise NotMeasured(f"{self.name or 'the table'} has no column {column}")
+
+
+class Results(Mapping[str, Table]):
+    """Name -> table; remembers which tables were read."""
+
+    def __init__(self, tables: Mapping[str, Iterable[Row]]) -> None:
+        """Keep the tables."""
+        self.tables = {name: t if isinstance(t, Table) else Table(t, name) for name, t in tables.items()}
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> Table:
+        """Return a table.
+
+        Raises:
+            NotMeasured: If it is not among the results.
+        """
+        if name not in self.tables:
+            raise NotMeasured(f"there is no table {name}")
+        self.used.add(name)
+        return self.tables[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a table of this name."""
+        return name in self.tables
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        """Return the number of tables."""
+        return len(self.tables)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write tidy rows; columns are the keys of all rows, in their order."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path: Path) -> Rows:
+    """Return a CSV's rows: whole and other numbers as such, True and False as such, empty cells as none."""
+    with path.open(newline="") as file:
+        return [{column: _value(text) for column, text in row.items()} for row in csv.DictReader(file)]
+
+
+def read_results(folder: Path, names: Sequence[str]) -> Results:
+    """Return the tables of these names in a folder of results."""
+    return Results({name: read_rows(folder / f"{name}.csv") for name in names})
+
+
+def _value(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
+    if text == "":
+        return None
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

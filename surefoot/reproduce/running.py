@@ -1,0 +1,128 @@
+"""The first of three steps: run a paper's experiments and write tidy tables, notes and timings."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from surefoot.errors import SurefootError
+from surefoot.reproduce.claims import ClaimDefinition, Scale, undecided
+from surefoot.reproduce.results import Results, Rows, read_results, write_csv
+from surefoot.storage.json_files import read_json, write_json
+
+__all__ = ("Measured", "Protocol", "Run", "data_folder", "settle", "tables_at_hand")
+
+
+class Measured(NamedTuple):
+    """Tables, and the work behind them."""
+
+    tables: Mapping[str, Rows]
+    seconds: Mapping[str, float] = {}  # table -> seconds of work, summed over processes; none for what others imply
+
+
+@dataclass
+class Run:
+    """What was asked for, and what the running step writes."""
+
+    scale: Scale
+    n_seeds: int
+    most_seeds: int  # up to which undecided claims get more
+    out: Path
+    options: Mapping[str, Any] = field(default_factory=dict)  # the paper's own
+    notes: list[str] = field(default_factory=list)  # protocol and caveats, printed under the table
+    tables: dict[str, Rows] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # of work, by table
+
+    @property
+    def quick(self) -> bool:
+        """Whether everything is shortened and nothing is judged."""
+        return self.scale == "quick"
+
+    def add(self, measured: Measured) -> None:
+        """Append rows to tables and write them."""
+        for name, rows in measured.tables.items():
+            self.tables[name] = [*self.tables.get(name, []), *rows]
+            self.seconds[name] = self.seconds.get(name, 0.0) + measured.seconds.get(name, 0.0)
+            write_csv(self.out / f"{name}.csv", self.tables[name])
+
+    def write_protocol(self, paper: str) -> None:
+        """Write what judging needs beside the tables: scale, seeds, notes and timings."""
+        write_csv(self.out / "timings.csv", [{"table": t, "seconds": round(s, 1)} for t, s in self.seconds.items()])
+        protocol = Protocol(paper, self.scale, self.n_seeds, [*self.tables], self.notes)
+        write_json(self.out / "protocol.json", protocol.__dict__)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a folder of results says of itself (``protocol.json``)."""
+
+    paper: str
+    scale: Scale
+    n_seeds: int
+    tables: Sequence[str]
+    notes: Sequence[str]
+
+    @staticmethod
+    def read(folder: Path, paper: str) -> "Protocol":
+        """Return the protocol of a paper's results.
+
+        Raises:
+            SurefootError: If the folder holds none, or another paper's.
+        """
+        path = folder / "protocol.json"
+        if not path.is_file():
+            raise SurefootError(
+                f"{folder} holds no results (there is no protocol.json): run surefoot reproduce {paper} first,"
+                " or name the folder with --out."
+            )
+        protocol = Protocol(**read_json(path))
+        if protocol.paper != paper:
+            raise SurefootError(f"{folder} holds results of {protocol.paper}, expected {paper}: name another --out.")
+        return protocol
+
+
+def tables_at_hand(folder: Path, protocol: Protocol) -> Results:
+    """Return the tables that a run has written, with its timings where they were recorded."""
+    timings = ["timings"] if (folder / "timings.csv").is_file() else []
+    return read_results(folder, [*protocol.tables, *timings])
+
+
+def data_folder(name: str, run: Run, what: str) -> Path | None:
+    """Return a folder or file in ``SUREFOOT_DATA``; where it is not at hand, note that something is left out.
+
+    Args:
+        name: Its path within ``SUREFOOT_DATA``.
+        run: Gets the note.
+        what: What is left out without it, as the sentence's subject.
+    """
+    root = os.environ.get("SUREFOOT_DATA")
+    if root is not None and (Path(root) / name).exists():
+        return Path(root) / name
+    run.notes.append(f"{what} left out: SUREFOOT_DATA names no folder with {name}.")
+    return None
+
+
+def settle(measure: Callable[[int], Measured], claims: Sequence[ClaimDefinition], n_seeds: int, most: int) -> Measured:
+    """Measure with some seeds, and once more with twice as many for as long as a claim on these tables is undecided.
+
+    The rule asks only whether the 95% interval reaches into what is claimed and out of it, never on which side the
+    mean lies. All methods get the new seeds; the last measurement, on all of them, is the one that counts.
+
+    Args:
+        measure: From a number of seeds to tables; keeps its runs, so that only new seeds cost.
+        claims: Those that these tables carry are settled.
+        n_seeds: Seeds to begin with.
+        most: The budget: with so many seeds a claim stays as it is.
+
+    Returns:
+        The last measurement.
+
+    Raises:
+        ValueError: If no claim reads these tables.
+    """
+    while True:
+        measured = measure(n_seeds)
+        if not undecided(claims, Results(measured.tables)) or n_seeds >= most:
+            return measured
+        n_seeds = min(2 * n_seeds, most)

@@ -1,0 +1,3 @@
+"""Didactic tasks that several papers' experiments may share."""
+
+__all__ = ()
