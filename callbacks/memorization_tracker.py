@@ -1,4 +1,4 @@
-"""Which training examples a language model solves, and which it merely knows by heart, over a fine-tuning run."""
+"""Which training examples a language model solves, and which it has only memorized, over a fine-tuning run."""
 
 import json
 import time
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 class MemorizationTracker(Callback):
-    """Measures pre-memorization train accuracy, which tells test accuracy without a test set.
+    """Measures pre-memorization train accuracy, which predicts test accuracy without a test set.
 
     At every checkpoint it samples answers to training problems, grades them, measures the perplexity of their reference
     traces, and appends a file to ``<run folder>/memorization`` (`surefoot.reasoning.learning_dynamics` reads it). It
@@ -75,7 +75,7 @@ class MemorizationTracker(Callback):
             every_n_steps: Optimizer steps between checkpoints, instead of epochs.
             test_split: Also sample answers to this split's problems, to compare; none by default.
             prefixes: At the end of training, also sample with the answer started by each of these texts: what was
-                learned by heart breaks under such a start.
+                memorized fails under such a start.
             greedy: Also take each training problem's greedy answer and its log-probability (for ATC).
             engine: Samples; by default the module's own, or else an HFEngine.
             data: Datamodule whose training problems are tracked, where the run's own has none (pairs, completions).

@@ -25,7 +25,7 @@ def ood_score(
     """Return the geometric mean probability, by a weak linear classifier, that held-out examples are of the other set.
 
     Both sets are cut to the same size; a tenth of the other is held out; a logistic regression with a strong l2 penalty
-    is fitted on standardised features of the rest. 0.5 means that nothing was told apart.
+    is fitted on standardised features of the rest. 0.5 means that the classifier cannot separate them.
 
     Args:
         in_distribution: Features, ``(examples, features)``.

@@ -104,9 +104,9 @@ def lines(
 
 
 def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Path, title: str = "") -> list[Path]:
-    """Draw examples over checkpoints: how bright tells accuracy, the colour tells the trace's perplexity.
+    """Draw examples over checkpoints: brightness is the accuracy, the hue the trace's perplexity.
 
-    Bright yellow is solved without being known by heart, bright blue solved and known by heart; dark is not solved.
+    Bright yellow is solved and not memorized, bright blue solved and memorized; dark is not solved.
 
     Args:
         accuracies: ``(checkpoints, examples)``.
@@ -125,7 +125,7 @@ def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Pat
     perplexity = log_log_perplexities.double().numpy()
     finite = perplexity[np.isfinite(perplexity)]
     low, high = (np.percentile(finite, q) for q in (2, 98)) if finite.size else (-1.0, 1.0)
-    low = max(low, -5.0)  # by then a trace is known by heart; below, nothing can be told any more
+    low = max(low, -5.0)  # memorized there; differences below have no meaning
     order = np.lexsort((accuracy.mean(0), perplexity.clip(low, high).mean(0)))
     norm = Normalize(low, max(high, low + 1e-6), clip=True)
     from matplotlib import colormaps
@@ -142,7 +142,7 @@ def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Pat
         title=title or "bright: sampled answers are correct; dark: wrong",
     )
     bar = figure.colorbar(ScalarMappable(norm, "cividis"), ax=axis)
-    bar.set_label("log log perplexity of the trace (low: known by heart)")
+    bar.set_label("log log perplexity of the trace (low: memorized)")
     return save_figure(figure, path)
 
 

@@ -96,7 +96,7 @@ def dot_plot(
     for i, (series, estimates) in enumerate(panels.items()):
         shift = spread * (i - (len(panels) - 1) / 2)
         colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
-        hollow = i >= len(PALETTE)  # colours come round
+        hollow = i >= len(PALETTE)  # the colours repeat
         for row, e in estimates.items():
             y = len(rows) - 1 - rows.index(row) - shift
             ends = [e.low, e.high] if e.n > 1 else [e.mean] * 2
@@ -153,7 +153,7 @@ def interval_curves(
     for place, (name, points) in enumerate(series.items()):
         i = place % len(PALETTE)
         x = [p[0] for p in points]
-        again = place >= len(PALETTE)  # colours come round: hollow markers, thin lines
+        again = place >= len(PALETTE)  # the colours repeat: hollow markers, thin lines
         axes.plot(
             x,
             [p[1].mean for p in points],

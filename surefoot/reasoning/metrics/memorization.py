@@ -72,7 +72,7 @@ def log_log(perplexities: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def is_memorized(perplexities: Float[Tensor, "..."], log_log_threshold: float) -> Bool[Tensor, "..."]:
-    """Return where a reference trace is known by heart: where its perplexity is not at or above the threshold.
+    """Return where a reference trace is memorized: where its perplexity is not at or above the threshold.
 
     A perplexity below 1 by rounding, or NaN, counts as memorized, as in the authors' code.
     """
@@ -208,7 +208,7 @@ class ThresholdSweep:
         return self.predicted[place][self.thresholds.index(threshold)]
 
     def qualities(self) -> list[PredictionQuality]:
-        """Return, for each threshold, how well test accuracy is told over all runs' checkpoints."""
+        """Return, for each threshold, how well test accuracy is predicted over all runs' checkpoints."""
         observed = torch.cat([r.test_accuracies for r in self.runs])
         return [prediction_quality(row, observed) for row in torch.cat(self.predicted, 1)]
 
@@ -245,6 +245,6 @@ class ThresholdSweep:
 
 
 def quality_of_train_accuracy(runs: Sequence[LearningCurves]) -> PredictionQuality:
-    """Return how well plain train accuracy tells test accuracy over all runs' checkpoints."""
+    """Return how well plain train accuracy predicts test accuracy over all runs' checkpoints."""
     predicted = torch.cat([r.train_accuracies.mean(1) for r in runs])
     return prediction_quality(predicted, torch.cat([r.test_accuracies for r in runs]))
