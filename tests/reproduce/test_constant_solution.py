@@ -9,11 +9,14 @@ import yaml
 
 from surefoot.cli import main
 from surefoot.report.shift_figures import by_family, draw_layers, draw_sets, family_and_level
+from surefoot.reproduce.claims import measure_claims
+from surefoot.reproduce.constant_solution import PAPER, tables
 from surefoot.reproduce.constant_solution.attacks import adversarial
 from surefoot.reproduce.constant_solution.homogeneous_networks import ToyProblem, make_points, train_toy
-from surefoot.reproduce.constant_solution.runs import Runs
-from surefoot.reproduce.constant_solution.studies import LOW_DIMENSION, VARIANTS, Study, job, studies
-from surefoot.reproduce.constant_solution.theory import theory_claims
+from surefoot.reproduce.constant_solution.studies import LOW_DIMENSION, VARIANTS, job, studies
+from surefoot.reproduce.constant_solution.tables import Decisions, Networks
+from surefoot.reproduce.constant_solution.theory import measure_theory
+from surefoot.reproduce.results import Results
 
 
 @pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
@@ -69,9 +72,19 @@ def test_the_margin_points_are_known_before_the_classes_are_separated() -> None:
     assert -1 <= outcome.support_mean <= 1
 
 
-def test_theory_is_measured_at_quick_scale(tmp_path: Path) -> None:
-    claims, _ = theory_claims(1, True, tmp_path)
-    assert all(math.isfinite(claim.estimate.mean) for claim in claims), claims
+def test_theory_is_measured_at_quick_scale() -> None:
+    found, missing = measure_claims(PAPER.claims, Results(measure_theory(1, True).tables))
+    assert [m.id for m in found] == [
+        "theory_output_off_span_vanishes",
+        "theory_contraction",
+        "theory_low_rank",
+        "theory_bias_follows_support_depth_1",
+        "theory_bias_follows_support_depth_2",
+        "theory_bias_not_marginal_depth_1",
+        "theory_bias_not_marginal_depth_2",
+    ]
+    assert all(math.isfinite(m.estimate.mean) for m in found), found
+    assert "{key}_strongest" in missing
 
 
 def test_attacks_raise_the_loss_within_their_steps() -> None:
@@ -85,32 +98,75 @@ def test_attacks_raise_the_loss_within_their_steps() -> None:
     assert not moved.requires_grad
 
 
-def fake_runs() -> Runs:
-    """Return two seeds of a study whose numbers are known."""
-    runs = Runs(Study("s", {}, {}, ()), "cross-entropy", [])
-    names = ["test", "noise_1", "noise_2", "blur_1", "blur_2", "other"]
-    runs.sets = [
-        [{"set": n, "distance": 10.0 - i - seed, "normalised_distance": 1 - i / 10} for i, n in enumerate(names)]
+SETS = ["test", "noise_1", "noise_2", "blur_1", "blur_2", "other"]
+
+
+def tested() -> Results:
+    """Return two seeds of a study whose numbers are known; distances fall from 10 (seed 0) and 9 by 1 a set."""
+    named = {"study": "s", "training": "cross-entropy"}
+    sets = [
+        named
+        | {"seed": seed, "set": n, "distance": 10.0 - i - seed, "normalised_distance": 1 - i / 10, "ood_score": i / 10}
         for seed in range(2)
+        for i, n in enumerate(SETS)
     ]
-    return runs
+    layers = [
+        named | {"seed": seed, "set": n, "layer": layer, "relative_norm": 1 - 0.1 * i * (1 + place)}
+        for seed in range(2)
+        for i, n in enumerate(("test", "noise_2", "blur_2"))
+        for place, layer in enumerate(("first", "last"))
+    ]
+    constants = [
+        named | {"seed": seed, "cut": cut, "number": k, "prediction": k + seed, "optimal_constant": k, "distance": 2.0}
+        for seed in range(2)
+        for cut in ("inner", "last")
+        for k in range(5)
+    ]
+    return Results({"sets": sets, "layers": layers, "constants": constants})
 
 
 def test_kinds_and_levels_are_read_from_names() -> None:
     assert family_and_level("unclipped_noise_3") == ("unclipped_noise", 3)
     assert family_and_level("fashion_mnist") == ("fashion_mnist", 1)
-    runs = fake_runs()
-    assert runs.graded == ["noise", "blur"]
-    assert runs.over_levels(1, "blur", "distance") == [9.0, 6.0, 5.0]
-    assert runs.strongest(0, "normalised_distance") == pytest.approx((0.8 + 0.6) / 2)
-    runs.score({"test": 0.5})
-    assert runs.sets[0][0]["ood_score"] == 0.5
-    assert runs.sets[0][1]["ood_score"] is None
-    assert runs.key == "s_cross_entropy"
+    networks = Networks(tested(), "s", "cross-entropy")
+    assert networks.graded == ["noise", "blur"]
+    assert networks.levels("blur", "distance") == {0: [10, 7, 6], 1: [9, 6, 5]}
+    assert networks.strongest("normalised_distance")[0] == pytest.approx((0.8 + 0.6) / 2)
+    assert networks.strongest("normalised_distance", ["blur"])[1] == pytest.approx(0.6)
+    assert [key["key"] for key in tables.usual(tested())] == ["s_cross_entropy"]
+
+
+def test_claims_by_hand() -> None:
+    """Of seeds 0 and 1: levels fall throughout (tau -1); strongest 0.7; biases 2 from the constant, inputs 10 and 9."""
+    found = {m.id: m for m in measure_claims(PAPER.claims, tested())[0]}
+    measured = {i: m.estimate.mean for i, m in found.items()}
+    assert measured == {
+        "s_cross_entropy_falls_with_level": -1,
+        "s_cross_entropy_falls_with_ood_score": -1,
+        "s_cross_entropy_strongest": pytest.approx(0.7),
+        "s_cross_entropy_constant_near_optimum": pytest.approx((0.2 + 2 / 9) / 2),
+        "s_cross_entropy_head_bias_tracks_optimum": pytest.approx(1),
+        "s_output_norm_falls": pytest.approx(0.2),  # of noise only: blur reduces the input's own norm
+        "s_late_layers_lose_more": pytest.approx(0.1),
+    }
+    assert found["s_output_norm_falls"].tables == {"sets", "layers"}
+
+
+def test_decisions_average_over_kinds_and_far_sets() -> None:
+    """A reward of minus the level; sets of other datasets count as far, and have no level."""
+    rows = [
+        {"study": "s", "training": t, "seed": 0, "policy": policy, "set": n, "reward": -family_and_level(n)[1] + 1.0}
+        for t, policy in (("cross-entropy", "always_act"), ("reward prediction", "reward_prediction"))
+        for n in ("test", "noise_1", "noise_2", "noise_3", "other")
+    ]
+    decisions = Decisions(Results({"decisions": rows}), "s")
+    assert decisions.unshifted("always_act") == {0: 0}
+    assert decisions.far("always_act") == {0: -1}  # noise_3 and other: -2 and 0
+    assert [found[0] for found in decisions.levels("reward_prediction", "reward")] == [0, 0, -1, -2]
 
 
 def test_curves_start_at_the_unshifted_set_and_average_over_seeds(tmp_path: Path) -> None:
-    rows = [row for seed in fake_runs().sets for row in seed]
+    rows = [row for row in tested()["sets"] if row["set"] != "x"]
     curves = by_family(rows, None, "distance")
     assert set(curves) == {"noise", "blur", "other"}
     assert [(x, e.mean, e.n) for x, e in curves["blur"]] == [(0, 9.5, 2), (1, 6.5, 2), (2, 5.5, 2)]
@@ -119,12 +175,7 @@ def test_curves_start_at_the_unshifted_set_and_average_over_seeds(tmp_path: Path
     assert by_family(rows, None, "nothing") == {}
     drawn = {p.stem for p in draw_sets(rows, tmp_path)}
     assert drawn == {"distance", "normalised_distance"}
-    layers = [
-        {"set": n, "layer": layer, "relative_norm": 1.0, "row_space_share": None}
-        for n in ("test", "noise_1", "noise_2")
-        for layer in ("first", "last")
-    ]
-    assert {p.name for p in draw_layers(layers, tmp_path)} == {
+    assert {p.name for p in draw_layers(list(tested()["layers"]), tmp_path)} == {
         "relative_norm.svg",
         "relative_norm.png",
     }
@@ -146,7 +197,8 @@ def test_quick_scale_ends_within_a_minute_and_goes_on_after_a_stop(tmp_path: Pat
     } <= set(claims)
     assert all(c["holds"] is None for c in claims.values())
     assert not [i for i, c in claims.items() if c["measured"] is None]
-    assert next(iter(claims.values()))["seconds"] < 75
+    assert "Not measured" not in (out / "table.md").read_text()
+    assert json.loads((out / "environment.json").read_text())["seconds"] < 75
     assert (out / "figures/mnist_cross_entropy/distance.svg").is_file()
     before = {p: p.stat().st_mtime_ns for p in (out / "results").glob("*.json")}
     main(["reproduce", "constant_solution", "--out", str(out)])

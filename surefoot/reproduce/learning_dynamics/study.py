@@ -1,0 +1,165 @@
+"""The study's own runs as tables: what predicts test accuracy, and what fails when an answer is started."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from surefoot.reasoning.learning_dynamics import RecordedRun, read_record, write_recorded_runs
+from surefoot.reasoning.metrics.generalization import atc_accuracy, atc_threshold
+from surefoot.reasoning.metrics.memorization import (
+    ThresholdSweep,
+    pre_memorization_accuracies,
+    quality_of_train_accuracy,
+)
+from surefoot.reproduce.jobs import Result, run_jobs, seconds_of
+from surefoot.reproduce.learning_dynamics.recorded import Record, notes_on, tabulate
+from surefoot.reproduce.learning_dynamics.sweep import (
+    EPOCHS,
+    MIDDLE_RATE,
+    Size,
+    Variant,
+    fine_tuning,
+    pretraining,
+    sizes,
+)
+from surefoot.reproduce.results import Rows
+from surefoot.reproduce.running import Measured, Run
+from surefoot.storage.json_files import read_json
+
+__all__ = ("LABEL", "measure_study")
+
+#: Begins the names of the tables of the study's own runs.
+LABEL = "arithmetic"
+
+
+class Seed(NamedTuple):
+    """The fine-tuning runs of one seed."""
+
+    number: int
+    runs: Mapping[Variant, RecordedRun]
+    results: Mapping[Variant, Result]
+    folders: Mapping[Variant, Path]  # of the tracker's records
+    threshold: float  # log(log(perplexity)) that all of the seed's runs choose
+
+    @property
+    def sweep(self) -> ThresholdSweep:
+        """The predictions of the seed's runs at every threshold."""
+        return ThresholdSweep([run.curves() for run in self.runs.values()])
+
+
+def measure_study(run: Run) -> Measured:
+    """Pretrain a tiny model per seed, fine-tune it in many ways, and tabulate these runs.
+
+    ``arithmetic.npz`` in the folder of results holds the recorded runs.
+    """
+    size, seeds, out = sizes(run.scale), range(run.n_seeds), run.out
+    pretrained = run_jobs([pretraining(s, size) for s in seeds], out)
+    jobs = {(s, v): fine_tuning(s, size, v, out, v == perturbed_variant(size)) for s in seeds for v in size.variants}
+    results = run_jobs(list(jobs.values()), out)
+    found = []
+    for s in seeds:
+        folders = {v: out / "runs" / jobs[s, v].name / "latest" / "memorization" for v in size.variants}
+        runs = {v: read_record(folders[v], jobs[s, v].name) for v in size.variants}
+        threshold = ThresholdSweep([r.curves() for r in runs.values()]).best()
+        found.append(Seed(s, runs, {v: results[jobs[s, v].name] for v in size.variants}, folders, threshold))
+    every = [r for seed in found for r in seed.runs.values()]
+    write_recorded_runs(every, out / f"{LABEL}.npz")
+    record = Record.of(every, LABEL, own=True)
+    run.notes += [*_protocol(size, run.n_seeds), *notes_on(record)]
+    tables = {
+        f"{LABEL}_seeds": [_seed_row(seed) for seed in found],
+        f"{LABEL}_gaps": [row for seed in found for row in _gap_rows(seed, size)],
+        f"{LABEL}_prefixes": [row for seed in found for row in _prefix_rows(seed, size)],
+    }
+    seconds = seconds_of([*pretrained.values(), *results.values()])
+    timed = [f"{LABEL}_checkpoints", *tables]
+    return Measured(tabulate(record) | tables, dict.fromkeys(timed, seconds / len(timed)))
+
+
+def perturbed_variant(size: Size) -> Variant:
+    """Return the run whose answers are started: the longest at the middle rate, which memorises and generalises."""
+    full = [v for v in size.variants if v.share == "full"]
+    longest = [v for v in full if v.epochs == max(x.epochs for x in full)]
+    return next((v for v in longest if v.rate == MIDDLE_RATE), longest[0])
+
+
+def _protocol(size: Size, n_seeds: int) -> list[str]:
+    rates = sorted({v.rate for v in size.variants})
+    return [
+        (
+            "Arithmetic: chains of three operations modulo 10, three styles of writing, useless lines at a rate of"
+            " 0.1, so that having memorized a solution differs from solving; a Llama of 0.3 M parameters is pretrained"
+            f" on other problems of the same kind until it solves {size.start_accuracy:.0%} greedily, then fine-tuned"
+            f" on {size.n_train} (half, quarter) problems at learning rates {rates[0]:g} to {rates[-1]:g}; 5 samples"
+            f" per problem at temperature 0.8 and top_p 0.95; {n_seeds} seeds of model, problems and sampling."
+        ),
+        (
+            "Thresholds: per seed each run is predicted with the threshold that the seed's other runs choose; pooled,"
+            " with that of all other runs. Baselines and bins use the threshold of all of a seed's runs."
+        ),
+    ]
+
+
+def _seed_row(seed: Seed) -> dict[str, Any]:
+    """Return how well a seed's runs are predicted, with thresholds from other runs, and by plain train accuracy."""
+    sweep = seed.sweep
+    left_out, plain = sweep.leave_one_run_out().quality, quality_of_train_accuracy(sweep.runs)
+    values = [q.r2_identity for q in sweep.qualities()]
+    return {
+        "seed": seed.number,
+        "log_log_threshold": seed.threshold,
+        "r2_identity": left_out.r2_identity,
+        "r2_fit": left_out.r2_fit,
+        "train_r2_identity": plain.r2_identity,
+        "peak_drop": max(values) - max(values[0], values[-1]),
+    }
+
+
+def _gap_rows(seed: Seed, size: Size) -> Rows:
+    """Return, for each checkpoint of a seed's runs of middle length, the generalisation gap and what predicts it."""
+    sweep = seed.sweep
+    lengths = {v.epochs for v in size.variants}
+    middle = EPOCHS[1] if EPOCHS[1] in lengths else min(lengths)
+    chosen = [v for v in size.variants if v.epochs == middle and v.share == "full"]
+    known = seed.runs[next((v for v in chosen if v.rate == MIDDLE_RATE), chosen[0])]
+    atc = atc_threshold(_confidences(known)[-1], float(known.curves().test_accuracies[-1]))
+    rows = []
+    for v in chosen:
+        run, curves, history = seed.runs[v], seed.runs[v].curves(), seed.results[v].history
+        pre, confidences = sweep.at(run.name, seed.threshold), _confidences(run)
+        for m in range(len(run.steps)):
+            train = float(curves.train_accuracies[m].mean())
+            rows.append(
+                {
+                    "seed": seed.number,
+                    "learning_rate": v.rate,
+                    "checkpoint": m + 1,
+                    "gap": train - float(curves.test_accuracies[m]),
+                    "train minus pre-memorization": train - float(pre[m]),
+                    "gradient variance": history["predictors/gradient_variance"][m],
+                    "distance from start": history["predictors/distance_from_start"][m],
+                    "ATC": train - atc_accuracy(confidences[m], atc),
+                }
+            )
+    return rows
+
+
+def _confidences(run: RecordedRun) -> Any:
+    """Return the probabilities of greedy answers, ``(checkpoints, examples)``."""
+    assert run.greedy_logprobs is not None  # `fine_tuning` asks the tracker for them
+    return run.greedy_logprobs.exp()
+
+
+def _prefix_rows(seed: Seed, size: Size) -> Rows:
+    """Return, for each training example of the perturbed run, its accuracy after each start of the answer."""
+    variant = perturbed_variant(size)
+    run = seed.runs[variant]
+    last = pre_memorization_accuracies(run.train_accuracies, run.train_perplexities, seed.threshold)[-1]
+    rows = {
+        i: {"seed": seed.number, "example": i, "pre_memorization_accuracy": value}
+        for i, value in zip(run.train_ids, last.tolist(), strict=True)
+    }
+    sampled: Sequence[Mapping[str, Any]] = read_json(seed.folders[variant] / "prefixes.json")
+    for r in sampled:
+        rows[r["id"]][f"accuracy/{r['prefix'].strip()}"] = r["n_correct"] / r["n_samples"]
+    return list(rows.values())
