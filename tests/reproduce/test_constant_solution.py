@@ -101,7 +101,7 @@ def test_attacks_raise_the_loss_within_their_steps() -> None:
 SETS = ["test", "noise_1", "noise_2", "blur_1", "blur_2", "other"]
 
 
-def tested() -> Results:
+def known() -> Results:
     """Return two seeds of a study whose numbers are known; distances fall from 10 (seed 0) and 9 by 1 a set."""
     named = {"study": "s", "training": "cross-entropy"}
     sets = [
@@ -128,17 +128,17 @@ def tested() -> Results:
 def test_kinds_and_levels_are_read_from_names() -> None:
     assert family_and_level("unclipped_noise_3") == ("unclipped_noise", 3)
     assert family_and_level("fashion_mnist") == ("fashion_mnist", 1)
-    networks = Networks(tested(), "s", "cross-entropy")
+    networks = Networks(known(), "s", "cross-entropy")
     assert networks.graded == ["noise", "blur"]
     assert networks.levels("blur", "distance") == {0: [10, 7, 6], 1: [9, 6, 5]}
     assert networks.strongest("normalised_distance")[0] == pytest.approx((0.8 + 0.6) / 2)
     assert networks.strongest("normalised_distance", ["blur"])[1] == pytest.approx(0.6)
-    assert [key["key"] for key in tables.usual(tested())] == ["s_cross_entropy"]
+    assert [key["key"] for key in tables.usual(known())] == ["s_cross_entropy"]
 
 
 def test_claims_by_hand() -> None:
     """Of seeds 0 and 1: levels fall throughout (tau -1); strongest 0.7; biases 2 from the constant, inputs 10 and 9."""
-    found = {m.id: m for m in measure_claims(PAPER.claims, tested())[0]}
+    found = {m.id: m for m in measure_claims(PAPER.claims, known())[0]}
     measured = {i: m.estimate.mean for i, m in found.items()}
     assert measured == {
         "s_cross_entropy_falls_with_level": -1,
@@ -166,7 +166,7 @@ def test_decisions_average_over_kinds_and_far_sets() -> None:
 
 
 def test_curves_start_at_the_unshifted_set_and_average_over_seeds(tmp_path: Path) -> None:
-    rows = [row for row in tested()["sets"] if row["set"] != "x"]
+    rows = [row for row in known()["sets"] if row["set"] != "x"]
     curves = by_family(rows, None, "distance")
     assert set(curves) == {"noise", "blur", "other"}
     assert [(x, e.mean, e.n) for x, e in curves["blur"]] == [(0, 9.5, 2), (1, 6.5, 2), (2, 5.5, 2)]
@@ -175,7 +175,7 @@ def test_curves_start_at_the_unshifted_set_and_average_over_seeds(tmp_path: Path
     assert by_family(rows, None, "nothing") == {}
     drawn = {p.stem for p in draw_sets(rows, tmp_path)}
     assert drawn == {"distance", "normalised_distance"}
-    assert {p.name for p in draw_layers(list(tested()["layers"]), tmp_path)} == {
+    assert {p.name for p in draw_layers(list(known()["layers"]), tmp_path)} == {
         "relative_norm.svg",
         "relative_norm.png",
     }

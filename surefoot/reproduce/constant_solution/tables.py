@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from surefoot.report.shift_figures import family_and_level
 from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY, GAUSSIAN_NLL, LOW_DIMENSION, REWARD, VARIANTS
-from surefoot.reproduce.results import PerSeed, Results, Row
+from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row
 from surefoot.statistics import correlation
 
 #: Levels that count as clearly out of distribution.
@@ -20,6 +20,13 @@ Keys = Iterator[dict[str, Any]]
 def by_seed(rows: Sequence[Row]) -> dict[int, list[Row]]:
     """Return each seed's rows, seeds ascending."""
     return {seed: [row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})}
+
+
+def _value(row: Row, column: str) -> float:
+    value = row.get(column)
+    if value is None:
+        raise NotMeasured(f"there is no {column} of {', '.join(str(row[k]) for k in ('study', 'training', 'set'))}")
+    return float(value)
 
 
 class Networks:
@@ -50,13 +57,15 @@ class Networks:
     def levels(self, kind: str, quantity: str) -> dict[int, list[float]]:
         """Return, by seed, a quantity of the unshifted set and of a kind's levels, mildest first."""
         return {
-            seed: [row[quantity] for i, row in enumerate(rows) if i == 0 or family_and_level(row["set"])[0] == kind]
+            seed: [
+                _value(row, quantity) for i, row in enumerate(rows) if i == 0 or family_and_level(row["set"])[0] == kind
+            ]
             for seed, rows in self.sets.items()
         }
 
     def unshifted(self, quantity: str) -> PerSeed:
         """Return a quantity of the unshifted set."""
-        return PerSeed({seed: rows[0][quantity] for seed, rows in self.sets.items()})
+        return PerSeed({seed: _value(rows[0], quantity) for seed, rows in self.sets.items()})
 
     def strongest(self, quantity: str, kinds: Sequence[str] | None = None) -> PerSeed:
         """Return the mean over kinds at the strongest level; over all shifted sets where none has levels.
@@ -67,7 +76,7 @@ class Networks:
         """
         kinds = self.graded if kinds is None else kinds
         if not kinds:
-            return PerSeed({seed: fmean(row[quantity] for row in rows[1:]) for seed, rows in self.sets.items()})
+            return PerSeed({seed: fmean(_value(row, quantity) for row in rows[1:]) for seed, rows in self.sets.items()})
         ends = [self.levels(kind, quantity) for kind in kinds]
         return PerSeed({seed: fmean(values[seed][-1] for values in ends) for seed in self.sets})
 
@@ -84,7 +93,7 @@ class Networks:
         names = [rows[0]["set"]] if kinds is None else [last[kind] for kind in self.graded if kind in kinds]
         return PerSeed(
             {
-                seed: fmean([r for r in found if r["set"] == name][position][quantity] for name in names)
+                seed: fmean(_value([r for r in found if r["set"] == name][position], quantity) for name in names)
                 for seed, found in self.layers.items()
             }
         )
