@@ -27,6 +27,8 @@ from surefoot.reproduce.constant_solution.tables import (
 from surefoot.reproduce.results import PerSeed, Results
 from surefoot.statistics import rank_correlation
 
+__all__ = ()
+
 FIGURES = "section 4, figures 3 and 4"
 STANDS_OUT = interval_above(0, "a difference has to stand out from the seeds")
 NO_BASELINE = reported("the paper has no such baseline")

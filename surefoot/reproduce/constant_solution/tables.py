@@ -11,6 +11,30 @@ from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY, GAUSSIAN
 from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row
 from surefoot.statistics import correlation
 
+__all__ = (
+    "FAR",
+    "Decisions",
+    "Networks",
+    "attacked",
+    "bias_correlations",
+    "biased",
+    "by_seed",
+    "classified",
+    "decided",
+    "detected",
+    "far_from_training",
+    "graded",
+    "key_of",
+    "last_kind",
+    "mechanisms",
+    "of_depth",
+    "scored",
+    "traced",
+    "trained",
+    "usual",
+    "variants",
+)
+
 #: Levels that count as clearly out of distribution.
 FAR = (3, 4, 5)
 
@@ -152,7 +176,7 @@ def graded(results: Results) -> Keys:
 
 def scored(results: Results) -> Keys:
     """Yield those whose sets have an OOD score."""
-    rows = [row for row in results["sets"] if row["ood_score"] is not None]
+    rows = [row for row in results["sets"] if row.get("ood_score") is not None]
     known = {(row["study"], row["training"]) for row in rows}
     return (k for k in usual(results) if (k["study"], k["training"]) in known)
 
@@ -255,14 +279,14 @@ def attacked(results: Results) -> Keys:
 
 def biased(results: Results) -> Keys:
     """Yield the depths of the networks whose last bias was measured."""
-    rows = [row for row in results["theory"] if row["bias"] is not None]
+    rows = [row for row in results["theory"] if row.get("bias") is not None]
     for depth in dict.fromkeys(row["depth"] for row in rows):
         yield {"depth": depth, "n": sum(row["depth"] == depth and row["seed"] == 0 for row in rows)}
 
 
 def bias_correlations(results: Results, depth: int, labels: str) -> PerSeed:
     """Return the correlation over data sets of the last bias with a mean of labels."""
-    rows = [row for row in results["theory"].where(depth=depth) if row["bias"] is not None]
+    rows = [row for row in results["theory"].where(depth=depth) if row.get("bias") is not None]
     return PerSeed(
         {
             seed: correlation([r["bias"] for r in found], [r[labels] for r in found])
@@ -273,4 +297,4 @@ def bias_correlations(results: Results, depth: int, labels: str) -> PerSeed:
 
 def of_depth(results: Results, depth: int, quantity: str) -> PerSeed:
     """Return a quantity of the homogeneous networks of a depth."""
-    return PerSeed({r["seed"]: r[quantity] for r in results["theory"].where(depth=depth) if r["bias"] is None})
+    return PerSeed({r["seed"]: r[quantity] for r in results["theory"].where(depth=depth) if r.get("bias") is None})

@@ -24,6 +24,8 @@ from surefoot.reproduce.learning_dynamics.tables import (
 from surefoot.reproduce.results import PerSeed, Results
 from surefoot.statistics import Estimate, correlation, rank_correlation
 
+__all__ = ()
+
 STANDS_OUT = interval_above(0, "a difference has to stand out from the seeds")
 ABSTRACT = "section 3; the paper's abstract: R² around or above 0.9"
 GSM8K = "on GSM8K, section 3"

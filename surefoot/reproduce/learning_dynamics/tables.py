@@ -11,6 +11,28 @@ from surefoot.reasoning.metrics.memorization import identity_r2, prediction_qual
 from surefoot.reproduce.results import PerSeed, Results, Row
 from surefoot.statistics import Estimate, bootstrap_interval
 
+__all__ = (
+    "CURATION",
+    "GAPS",
+    "METHODS",
+    "PREDICTORS",
+    "PREFIXES",
+    "SEEDS",
+    "advantage",
+    "by_seed",
+    "column",
+    "curation",
+    "mean_after_additions",
+    "other_methods",
+    "other_predictors",
+    "predictors",
+    "prefixes",
+    "quality",
+    "records",
+    "records_left_out",
+    "runs_of",
+)
+
 #: What is compared as a predictor of the gap between train and test accuracy, by column; ours is the first.
 PREDICTORS = ("train minus pre-memorization", "gradient variance", "distance from start", "ATC")
 #: How parents of new problems are chosen -> its name; ours is the first.
