@@ -15,6 +15,7 @@ __all__ = (
     "Row",
     "Rows",
     "Table",
+    "by_seed",
     "read_results",
     "read_rows",
     "trend",
@@ -48,6 +49,14 @@ class PerSeed(dict[int, float]):
         if self.keys() != other.keys():
             raise ValueError(f"the same seeds expected, got {sorted(self)} and {sorted(other)}.")
         return PerSeed({seed: function(value, other[seed]) for seed, value in self.items()})
+
+
+def by_seed(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Return each seed's rows, seeds ascending."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["seed"], []).append(row)
+    return dict(sorted(found.items()))
 
 
 def trend(curve: Mapping[float, PerSeed]) -> PerSeed:

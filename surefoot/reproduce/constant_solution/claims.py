@@ -10,7 +10,6 @@ from surefoot.reproduce.constant_solution.tables import (
     attacked,
     bias_correlations,
     biased,
-    by_seed,
     classified,
     decided,
     detected,
@@ -24,7 +23,7 @@ from surefoot.reproduce.constant_solution.tables import (
     usual,
     variants,
 )
-from surefoot.reproduce.results import PerSeed, Results
+from surefoot.reproduce.results import PerSeed, Results, by_seed
 from surefoot.statistics import rank_correlation
 
 __all__ = ()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from surefoot.report.shift_figures import family_and_level
 from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY, GAUSSIAN_NLL, LOW_DIMENSION, REWARD, VARIANTS
-from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row
+from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, by_seed
 from surefoot.statistics import correlation
 
 __all__ = (
@@ -18,7 +18,6 @@ __all__ = (
     "attacked",
     "bias_correlations",
     "biased",
-    "by_seed",
     "classified",
     "decided",
     "detected",
@@ -39,11 +38,6 @@ __all__ = (
 FAR = (3, 4, 5)
 
 Keys = Iterator[dict[str, Any]]
-
-
-def by_seed(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    """Return each seed's rows, seeds ascending."""
-    return {seed: [row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})}
 
 
 def _value(row: Row, column: str) -> float:

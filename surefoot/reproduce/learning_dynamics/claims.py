@@ -10,7 +10,6 @@ from surefoot.reproduce.learning_dynamics.tables import (
     PREFIXES,
     SEEDS,
     advantage,
-    by_seed,
     curation,
     mean_after_additions,
     other_methods,
@@ -21,7 +20,7 @@ from surefoot.reproduce.learning_dynamics.tables import (
     records,
     records_left_out,
 )
-from surefoot.reproduce.results import PerSeed, Results
+from surefoot.reproduce.results import PerSeed, Results, by_seed
 from surefoot.statistics import Estimate, correlation, rank_correlation
 
 __all__ = ()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from surefoot.reasoning.metrics.memorization import identity_r2, prediction_quality
-from surefoot.reproduce.results import PerSeed, Results, Row
+from surefoot.reproduce.results import PerSeed, Results, Row, by_seed
 from surefoot.statistics import Estimate, bootstrap_interval
 
 __all__ = (
@@ -19,7 +19,6 @@ __all__ = (
     "PREFIXES",
     "SEEDS",
     "advantage",
-    "by_seed",
     "column",
     "curation",
     "mean_after_additions",
@@ -50,11 +49,6 @@ SEEDS = "arithmetic_seeds"
 #: Column of the checkpoints by which test accuracy is predicted.
 Predictor = Literal["pre_memorization_accuracy", "train_accuracy", "left_out_accuracy"]
 Keys = Iterator[dict[str, Any]]
-
-
-def by_seed(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    """Return each seed's rows, seeds ascending."""
-    return {seed: [row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})}
 
 
 def records(results: Results) -> Keys:
