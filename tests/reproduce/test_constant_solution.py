@@ -53,7 +53,7 @@ def test_toy_points_and_their_margins() -> None:
     assert float(lengths[5:].mean() / lengths[:5].mean()) == pytest.approx(3, rel=0.02)
 
 
-def test_toy_networks_separate_and_let_nothing_through_off_the_span() -> None:
+def test_toy_networks_separate_and_map_inputs_off_the_span_to_almost_nothing() -> None:
     torch.set_num_threads(1)
     outcome = train_toy(ToyProblem(depth=3), 0, n_steps=600)
     assert outcome.accuracy == 1

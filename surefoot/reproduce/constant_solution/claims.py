@@ -230,7 +230,7 @@ def reward_prediction_in_distribution(results: Results, study: str) -> PerSeed:
 
 @claim(
     id="{study}_reward_prediction_against_max_softmax",
-    source="ours: a baseline that users have at hand",
+    source="ours: a baseline that users have",
     unit="reward",
     criterion=NO_BASELINE,
     over=decided,

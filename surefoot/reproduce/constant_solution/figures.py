@@ -26,10 +26,10 @@ POLICIES = {
 def mechanisms(results: Results, folder: Path) -> None:
     """Draw distances, layers and constants of every study whose signals were cut off, under each loss."""
     for key in tables.traced(results):
-        networks, place = Networks(results, key["study"], key["training"]), folder / key["key"]
+        networks, own = Networks(results, key["study"], key["training"]), folder / key["key"]
         title = f"{key['training']} on {key['study']}"
-        draw_sets([row for rows in networks.sets.values() for row in rows], place, title)
-        draw_layers([row for rows in networks.layers.values() for row in rows], place, title)
+        draw_sets([row for rows in networks.sets.values() for row in rows], own, title)
+        draw_layers([row for rows in networks.layers.values() for row in rows], own, title)
         inner, last = networks.constants("inner"), networks.constants("last")
         dot_plot(
             {
@@ -38,7 +38,7 @@ def mechanisms(results: Results, folder: Path) -> None:
                 "last bias alone": _over_seeds(last, "prediction"),
             },
             "prediction without a signal",
-            place / "constants",
+            own / "constants",
             title,
         )
 

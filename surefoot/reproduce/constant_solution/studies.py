@@ -105,7 +105,7 @@ class Study:
     families: Sequence[str]  # of corruptions, or perturbations of texts
     other_shifts: Sequence[Mapping[str, Any]] = ()
     trainings: Mapping[str, Training] = field(default_factory=lambda: LOSSES)
-    scored: bool = True  # whether pixels tell how far out a set is
+    scored: bool = True  # whether sets have an OOD score, from their pixels
     traced: bool = True  # whether signals can be followed from layer to layer
 
     def shifts(self) -> list[dict[str, Any]]:
@@ -128,10 +128,10 @@ _CONV = {
     "class_path": "ConvNet",
     "init_args": {"in_channels": 3, "image_size": 28, "widths": [16, 32], "batch_norm": True},
 }
-#: Imbalanced, so that the optimal constant is not what an untrained network predicts anyway.
+#: Imbalanced, so that the optimal constant differs from what an untrained network predicts.
 _MNIST = {"class_path": "MNIST5kDataModule", "init_args": {"imbalance": 5.0, "standardise": True}}
 
-#: 64 inputs instead of 784 pixels, and noise that leaves [0, 1]: where reversion fails.
+#: 64 inputs instead of 784 pixels, and noise that leaves [0, 1]: where predictions do not revert.
 LOW_DIMENSION = Study(
     "digits_8x8",
     {
@@ -152,7 +152,7 @@ LOW_DIMENSION = Study(
 
 
 def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
-    """Return the studies that a scale carries; those on real files only where they are at hand."""
+    """Return the studies that a scale carries; those on files only where there are any."""
     families = FAMILIES[:2] if scale == "quick" else FAMILIES
     fashion = [_other("fashion_mnist", "FashionMNISTDataModule", 500, **_FASHION)]
     found = {"mnist": Study("mnist", _MNIST, _CONV, families, fashion if has_data else [])}
@@ -187,7 +187,9 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
             },
         },
     }  # fmt: skip
-    found["madlibs"] = Study("madlibs", sentences, transformer, ("scramble",), [held_out], _TEXTS, False, False)
+    found["madlibs"] = Study(
+        "madlibs", sentences, transformer, ("scramble",), [held_out], _TEXTS, scored=False, traced=False
+    )
     if scale == "paper":
         data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": "crop_flip"}}
         resnet = {"class_path": "CIFARResNet", "init_args": {}}

@@ -21,7 +21,7 @@ GSM8K_THRESHOLD = -2.3
 
 
 def run(run: Run) -> None:
-    """Measure recorded runs alone, or runs of our own and, where it is at hand, the authors' record.
+    """Measure recorded runs alone, or runs of our own and, where it is available, the authors' record.
 
     Curation goes on with more seeds while its claims are undecided.
 

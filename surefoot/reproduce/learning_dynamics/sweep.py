@@ -56,7 +56,7 @@ class Size(NamedTuple):
 #: Two and a half decades of learning rates.
 RATES = (3e-5, 5e-4, 2e-3, 1e-2)
 MIDDLE_RATE = 5e-4
-#: The paper's 1, 3 and 6 epochs, five times as many for a model that learns from scratch what Llama brings along.
+#: The paper's 1, 3 and 6 epochs, five times as many for a model without Llama's pretraining.
 EPOCHS = (5, 15, 30)
 
 
