@@ -15,7 +15,7 @@ __all__ = ("adversarial", "adversarial_rows")
 def adversarial(
     network: torch.nn.Module, inputs: Tensor, target: Tensor, n_rounds: int = 11, step: float = 0.1
 ) -> Tensor:
-    """Return inputs moved several times by the sign of the gradient of the cross-entropy, which rises (the paper's attack).
+    """Return inputs moved several times by the sign of the cross-entropy's gradient, which rises (the paper's attack).
 
     Args:
         network: From inputs to logits.
