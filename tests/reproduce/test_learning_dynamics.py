@@ -11,6 +11,9 @@ import torch
 from surefoot.cli import main
 from surefoot.reasoning.learning_dynamics import RecordedRun, write_recorded_runs
 from surefoot.reasoning.metrics.memorization import pre_memorization_accuracies
+from surefoot.reproduce.claims import measure_claims
+from surefoot.reproduce.learning_dynamics import PAPER
+from surefoot.reproduce.results import Results
 
 
 def recorded_run(name: str, seed: int, threshold: float = -2.0, n_samples: int = 5) -> RecordedRun:
@@ -87,6 +90,44 @@ def test_the_authors_record(data_root: Path, tmp_path: Path) -> None:
     assert found["train_accuracy_fit"] == pytest.approx(0.398, abs=0.002)
     assert found["leave_one_run_out_identity"] == pytest.approx(0.922, abs=0.002)
     assert all(c["holds"] for i, c in claims.items() if "r2" in i)
+
+
+def test_claims_by_hand() -> None:
+    """Two seeds: IID rises by .1 a doubling and ours by .2, so IID would need as many again twice over."""
+    gains = {"pre_memorization": 0.2, "iid": 0.1, "ifd": 0.1, "heuristic": 0.0}
+    curation = [
+        {"seed": seed, "method": m, "n_examples": 100 * 2**r, "test_accuracy": 0.1 * (1 + seed) + gain * r}
+        for seed in range(2)
+        for m, gain in gains.items()
+        for r in range(3)
+    ]
+    prefixes = [
+        {"seed": seed, "example": i, "pre_memorization_accuracy": a, "accuracy/": 1.0, "accuracy/so": a / 2}
+        for seed in range(2)
+        for i, a in enumerate((0.2, 0.6))
+    ]
+    gaps = [
+        {"seed": seed, "gap": x, "train minus pre-memorization": x, "gradient variance": -x, "ATC": (1 - x) * x}
+        for seed in range(2)
+        for x in (0.0, 0.5, 1.0)
+    ]
+    tables = {"arithmetic_curation": curation, "arithmetic_prefixes": prefixes, "arithmetic_gaps": gaps}
+    found, missing = measure_claims(PAPER.claims, Results(tables))
+    assert {m.id: round(m.estimate.mean, 9) for m in found} == {
+        "gap_correlation_train_minus_pre_memorization": 1,
+        "gap_correlation_gradient_variance": -1,
+        "gap_correlation_atc": 0,
+        "beats_gradient_variance": 2,
+        "beats_atc": 1,
+        "robustness_prefix_1": 1,
+        "robustness_drop_1": 0.8,
+        "curation_above_iid": 0.15,  # over the rounds with additions: (.1 + .2) / 2
+        "curation_above_ifd": 0.15,
+        "curation_above_heuristic": 0.3,
+        "curation_data_efficiency": 4,
+        "curation_more_data_helps": 0.2,
+    }
+    assert "there is no table arithmetic_seeds" in str(missing["own_runs_threshold"])
 
 
 @pytest.mark.parametrize(
