@@ -70,9 +70,9 @@ def read_pipeline(path: Path) -> list[Stage]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ConfigError(
-            f"{path} is not a pipeline ({' '.join(str(error).split())}): expected stages, each with name, verb, config"
-            " and flags."
+            f"{path} is not a pipeline ({reason}): expected stages, each with name, verb, config and flags."
         ) from error
     known: list[str] = []
     for stage in stages:

@@ -310,7 +310,7 @@ def test_rft_as_a_pipeline_resumes_at_the_first_missing_stage(
         ("[1, 2]", "no mapping with a list of stages"),
         ("stages: {a: 1}", "no mapping with a list of stages"),
         ("stages: [fit]", "no mapping with a list of stages"),
-        ("stages: [{name: a, verb: fit}]", "'config'"),
+        ("stages: [{name: a, verb: fit}]", "(no 'config')"),
         ("stages: []", "has no stages"),
         ("stages: [{name: a, verb: dance, config: x.yaml}]", "a verb among fit, generate"),
         ("stages: [{name: a, verb: fit, config: none.yaml}]", "has no config none.yaml"),
