@@ -38,6 +38,26 @@ def test_every_run_of_every_scale_parses(scale: Any, tmp_path: Path, capsys: pyt
     assert len(names) == len(runs)
 
 
+def datamodules(settings: Any) -> list[dict[str, Any]]:
+    """Return the arguments of every datamodule in a config's settings."""
+    if isinstance(settings, list):
+        return [found for item in settings for found in datamodules(item)]
+    if not isinstance(settings, dict):
+        return []
+    own = [settings["init_args"]] if str(settings.get("class_path")).endswith("DataModule") else []
+    return own + [found for item in settings.values() for found in datamodules(item)]
+
+
+def test_every_seed_of_a_network_has_the_same_data() -> None:
+    chosen = studies("laptop", has_data=True)
+    for study in (*chosen.values(), LOW_DIMENSION):
+        for name, training in study.trainings.items():
+            found = datamodules(job(study, name, training, 3).settings["data"])
+            assert {arguments.get("seed") for arguments in found} == {0}
+    fashion = chosen["fashion_mnist"]
+    assert len(datamodules(job(fashion, "any", next(iter(fashion.trainings.values())), 3).settings)) == 3
+
+
 def test_without_files_there_is_mnist_alone() -> None:
     (only,) = studies("laptop", has_data=False).values()
     assert only.name == "mnist"

@@ -197,6 +197,27 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
     return found
 
 
+def _with_data_seed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a datamodule with seed 0, in its parts and shifts too: all seeds of a network share the data.
+
+    OOD scores are computed once for all seeds.
+    """
+
+    def inner(name: str, value: Any) -> Any:
+        if name == "data":
+            return _with_data_seed(value)
+        if name == "shifts":
+            return [
+                {**shift, "init_args": {k: inner(k, v) for k, v in shift["init_args"].items()}}
+                if "init_args" in shift
+                else shift
+                for shift in value
+            ]
+        return value
+
+    return {**data, "init_args": {k: inner(k, v) for k, v in data["init_args"].items()} | {"seed": 0}}
+
+
 def job(study: Study, name: str, training: Training, seed: int, quick: bool = False) -> Job:
     """Return a run: training, then a test with the shifted sets under the observers."""
     classifies = training.loss["class_path"] in ("CrossEntropy", "RewardPrediction")
@@ -238,7 +259,7 @@ def job(study: Study, name: str, training: Training, seed: int, quick: bool = Fa
                 "callbacks": observers,
             },
             "model": {"class_path": "ERM", "init_args": model},
-            "data": data,
+            "data": _with_data_seed(data),
         },
         test=True,
     )
