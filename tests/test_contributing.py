@@ -2,6 +2,7 @@
 
 import ast
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -71,3 +72,15 @@ def test_pairs_of_an_own_builder_are_trained_on(folder: Path) -> None:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["data"]["init_args"]["builder"]["class_path"] == "shorter.ShorterPairs"
     assert "train/loss" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
+
+
+def test_a_paper_s_claim_is_measured_and_judged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("coins").mkdir()
+    (program,) = BLOCKS.programs
+    assert len([line for line in program.splitlines() if line.strip()]) <= 30
+    Path("by_hand.py").write_text(program)
+    runpy.run_path("by_hand.py")
+    (claim,) = json.loads(Path("coins/claims.json").read_text())
+    assert (claim["id"], claim["verdict"], claim["n_seeds"]) == ("half_are_heads", "holds", 5)
+    assert claim["claim"] == "Half of all throws of a coin show heads"
