@@ -179,7 +179,7 @@ def private_imports(path: Path) -> set[str]:
             found.add(ast.unparse(node))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
             target, name = (*(ast.unparse(a) for a in node.args[:2]), "", "")[:2]
-            if target in modules and name.startswith("'_"):
+            if target in modules and re.match("'_[^_]", name):
                 found.add(f"{target}.{name}")
     return found
 
