@@ -4,21 +4,17 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 from surefoot.reproduce.results import NotMeasured, Results
 from surefoot.statistics import Estimate, mean_interval
 
 __all__ = (
-    "MAX_SEEDS",
     "Claim",
     "ClaimDefinition",
     "Criterion",
-    "Findings",
     "Measurement",
-    "Paper",
     "Scale",
     "Verdict",
     "at_least",
@@ -28,7 +24,6 @@ __all__ = (
     "interval_above",
     "measure_claims",
     "reported",
-    "settle",
     "shares_of_seconds",
     "undecided",
 )
@@ -38,14 +33,6 @@ Scale = Literal["quick", "laptop", "paper"]
 
 #: The interval lies within what is claimed, outside it, or reaches into both; or nothing is claimed.
 Verdict = Literal["holds", "contradicted", "undecided", "reported"]
-
-Found = TypeVar("Found")
-
-#: The option of papers whose undecided claims get more seeds.
-MAX_SEEDS: Mapping[str, Any] = {
-    "type": int,
-    "help": "number of seeds up to which undecided claims get more; the paper's own multiple of --seeds by default",
-}
 
 
 @dataclass(frozen=True)
@@ -94,34 +81,6 @@ def close_to(reference: float, tolerance: float, reason: str) -> Criterion:
 def reported(reason: str) -> Criterion:
     """Report a number on which no verdict is passed."""
     return Criterion(f"reported only: {reason}", None)
-
-
-def settle(
-    measure: Callable[[int], Found],
-    measurements: Callable[[Found], Sequence["Measurement"]],
-    n_seeds: int,
-    most: int,
-) -> Found:
-    """Measure with some seeds, and once more with twice as many for as long as a claim is undecided.
-
-    The rule asks only whether the 95% interval reaches into what is claimed and out of it, never on which side the
-    mean lies. All arms get the new seeds; the last measurement, on all of them, is the one that counts.
-
-    Args:
-        measure: From a number of seeds to what was found on them; keeps its runs, so that only new seeds cost.
-        measurements: What of it is to be settled.
-        n_seeds: Seeds to begin with.
-        most: The budget: with so many seeds a claim stays as it is.
-
-    Returns:
-        What was found in the end.
-    """
-    while True:
-        found = measure(n_seeds)
-        settled = all(m.criterion.verdict(m.estimate) != "undecided" for m in measurements(found))
-        if settled or n_seeds >= most:
-            return found
-        n_seeds = min(2 * n_seeds, most)
 
 
 @dataclass(frozen=True)
@@ -318,24 +277,3 @@ def shares_of_seconds(measurements: Sequence[Measurement], seconds: Mapping[str,
         round(sum(seconds[t] / readers[t] for t in m.tables), 1) if m.tables <= seconds.keys() else None
         for m in measurements
     ]
-
-
-class Findings(NamedTuple):
-    """All that a paper's experiment produced."""
-
-    measurements: Sequence[Measurement]
-    tables: Mapping[str, Sequence[Mapping[str, Any]]] = {}  # name -> tidy rows, written as CSV
-    notes: Sequence[str] = ()  # protocol and caveats, printed under the table
-    figures: Sequence[Path] = ()
-
-
-@dataclass(frozen=True)
-class Paper:
-    """One file of this folder: a paper and the function that measures its claims again."""
-
-    id: str
-    title: str
-    reference: str
-    measure: Callable[..., Findings]  # (scale, n_seeds, out, **options)
-    default_seeds: Mapping[Scale, int] = field(default_factory=lambda: {"quick": 1, "laptop": 5, "paper": 5})
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # flag -> argparse arguments

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.errors import SurefootError
-from surefoot.reproduce.claims import Paper as MeasuredAtOnce
-from surefoot.reproduce.judging import claims_table, draw, judge
+from surefoot.reproduce.judging import draw, judge
 from surefoot.reproduce.papers import Paper, load_paper, paper_ids
-from surefoot.reproduce.results import write_csv
 from surefoot.reproduce.running import Run
 from surefoot.runs import describe_environment
 from surefoot.storage.json_files import write_json
@@ -32,8 +30,6 @@ def run_reproduce(arguments: Sequence[str]) -> None:
             print(f"{name:24s}{paper.title} ({paper.reference})")
         return
     paper = load_paper(known.paper)
-    if isinstance(paper, MeasuredAtOnce):
-        return _measure_at_once(parser, paper, arguments)
     _add_options(parser, paper)
     options = vars(parser.parse_args(list(arguments[1:])))
     scale, n_seeds, out, max_seeds, judged, drawn = (
@@ -103,28 +99,3 @@ def _run(paper: Paper, run: Run) -> None:
     run.write_protocol(paper.id)
     environment: dict[str, Any] = describe_environment()
     write_json(run.out / "environment.json", environment | {"seconds": round(time.monotonic() - started, 1)})
-
-
-def _measure_at_once(parser: argparse.ArgumentParser, paper: MeasuredAtOnce, arguments: Sequence[str]) -> None:
-    """Measure a paper whose runs, claims and figures are not yet separate."""
-    for flag, settings in paper.options.items():
-        parser.add_argument(flag, **settings)
-    options = vars(parser.parse_args(list(arguments[1:])))
-    for name in ("list", "paper", "judge", "figures"):
-        options.pop(name)
-    scale, n_seeds, out = options.pop("scale"), options.pop("seeds"), options.pop("out")
-    if n_seeds is not None and n_seeds < 1:
-        raise SurefootError(f"--seeds must be at least 1, got {n_seeds}.")
-    out = out or Path("reproduced") / paper.id / scale
-    out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    findings = paper.measure(scale, n_seeds or paper.default_seeds[scale], out, **options)
-    seconds = round(time.monotonic() - started, 1)
-    claims = [m.judge(paper.id, scale, seconds) for m in findings.measurements]
-    write_json(out / "claims.json", [claim.as_json() for claim in claims])
-    write_json(out / "environment.json", describe_environment() | {"seconds": seconds})
-    for name, rows in findings.tables.items():
-        write_csv(out / f"{name}.csv", rows)
-    table = claims_table(paper, claims, findings.notes)
-    (out / "table.md").write_text(table)
-    print(table)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from surefoot.reproduce.claims import Claim, Verdict, measure_claims, shares_of_seconds
-from surefoot.reproduce.claims import Paper as MeasuredAtOnce
 from surefoot.reproduce.papers import Paper
 from surefoot.reproduce.results import NotMeasured
 from surefoot.reproduce.running import Protocol, tables_at_hand
@@ -68,7 +67,7 @@ def draw(paper: Paper, folder: Path) -> dict[str, NotMeasured]:
     return missing
 
 
-def claims_table(paper: Paper | MeasuredAtOnce, claims: Sequence[Claim], notes: Sequence[str]) -> str:
+def claims_table(paper: Paper, claims: Sequence[Claim], notes: Sequence[str]) -> str:
     """Return the claims as a Markdown page."""
     lines = [f"# {paper.title}", "", paper.reference, ""]
     lines += [

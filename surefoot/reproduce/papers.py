@@ -11,7 +11,6 @@ from typing import Any
 from surefoot import reproduce
 from surefoot.errors import SurefootError
 from surefoot.reproduce.claims import ClaimDefinition, Scale
-from surefoot.reproduce.claims import Paper as MeasuredAtOnce
 from surefoot.reproduce.results import Results
 from surefoot.reproduce.running import Run
 
@@ -46,7 +45,7 @@ def paper_ids() -> list[str]:
     return sorted(name for name in folders if name != _SHARED)
 
 
-def load_paper(name: str) -> Paper | MeasuredAtOnce:
+def load_paper(name: str) -> Paper:
     """Return a paper.
 
     Raises:
@@ -54,5 +53,5 @@ def load_paper(name: str) -> Paper | MeasuredAtOnce:
     """
     if name not in paper_ids():
         raise SurefootError(f"no paper {name!r}; there are {', '.join(paper_ids())}.")
-    paper: Paper | MeasuredAtOnce = importlib.import_module(f"surefoot.reproduce.{name}").PAPER
+    paper: Paper = importlib.import_module(f"surefoot.reproduce.{name}").PAPER
     return paper

@@ -23,7 +23,7 @@ from surefoot.privacy import (
     transfer_bound,
 )
 from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
-from surefoot.reproduce._private_audit import audit_descent
+from surefoot.reproduce.private_transfer.audit import audit_descent
 
 
 def test_the_angle_is_one_of_subspaces_not_of_bases() -> None:

@@ -5,21 +5,24 @@ from pathlib import Path
 import pytest
 
 from surefoot.cli import main
-from surefoot.reproduce._private_claims import _crossing, _per_seed, _slope
-from surefoot.reproduce._private_toy import CurveSizes, curves, personalisation
+from surefoot.reproduce.private_transfer.claims import crossing, crossings, log_slope
+from surefoot.reproduce.private_transfer.synthetic import CurveSizes, curves, personalisation
+from surefoot.reproduce.results import Results
 
 
 def test_slopes_and_crossings_by_hand() -> None:
-    assert _slope([1, 10, 100], [3, 0.03, 0.0003]) == pytest.approx(-2)
-    rows = [
-        {"curve": c, "n": n, "error": e, "seed": 0}
-        for c, errors in (("a", (0.1, 0.1, 0.1)), ("DP, all dimensions", (0.4, 0.2, 0.05)))
-        for n, e in zip((100, 200, 400), errors, strict=True)
-    ]
+    assert log_slope([1, 10, 100], [3, 0.03, 0.0003]) == pytest.approx(-2)
+    own, full = {100: 0.1, 200: 0.1, 400: 0.1}, {100: 0.4, 200: 0.2, 400: 0.05}
     # log(.1/.2) = -log 2 at 200 and log(.1/.05) = log 2 at 400: halfway between their logarithms
-    assert _crossing(rows, "a", 0) == pytest.approx((math.log(200) + math.log(400)) / 2)
-    assert _crossing(rows[:2] + rows[3:5], "a", 0) == pytest.approx(math.log(400)), "never: beyond"
-    assert _per_seed(rows, "error", curve="a") == pytest.approx([0.1])
+    halfway = (math.log(200) + math.log(400)) / 2
+    assert crossing(own, full) == pytest.approx(halfway)
+    assert crossing({100: 0.1, 200: 0.1}, full) == pytest.approx(math.log(400)), "never: beyond"
+    rows = [
+        {"curve": curve, "n": n, "error": error, "seed": 3}
+        for curve, errors in (("a", own), ("DP, all dimensions", full))
+        for n, error in reversed(errors.items())
+    ]
+    assert crossings(Results({"curves": rows}), "a") == pytest.approx({3: halfway})
 
 
 def test_small_curves_have_the_shape_of_the_large_ones() -> None:
@@ -50,5 +53,6 @@ def test_quick_scale_judges_nothing_and_ends_within_a_minute(tmp_path: Path) -> 
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert {"bias_is_gamma_squared", "audit_no_clipping"} <= {c["id"] for c in claims}
     assert all(c["holds"] is None for c in claims)
-    assert claims[0]["seconds"] < 75
+    assert json.loads((tmp_path / "environment.json").read_text())["seconds"] < 75
+    assert all(c["seconds"] is not None for c in claims)
     assert (tmp_path / "figures/error_against_samples.svg").is_file()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from surefoot.privacy import DescentSettings, SeededNoise, principal_directions, private_descent
 from surefoot.reproduce.jobs import Job
+from surefoot.reproduce.results import Rows
 
 __all__ = ("DIRECTIONS", "EPSILONS", "N_PRIVATE", "encoder_job", "probe_rows")
 
@@ -23,6 +24,8 @@ DELTA = 1e-5
 _STEPS, _RATE, _CLIP = 30, 10.0, 1.0
 _ENCODER = {"class_path": "SmallCNN", "init_args": {"widths": [32, 64, 128]}}
 _DATA = "CIFAR10DataModule"
+
+Labelled = tuple[Tensor, Tensor]  # inputs and labels
 
 
 def encoder_job(seed: int, quick: bool = False) -> Job:
@@ -57,8 +60,8 @@ def _settings(epsilon: float) -> DescentSettings:
 
 
 def _accuracy(
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
+    train: Labelled,
+    test: Labelled,
     epsilon: float,
     seed: int,
     basis: Tensor | None,
@@ -68,12 +71,12 @@ def _accuracy(
 
 
 def probe_rows(
-    run_folder: Path,
+    run_folder: str,
     encoder_seed: int,
     seeds: Sequence[int],
     epsilons: Sequence[float] = EPSILONS,
     n_images: int | None = None,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Return test accuracies of private probes for every number of directions, and of controls, for several seeds.
 
     Args:
@@ -83,51 +86,41 @@ def probe_rows(
         epsilons: Budgets.
         n_images: Images of each split to read; all by default.
     """
+    features, pixels, public = _features(run_folder, n_images)
+    bases = {k: principal_directions(public, k) for k in DIRECTIONS}
+    rows: Rows = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.randperm(len(features["train"][1]), generator=generator)[:N_PRIVATE]
+        train, raw = ((source["train"][0][kept], source["train"][1][kept]) for source in (features, pixels))
+        for epsilon in (*epsilons, math.inf):
+            drawn = {"epsilon": epsilon, "encoder": encoder_seed, "seed": seed}
+            for k, basis in bases.items():
+                found = _accuracy(train, features["test"], epsilon, seed, basis)
+                rows.append({"kind": "public features", "directions": k, **drawn, "accuracy": found})
+            found = _accuracy(raw, pixels["test"], epsilon, seed, None)
+            rows.append({"kind": "pixels", "directions": raw[0].shape[1], **drawn, "accuracy": found})
+    return rows
+
+
+def _features(run_folder: str, n_images: int | None) -> tuple[dict[str, Labelled], dict[str, Labelled], Tensor]:
+    """Return the private classes' features and pixels by split, and the public examples' features."""
     from surefoot.cli.loading import build_datamodule
 
-    inner = {"class_path": _DATA, "init_args": {"n_train": n_images, "n_eval": n_images}}
     settings = {
         "class_path": "FrozenFeaturesDataModule",
         "init_args": {
             "source": {"class_path": "SeededNoise", "init_args": {"seed": 0}},
-            "data": inner,
+            "data": {"class_path": _DATA, "init_args": {"n_train": n_images, "n_eval": n_images}},
             "encoder": _ENCODER,
-            "checkpoint": str(run_folder / "checkpoints" / "last.ckpt"),
+            "checkpoint": str(Path(run_folder) / "checkpoints" / "last.ckpt"),
             "private_classes": list(PRIVATE),
         },
     }
     data: Any = build_datamodule(settings)
     data.setup("fit")
     features = {n: (s.tensors["input"], s.tensors["target"]) for n, s in data.splits.items()}
-    public = data.public().inputs
-    pixels = {n: _pixels(data.data, n) for n in ("train", "test")}
-    rows: list[dict[str, Any]] = []
-
-    def add(kind: str, k: int, epsilon: float, seed: int, accuracy: float) -> None:
-        rows.append(
-            {
-                "kind": kind,
-                "directions": k,
-                "epsilon": epsilon,
-                "encoder": encoder_seed,
-                "seed": seed,
-                "accuracy": accuracy,
-            }
-        )
-
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        kept = torch.randperm(len(features["train"][1]), generator=generator)[:N_PRIVATE]
-        train = tuple(t[kept] for t in features["train"])
-        raw = tuple(t[kept] for t in pixels["train"])
-        for epsilon in (*epsilons, math.inf):
-            for k in DIRECTIONS:
-                basis = principal_directions(public, k)
-                found = _accuracy(train, features["test"], epsilon, seed, basis)
-                add("public features", k, epsilon, seed, found)
-            found = _accuracy(raw, pixels["test"], epsilon, seed, None)  # type: ignore[arg-type]
-            add("pixels", raw[0].shape[1], epsilon, seed, found)
-    return rows
+    return features, {n: _pixels(data.data, n) for n in ("train", "test")}, data.public().inputs
 
 
 def _pixels(data: Any, split: str) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """A mechanism under audit, correct or broken on purpose."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -13,10 +14,18 @@ from surefoot.privacy import (
     noisy_gradient,
 )
 
-__all__ = ("BREAKAGES", "Breakage", "audit_descent")
+__all__ = ("BREAKAGES", "MECHANISMS", "Breakage", "audit_descent")
 
 Breakage = Literal["none", "no clipping", "noise too small", "no sampling"]
 BREAKAGES: tuple[Breakage, ...] = ("none", "no clipping", "noise too small", "no sampling")
+#: What is audited: what is broken, sampling rate, steps.
+MECHANISMS: Mapping[str, tuple[Breakage, float, int]] = {
+    "correct, sampled": ("none", 0.05, 4),
+    "correct, all examples": ("none", 1.0, 1),
+    "no clipping": ("no clipping", 0.05, 4),
+    "noise too small": ("noise too small", 1.0, 1),
+    "accounted as sampled, but not": ("no sampling", 0.05, 4),
+}
 DELTA, CLIP = 1e-5, 1.0
 
 

@@ -22,16 +22,16 @@ from surefoot.privacy import (
     transfer_bound,
 )
 from surefoot.privacy.accounting import calibrate_noise
+from surefoot.privacy.risk import full_dimension_bound
 from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
+from surefoot.reproduce.results import Rows
 
-__all__ = ("DELTA", "STEPS", "CurveSizes", "Rows", "curves", "personalisation", "sweeps")
+__all__ = ("DELTA", "STEPS", "CurveSizes", "bound_rows", "curves", "personalisation", "sweeps")
 
 DELTA = 1e-5
 #: Fixed in advance for every curve: ten steps of 0.5, the last two averaged; clip the square root of the number of
 #: directions.
 STEPS, RATE, AVERAGED = 10, 0.5, 0.2
-
-Rows = list[dict[str, Any]]
 
 
 class CurveSizes(NamedTuple):
@@ -104,6 +104,19 @@ def curves(sizes: CurveSizes, seed: int, epsilon: float = 1.0) -> Rows:
         angles = _angles(control, drawn, true)
         found.append({"curve": "DP, private moments", "n": n, "error": error, **angles})
     return [row | {"seed": seed} for row in found]
+
+
+def bound_rows(sizes: CurveSizes, epsilon: float = 1.0) -> Rows:
+    """Return the bounds on the errors of `curves` in all dimensions and in the true subspace, without constants."""
+    found: Rows = []
+    for n in sizes.private:
+        bounds = {
+            "bound, all dimensions": full_dimension_bound(sizes.d, 0.5, n, epsilon, DELTA),
+            "bound, true subspace": transfer_bound(0.0, 1.0, 0.5, sizes.k, n, epsilon, DELTA),
+        }
+        for curve, risk in bounds.items():
+            found.append({"curve": curve, "n": n, "seed": 0, "error": math.sqrt(risk), "d": sizes.d, "k": sizes.k})
+    return found
 
 
 def _public_tasks(basis: Tensor, sizes: CurveSizes, seed: int) -> tuple[Tensor, Tensor, Tensor]:
