@@ -155,9 +155,31 @@ def train(data: ToyData, method: Method) -> Outcome:
     Returns:
         Accuracies and final example weights per seed.
     """
-    n_seeds, n_train, n_features = data.x.shape
+    seen = torch.zeros(data.y.shape)
+    adversary = _Adversary(data, method) if method.kind == "br_dro" else None
+    rule = adversary or _rule(data, method)
+
+    def weigh(losses: Tensor, rows: Tensor) -> Tensor:
+        weights = rule(losses, rows)
+        if method.kind != "erm":
+            seen.scatter_(1, rows, weights)
+        return weights
+
+    weight, bias = _train_loop(data, method, weigh, method.n_steps, _batches(data, method))
+    correct = ((data.test_x @ weight + bias).argmax(2) == data.test_y).float()
+    members = F.one_hot(data.test_group, 4).float()
+    per_group = torch.einsum("st,stg->sg", correct, members) / members.sum(1)
+    learner = torch.cat([weight[..., 1] - weight[..., 0], bias[..., 1] - bias[..., 0]], dim=1)
+    if adversary is None:
+        return Outcome(per_group.min(1).values, correct.mean(1), seen, learner, None)
+    weights = _adversary_weights(adversary.maps, data.x, F.one_hot(data.y, 2).float())
+    return Outcome(per_group.min(1).values, correct.mean(1), weights, learner, adversary.maps)
+
+
+def _batches(data: ToyData, method: Method) -> Callable[[], Tensor | None]:
+    """Return what draws each seed's next batch, ``(seeds, batch)``; none where all examples are taken."""
     generator = torch.Generator().manual_seed(1)
-    seen = torch.zeros(n_seeds, n_train)
+    n_seeds, n_train = data.y.shape
 
     def draw() -> Tensor | None:
         if method.batch_size is None:
@@ -167,73 +189,76 @@ def train(data: ToyData, method: Method) -> Outcome:
             return torch.multinomial(1 / counts.gather(1, data.group), method.batch_size, True, generator=generator)
         return torch.randint(0, n_train, (n_seeds, method.batch_size), generator=generator)
 
-    def keep(rows: Tensor, weights: Tensor) -> Tensor:
-        seen.scatter_(1, rows, weights)
-        return weights
+    return draw
 
-    def uniform(losses: Tensor, rows: Tensor) -> Tensor:
-        return torch.full_like(losses, 1 / losses.shape[1])
 
-    if method.kind == "erm":
-        weigh = uniform
-    elif method.kind == "cvar":
+#: From losses and their examples' numbers, both ``(seeds, batch)``, to weights of that shape.
+Rule = Callable[[Tensor, Tensor], Tensor]
+
+
+def _rule(data: ToyData, method: Method) -> Rule:
+    """Return how a method without an adversary weights examples."""
+    if method.kind == "cvar":
         best_response = torch.vmap(lambda losses: cvar_example_weights(losses, method.level))
+        return lambda losses, rows: best_response(losses)
+    if method.kind == "jtt":
+        return _jtt(data, method)
+    return _group_dro(data) if method.kind == "group_dro" else _uniform
 
-        def weigh(losses: Tensor, rows: Tensor) -> Tensor:
-            return keep(rows, best_response(losses))
 
-    elif method.kind == "jtt":
-        first = _train_loop(data, method, uniform, _JTT_STEPS, draw)
-        errors = ((data.x @ first[0] + first[1]).argmax(2) != data.y).float()
-        static = 1 + (_JTT_UPWEIGHT - 1) * errors
-        static = static / static.sum(1, keepdim=True)
+def _uniform(losses: Tensor, rows: Tensor) -> Tensor:
+    return torch.full_like(losses, 1 / losses.shape[1])
 
-        def weigh(losses: Tensor, rows: Tensor) -> Tensor:
-            return keep(rows, static)
 
-    elif method.kind == "group_dro":
-        log_q = torch.zeros(n_seeds, 4).log_softmax(1)
-        means = torch.vmap(lambda losses, group: group_means(losses, group, 4))
-        spread = torch.vmap(group_dro_example_weights)
+def _jtt(data: ToyData, method: Method) -> Rule:
+    """Return fixed weights that raise the examples which a first, short training gets wrong."""
+    weight, bias = _train_loop(data, method, _uniform, _JTT_STEPS, _batches(data, method))
+    errors = ((data.x @ weight + bias).argmax(2) != data.y).float()
+    static = 1 + (_JTT_UPWEIGHT - 1) * errors
+    static = static / static.sum(1, keepdim=True)
+    return lambda losses, rows: static
 
-        def weigh(losses: Tensor, rows: Tensor) -> Tensor:
-            nonlocal log_q
-            group = _rows(data.group, rows)
-            log_q = torch.vmap(lambda q, values: update_group_log_weights(q, values, _GROUP_STEP))(
-                log_q, means(losses, group)
-            )
-            return keep(rows, spread(log_q, group))
 
-    else:
-        adversary = torch.zeros(n_seeds, 2, n_features)  # one map per label
-        normalise = torch.vmap(lambda w: br_dro_example_weights(w, method.level))
-        quantile = torch.vmap(lambda losses: loss_quantile(losses, method.level))
+def _group_dro(data: ToyData) -> Rule:
+    """Return weights that follow the groups' losses."""
+    log_q = torch.zeros(len(data.y), 4).log_softmax(1)
+    means = torch.vmap(lambda losses, group: group_means(losses, group, 4))
+    update = torch.vmap(lambda q, values: update_group_log_weights(q, values, _GROUP_STEP))
+    spread = torch.vmap(group_dro_example_weights)
 
-        def weigh(losses: Tensor, rows: Tensor) -> Tensor:
-            nonlocal adversary
-            x, y = _rows(data.x, rows), _rows(data.y, rows)
-            one_hot = F.one_hot(y, 2).float()
-            gap = losses - quantile(losses)[:, None]
-            weights = _adversary_weights(adversary, x, one_hot)
-            # Ascent on sum w (l - eta) - penalty * complexity, by hand: w' = w (1 - w).
-            slope = (gap * weights * (1 - weights))[..., None] * one_hot  # (seeds, batch, labels)
-            ascent = slope.transpose(1, 2) @ x
-            if method.norm == "l1":
-                ascent = ascent - method.penalty * adversary.sign()
-            elif method.norm == "l2":
-                ascent = ascent - method.penalty * 2 * adversary
-            adversary = adversary + _RATE * ascent
-            return normalise(keep(rows, _adversary_weights(adversary, x, one_hot)))
+    def weigh(losses: Tensor, rows: Tensor) -> Tensor:
+        nonlocal log_q
+        group = _rows(data.group, rows)
+        log_q = update(log_q, means(losses, group))
+        return spread(log_q, group)
 
-    weight, bias = _train_loop(data, method, weigh, method.n_steps, draw)
-    correct = ((data.test_x @ weight + bias).argmax(2) == data.test_y).float()
-    members = F.one_hot(data.test_group, 4).float()
-    per_group = torch.einsum("st,stg->sg", correct, members) / members.sum(1)
-    if method.kind == "br_dro":
-        seen = _adversary_weights(adversary, data.x, F.one_hot(data.y, 2).float())
-    learner = torch.cat([weight[..., 1] - weight[..., 0], bias[..., 1] - bias[..., 0]], dim=1)
-    found = adversary if method.kind == "br_dro" else None
-    return Outcome(per_group.min(1).values, correct.mean(1), seen, learner, found)
+    return weigh
+
+
+class _Adversary:
+    """BR-DRO's adversary, one linear map per label, trained beside the learner."""
+
+    def __init__(self, data: ToyData, method: Method) -> None:
+        self.data, self.method = data, method
+        n_seeds, _, n_features = data.x.shape
+        self.maps = torch.zeros(n_seeds, 2, n_features)
+        self.normalise = torch.vmap(lambda w: br_dro_example_weights(w, method.level))
+        self.quantile = torch.vmap(lambda losses: loss_quantile(losses, method.level))
+
+    def __call__(self, losses: Tensor, rows: Tensor) -> Tensor:
+        """Go one step up on ``sum w (l - eta) - penalty * complexity``, by hand: w' = w (1 - w)."""
+        x, y = _rows(self.data.x, rows), _rows(self.data.y, rows)
+        one_hot = F.one_hot(y, 2).float()
+        gap = losses - self.quantile(losses)[:, None]
+        weights = _adversary_weights(self.maps, x, one_hot)
+        slope = (gap * weights * (1 - weights))[..., None] * one_hot  # (seeds, batch, labels)
+        ascent = slope.transpose(1, 2) @ x
+        if self.method.norm == "l1":
+            ascent = ascent - self.method.penalty * self.maps.sign()
+        elif self.method.norm == "l2":
+            ascent = ascent - self.method.penalty * 2 * self.maps
+        self.maps = self.maps + _RATE * ascent
+        return self.normalise(_adversary_weights(self.maps, x, one_hot))
 
 
 def _adversary_weights(adversary: Tensor, x: Tensor, one_hot: Tensor) -> Tensor:
