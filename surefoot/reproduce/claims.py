@@ -258,7 +258,7 @@ def undecided(claims: Sequence[ClaimDefinition], results: Results) -> list[Measu
     """
     found, _ = measure_claims(claims, results)
     if not found:
-        raise ValueError(f"no claim reads {', '.join(results)}.")
+        raise ValueError(f"no claim reads {', '.join(results.tables)}.")
     return [m for m in found if m.criterion.verdict(m.estimate) == "undecided"]
 
 

@@ -136,8 +136,8 @@ class Table(Sequence[Row]):
             raise NotMeasured(f"{self.name or 'the table'} has no column {column}")
 
 
-class Results(Mapping[str, Table]):
-    """Name -> table; remembers which tables were read."""
+class Results:
+    """Name -> table; remembers which tables were read, so that it is no Mapping: checks of types would read one."""
 
     def __init__(self, tables: Mapping[str, Iterable[Row]]) -> None:
         """Keep the tables."""
@@ -158,14 +158,6 @@ class Results(Mapping[str, Table]):
     def __contains__(self, name: object) -> bool:
         """Return whether there is a table of this name."""
         return name in self.tables
-
-    def __iter__(self) -> Iterator[str]:
-        """Go through the names."""
-        return iter(self.tables)
-
-    def __len__(self) -> int:
-        """Return the number of tables."""
-        return len(self.tables)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
