@@ -82,7 +82,7 @@ def test_every_temporary_evaluation_restores_each_module_s_own_mode() -> None:
         assert not any(flags(model))
     assert flags(model) == before
     with pytest.raises(TypeError), evaluation_mode(model):
-        model(None, None, None, None, None)
+        model.score()  # type: ignore[call-arg]
     assert flags(model) == before
 
 
@@ -180,7 +180,7 @@ def test_gradient_checkpointing_saves_memory_and_changes_no_gradient(dropout: bo
     repeated = [gradient(checkpointed)]
     torch.manual_seed(8)
     checkpointed.zero_grad()
-    checkpointed(some_pack(checkpointed)).logprobs.sum().backward()
+    checkpointed.score(some_pack(checkpointed)).logprobs.sum().backward()
     repeated.append(torch.cat([p.grad.flatten() for p in checkpointed.parameters() if p.grad is not None]))
     assert torch.equal(*repeated) is not dropout, "another seed matters where there is dropout"
 
@@ -193,9 +193,9 @@ def test_a_copy_of_a_checkpointed_model_recomputes_its_own_layers() -> None:
     with torch.no_grad():
         for p in other.parameters():
             p.mul_(2)
-    expected = other.eval()(some_pack(other)).logprobs.detach()
+    expected = other.eval().score(some_pack(other)).logprobs.detach()
     other.training_mode(dropout=False)
-    torch.testing.assert_close(other(some_pack(other)).logprobs, expected)
+    torch.testing.assert_close(other.score(some_pack(other)).logprobs, expected)
 
 
 @pytest.mark.parametrize("method", ["SFT", "GRPO"])
