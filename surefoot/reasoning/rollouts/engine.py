@@ -19,6 +19,7 @@ __all__ = (
     "EngineStatistics",
     "RolloutEngine",
     "Sampling",
+    "check_lengths",
     "derive_seed",
     "fresh_seeds",
 )
@@ -54,6 +55,10 @@ class Sampling:
         Raises:
             ConfigError: If one is out of range.
         """
+        if isinstance(self.stop, str):
+            raise ConfigError(f"stop is {self.stop!r}: expected a list of texts.")
+        for name in ("stop", "stop_token_ids"):  # a list would have no hash
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.n < 1 or self.max_tokens < 1:
             raise ConfigError(f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}.")
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
@@ -152,50 +157,59 @@ class RolloutEngine(ABC):
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
+        sampling: Sampling | Sequence[Sampling],
         seeds: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """Sample completions.
 
         Args:
             prompts: Token ids, at least one each.
-            sampling: How.
+            sampling: How, for all prompts or for each of them.
             seeds: One per prompt; equal seeds give equal completions. Without them, completions differ between calls.
 
         Returns:
-            ``sampling.n`` completions per prompt.
+            As many completions per prompt as its sampling's ``n``.
 
         Raises:
             RuntimeError: If the engine has not been started.
+            ValueError: If there are not as many samplings, or seeds, as prompts.
             ConfigError: If a stop text holds a special token beside other text, or a completion could grow out of the
                 model's context, or to where its rotary positions become others.
         """
         if not self._started:
             raise RuntimeError("the engine has not been started.")
-        sampling = self.stops(sampling)
-        longest = max((len(p) for p in prompts), default=0)
-        if self._context is not None and longest + sampling.max_tokens > self._context:
-            raise ConfigError(
-                f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into the model's"
-                " context of"
-                f" {self._context}: lower max_tokens, or leave long problems out."
-            )
-        limit = self._rope_limit
-        if limit is not None and any(len(p) <= limit < len(p) + sampling.max_tokens for p in prompts):
-            raise ConfigError(
-                f"the model's rotary positions are others beyond {limit} tokens, and a completion that grows beyond"
-                " them would be"
-                f" scored otherwise than it was sampled: a prompt and max_tokens {sampling.max_tokens} must fit into"
-                f" {limit}, or"
-                " the prompt be longer."
-            )
+        given = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
         seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
+        if not len(given) == len(seeds) == len(prompts):
+            raise ValueError(f"{len(prompts)} prompts, {len(given)} samplings and {len(seeds)} seeds.")
+        with_stops = {s: self.stops(s) for s in dict.fromkeys(given)}
+        samplings = [with_stops[s] for s in given]
+        self._check_lengths(prompts, samplings)
         began = time.perf_counter()
-        results = self._sample(prompts, sampling, seeds)
+        results = self._sample(prompts, samplings, seeds)
         self._counts.seconds += time.perf_counter() - began
         self._counts.prompt_tokens += sum(len(p) for p in prompts)
         self._counts.generated_tokens += sum(len(c.tokens) for r in results for c in r)
         return results
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling]) -> None:
+        """Raise a `ConfigError` for a completion that could outgrow the context or its kind of rotary positions."""
+        if self._context is not None:
+            check_lengths(
+                prompts,
+                samplings,
+                self._context,
+                "the model's context of",
+                "lower max_tokens, or leave long problems out",
+            )
+        limit = self._rope_limit
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            if limit is not None and len(prompt) <= limit < len(prompt) + sampling.max_tokens:
+                raise ConfigError(
+                    f"the model's rotary positions are others beyond {limit} tokens, and a completion that grows beyond"
+                    " them would be scored otherwise than it was sampled: a prompt and max_tokens"
+                    f" {sampling.max_tokens} must fit into {limit}, or the prompt be longer."
+                )
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replace the weights; no cached prefix of the old ones is used afterwards.
@@ -221,9 +235,9 @@ class RolloutEngine(ABC):
 
     @abstractmethod
     def _sample(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """Return completions of version ``self._version``; one seed per prompt; all stop tokens are in ``sampling``."""
+        """Return completions of version ``self._version``; each prompt has a sampling, with all stops, and a seed."""
 
     @abstractmethod
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -232,6 +246,19 @@ class RolloutEngine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free memory and processes; a closed engine can be started again."""
+
+
+def check_lengths(
+    prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], limit: int, name: str, remedy: str
+) -> None:
+    """Raise a `ConfigError` if a prompt and its longest completion do not fit into a limit, in tokens."""
+    totals = [len(p) + s.max_tokens for p, s in zip(prompts, samplings, strict=True)]
+    if max(totals, default=0) > limit:
+        longest = totals.index(max(totals))
+        raise ConfigError(
+            f"a prompt of {len(prompts[longest])} tokens and max_tokens {samplings[longest].max_tokens} do not fit into"
+            f" {name} {limit}: {remedy}."
+        )
 
 
 def fresh_seeds(n: int) -> list[int]:

@@ -1,7 +1,8 @@
 """The reference engine: the model itself, on whatever device it is; no second copy of the weights."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -66,21 +67,29 @@ class HFEngine(RolloutEngine):
         self._begin(model, version)
 
     def _sample(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        # Prompts of like length go together, so that little is padded.
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        per_batch = max(1, self.max_sequences // sampling.n)
         assert self._model is not None
         results: list[list[Completion]] = [[] for _ in prompts]
         with evaluation_mode(self._model):
-            for start in range(0, len(order), per_batch):
-                chosen = order[start : start + per_batch]
+            for chosen in self._batches(prompts, samplings):
                 batch = [prompts[i] for i in chosen]
-                sampled = self._batch(self._model, batch, sampling, [seeds[i] for i in chosen])
+                limits = [samplings[i].max_tokens for i in chosen]
+                sampled = self._batch(self._model, batch, samplings[chosen[0]], limits, [seeds[i] for i in chosen])
                 for i, completions in zip(chosen, sampled, strict=True):
                     results[i] = completions
         return results
+
+    def _batches(self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling]) -> Iterator[list[int]]:
+        """Yield the positions of prompts that are sampled together: alike but for their budgets of tokens."""
+        alike: dict[Sampling, list[int]] = {}
+        for i, sampling in enumerate(samplings):
+            alike.setdefault(replace(sampling, max_tokens=1), []).append(i)
+        for sampling, members in alike.items():
+            # Prompts of like length go together, so that little is padded.
+            order = sorted(members, key=lambda i: len(prompts[i]))
+            per_batch = max(1, self.max_sequences // sampling.n)
+            yield from (order[start : start + per_batch] for start in range(0, len(order), per_batch))
 
     @torch.no_grad()
     def _batch(
@@ -88,30 +97,28 @@ class HFEngine(RolloutEngine):
         model: LanguageModel,
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
+        limits: Sequence[int],
         seeds: Sequence[int],
     ) -> list[list[Completion]]:
+        """Sample completions of prompts that have one sampling but for their budgets, ``limits``, in tokens."""
         device, n = model.device, sampling.n
-        limit, lengths = model.path.rope_limit, [len(p) for p in prompts]
-        alike = limit is None or max(lengths) + sampling.max_tokens <= limit or min(lengths) > limit
+        rope_limit, lengths = model.path.rope_limit, [len(p) for p in prompts]
+        longest = max(a + b for a, b in zip(lengths, limits, strict=True))
+        alike = rope_limit is None or longest <= rope_limit or min(lengths) > rope_limit
         decode = _CachedDecoding if self._cached and alike else _PlainDecoding
         decoding = decode(model.base, prompts, n, device)
-        uniforms = torch.stack(
-            [
-                torch.rand(
-                    sampling.max_tokens,
-                    dtype=torch.float64,
-                    generator=torch.Generator().manual_seed(derive_seed(seed, j)),
-                )
-                for seed in seeds
-                for j in range(n)
-            ]
-        )
+        budgets = [limit for limit in limits for _ in range(n)]
+        uniforms = torch.zeros(len(budgets), max(limits), dtype=torch.float64)
+        for i, budget in enumerate(budgets):
+            generator = torch.Generator().manual_seed(derive_seed(seeds[i // n], i % n))
+            uniforms[i, :budget] = torch.rand(budget, dtype=torch.float64, generator=generator)
         stops = set(sampling.stop_token_ids)
         sampled: list[list[int]] = [[] for _ in range(len(prompts) * n)]
         scores: list[list[float]] = [[] for _ in sampled]
         reasons: list[Literal["stop", "length"]] = ["length"] * len(sampled)
         alive = list(range(len(sampled)))
-        for step in range(sampling.max_tokens):
+        while alive:
+            step = len(sampled[alive[0]])
             chosen, logprobs = _choose(decoding.logits, sampling, uniforms[alive, step].to(device))
             going: list[int] = []
             for row, (i, token, logprob) in enumerate(zip(alive, chosen.tolist(), logprobs.tolist(), strict=True)):
@@ -119,12 +126,11 @@ class HFEngine(RolloutEngine):
                 scores[i].append(logprob)
                 if token in stops or _ends_with_stop(model, sampled[i], sampling.stop):
                     reasons[i] = "stop"
-                else:
+                elif step + 1 < budgets[i]:
                     going.append(row)
-            if not going or step + 1 == sampling.max_tokens:
-                break
             alive = [alive[row] for row in going]
-            decoding.append(going, chosen[torch.tensor(going, device=device)])
+            if alive:
+                decoding.append(going, chosen[torch.tensor(going, device=device)])
         completions = [Completion(t, s, r, self._version) for t, s, r in zip(sampled, scores, reasons, strict=True)]
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
@@ -264,11 +270,11 @@ def sampling_distribution(logits: Tensor, sampling: Sampling) -> Tensor:
         least = logits.topk(sampling.top_k, 1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if sampling.top_p < 1:
-        ordered, places = logits.sort(1, descending=True)
+        ordered, order = logits.sort(1, descending=True)
         probabilities = ordered.softmax(1)
         # A token stays while the more probable ones together have not reached top_p.
         cut = probabilities.cumsum(1) - probabilities >= sampling.top_p
-        logits = logits.masked_fill(cut.gather(1, places.argsort(1)), -torch.inf)
+        logits = logits.masked_fill(cut.gather(1, order.argsort(1)), -torch.inf)
     return logits.log_softmax(1)
 
 

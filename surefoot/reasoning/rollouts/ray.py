@@ -97,17 +97,14 @@ class RayEngine(RolloutEngine):
         self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
 
     def _sample(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions; the result is in the order of the prompts, whichever worker was faster."""
         import ray.data
 
+        kinds = list(dict.fromkeys(samplings))
         rows = [
-            {
-                "place": i,
-                "prompt": list(p),
-                "seed": seeds[i],
-            }
+            {"position": i, "prompt": list(p), "sampling": kinds.index(samplings[i]), "seed": seeds[i]}
             for i, p in enumerate(prompts)
         ]
         assert self._folder is not None
@@ -117,7 +114,7 @@ class RayEngine(RolloutEngine):
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4 * self.n_workers))
         sampled = dataset.map_batches(
             _Worker,
-            fn_constructor_args=(self.engine, str(folder), self._dtype, asdict(sampling)),
+            fn_constructor_args=(self.engine, str(folder), self._dtype, [asdict(s) for s in kinds]),
             batch_size=self.batch_size,
             compute=ray.data.ActorPoolStrategy(size=self.n_workers),
             num_cpus=self.cpus_per_worker,
@@ -125,7 +122,7 @@ class RayEngine(RolloutEngine):
         ).take_all()
         results: list[list[Completion]] = [[] for _ in prompts]
         for row in sampled:
-            results[row["place"]] = [
+            results[row["position"]] = [
                 Completion([int(t) for t in c], [float(x) for x in p], r, self._version)
                 for c, p, r in zip(row["completions"], row["logprobs"], row["finish_reasons"], strict=True)
             ]
@@ -147,15 +144,16 @@ class RayEngine(RolloutEngine):
 class _Worker:
     """One worker: a model and an engine, for as long as one call lasts."""
 
-    def __init__(self, engine: RolloutEngine, folder: str, dtype: Any, sampling: dict[str, Any]) -> None:
-        self.engine, self.sampling = engine, Sampling(**sampling)
+    def __init__(self, engine: RolloutEngine, folder: str, dtype: Any, samplings: list[dict[str, Any]]) -> None:
+        self.engine, self.samplings = engine, [Sampling(**s) for s in samplings]
         self.engine.start(PretrainedLanguageModel(folder, dtype=dtype))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         prompts = [[int(t) for t in p] for p in batch["prompt"]]
-        sampled = self.engine.generate(prompts, self.sampling, [int(s) for s in batch["seed"]])
+        samplings = [self.samplings[int(i)] for i in batch["sampling"]]
+        sampled = self.engine.generate(prompts, samplings, [int(s) for s in batch["seed"]])
         return {
-            "place": batch["place"],
+            "position": batch["position"],
             "completions": _objects([[c.tokens for c in r] for r in sampled]),
             "logprobs": _objects([[c.logprobs for c in r] for r in sampled]),
             "finish_reasons": _objects([[c.finish_reason for c in r] for r in sampled]),

@@ -22,6 +22,7 @@ from surefoot.reasoning.rollouts.engine import (
     EngineStatistics,
     RolloutEngine,
     Sampling,
+    check_lengths,
 )
 from surefoot.training.distributed import is_distributed
 
@@ -37,6 +38,9 @@ __all__ = (
 )
 
 EXTENSION = "surefoot.reasoning.rollouts.vllm_worker.WeightReloader"
+
+#: What a completion that is too long does not fit into, and the remedy.
+MAX_MODEL_LENGTH = ("max_model_length", "raise engine.init_args.max_model_length or lower max_tokens")
 
 
 def shared_memory() -> str | None:
@@ -244,21 +248,22 @@ class VLLMEngine(RolloutEngine):
         drop_weights(self._folder.path)
 
     def _sample(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions."""
         from vllm.exceptions import VLLMValidationError
 
-        check_lengths(prompts, sampling, self.max_model_length)
+        check_lengths(prompts, samplings, self.max_model_length, *MAX_MODEL_LENGTH)
         try:
-            parameters = [sampling_parameters(sampling, seed) for seed in seeds]
+            parameters = [sampling_parameters(*own) for own in zip(samplings, seeds, strict=True)]
             with _untouched_random_state():
                 outputs = self._llm.generate(
                     [{"prompt_token_ids": list(p)} for p in prompts], parameters, use_tqdm=False
                 )
         except VLLMValidationError as error:
             reason = " ".join(str(error).split())
-            raise ConfigError(f"vLLM does not sample with {sampling}: {reason}.") from error
+            given = " or ".join(str(s) for s in dict.fromkeys(samplings))
+            raise ConfigError(f"vLLM does not sample with {given}: {reason}.") from error
         results = [[read_output(c, self._version) for c in o.outputs] for o in outputs]
         return results
 
@@ -310,16 +315,6 @@ def _untouched_random_state() -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
-
-
-def check_lengths(prompts: Sequence[Sequence[int]], sampling: Sampling, max_model_length: int) -> None:
-    """Raise a `ConfigError` if the longest prompt and its completion do not fit."""
-    longest = max((len(p) for p in prompts), default=0)
-    if longest + sampling.max_tokens > max_model_length:
-        raise ConfigError(
-            f"a prompt of {longest} tokens and max_tokens {sampling.max_tokens} do not fit into max_model_length"
-            f" {max_model_length}: raise engine.init_args.max_model_length or lower max_tokens."
-        )
 
 
 def sampling_parameters(sampling: Sampling, seed: int) -> Any:

@@ -30,10 +30,11 @@ from surefoot.reasoning.rollouts.engine import (
     EngineStatistics,
     RolloutEngine,
     Sampling,
+    check_lengths,
 )
 from surefoot.reasoning.rollouts.vllm import (
     EXTENSION,
-    check_lengths,
+    MAX_MODEL_LENGTH,
     check_positions,
     check_settings,
     drop_weights,
@@ -214,13 +215,13 @@ class VLLMServerEngine(RolloutEngine):
         return json.loads(text) if text.strip() else None
 
     def _sample(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions."""
-        check_lengths(prompts, sampling, self.max_model_length)
+        check_lengths(prompts, samplings, self.max_model_length, *MAX_MODEL_LENGTH)
 
         def ask(i: int) -> list[Completion]:
-            host = i % len(self._hosts)
+            host, sampling = i % len(self._hosts), samplings[i]
             body: dict[str, Any] = {
                 "model": self._names[host],
                 "prompt": list(prompts[i]),

@@ -181,6 +181,30 @@ def test_a_completion_that_could_outgrow_the_context_is_refused(engine: RolloutE
         engine.generate([[5] * 200], Sampling(max_tokens=57), [0])
 
 
+def test_each_prompt_may_have_a_sampling_of_its_own(engine: RolloutEngine, model: LanguageModel) -> None:
+    """Other budgets, numbers, temperatures and stops beside each other: each as if it were sampled alone."""
+    free = Sampling(n=2, max_tokens=9)
+    samplings = [
+        free,
+        replace(free, max_tokens=3),
+        replace(GREEDY, max_tokens=17),
+        replace(free, n=3, temperature=0.7, top_k=20),
+        replace(free, max_tokens=1, stop_token_ids=tuple(model.encode("0123456789"))),
+    ]
+    seeds = [21, 22, 23, 24, 25]
+    found = engine.generate(prompts(model), samplings, seeds)
+    assert [len(r) for r in found] == [2, 2, 1, 3, 2]
+    for completions, prompt, sampling, seed in zip(found, prompts(model), samplings, seeds, strict=True):
+        (alone,) = engine.generate([prompt], sampling, [seed])
+        assert [(c.tokens, c.finish_reason) for c in completions] == [(c.tokens, c.finish_reason) for c in alone]
+        assert max(len(c.tokens) for c in completions) <= sampling.max_tokens
+    assert max(len(c.tokens) for c in found[2]) > 9, "a longer budget is used beside shorter ones"
+    with pytest.raises(ValueError, match="5 prompts, 4 samplings and 5 seeds"):
+        engine.generate(prompts(model), samplings[:4], seeds)
+    with pytest.raises(ConfigError, match="a prompt of 11 tokens and max_tokens 300 do not fit into"):
+        engine.generate(prompts(model)[:2], [free, replace(free, max_tokens=300)], seeds[:2])
+
+
 def test_top_k_of_one_is_greedy(engine: RolloutEngine, model: LanguageModel) -> None:
     sampling = Sampling(temperature=1.0, top_k=1, max_tokens=10)
     for prompt, (completion,) in zip(prompts(model), engine.generate(prompts(model), sampling, [1] * 5), strict=True):
