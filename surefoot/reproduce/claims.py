@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from surefoot.reproduce.results import NotMeasured, Results
+from surefoot.reproduce.results import NotMeasured, Results, computed_from
 from surefoot.statistics import Estimate, mean_interval
 
 __all__ = (
@@ -173,14 +173,17 @@ class ClaimDefinition:
 
         Raises:
             NotMeasured: If the results lack what it reads.
+            DataError: If they hold values that it cannot be computed from.
         """
-        keys = [{}] if self.over is None else self.over(results)
+        with computed_from(results, f"The claim {self.id}"):
+            keys = [{}] if self.over is None else [*self.over(results)]
         return [self._measure(Results(results.tables), key) for key in keys]
 
     def _measure(self, results: Results, key: Mapping[str, Any]) -> Measurement:
-        values = _given(self.function, key, results)
-        if not isinstance(values, Estimate):
-            values = mean_interval([*values.values()] if isinstance(values, Mapping) else values)
+        with computed_from(results, f"The claim {self.id.format(**key)}"):
+            values = _given(self.function, key, results)
+            if not isinstance(values, Estimate):
+                values = mean_interval([*values.values()] if isinstance(values, Mapping) else values)
         text = " ".join((self.function.__doc__ or "").split()).removesuffix(".")
         criterion, at_any_scale = self.criterion, self.at_any_scale
         return Measurement(

@@ -93,7 +93,7 @@ def _add_options(parser: argparse.ArgumentParser, paper: Paper) -> None:
 
 def _run(paper: Paper, run: Run) -> None:
     """Run the experiments and write tables, protocol and the machine's description."""
-    run.out.mkdir(parents=True, exist_ok=True)
+    run.begin(paper.id)
     started = time.monotonic()
     paper.run(run)
     run.write_protocol(paper.id)

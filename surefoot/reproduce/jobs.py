@@ -153,18 +153,18 @@ def _run(job: Job, out: Path) -> Result:
     common = ["--config", str(config), "--runs_root", str(out / "runs")]
     main(["fit", *common])
     folder = out / "runs" / job.name / "latest"
-    result = _read_run(folder)._replace(folder=str(folder))
+    result = _read_run(folder)._replace(folder=f"runs/{job.name}/latest")
     if job.test:
         checkpoint = folder / "checkpoints" / "last.ckpt"
         name = f"{job.name}-test"
         given = ["--experiment", name, "--ckpt_path", str(checkpoint), "--verbose", "false"]
         main(["test", *common, *given])
-        result = result._replace(test_folder=str(out / "runs" / name / "latest"))
+        result = result._replace(test_folder=f"runs/{name}/latest")
     result = result._replace(seconds=round(time.monotonic() - started, 1))
     cached = _cached(job, out)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    write_json(cached, result._asdict())
-    return result
+    write_json(cached, result._asdict())  # with folders below `out`, which may be moved
+    return _located(result, out)
 
 
 def _cached(job: Job, out: Path) -> Path:
@@ -174,9 +174,26 @@ def _cached(job: Job, out: Path) -> Path:
 
 
 def _finished(job: Job, out: Path) -> Result | None:
-    """Return the result that an earlier call has kept."""
+    """Return the result that an earlier call has kept, where its run folders are still there.
+
+    Raises:
+        SurefootError: If what was kept is damaged.
+    """
     path = _cached(job, out)
-    return Result(**read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or found.keys() != set(Result._fields):
+        raise SurefootError(f"{path} is no result of a training run: remove it, and the run is done again.")
+    result = _located(Result(**found), out)
+    folders = [folder for folder in (result.folder, result.test_folder) if folder is not None]
+    return result if all(Path(folder).is_dir() for folder in folders) else None
+
+
+def _located(result: Result, out: Path) -> Result:
+    """Return a result with the paths of its run folders, which are kept as they are below ``out``."""
+    test_folder = None if result.test_folder is None else str(out / result.test_folder)
+    return result._replace(folder=str(out / result.folder), test_folder=test_folder)
 
 
 def _read_run(folder: Path) -> Result:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from surefoot.reproduce.claims import Claim, Verdict, measure_claims, shares_of_seconds
+from surefoot.reproduce.claims import Claim, Measurement, Verdict, measure_claims, shares_of_seconds
 from surefoot.reproduce.papers import Paper
-from surefoot.reproduce.results import NotMeasured
+from surefoot.reproduce.results import NotMeasured, Results, computed_from
 from surefoot.reproduce.running import Protocol, tables_at_hand
+from surefoot.storage.files import write_text
 from surefoot.storage.json_files import write_json
 
 __all__ = ("claims_table", "draw", "judge")
@@ -38,14 +39,19 @@ def judge(paper: Paper, folder: Path) -> str:
     protocol = Protocol.read(folder, paper.id)
     results = tables_at_hand(folder, protocol)
     found, missing = measure_claims(paper.claims, results)
-    timings = results.tables.get("timings", ())
-    shares = shares_of_seconds(found, {row["table"]: row["seconds"] for row in timings})
+    shares = [None] * len(found) if "timings" not in results else _shares_of_seconds(found, results)
     claims = [m.judge(paper.id, protocol.scale, seconds) for m, seconds in zip(found, shares, strict=True)]
     notes = [*protocol.notes, *(f"Not measured: {name} ({reason})." for name, reason in missing.items())]
     table = claims_table(paper, claims, notes)
     write_json(folder / "claims.json", [claim.as_json() for claim in claims])
-    (folder / "table.md").write_text(table)
+    write_text(folder / "table.md", table)
     return table
+
+
+def _shares_of_seconds(found: Sequence[Measurement], results: Results) -> list[float | None]:
+    timings = Results({"timings": results["timings"]})
+    with computed_from(timings, "Seconds per claim"):
+        return shares_of_seconds(found, {row["table"]: float(row["seconds"]) for row in timings["timings"]})
 
 
 def draw(paper: Paper, folder: Path) -> dict[str, NotMeasured]:
@@ -57,11 +63,13 @@ def draw(paper: Paper, folder: Path) -> dict[str, NotMeasured]:
     Raises:
         SurefootError: If the folder holds no results of this paper.
     """
-    results = tables_at_hand(folder, Protocol.read(folder, paper.id))
+    tables = tables_at_hand(folder, Protocol.read(folder, paper.id)).tables
     missing = {}
     for figure in paper.figures:
+        results = Results(tables)
         try:
-            figure(results, folder / "figures")
+            with computed_from(results, f"The figure {figure.__name__}"):
+                figure(results, folder / "figures")
         except NotMeasured as reason:
             missing[figure.__name__] = reason
     return missing

@@ -1,12 +1,16 @@
 """The tidy tables that a paper's runs have written: read from CSV, filtered, and reduced to one value per seed."""
 
+import contextlib
 import csv
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from surefoot.errors import DataError
 from surefoot.statistics import Estimate, mean_interval, rank_correlation
+from surefoot.storage.files import write_text
 
 __all__ = (
     "NotMeasured",
@@ -16,6 +20,7 @@ __all__ = (
     "Rows",
     "Table",
     "by_seed",
+    "computed_from",
     "read_results",
     "read_rows",
     "trend",
@@ -160,19 +165,56 @@ class Results:
         return name in self.tables
 
 
+@contextlib.contextmanager
+def computed_from(results: Results, what: str) -> Iterator[None]:
+    """Say which claim or figure fails on values that it cannot be computed from, and which tables it has read.
+
+    Raises:
+        DataError: If what is done within raises an error of values; `NotMeasured` passes.
+    """
+    try:
+        yield
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
+        tables = ", ".join(f"{name}.csv" for name in sorted(results.used))
+        raise DataError(
+            f"{what} cannot be computed from {tables} ({type(error).__name__}: {error}): are they as surefoot reproduce"
+            " has written them?"
+        ) from error
+
+
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write tidy rows; columns are the keys of all rows, in their order."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_rows(path: Path) -> Rows:
-    """Return a CSV's rows: whole and other numbers as such, True and False as such, empty cells as none."""
-    with path.open(newline="") as file:
-        return [{column: _value(text) for column, text in row.items()} for row in csv.DictReader(file)]
+    """Return a CSV's rows: whole and other numbers as such, True and False as such, empty cells as none.
+
+    Raises:
+        DataError: If the file is missing, is no text, or is not a whole table.
+    """
+    try:
+        text = path.read_bytes().decode()
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"{path} cannot be read as a table: {reason}. Run surefoot reproduce again.") from error
+    columns = lines[0] if lines else []
+    ragged = [i for i, cells in enumerate(lines, 1) if len(cells) != len(columns)]
+    if not text.endswith("\n") or ragged or len(set(columns)) != len(columns):
+        at = "it breaks off, or repeats a column"
+        if ragged:
+            at = f"line {ragged[0]} has {len(lines[ragged[0] - 1])} cells"
+        raise DataError(
+            f"{path} is not a whole table: {at}, expected {len(columns)} columns and an end of line after each row. Run"
+            " surefoot reproduce again."
+        )
+    return [dict(zip(columns, map(_value, cells), strict=True)) for cells in lines[1:]]
 
 
 def read_results(folder: Path, names: Sequence[str]) -> Results:

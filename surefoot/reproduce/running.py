@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from surefoot.errors import SurefootError
 from surefoot.reproduce.claims import ClaimDefinition, Scale, undecided
@@ -39,6 +39,18 @@ class Run:
         """Whether everything is shortened and nothing is judged."""
         return self.scale == "quick"
 
+    def begin(self, paper: str) -> None:
+        """Make the folder, and remove what an earlier run's tables were judged to be: they are about to be replaced.
+
+        Raises:
+            SurefootError: If the folder holds another paper's results.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        if (self.out / "protocol.json").exists():
+            Protocol.read(self.out, paper)
+        for name in ("protocol.json", "claims.json", "table.md"):
+            (self.out / name).unlink(missing_ok=True)
+
     def add(self, measured: Measured) -> None:
         """Append rows to tables and write them."""
         for name, rows in measured.tables.items():
@@ -68,7 +80,7 @@ class Protocol:
         """Return the protocol of a paper's results.
 
         Raises:
-            SurefootError: If the folder holds none, or another paper's.
+            SurefootError: If the folder holds none, a damaged one, or another paper's.
         """
         path = folder / "protocol.json"
         if not path.is_file():
@@ -76,10 +88,33 @@ class Protocol:
                 f"{folder} holds no results (there is no protocol.json): run surefoot reproduce {paper} first,"
                 " or name the folder with --out."
             )
-        protocol = Protocol(**read_json(path))
+        found = read_json(path)
+        if not _is_protocol(found):
+            raise SurefootError(
+                f"{path} is not as surefoot reproduce has written it: expected {', '.join(_NAMES)}. Remove it and run"
+                f" surefoot reproduce {paper} again, or name another --out."
+            )
+        protocol = Protocol(**found)
         if protocol.paper != paper:
             raise SurefootError(f"{folder} holds results of {protocol.paper}, expected {paper}: name another --out.")
         return protocol
+
+
+_NAMES = tuple(f.name for f in fields(Protocol))
+
+
+def _is_protocol(found: Any) -> bool:
+    """Return whether what a JSON file holds has a protocol's names and types."""
+    return (
+        isinstance(found, dict)
+        and found.keys() == set(_NAMES)
+        and found["scale"] in get_args(Scale)
+        and type(found["n_seeds"]) is int
+        and all(
+            isinstance(found[name], list) and all(isinstance(text, str) for text in found[name])
+            for name in ("tables", "notes")
+        )
+    )
 
 
 def tables_at_hand(folder: Path, protocol: Protocol) -> Results:

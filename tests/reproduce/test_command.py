@@ -118,3 +118,77 @@ def test_results_of_another_paper_are_refused(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["reproduce", "br_dro", "--judge", "--out", str(tmp_path)])
     assert "holds results of coin, expected br_dro" in capsys.readouterr().err
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line that a command ends in."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", *arguments])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("coin")
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("protocol.json", "[]", "protocol.json is not as surefoot reproduce has written it: expected paper, scale"),
+        ("protocol.json", '{"paper": "coin"}', "protocol.json is not as"),
+        (
+            "protocol.json",
+            '{"paper": "coin", "scale": "huge", "n_seeds": 1, "tables": [], "notes": []}',
+            "protocol.json is not as",
+        ),
+        ("throws.csv", "seed,coin,heads\n0,first,0.5\n1,first", "throws.csv is not a whole table"),
+        ("throws.csv", "seed,coin,heads\n0,first,many\n", "The claim first_fair cannot be computed from throws.csv"),
+        (
+            "throws.csv",
+            "seed,coin,heads\n0,first,0.5\n1,second,0.5\n",
+            "The claim second_above_first cannot be computed from throws.csv (ValueError: the same seeds expected",
+        ),
+        ("timings.csv", "table,seconds\nthrows,long\n", "Seconds per claim cannot be computed from timings.csv"),
+        ("timings.csv", "table\nthrows\n", "Seconds per claim cannot be computed from timings.csv"),
+    ],
+)
+def test_damaged_results_are_named(
+    name: str, content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["reproduce", "coin", "--out", str(tmp_path)])
+    (tmp_path / name).write_text(content)
+    assert message in complaint(["coin", "--judge", "--out", str(tmp_path)], capsys)
+    if name == "throws.csv" and "many" in content:
+        drawn = complaint(["coin", "--figures", "--out", str(tmp_path)], capsys)
+        assert "The figure heads cannot be computed from throws.csv" in drawn
+
+
+@pytest.mark.usefixtures("coin")
+def test_a_run_that_breaks_off_leaves_nothing_that_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["coin", "--scale", "laptop", "--out", str(tmp_path)]
+    main(["reproduce", *flags])
+    main(["reproduce", "coin", "--judge", "--out", str(tmp_path)])
+    from surefoot.reproduce.coin import runs
+
+    def broken(*_: Any) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "throw", broken)
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            main(["reproduce", *flags])
+    assert not (tmp_path / "claims.json").exists()
+    assert "holds no results" in complaint(["coin", "--judge", "--out", str(tmp_path)], capsys)
+    main(["reproduce", *flags])
+    assert claims(tmp_path)
+
+
+@pytest.mark.usefixtures("coin")
+def test_a_run_does_not_replace_another_papers_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["reproduce", "coin", "--out", str(tmp_path)])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert "holds results of coin, expected private_transfer" in complaint(
+        ["private_transfer", "--out", str(tmp_path)], capsys
+    )
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

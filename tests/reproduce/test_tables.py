@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from surefoot.errors import DataError
 from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Table, read_rows, trend, write_csv
 from surefoot.statistics import mean_interval
 
@@ -49,3 +50,28 @@ def test_differences_and_ratios_are_taken_within_seeds() -> None:
     with pytest.raises(ValueError, match=r"the same seeds expected, got \[0, 1\] and \[0\]"):
         _ = first - PerSeed({0: 1.0})
     assert trend({0.1: first, 1.0: second}) == {0: 1.0, 1: -1.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x99\x00", "cannot be read as a table: 'utf-8' codec"),
+        (b'seed,score\r\n0,"1\r\n', "cannot be read as a table: unexpected end of data"),
+        (b"", "not a whole table: it breaks off"),
+        (b"seed,score\r\n0,1.5\r\n1,2.", "it breaks off"),
+        (b"seed,score\r\n0,1\r\n1\r\n", "line 3 has 1 cells, expected 2 columns"),
+        (b"seed,score\r\n0,1,2\r\n", "line 2 has 3 cells, expected 2 columns"),
+        (b"seed,seed\r\n0,1\r\n", "repeats a column"),
+        (None, "cannot be read as a table: No such file or directory"),
+    ],
+)
+def test_what_is_no_whole_table_is_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(DataError, match=rf"x.csv .*{message}"):
+        read_rows(tmp_path / "x.csv")
+
+
+def test_a_table_without_rows_is_read(tmp_path: Path) -> None:
+    write_csv(tmp_path / "x.csv", [])
+    assert read_rows(tmp_path / "x.csv") == []
