@@ -18,7 +18,7 @@ def prediction_panels(
     labels: tuple[str, str],
     path: Path,
     diagonal: bool = True,
-) -> list[Path]:
+) -> Path:
     """Draw points in panels, coloured by one property and marked by another.
 
     Args:
@@ -28,7 +28,7 @@ def prediction_panels(
         diagonal: Draw y = x, and give both axes the same range.
 
     Returns:
-        The files written.
+        The file written.
     """
     figure, axes = new_axes(4.2 * len(panels) + 1.8, 3.9, n_columns=len(panels))
     axes = [axes] if len(panels) == 1 else list(axes)
@@ -74,7 +74,7 @@ def lines(
     title: str = "",
     y_range: tuple[float, float] | None = None,
     verticals: Mapping[str, float] | None = None,
-) -> list[Path]:
+) -> Path:
     """Draw curves without bands, and vertical lines for reference.
 
     Args:
@@ -86,7 +86,7 @@ def lines(
         verticals: Name -> x.
 
     Returns:
-        The files written.
+        The file written.
     """
     figure, axis = new_axes(6.4, 3.6)
     for i, (name, points) in enumerate(series.items()):
@@ -103,7 +103,7 @@ def lines(
     return save_figure(figure, path)
 
 
-def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Path, title: str = "") -> list[Path]:
+def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Path, title: str = "") -> Path:
     """Draw examples over checkpoints: brightness is the accuracy, the hue the trace's perplexity.
 
     Bright yellow is solved and not memorized, bright blue solved and memorized; dark is not solved.
@@ -115,7 +115,7 @@ def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Pat
         title: Title.
 
     Returns:
-        The files written.
+        The file written.
     """
     import numpy as np
     from matplotlib.cm import ScalarMappable
@@ -146,7 +146,7 @@ def example_heat_map(accuracies: Tensor, log_log_perplexities: Tensor, path: Pat
     return save_figure(figure, path)
 
 
-def violins(panels: Mapping[str, Mapping[float, Sequence[float]]], labels: tuple[str, str], path: Path) -> list[Path]:
+def violins(panels: Mapping[str, Mapping[float, Sequence[float]]], labels: tuple[str, str], path: Path) -> Path:
     """Draw how values are distributed in bins, with the means as a line, one panel a name.
 
     Args:
@@ -155,7 +155,7 @@ def violins(panels: Mapping[str, Mapping[float, Sequence[float]]], labels: tuple
         path: Where to write, without ending.
 
     Returns:
-        The files written.
+        The file written.
     """
     figure, axes = new_axes(3.6 * len(panels), 3.4, n_columns=len(panels))
     axes = [axes] if len(panels) == 1 else list(axes)

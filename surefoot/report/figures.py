@@ -1,4 +1,4 @@
-"""Figures that can be read without colour: dots with intervals, and curves with bands; SVG and PNG."""
+"""Figures that can be read without colour: dots with intervals, and curves with bands; SVG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,17 +26,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", "-", "--", "-.")
 
 
-def save_figure(figure: Any, path: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, the same bytes for the same data, and close it."""
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a figure as SVG, the same bytes for the same data, close it, and return the file."""
     from matplotlib import pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix in (".svg", ".png"):
-        target = path.with_suffix(suffix)
-        metadata = {"Date": None} if suffix == ".svg" else None
-        figure.savefig(target, bbox_inches="tight", dpi=150, metadata=metadata)
-        written.append(target)
+    written = path.with_suffix(".svg")
+    figure.savefig(written, bbox_inches="tight", dpi=150, metadata={"Date": None})
     plt.close(figure)
     return written
 
@@ -74,7 +70,7 @@ def dot_plot(
     path: Path,
     title: str = "",
     unit_range: bool = False,
-) -> list[Path]:
+) -> Path:
     """Draw one row per name with a dot and its 95% interval for each series.
 
     Args:
@@ -85,7 +81,7 @@ def dot_plot(
         unit_range: The axis shows [0, 1], whatever the values.
 
     Returns:
-        The files written.
+        The file written.
     """
     rows = list(dict.fromkeys(name for series in panels.values() for name in series))
     spread = min(0.22, 0.8 / len(panels))  # of a row's dots, in rows
@@ -133,7 +129,7 @@ def interval_curves(
     log_y: bool = False,
     horizontals: Mapping[str, Estimate] | None = None,
     ticks: Sequence[str] | None = None,
-) -> list[Path]:
+) -> Path:
     """Draw curves with 95% bands, and horizontal lines for reference.
 
     Args:
@@ -147,7 +143,7 @@ def interval_curves(
         ticks: Names of x = 0, 1, ...; numbers by default.
 
     Returns:
-        The files written.
+        The file written.
     """
     figure, axes = new_axes(6.4, 3.6)
     for place, (name, points) in enumerate(series.items()):
@@ -197,7 +193,7 @@ class Plane(NamedTuple):
     lines: Mapping[str, tuple[float, float, float]]  # name -> (a, b, c) of a x + b y + c = 0
 
 
-def decision_planes(planes: Mapping[str, Plane], labels: tuple[str, str], path: Path, title: str = "") -> list[Path]:
+def decision_planes(planes: Mapping[str, Plane], labels: tuple[str, str], path: Path, title: str = "") -> Path:
     """Draw points by label with decision lines, one panel a name.
 
     Args:
@@ -207,7 +203,7 @@ def decision_planes(planes: Mapping[str, Plane], labels: tuple[str, str], path: 
         title: Title.
 
     Returns:
-        The files written.
+        The file written.
     """
     figure, axes = new_axes(4.2 * len(planes), 3.6, n_columns=len(planes))
     for axis, (name, plane) in zip(axes, planes.items(), strict=True):

@@ -81,7 +81,7 @@ def draw_sets(rows: Sequence[Row], folder: Path, title: str = "") -> list[Path]:
     for quantity, (name, text) in _QUANTITIES.items():
         curves = by_family(rows, x, quantity)
         if curves:
-            written += interval_curves(curves, (label, text), folder / name, title)
+            written.append(interval_curves(curves, (label, text), folder / name, title))
     return written
 
 
@@ -118,5 +118,5 @@ def draw_layers(rows: Sequence[Row], folder: Path, title: str = "") -> list[Path
             curves[name] = points
         if layers:
             labels = ("layer", text)
-            written += interval_curves(curves, labels, folder / quantity, title, ticks=layers)
+            written.append(interval_curves(curves, labels, folder / quantity, title, ticks=layers))
     return written

@@ -209,12 +209,11 @@ def write_report(
     over = ", mean and 95% interval over seeds" if several else ""
     label = f"{metric} ({rule}){over}"
     comparison = dot_plot({metric: estimates}, label, out / "comparison", unit_range=proportions)
-    for stale in ("groups.svg", "groups.png"):
-        (out / stale).unlink(missing_ok=True)
+    (out / "groups.svg").unlink(missing_ok=True)
     drawn = None
     if groups:
         label = f"test accuracy ({rule}){over}"
-        drawn = dot_plot(groups, label, out / "groups", unit_range=True)[0]
+        drawn = dot_plot(groups, label, out / "groups", unit_range=True)
 
     tables = [main, *([_group_table(groups)] if groups else []), *([pairs] if pairs.rows else [])]
     text = "\n\n".join(markdown_table(*t) for t in (*tables, *([omitted] if left_out else [])))
@@ -229,7 +228,7 @@ def write_report(
         else f"each run's value at the epoch that the rule {rule} chooses"
     )
     sections = [
-        Section("", main, figure=picture(comparison[0])),
+        Section("", main, figure=picture(comparison)),
         Section(
             "Accuracy of every group",
             _group_table(groups),

@@ -52,8 +52,7 @@ def test_any_record_in_the_schema(tmp_path: Path) -> None:
     text = (tmp_path / "a/table.md").read_text()
     assert "the other runs choose: -2 to -2" in text
     for name in ("prediction", "sensitivity", "examples"):
-        for ending in ("svg", "png"):
-            assert (tmp_path / f"a/figures/task_{name}.{ending}").stat().st_size > 1000
+        assert (tmp_path / f"a/figures/task_{name}.svg").stat().st_size > 1000
     given = reproduce(tmp_path / "b", "--recorded", str(tmp_path / "task.npz"), "--log-log-threshold", "0.5")
     assert given["task_r2_identity"]["measured"] < 0.9
     assert given["task_r2_identity"]["holds"] is False
