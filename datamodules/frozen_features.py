@@ -1,7 +1,6 @@
 """Features of a frozen encoder: public classes beside private ones of the same dataset."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor
 from datamodules.classification import ClassificationDataModule
 from datamodules.private import PrivateDataModule
 from datamodules.splits import TensorExamples
+from surefoot.classification import networks
+from surefoot.classification.checkpoint_encoder import CheckpointEncoder, training_settings
 from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError, DataError
 from surefoot.privacy.estimators import PublicData
 from surefoot.privacy.noise import NoiseSource
 from surefoot.training.distributed import sum_over_ranks
-from surefoot.training.weights import read_checkpoint
 
 __all__ = ("FrozenFeaturesDataModule",)
 
@@ -24,13 +24,13 @@ __all__ = ("FrozenFeaturesDataModule",)
 class FrozenFeaturesDataModule(PrivateDataModule):
     """Features of private classes' images or texts, ``(batch, features)``: minus the public mean, scaled to length 1.
 
-    The encoder is frozen; its weights come from public pretraining or from a run on the public classes
-    (``checkpoint``). Public data are its features of the public classes' training examples: nothing private goes into
+    The encoder is frozen; its weights come from public pretraining or, in a `CheckpointEncoder`, from a run on the
+    public classes. Public data are its features of the public classes' training examples: nothing private goes into
     them.
 
     The record of a run (``environment.json``) says whether the encoder is known to have seen public classes only. It is
-    where its checkpoint's settings name this dataset and other ``classes`` than the private ones; one that has seen
-    these is refused.
+    where the settings of the run that trained it name this dataset and other ``classes`` than the private ones; one
+    that has seen these is refused.
     """
 
     def __init__(
@@ -39,7 +39,6 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         data: LightningDataModule,
         encoder: Encoder,
         private_classes: Sequence[int],
-        checkpoint: Path | None = None,
         n_train: int | None = None,
         **loading: Any,
     ) -> None:
@@ -48,9 +47,8 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         Args:
             source: Where the samples of a step come from.
             data: Datamodule of all classes, such as CIFAR10DataModule.
-            encoder: Network from inputs to features.
+            encoder: Network from inputs to features, a `CheckpointEncoder` with the weights of a run, say.
             private_classes: Classes that are private, renumbered in this order; all others are public.
-            checkpoint: Checkpoint of a run whose ``network.encoder`` fits the encoder; none keeps its own weights.
             n_train: Private training examples to keep, drawn with the seed; all by default.
             loading: Arguments of `PrivateDataModule`.
 
@@ -68,7 +66,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
                 " public,"
                 f" got {list(private_classes)}."
             )
-        self.data, self.encoder, self.checkpoint = data, encoder, checkpoint
+        self.data, self.encoder = data, encoder
         self.private_classes, self.n_private = tuple(private_classes), n_train
         self.n_classes: int = len(self.private_classes)
         self._public: Tensor | None = None
@@ -80,8 +78,6 @@ class FrozenFeaturesDataModule(PrivateDataModule):
     def build(self) -> dict[str, TensorExamples]:
         """Put every split through the encoder once."""
         self.data.setup("fit")
-        if self.checkpoint is not None:
-            _load(self.encoder, Path(self.checkpoint))
         self.encoder_history()  # refuses one that has seen private classes
         self.encoder.eval().requires_grad_(False)
         renumbered = torch.full((self.data.n_classes,), -1)
@@ -128,27 +124,29 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         Raises:
             ConfigError: If they have seen private classes.
         """
-        if self.checkpoint is None:
-            return _history_of_own_weights(self.encoder)
-        settings = read_checkpoint(self.checkpoint).get("surefoot_settings") or {}
-        model, data = (settings.get(k) or {} for k in ("model", "data"))
-        arguments = model.get("init_args") or {}
-        start = (arguments.get("encoder") or {}).get("init_args") or {}
-        if not data or str(data.get("class_path")).rsplit(".", 1)[-1] != type(self.data).__name__:
-            return f"not known: {self.checkpoint} does not say that it was trained on {type(self.data).__name__}"
-        if start.get("pretrained") or start.get("arguments") or arguments.get("checkpoint"):
-            return f"not known: {self.checkpoint} was trained from weights of other data"
+        encoder = self.encoder
+        while isinstance(encoder, CheckpointEncoder) and encoder.weights is None:
+            encoder = encoder.encoder
+        if not isinstance(encoder, CheckpointEncoder):
+            return _history_of_own_weights(encoder)
+        path = encoder.weights
+        assert path is not None
+        settings = training_settings(path)
+        data = settings.get("data") or {}
+        if str(data.get("class_path")).rsplit(".", 1)[-1] != type(self.data).__name__:
+            return f"not known: {path} does not say that it was trained on {type(self.data).__name__}"
+        if not _began_at_random((settings["model"].get("init_args") or {}).get("encoder")):
+            return f"not known: nothing says what the weights that {path} was trained from have seen"
         own: Sequence[int] = getattr(self.data, "classes", range(self.data.n_classes))
         private = {own[c] for c in self.private_classes}
         seen = (data.get("init_args") or {}).get("classes")
         both = private & set(private if seen is None else seen)
         if both:
             raise ConfigError(
-                f"the encoder of {self.checkpoint} was trained on the classes {sorted(both)}, which are private here:"
-                " its features"
+                f"the encoder of {path} was trained on the classes {sorted(both)}, which are private here: its features"
                 " would not be public. Train it on the public classes (data.init_args.classes)."
             )
-        return f"public classes only: {self.checkpoint} was trained on the classes {sorted(seen or ())}"
+        return f"public classes only: {path} was trained on the classes {sorted(seen or ())}"
 
     def public(self) -> PublicData:
         """Return the public classes' features."""
@@ -160,19 +158,18 @@ def _history_of_own_weights(encoder: Encoder) -> str:
     kind = type(encoder)
     if not any(True for _ in encoder.parameters()):
         return f"no data: {kind.__name__} has no weights"
-    if kind.__module__ == Encoder.__module__ and not getattr(encoder, "pretrained", False):
+    if kind.__module__ == networks.__name__ and not getattr(encoder, "pretrained", False):
         return f"no data: {kind.__name__} has random weights"
     return f"not known: nothing says what the weights of {kind.__name__} were trained on"
 
 
-def _load(encoder: Encoder, path: Path) -> None:
-    """Load the encoder's weights from a run's checkpoint."""
-    if not path.is_file():
-        raise DataError(f"checkpoint {path} is not a file: train an encoder on the public classes first.")
-    state = read_checkpoint(path)["state_dict"]
-    start = "network.encoder."
-    try:
-        encoder.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
-    except RuntimeError as error:
-        reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
-        raise DataError(f"checkpoint {path} does not fit this encoder: {reason}") from error
+def _began_at_random(encoder: Any) -> bool:
+    """Return whether an encoder of these settings is known to have no weights of other data when it is built."""
+    if not isinstance(encoder, Mapping):
+        return False
+    module, _, name = str(encoder.get("class_path")).rpartition(".")
+    arguments = encoder.get("init_args") or {}
+    if name == CheckpointEncoder.__name__:
+        return arguments.get("weights") is None and _began_at_random(arguments.get("encoder"))
+    ours = name in networks.__all__ and module.startswith(networks.__name__.rpartition(".")[0])
+    return ours and not (arguments.get("pretrained") or arguments.get("arguments"))

@@ -1,6 +1,5 @@
 """DFR: deep feature reweighting, or last-layer retraining on a balanced held-out set."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,8 @@ from torch import Tensor
 from lightning_modules.classification import ClassifierModule
 from surefoot.classification.last_layer import balanced_last_layer
 from surefoot.classification.networks import Encoder
-from surefoot.errors import ConfigError, DataError
-from surefoot.storage.manifests import find_weights
+from surefoot.errors import ConfigError
 from surefoot.training.distributed import gather_batch
-from surefoot.training.rebuilding import weights_will_follow
-from surefoot.training.weights import read_checkpoint
 
 __all__ = ("DFR",)
 
@@ -34,7 +30,6 @@ class DFR(ClassifierModule):
     def __init__(
         self,
         encoder: Encoder,
-        checkpoint: Path | None,
         n_classes: int | None = None,
         n_subsets: int = 10,
         inverse_strengths: tuple[float, ...] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
@@ -43,9 +38,8 @@ class DFR(ClassifierModule):
         """Initialize DFR.
 
         Args:
-            encoder: Network from inputs to features, of the checkpoint's kind.
-            checkpoint: Run folder of any classifier of Surefoot, for example an ERM run's, its ``weights.safetensors``,
-                or a checkpoint; none keeps the encoder as it is (pretrained, say).
+            encoder: Trained network from inputs to features: a `CheckpointEncoder` with the weights of an ERM run,
+                say, or a pretrained one.
             n_classes: Number of classes; filled in from the datamodule.
             n_subsets: Balanced subsets whose layers are averaged.
             inverse_strengths: Candidates for C, the inverse strength of the l1 penalty.
@@ -53,7 +47,6 @@ class DFR(ClassifierModule):
 
         Raises:
             ConfigError: If a count is unknown or too small.
-            DataError: If the weights are missing or does not fit the encoder.
         """
         super().__init__(encoder, optimizer=None, n_classes=n_classes)
         if n_subsets < 1 or not inverse_strengths:
@@ -63,24 +56,7 @@ class DFR(ClassifierModule):
             )
         self.automatic_optimization = False
         self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed or 0
-        if checkpoint is not None and not weights_will_follow():
-            self._load_network(checkpoint)
         self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # features, target, group, index
-
-    def _load_network(self, path: Path) -> None:
-        weights = find_weights(Path(path))
-        if weights.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            network = load_file(weights)
-        else:
-            state = read_checkpoint(weights)["state_dict"]
-            network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-        try:
-            self.network.load_state_dict(network)
-        except RuntimeError as error:
-            reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
-            raise DataError(f"checkpoint {path} does not fit this encoder: {reason}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the features that the epoch has collected so far."""

@@ -44,6 +44,14 @@ def fit(tmp_path: Path) -> Fit:
     return run
 
 
+def from_weights(settings: dict[str, Any], weights: Path | str | None) -> dict[str, Any]:
+    """Let the encoder of a classifier's config start with weights of another run; return the config."""
+    arguments = settings["model"]["init_args"]
+    started = {"encoder": arguments["encoder"], "weights": None if weights is None else str(weights)}
+    arguments["encoder"] = {"class_path": "CheckpointEncoder", "init_args": started}
+    return settings
+
+
 def tiny(method: str = "ERM", **model: Any) -> dict[str, Any]:
     """Return a config that trains a small network on digits for two epochs."""
     init = {

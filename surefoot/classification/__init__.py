@@ -1,3 +1,5 @@
 """Classifiers under distribution shift: networks, groups, adversaries, shifts and what is measured in layers."""
 
-__all__ = ()
+from surefoot.classification.checkpoint_encoder import CheckpointEncoder
+
+__all__ = ("CheckpointEncoder",)

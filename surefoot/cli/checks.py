@@ -1,12 +1,13 @@
 """Settings that cannot work together, refused before anything is built."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
-from surefoot.cli.settings import stored_settings
+from surefoot.classification.checkpoint_encoder import CheckpointEncoder, training_settings
 from surefoot.errors import ConfigError
-from surefoot.storage.manifests import WEIGHTS
 
 __all__ = ("check_data_seed", "check_seed", "check_trainer")
 
@@ -38,23 +39,29 @@ def check_seed(seed: bool | int | None) -> None:
 
 
 def check_data_seed(config: Namespace) -> None:
-    """Refuse to train on from a checkpoint whose data were split by another seed: it may have seen our test examples.
+    """Refuse to train on from weights whose data were split by another seed: they may have seen our test examples.
 
     Raises:
         ConfigError: If the two seeds of one dataset differ.
     """
-    data, given = config.data, config.model.get("init_args", {}).get("checkpoint")
-    if given is None:
-        return
-    path = Path(given)
-    if path.is_dir() or path.name == WEIGHTS:  # a run folder, or its weights
-        path = (path if path.is_dir() else path.parent) / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        return
-    stored = (stored_settings(path) or {}).get("data") or {}
-    was, now = (d.get("init_args", {}).get("seed") for d in (stored, data))
-    if stored.get("class_path") == data.class_path and was is not None and was != now:
-        raise ConfigError(
-            f"{given} was trained on data of seed {was} and this run's have seed {now}: its training examples may be"
-            f" among this run's test examples. Give a checkpoint of seed {now}, or --data.init_args.seed {was}."
-        )
+    data = config.data.as_dict()
+    for given in _handed_over(config.model.as_dict()):
+        stored = training_settings(Path(given)).get("data") or {}
+        was, now = ((d.get("init_args") or {}).get("seed") for d in (stored, data))
+        if stored.get("class_path") == data["class_path"] and was is not None and was != now:
+            raise ConfigError(
+                f"{given} was trained on data of seed {was} and this run's have seed {now}: its training examples may"
+                f" be among this run's test examples. Give weights of seed {now}, or --data.init_args.seed {was}."
+            )
+
+
+def _handed_over(settings: Any) -> Iterator[str]:
+    """Yield the weights of every `CheckpointEncoder` in nested settings."""
+    if isinstance(settings, dict):
+        arguments = settings.get("init_args")
+        if isinstance(arguments, dict) and str(settings.get("class_path")).endswith(f".{CheckpointEncoder.__name__}"):
+            yield from [] if arguments.get("weights") is None else [str(arguments["weights"])]
+        settings = list(settings.values())
+    if isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _handed_over(value)

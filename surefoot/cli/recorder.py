@@ -117,7 +117,7 @@ class RunRecorder(Callback):
             write_json(unfinished, record | {"missing": missing})
             raise SurefootError(f"{self.run.path} has ended and is not finished: {missing}.")
         unfinished.unlink(missing_ok=True)
-        write_manifest(self.run.path, self.settings["model"])
+        write_manifest(self.run.path, self.settings)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         write_json(self.run.path / "finished.json", record | {"metrics": metrics})
 

@@ -67,7 +67,7 @@ def _stage(value: Any, depth: int) -> Any:
         return value
     path = Path(value)
     try:
-        folder = next((f for f in list(path.parents)[:3] if (f / "identity.json").is_file()), None)
+        folder = next((f for f in [path, *path.parents][:4] if (f / "identity.json").is_file()), None)
         run = None if folder is None else read_run(folder)
     except (
         OSError,
@@ -186,7 +186,7 @@ def _is_stage(value: Any) -> bool:
 
 def _short(value: Any) -> str:
     if _is_stage(value):
-        return f"{value[0]}/{value[1]}"
+        return f"{value[0]}/{value[1]}".rstrip("/")
     if isinstance(value, tuple):
         return f"[{', '.join(value)}]"
     return "none" if value is None else str(value)

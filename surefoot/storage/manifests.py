@@ -50,14 +50,15 @@ def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
-def write_manifest(folder: Path, model: Mapping[str, Any]) -> None:
-    """Write what a run hands on.
+def write_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write what a run hands on, and what it was trained with.
 
     Args:
         folder: The run folder.
-        model: Class path and arguments of the model.
+        settings: Class path and arguments of ``model`` and ``data``; others are left out.
     """
-    write_json(folder / MANIFEST, {"model": dict(model), "files": hash_files(folder)})
+    trained_with = {part: settings[part] for part in ("model", "data")}
+    write_json(folder / MANIFEST, trained_with | {"files": hash_files(folder)})
 
 
 def manifest_content(folder: Path) -> str:

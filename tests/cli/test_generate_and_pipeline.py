@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Fit, tiny
+from conftest import Fit, from_weights, tiny
 from safetensors.torch import load_file
 from tiny_reasoning import tiny_reasoning
 
@@ -353,10 +353,9 @@ def two_classifiers(**erm: Any) -> dict[str, Any]:
     """Write a pipeline of ERM, then DFR on its encoder; return its stages."""
     first = tiny("ERM")
     first["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
-    second = tiny("DFR")
+    second = from_weights(tiny("DFR", n_subsets=1), None)
     second["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
     del second["model"]["init_args"]["optimizer"]
-    second["model"]["init_args"] |= {"checkpoint": None, "n_subsets": 1}
     second["data"]["init_args"]["train_split"] = "val"
     for name, content in (("erm", first), ("dfr", second)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content))
@@ -366,7 +365,7 @@ def two_classifiers(**erm: Any) -> dict[str, Any]:
             "name": "dfr",
             "verb": "fit",
             "config": "dfr.yaml",
-            "flags": {"model.init_args.checkpoint": "{erm}"},
+            "flags": {"model.init_args.encoder.init_args.weights": "{erm}"},
         },
     ]
     Path("two.yaml").write_text(yaml.safe_dump({"stages": stages}))
@@ -402,15 +401,20 @@ def test_a_stage_runs_again_when_the_classifier_that_it_reads_is_another(
     assert len(runs) == 2
     a, b = (load_file(r / "weights.safetensors") for r in runs)
     assert set(a) == {
-        "encoder.layers.1.weight",
-        "encoder.layers.1.bias",
+        "encoder.encoder.layers.1.weight",
+        "encoder.encoder.layers.1.bias",
         "head.weight",
         "head.bias",
     }
-    assert not torch.equal(a["encoder.layers.1.weight"], b["encoder.layers.1.weight"])
-    erm = next((tmp_path / "runs/pipelines/two").glob("erm-*/latest")).resolve()
+    name = "encoder.encoder.layers.1.weight"
+    assert not torch.equal(a[name], b[name])
+    erms = [p.resolve() for p in (tmp_path / "runs/pipelines/two").glob("erm-*/latest")]
+    trained = [load_file(r / "weights.safetensors")["encoder.layers.1.weight"] for r in erms]
+    assert all(any(torch.equal(w, t) for t in trained) for w in (a[name], b[name])), "DFR keeps ERM's encoder"
+    erm = erms[0]
     manifest = json.loads((erm / "manifest.json").read_text())
     assert manifest["model"]["class_path"] == "lightning_modules.ERM"
+    assert manifest["data"]["class_path"] == "datamodules.DigitsDataModule"
     weights = (erm / "weights.safetensors").read_bytes()
     expected = {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     assert manifest["files"]["weights.safetensors"] == expected

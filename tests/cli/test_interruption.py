@@ -74,7 +74,7 @@ def test_it_stops_after_the_step_and_the_same_command_ends_in_the_same_weights(
 def test_dfr_keeps_what_its_epoch_has_collected(fit: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = tiny("DFR")
     del settings["model"]["init_args"]["optimizer"]
-    settings["model"]["init_args"] |= {"checkpoint": None, "n_subsets": 1}
+    settings["model"]["init_args"] |= {"n_subsets": 1}
     settings["trainer"]["max_epochs"] = 1
     settings["data"]["init_args"] |= {"train_split": "val", "batch_size": 32}
     whole = fit(settings, name="whole")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from logged import metric_values
 from small_datasets import write_cifar10
 
 from datamodules import CIFAR10DataModule, FrozenFeaturesDataModule, SharedSubspaceDataModule
+from surefoot.classification.checkpoint_encoder import CheckpointEncoder
 from surefoot.classification.networks import MLP, Flatten
 from surefoot.cli import main
 from surefoot.cli.loading import build_datamodule, load_module
@@ -343,19 +345,49 @@ def test_what_the_encoder_has_seen_is_known_or_said_not_to_be(fit: Fit, tmp_path
     config["trainer"] |= {"max_epochs": 1, "callbacks": []}
     config["model"]["init_args"]["encoder"] = encoder
     config["data"] = {"class_path": "CIFAR10DataModule", "init_args": arguments}
-    checkpoint = fit(config, name="public") / "checkpoints/last.ckpt"
+    run = fit(config, name="public")
 
     def features(private_classes: list[int], path: Path | None) -> FrozenFeaturesDataModule:
-        data = CIFAR10DataModule(tmp_path)
-        return FrozenFeaturesDataModule(SeededNoise(0), data, MLP(3072, (4,)), private_classes, checkpoint=path)
+        encoder = CheckpointEncoder(MLP(3072, (4,)), path)
+        return FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), encoder, private_classes)
 
-    data = features([1, 9], checkpoint)
-    data.setup("fit")
-    assert data.fingerprints()["encoder"].startswith("public classes only")
-    with pytest.raises(ConfigError, match=r"was trained on the classes \[2\], which are private"):
-        features([1, 2], checkpoint).setup("fit")
+    for path in (run, run / "weights.safetensors", checkpoint := run / "checkpoints/last.ckpt"):
+        data = features([1, 9], path)
+        data.setup("fit")
+        assert data.fingerprints()["encoder"] == f"public classes only: {path} was trained on the classes [0, 2, 4]"
+        with pytest.raises(ConfigError, match=r"was trained on the classes \[2\], which are private"):
+            features([1, 2], path).setup("fit")
     plain = tmp_path / "plain.ckpt"
     state = torch.load(checkpoint, weights_only=True)
     torch.save({"state_dict": state["state_dict"]}, plain)
-    assert features([1, 9], plain).encoder_history().startswith("not known")
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(run / "weights.safetensors", alone)
+    for path in (plain, alone):
+        assert features([1, 9], path).encoder_history().startswith(f"not known: {path} does not say")
     assert features([1, 9], None).encoder_history() == "no data: MLP has random weights"
+
+
+class Remembering(MLP):
+    """An encoder that may come with weights of any data."""
+
+
+def test_what_weights_were_trained_from_counts_too(fit: Fit, tmp_path: Path) -> None:
+    """The encoder of a public run may itself have begun with weights that have seen private classes."""
+    write_cifar10(tmp_path, 200)
+    plain = {"class_path": "MLP", "init_args": {"n_inputs": 3072, "widths": [4]}}
+    config = tiny("ERM")
+    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
+    config["data"] = {"class_path": "CIFAR10DataModule", "init_args": {"root": str(tmp_path), "classes": [0, 2, 4]}}
+    encoders = {
+        "fresh": {"class_path": "CheckpointEncoder", "init_args": {"encoder": plain, "weights": None}},
+        "own": {"class_path": f"{__name__}.Remembering", "init_args": plain["init_args"]},
+    }
+    found = {}
+    for name in ("fresh", "own", "second"):
+        config["model"]["init_args"]["encoder"] = encoders[name]
+        run = fit(config, name=name)
+        encoders["second"] = {"class_path": "CheckpointEncoder", "init_args": {"encoder": plain, "weights": str(run)}}
+        encoder = CheckpointEncoder(MLP(3072, (4,)), run)
+        data = FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), encoder, [1, 9])
+        found[name] = data.encoder_history().split(":")[0]
+    assert found == {"fresh": "public classes only", "own": "not known", "second": "not known"}

@@ -152,15 +152,16 @@ def test_settings_of_the_machine_pool(tmp_path: Path, change: dict[str, Any]) ->
     assert not left_out
 
 
-def test_a_stage_before_counts_by_its_settings_not_by_its_seed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["", "weights.safetensors", "checkpoints/last.ckpt"])
+def test_a_stage_before_counts_by_its_settings_not_by_its_seed(below: str, tmp_path: Path) -> None:
     """Five seeds of a second stage that starts from five seeds of a first are one method."""
     for seed in (0, 1):
         first = write_run(tmp_path / f"erm/{seed}", seed=seed)
-        path = str(first / "checkpoints/last.ckpt")
-        write_run(tmp_path / f"dfr/{seed}", seed=seed, model__init_args__checkpoint=path)
+        path = str(first / below)
+        write_run(tmp_path / f"dfr/{seed}", seed=seed, model__init_args__encoder__init_args__weights=path)
     other = write_run(tmp_path / "erm/2", model__init_args__optimizer__init_args__lr=1.0)
-    path = str(other / "checkpoints/last.ckpt")
-    write_run(tmp_path / "dfr/2", model__init_args__checkpoint=path)
+    path = str(other / below)
+    write_run(tmp_path / "dfr/2", model__init_args__encoder__init_args__weights=path)
     methods, _ = grouped(tmp_path)
     assert sorted(len(m.runs) for n, m in methods.items() if n.startswith("dfr")) == [1, 2]
     assert len({n for n in methods if n.startswith("dfr")}) == 2
@@ -171,9 +172,9 @@ def test_settings_are_shown_as_a_config_has_them(tmp_path: Path) -> None:
     lr = "model__init_args__optimizer__init_args__lr"
     for number, rate in enumerate((0.01, 0.1)):
         first = write_run(tmp_path / f"erm/{number}", **{lr: rate})
-        path = str(first / "checkpoints/last.ckpt")
+        path = str(first)
         betas = [0.9, 0.99 + number]
-        changes = {"model__init_args__checkpoint": path, "model__init_args__betas": betas}
+        changes = {"model__init_args__encoder__init_args__weights": path, "model__init_args__betas": betas}
         write_run(tmp_path / f"dfr{number}/0", **changes)
     out = tmp_path / "report"
     main(["report", str(tmp_path / "dfr0"), str(tmp_path / "dfr1"), "--out", str(out)])
@@ -182,8 +183,8 @@ def test_settings_are_shown_as_a_config_has_them(tmp_path: Path) -> None:
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
     differing = next(c[1:] for c in cells if c[:1] == ["model.init_args.betas"])
     assert differing == ["[0.9, 0.99]", "[0.9, 1.99]"]
-    stage = "model.init_args.checkpoint"
-    assert [stage, "erm/checkpoints/last.ckpt"] in cells, "the same in both"
+    stage = "model.init_args.encoder.init_args.weights"
+    assert [stage, "erm"] in cells, "the same in both"
     inner = f"{stage} &gt; model.init_args.optimizer.init_args.lr"
     assert [inner, "0.01", "0.1"] in cells
     assert "(&#x27;" not in page

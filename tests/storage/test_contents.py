@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Fit, tiny
+from conftest import Fit, from_weights, tiny
 from safetensors.torch import save_file
 
 from surefoot.storage.contents import content_of, differing_contents, named_contents
@@ -133,10 +133,9 @@ def test_a_hub_name_is_the_commit_in_the_cache(tmp_path: Path, monkeypatch: pyte
 
 def test_a_run_goes_on_only_from_the_same_content(fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The network that DFR starts from is named by a path, and trained anew in between."""
-    settings = tiny("DFR")
+    settings = from_weights(tiny("DFR", n_subsets=1), tmp_path / "start")
     settings["trainer"]["max_epochs"] = 1
     del settings["model"]["init_args"]["optimizer"]
-    settings["model"]["init_args"] |= {"checkpoint": str(tmp_path / "start"), "n_subsets": 1}
     settings["data"]["init_args"]["train_split"] = "val"
 
     def start(seed: int) -> None:
@@ -153,7 +152,7 @@ def test_a_run_goes_on_only_from_the_same_content(fit: Fit, tmp_path: Path, capl
     start(2)
     second = fit(settings)
     assert second != first
-    assert "model.init_args.checkpoint holds something else than for" in caplog.text
+    assert "model.init_args.encoder.init_args.weights holds something else than for" in caplog.text
     start(1)
     fit(settings)
     assert f"already finished: {tmp_path}/runs/tiny/0" in caplog.text

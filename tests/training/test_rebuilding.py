@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Fit, tiny
+from conftest import Fit, from_weights, tiny
 from small_datasets import write_madlibs, write_pairs
 from tiny_reasoning import tiny_reasoning
 
@@ -89,7 +89,7 @@ def test_dfr(fit: Fit, tmp_path: Path) -> None:
     settings = tiny()
     settings["trainer"] |= {"max_epochs": 1, "limit_train_batches": 1}
     erm = fit(settings, name="erm")
-    settings = tiny("DFR", checkpoint=str(erm), n_subsets=1)
+    settings = from_weights(tiny("DFR", n_subsets=1), erm)
     del settings["model"]["init_args"]["optimizer"]
     settings["trainer"]["max_epochs"] = 1
     settings["data"]["init_args"]["train_split"] = "val"

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Fit, tiny
+from conftest import Fit, from_weights, tiny
 
 import callbacks
 import datamodules
@@ -60,14 +61,16 @@ def test_a_checkpoint_is_tested_on_the_split_that_it_was_trained_with(fit: Fit) 
     assert settings["data"]["init_args"]["seed"] == 5
 
 
-def test_a_second_stage_refuses_a_checkpoint_of_another_split(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_stage_refuses_weights_of_another_split(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     first = fit(unseeded(), "--seed_everything", "5")
-    config = unseeded("DFR", checkpoint=str(first / "checkpoints" / "last.ckpt"))
-    del config["model"]["init_args"]["optimizer"]
-    config["trainer"]["callbacks"] = []
-    with pytest.raises(SystemExit):
-        fit(config, "--seed_everything", "6", name="dfr")
-    assert "was trained on data of seed 5 and this run's have seed 6" in capsys.readouterr().err
+    shutil.copytree(first, moved := first.parents[2] / "moved", ignore=shutil.ignore_patterns("checkpoints"))
+    for weights in (first, first / "weights.safetensors", first / "checkpoints/last.ckpt", moved):
+        config = from_weights(unseeded("DFR"), weights)
+        del config["model"]["init_args"]["optimizer"]
+        config["trainer"]["callbacks"] = []
+        with pytest.raises(SystemExit):
+            fit(config, "--seed_everything", "6", name="dfr")
+        assert "was trained on data of seed 5 and this run's have seed 6" in capsys.readouterr().err
     fit(config, "--seed_everything", "6", "--data.init_args.seed", "5", name="dfr")
 
 

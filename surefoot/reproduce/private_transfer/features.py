@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,8 +111,7 @@ def _features(run_folder: str, n_images: int | None) -> tuple[dict[str, Labelled
         "init_args": {
             "source": {"class_path": "SeededNoise", "init_args": {"seed": 0}},
             "data": {"class_path": _DATA, "init_args": {"n_train": n_images, "n_eval": n_images}},
-            "encoder": _ENCODER,
-            "checkpoint": str(Path(run_folder) / "checkpoints" / "last.ckpt"),
+            "encoder": {"class_path": "CheckpointEncoder", "init_args": {"encoder": _ENCODER, "weights": run_folder}},
             "private_classes": list(PRIVATE),
         },
     }
