@@ -181,5 +181,5 @@ class ImageExamples(Dataset[dict[str, Any]]):
 
 
 def is_training(datamodule: LightningDataModule) -> bool:
-    """Tell whether batches that arrive now are for training."""
+    """Return whether batches that arrive now are for training."""
     return datamodule.trainer is not None and datamodule.trainer.training

@@ -71,7 +71,7 @@ class JTT(ReweightedClassifier):
 
     @property
     def selectable(self) -> bool:
-        """Tell whether the network is the final model, so that its checkpoints may be chosen."""
+        """Return whether the network is the final model, so that its checkpoints may be chosen."""
         return bool(self.retraining)
 
     def first_stage(self) -> tuple[str, int]:

@@ -10,7 +10,7 @@ __all__ = ("combine_attributes", "group_counts", "group_means", "group_names", "
 
 
 def membership(group: Tensor, n_groups: int) -> Bool[Tensor, "batch groups"]:
-    """Tell which groups each example belongs to.
+    """Return which groups each example belongs to.
 
     Args:
         group: Group index per example ``(batch,)``, or membership ``(batch, groups)`` where groups overlap.

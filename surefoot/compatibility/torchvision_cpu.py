@@ -64,7 +64,7 @@ def declare_missing_operators() -> bool:
 
 
 def _extension_loads() -> bool:
-    """Tell whether torchvision is absent or its compiled extension loads into this torch."""
+    """Return whether torchvision is absent or its compiled extension loads into this torch."""
     import torch
 
     spec = find_spec("torchvision")

@@ -45,7 +45,7 @@ def adversary_objective(
 def tail_classification_loss(
     logits: Float[Tensor, " batch"], losses: Float[Tensor, " batch"], threshold: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """Return the class-balanced cross-entropy of telling losses above the threshold from the rest.
+    """Return the class-balanced cross-entropy of separating losses above the threshold from the rest.
 
     The surrogate of the authors' code: both sides count half whatever their sizes; an empty side counts zero.
 

@@ -217,7 +217,7 @@ class GaussianNLL(PredictionLoss):
 
         Args:
             warmup_epochs: Epochs of squared error before.
-            max_log_std: Largest absolute log deviation that is told apart.
+            max_log_std: Absolute log deviation up to which deviations are distinguished.
 
         Raises:
             ConfigError: If a number is negative.

@@ -1,4 +1,4 @@
-"""Scores that tell examples out of distribution from others (higher: further out), and how well they do.
+"""Scores of how far examples are out of distribution (higher: further), and how well they do.
 
 References: maximum softmax probability: Hendrycks & Gimpel, ICLR 2017; energy: Liu et al., NeurIPS 2020;
 Mahalanobis distance: Lee et al., NeurIPS 2018; k nearest neighbours: Sun et al., ICML 2022.

@@ -69,10 +69,7 @@ def _stage(value: Any, depth: int) -> Any:
     try:
         folder = next((f for f in [path, *path.parents][:4] if (f / "identity.json").is_file()), None)
         run = None if folder is None else read_run(folder)
-    except (
-        OSError,
-        SurefootError,
-    ):  # no path at all, or a stage that cannot be read: the text tells
+    except (OSError, SurefootError):  # no path at all, or a stage that cannot be read: the text itself counts
         return value
     if folder is None or run is None:
         return value
@@ -235,14 +232,14 @@ def _give_names(methods: Sequence[Method]) -> None:
                 for k in keys
                 if k in method.settings
             }
-        shown = _telling([m.differing for m in group])
+        shown = _distinguishing([m.differing for m in group])
         for method in group:
-            told = ", ".join(f"{k}={v}" for k, v in method.differing.items() if k in shown)
-            method.name = f"{base} ({told})" if told else base
-    _tell_apart(methods)
+            text = ", ".join(f"{k}={v}" for k, v in method.differing.items() if k in shown)
+            method.name = f"{base} ({text})" if text else base
+    _number_equal_names(methods)
 
 
-def _tell_apart(methods: Sequence[Method]) -> None:
+def _number_equal_names(methods: Sequence[Method]) -> None:
     """Number methods whose names are equal all the same."""
     for method in methods:
         same = [m for m in methods if m.name == method.name]
@@ -251,7 +248,7 @@ def _tell_apart(methods: Sequence[Method]) -> None:
 
 
 def _differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys in which some differ, without arguments that only tell a class from another."""
+    """Return the keys in which some differ, without arguments that only one class has."""
     keys = list(dict.fromkeys(k for s in settings for k in s))
     absent = object()
     differing = [k for k in keys if len({repr(s.get(k, absent)) for s in settings}) > 1]
@@ -265,8 +262,8 @@ def _differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _telling(differing: Sequence[Mapping[str, str]]) -> set[str]:
-    """Return the keys to show: all of a few, else the first that suffice to tell all apart."""
+def _distinguishing(differing: Sequence[Mapping[str, str]]) -> set[str]:
+    """Return the keys to show: all of a few, else the first that suffice to distinguish all."""
     keys = list(dict.fromkeys(k for d in differing for k in d))
     if len(keys) <= 3:
         return set(keys)

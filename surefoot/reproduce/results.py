@@ -167,7 +167,7 @@ class Results:
 
 @contextlib.contextmanager
 def computed_from(results: Results, what: str) -> Iterator[None]:
-    """Say which claim or figure fails on values that it cannot be computed from, and which tables it has read.
+    """Name the claim or figure, and the tables that it has read, in the error of values that it fails on.
 
     Raises:
         DataError: If what is done within raises an error of values; `NotMeasured` passes.

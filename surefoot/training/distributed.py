@@ -12,14 +12,14 @@ Row = TypeVar("Row")
 
 
 def is_distributed() -> bool:
-    """Tell whether more than one rank takes part."""
+    """Return whether more than one rank takes part."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def gather_batch(values: Tensor) -> Tensor:
     """Bring every rank's rows together in the order in which one rank would have them; no gradient flows.
 
-    `EpochSampler` deals examples out like cards: row i of rank r was row ``i * ranks + r``.
+    With `EpochSampler` ranks take examples in turn: row i of rank r was row ``i * ranks + r``.
 
     Args:
         values: This rank's rows, ``(batch, ...)``; every rank has the same number.

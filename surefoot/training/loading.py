@@ -24,11 +24,11 @@ class Position(NamedTuple):
 
 
 class EpochSampler(DistributedSampler[int]):
-    """Shuffles without replacement, or draws by weight with replacement; dealt out to ranks like cards.
+    """Shuffles without replacement, or draws by weight with replacement; ranks take examples in turn.
 
-    Rank r of R takes places r, r+R, ...: with a batch of B/R on each rank, the ranks' batches together are the
-    batch of B that one rank would see. A resumed epoch deals out what is left of the same order, whatever the number of
-    ranks is now. Where the shares are uneven, the first examples of what is dealt out are repeated, at most one a rank.
+    Rank r of R takes positions r, r+R, ...: with a batch of B/R on each rank, the ranks' batches together are the
+    batch of B that one rank would see. A resumed epoch distributes what is left of the same order, whatever the
+    number of ranks is now. Where the shares are uneven, the first of these examples are repeated, at most one a rank.
     To subclass torch's sampler keeps Lightning from replacing this one.
     """
 
@@ -79,8 +79,8 @@ class EpochSampler(DistributedSampler[int]):
         start, self.start = self.start, 0
         left = order[start:]
         share = -(-len(left) // self.num_replicas)
-        dealt = left.repeat(self.num_replicas)[: share * self.num_replicas]  # even shares
-        return iter(dealt[self.rank :: self.num_replicas].tolist())
+        even = left.repeat(self.num_replicas)[: share * self.num_replicas]  # even shares
+        return iter(even[self.rank :: self.num_replicas].tolist())
 
 
 class ShardSampler(DistributedSampler[int]):
@@ -134,7 +134,7 @@ class StepSampler(DistributedSampler[int]):
 class ResumableDataLoader(DataLoader[Any]):
     """A DataLoader whose position goes into Lightning's checkpoints: epoch and examples seen by all ranks.
 
-    What is left of that epoch is dealt out to as many ranks, in batches as large, as there are now; another epoch is
+    What is left of that epoch is distributed to as many ranks, in batches as large, as there are now; another epoch is
     whole.
     """
 

@@ -59,7 +59,7 @@ class _Worker:
     buffer: bytes = field(default=b"")
 
     def send(self, gold: str, answer: str, limit: float, by_clock: bool) -> bool:
-        """Send a comparison; tell whether the process was there to take it."""
+        """Send a comparison; return whether the process was there to take it."""
         assert self.process.stdin is not None
         line = json.dumps({"gold": gold, "answer": answer, "limit": limit, "by_clock": by_clock}) + "\n"
         try:

@@ -45,7 +45,7 @@ class LearningCurves(NamedTuple):
 
 
 class PredictionQuality(NamedTuple):
-    """How well predicted accuracies tell observed ones."""
+    """How near predicted accuracies are to observed ones."""
 
     r2_identity: float  # 1 - squared errors of the line y = x / squared deviations from the mean
     r2_fit: float  # squared Pearson correlation
@@ -128,7 +128,7 @@ def advance_pre_memorization(
 
 
 def is_trivial(curves: LearningCurves, log_log_threshold: float) -> bool:
-    """Tell whether nothing was ever memorized, so that the metric is a running maximum of plain train accuracy.
+    """Return whether nothing was ever memorized, so that the metric is a running maximum of plain train accuracy.
 
     It then equals the train accuracy wherever that does not fall and says nothing for or against the method.
     """

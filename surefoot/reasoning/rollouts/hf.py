@@ -248,7 +248,7 @@ def _cached_scores(
 
 
 def _ends_with_stop(model: LanguageModel, tokens: Sequence[int], stop: Sequence[str]) -> bool:
-    """Tell whether the last token completed a stop text; only as many tokens as that can take are decoded."""
+    """Return whether the last token completed a stop text; only as many tokens as that can take are decoded."""
     if not stop:
         return False
     n = 4 * max(len(s) for s in stop) + 4  # a character takes up to four tokens

@@ -94,7 +94,12 @@ def recovery(results: Results, folder: Path) -> None:
             q: {m: table.estimate(f"minority_{q}", method=m) for m in reweighting}
             for q in ("auc", "precision", "recall")
         }
-        dot_plot(panels, "against the true minority", folder / f"recovery_{study}", f"{study}: whom the weights find")
+        dot_plot(
+            panels,
+            "against the true minority",
+            folder / f"recovery_{study}",
+            f"{study}: how well the weights find the minority",
+        )
 
 
 def recovery_over_training(results: Results, folder: Path) -> None:
@@ -111,7 +116,7 @@ def recovery_over_training(results: Results, folder: Path) -> None:
             },
             ("epoch", "AUC of the weights for the minority"),
             folder / f"recovery_over_training_{study}",
-            f"{study}: whom the weights find, over training",
+            f"{study}: how well the weights find the minority, over training",
         )
 
 
