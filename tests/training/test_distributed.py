@@ -148,6 +148,37 @@ def private_settings(n_ranks: int) -> dict[str, Any]:
     return config
 
 
+def frozen_settings(n_ranks: int) -> dict[str, Any]:
+    """Return a config of a private probe on features that ranks compute in uneven shares."""
+    config = private_settings(n_ranks)
+    seeded = config["model"]["init_args"]["noise"]
+    config["model"]["init_args"] |= {"loss": "softmax", "subspace": None}
+    config["data"] = {
+        "class_path": "FrozenFeaturesDataModule",
+        "init_args": {
+            "source": seeded,
+            "data": {"class_path": "DigitsDataModule", "init_args": {"confounders": [], "target": "digit"}},
+            "encoder": {"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [8]}},
+            "private_classes": [1, 3, 5],
+            "n_train": 201,
+            "sampling_rate": 0.05,
+            "steps_per_epoch": 15,
+        },
+    }
+    return config
+
+
+def dfr_settings(n_ranks: int) -> dict[str, Any]:
+    """Return a config that refits a last layer on features which two ranks collect."""
+    config = tiny("DFR", n_subsets=2, checkpoint=None)
+    del config["model"]["init_args"]["optimizer"]
+    config["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
+    config["data"]["init_args"] |= {"train_split": "val", "batch_size": 50 // n_ranks}
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
 def shifted_settings(n_ranks: int) -> dict[str, Any]:
     """Return a config whose test evaluates shifted sets, of sizes that two ranks share unevenly."""
     config = tiny("ERM")
@@ -190,9 +221,15 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "shifted.yaml"
     path.write_text(yaml.safe_dump(shifted_settings(2)))
     configs.append(str(path))
-    for name, sharded in (("sharded", sharded_settings(2)), ("values", value_settings(2))):
+    others = {
+        "sharded": sharded_settings(2),
+        "values": value_settings(2),
+        "frozen": frozen_settings(2),
+        "dfr": dfr_settings(2),
+    }
+    for name, given in others.items():
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(sharded))
+        path.write_text(yaml.safe_dump(given))
         configs.append(str(path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -256,6 +293,25 @@ def test_two_ranks_sample_and_spend_like_one(two_ranks: Path, fit: Fit) -> None:
     assert one["privacy_ledger"] == two["privacy_ledger"]
     for name in ("weight", "average", "basis"):
         torch.testing.assert_close(two["state_dict"][name], one["state_dict"][name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_ranks_make_the_features_of_one(two_ranks: Path, fit: Fit) -> None:
+    alone = fit(frozen_settings(1), name="frozen")
+    one, two = (torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (alone, two_ranks / "frozen/0"))
+    assert one["privacy_ledger"] == two["privacy_ledger"]
+    assert one["state_dict"]["weight"].abs().sum() > 0
+    for name in ("weight", "average"):
+        torch.testing.assert_close(two["state_dict"][name], one["state_dict"][name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_ranks_refit_the_last_layer_of_one(two_ranks: Path, fit: Fit) -> None:
+    alone = fit(dfr_settings(1), name="dfr")
+    one, two = (load_file(r / "weights.safetensors") for r in (alone, two_ranks / "dfr/0"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+    rows = [(r / "selection.csv").read_text().splitlines()[1].split(",")[:7] for r in (alone, two_ranks / "dfr/0")]
+    assert rows[0] == rows[1]
 
 
 def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
