@@ -77,6 +77,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
                 "max_features, n_inputs and score_repeats must be at least 1,"
                 f" got {max_features}, {n_inputs} and {score_repeats}."
             )
+        super().__init__()
         self.layer_names, self.max_features, self.n_inputs = layers, max_features, n_inputs
         self.score_encoder, self.score_repeats = score_encoder, score_repeats
         self.figures = figures

@@ -3,16 +3,30 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from surefoot.errors import DataError
+from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("EvaluationObserver", "check_seen")
 
 
 class EvaluationObserver(Callback, ABC):
-    """Sees every evaluated batch with the name of its split; the sanity check before training is passed over."""
+    """Sees every evaluated batch with the name of its split; the sanity check before training is passed over.
+
+    A set that was evaluated in part (``limit_val_batches``, ``limit_test_batches``) is named in one warning.
+    """
+
+    #: What is said of the numbers of such a set.
+    of_a_part = "its numbers are theirs alone"
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self._n_seen: dict[str, int] = {}
+        self._said_in_part: set[str] = set()
 
     @abstractmethod
     def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
@@ -29,6 +43,24 @@ class EvaluationObserver(Callback, ABC):
         names: list[str] = trainer.datamodule.evaluated(stage)  # type: ignore[attr-defined]
         return names
 
+    def _observe(self, trainer: Trainer, dataloader_idx: int, outputs: Any, batch: Any) -> None:
+        split = self.splits(trainer)[dataloader_idx]
+        self._n_seen[split] = self._n_seen.get(split, 0) + len(batch["index"])
+        self.observe(trainer, split, outputs, batch)
+
+    def _conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert trainer.state.fn is not None
+        stage, splits = trainer.state.fn.value, self.splits(trainer)
+        seen = sum_over_ranks(torch.tensor([self._n_seen.get(s, 0) for s in splits], device=pl_module.device))
+        for split, n_seen in zip(splits, seen.tolist(), strict=True):
+            size = len(trainer.datamodule.evaluation_set(stage, split).target)  # type: ignore[attr-defined]
+            if n_seen < size and split not in self._said_in_part and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self._said_in_part.add(split)
+                name = type(self).__name__
+                rank_zero_warn(f"{name}: {n_seen} of {size} examples of {split} were evaluated; {self.of_a_part}.")
+        self._n_seen = {}
+        self.conclude(trainer, pl_module)
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -40,7 +72,7 @@ class EvaluationObserver(Callback, ABC):
     ) -> None:
         """Pass on a batch of val or, during fit, of test."""
         if not trainer.sanity_checking:
-            self.observe(trainer, self.splits(trainer)[dataloader_idx], outputs, batch)
+            self._observe(trainer, dataloader_idx, outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -52,16 +84,16 @@ class EvaluationObserver(Callback, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         """Pass on a batch of test or of a shifted set."""
-        self.observe(trainer, self.splits(trainer)[dataloader_idx], outputs, batch)
+        self._observe(trainer, dataloader_idx, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End an evaluation of val and, during fit, of test."""
         if not trainer.sanity_checking:
-            self.conclude(trainer, pl_module)
+            self._conclude(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End an evaluation of test."""
-        self.conclude(trainer, pl_module)
+        self._conclude(trainer, pl_module)
 
 
 def check_seen(n_seen: Tensor, split: str) -> Tensor:

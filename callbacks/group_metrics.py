@@ -31,7 +31,7 @@ class GroupMetrics(EvaluationObserver):
     Logged per split: ``accuracy`` (each example once), ``train_weighted_accuracy`` (groups weighted by their training
     shares, the Waterbirds literature's average), ``worst_group_accuracy``, ``worst_<k>_group_accuracy``,
     ``worst_group`` (its index) and ``group_accuracy/<name>``. A group that is empty in a split counts nowhere there;
-    one warning names it.
+    one warning names it. ``group_sizes.csv`` in the run folder says how many examples of each group were evaluated.
 
     Attributes:
         history: One entry per evaluation during fit: epoch, step and every quantity above.
@@ -50,6 +50,7 @@ class GroupMetrics(EvaluationObserver):
         """
         if worst_k < 1:
             raise ConfigError(f"worst_k must be at least 1, got {worst_k}.")
+        super().__init__()
         self.worst_k = worst_k
         self.history: list[dict[str, float]] = []
         self.counts: dict[str, GroupCounts] = {}
@@ -133,8 +134,27 @@ class GroupMetrics(EvaluationObserver):
             rank_zero_warn(f"{len(empty)} groups have no example in {split} and count nowhere there: {shown}")
 
     @rank_zero_only
+    def _write_sizes(self, trainer: Trainer) -> None:
+        """Write ``group_sizes.csv``: split, group, examples that were evaluated."""
+        if not self.counts or not trainer.default_root_dir or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "group_sizes.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["split", "group", "size"])
+            for split, counts in self.counts.items():
+                sizes = zip(trainer.datamodule.eval_group_names, counts.total.tolist(), strict=True)  # type: ignore[attr-defined]
+                writer.writerows([split, name, int(size)] for name, size in sizes)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the groups' sizes."""
+        self._write_sizes(trainer)
+
+    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``selection.csv``: rule, epoch, accuracies, and a checkpoint that monitors its quantity."""
+        """Write ``selection.csv`` (rule, epoch, accuracies, the checkpoint that monitors its quantity) and sizes."""
+        self._write_sizes(trainer)
         if not trainer.default_root_dir or not self.selection or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         checkpoints = {

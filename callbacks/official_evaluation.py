@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver, check_seen
@@ -23,12 +23,15 @@ class OfficialEvaluation(EvaluationObserver):
     that were seen are scored, which a warning says, and no file is written.
     """
 
+    of_a_part = "the official numbers are theirs alone, and no submission file is written"
+
     def __init__(self, seed: int | None = None) -> None:
         """Initialize the callback.
 
         Args:
             seed: Seed of the run, for the file name; its ``seed_everything`` by default.
         """
+        super().__init__()
         self.seed = seed or 0
         self._predictions: dict[str, Tensor] = {}
 
@@ -59,12 +62,6 @@ class OfficialEvaluation(EvaluationObserver):
             seen = check_seen(n_seen, split)
             if not seen.any():
                 continue
-            if not seen.all():
-                rank_zero_warn(
-                    f"{int(seen.sum())} of {len(seen)} examples of {split} were evaluated: the official numbers are"
-                    " theirs"
-                    " alone, and no submission file is written."
-                )
             scores = trainer.datamodule.official_evaluation(split, predictions, seen)  # type: ignore[attr-defined]
             for name, value in scores.items():
                 pl_module.log(f"{split}/official/{name}", value, rank_zero_only=False)

@@ -52,6 +52,7 @@ class OODDetection(EvaluationObserver):
             raise ConfigError(
                 f"n_training_examples and neighbour must be at least 1, got {n_training_examples} and {neighbour}."
             )
+        super().__init__()
         self.n_training_examples, self.neighbour = n_training_examples, neighbour
         self.results: list[dict[str, Any]] = []
         self._gaussians: ClassGaussians | None = None

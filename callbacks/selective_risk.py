@@ -64,6 +64,7 @@ class SelectiveRisk(EvaluationObserver):
         """
         if not wrong < abstain < right:
             raise ConfigError(f"rewards must be ordered wrong < abstain < right, got {wrong}, {abstain}, {right}.")
+        super().__init__()
         self.rewards, self.figures = Rewards(right, wrong, abstain), figures
         self.results: list[dict[str, Any]] = []
         self._outputs: dict[str, list[tuple[list[float], int]]] = {}

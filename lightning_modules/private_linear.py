@@ -4,12 +4,11 @@ import math
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
 from surefoot.errors import ConfigError
-from surefoot.privacy.accounting import Accountant, Ledger, calibrate_noise
+from surefoot.privacy.accounting import Accountant, Ledger, calibrate_noise, warn_of_large_delta
 from surefoot.privacy.descent import noisy_gradient
 from surefoot.privacy.estimators import SubspaceEstimator
 from surefoot.privacy.linear_models import (
@@ -136,12 +135,8 @@ class PrivateLinear(ResumableModule):
                 f"{self.mechanism} solves once, on all examples: set data.init_args.sampling_rate to 1, steps_per_epoch"
                 " to 1 and trainer.max_epochs to 1."
             )
-        if math.isfinite(self.epsilon) and self.delta * data.n_train >= 1:
-            rank_zero_warn(
-                f"delta {self.delta:g} is not below 1/{data.n_train}, one over the number of private examples: such a"
-                " delta allows"
-                " to publish whole examples."
-            )
+        if self.trainer.is_global_zero and self.mechanism == "descent":  # the others say so themselves
+            warn_of_large_delta(self.epsilon, self.delta, data.n_train)
         multiplier = calibrate_noise(self.epsilon, self.delta, data.sampling_rate, self.n_steps(), self.accountant)
         ledger = Ledger(multiplier, data.sampling_rate, self.clip)
         if self._spent is not None:

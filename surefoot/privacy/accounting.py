@@ -4,12 +4,13 @@ Neighbours differ by adding or removing one example throughout.
 """
 
 import math
+import warnings
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from surefoot.errors import ConfigError
 
-__all__ = ("Accountant", "Ledger", "calibrate_noise", "epsilon_of", "epsilon_of_gaussian")
+__all__ = ("Accountant", "Ledger", "calibrate_noise", "epsilon_of", "epsilon_of_gaussian", "warn_of_large_delta")
 
 Accountant = Literal["pld", "rdp"]
 
@@ -40,6 +41,23 @@ def _check(delta: float, sampling_rate: float, n_steps: int) -> None:
         raise ConfigError(f"sampling_rate must be in (0, 1], got {sampling_rate}.")
     if n_steps < 0:
         raise ConfigError(f"n_steps must be at least 0, got {n_steps}.")
+
+
+def warn_of_large_delta(epsilon: float, delta: float, n: int, units: str = "private examples") -> None:
+    """Warn where delta is not below one over the number of units, which would allow to publish whole ones.
+
+    Args:
+        epsilon: Nothing is said where it is infinite.
+        delta: Delta.
+        n: Number of units.
+        units: What adding or removing one of is private.
+    """
+    if math.isfinite(epsilon) and delta * n >= 1:
+        warnings.warn(
+            f"delta {delta:g} is not below 1/{n}, one over the number of {units}: such a delta allows to publish whole"
+            f" {units.split()[-1]}.",
+            stacklevel=3,
+        )
 
 
 def epsilon_of(

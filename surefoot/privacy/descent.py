@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.errors import ConfigError
-from surefoot.privacy.accounting import Accountant, calibrate_noise
+from surefoot.privacy.accounting import Accountant, calibrate_noise, warn_of_large_delta
 from surefoot.privacy.linear_models import (
     LinearLoss,
     check_finite_examples,
@@ -97,6 +97,7 @@ def private_descent(
     check_finite_examples({"inputs": inputs, "target": target}, "the private data")
     projected = inputs if basis is None else inputs @ basis.to(inputs)
     n_examples, n_features = projected.shape
+    warn_of_large_delta(settings.epsilon, settings.delta, n_examples)
     if noise_multiplier is None:
         noise_multiplier = settings.noise_multiplier()
     shape = (n_features, n_outputs(loss, n_classes))

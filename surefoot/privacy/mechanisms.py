@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.errors import ConfigError
-from surefoot.privacy.accounting import calibrate_noise
+from surefoot.errors import ConfigError, DataError
+from surefoot.privacy.accounting import calibrate_noise, warn_of_large_delta
 from surefoot.privacy.linear_models import check_finite_examples, linear_losses
 from surefoot.privacy.noise import NoiseSource
 
@@ -42,13 +42,16 @@ def gaussian_mechanism(
     return value + multiplier * sensitivity * source.normal(tuple(value.shape), step).to(value)
 
 
-def _unit_inputs(inputs: Tensor) -> Tensor:
-    """Scale inputs of norm above 1 down to it: a logistic gradient's norm is then at most 1.
+def _unit_inputs(inputs: Tensor, target: Tensor) -> Tensor:
+    """Scale inputs of norm above 1 down to it: with targets of 0 or 1 a logistic gradient's norm is then at most 1.
 
     Raises:
-        DataError: If an input is NaN or infinite.
+        DataError: If an input is NaN or infinite, or a target neither 0 nor 1.
     """
-    check_finite_examples({"inputs": inputs}, "the private data")
+    check_finite_examples({"inputs": inputs, "target": target}, "the private data")
+    wrong = (target != 0) & (target != 1)
+    if wrong.any():
+        raise DataError(f"{int(wrong.sum())} of {len(target)} targets are neither 0 nor 1, such as {target[wrong][0]}.")
     norms = torch.linalg.vector_norm(inputs, dim=1, keepdim=True)
     unit: Tensor = inputs / norms.clamp_min(1)
     return unit
@@ -101,11 +104,13 @@ def output_perturbation(
 
     Raises:
         ConfigError: If the penalty is not above 0.
+        DataError: If an input is NaN or infinite, or a target neither 0 nor 1.
     """
     if not l2 > 0:
         raise ConfigError(f"output perturbation needs an l2 above 0, got {l2}.")
     n_examples = len(inputs)
-    x = _unit_inputs(inputs.double())
+    warn_of_large_delta(epsilon, delta, n_examples)
+    x = _unit_inputs(inputs.double(), target)
     best = _minimise(x, target, l2 * n_examples, torch.zeros(x.shape[1], 1).double(), n_examples)
     return gaussian_mechanism(best, 1 / (l2 * n_examples), epsilon, delta, source)
 
@@ -133,13 +138,15 @@ def objective_perturbation(
 
     Raises:
         ConfigError: If the penalty is negative, or delta outside (0, 1).
+        DataError: If an input is NaN or infinite, or a target neither 0 nor 1.
     """
     if l2 < 0 or not 0 < delta < 1 or not epsilon > 0:
         raise ConfigError(
             f"l2 must be at least 0, delta in (0, 1) and epsilon above 0, got {l2}, {delta} and {epsilon}."
         )
     n_examples = len(inputs)
-    x = _unit_inputs(inputs.double())
+    warn_of_large_delta(epsilon, delta, n_examples)
+    x = _unit_inputs(inputs.double(), target)
     shape = (x.shape[1], 1)
     if math.isinf(epsilon):
         return _minimise(x, target, l2 * n_examples, torch.zeros(shape).double(), n_examples)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.privacy.accounting import calibrate_noise
+from surefoot.privacy.accounting import calibrate_noise, warn_of_large_delta
 from surefoot.privacy.linear_models import check_finite_examples
 from surefoot.privacy.noise import NoiseSource
 from surefoot.privacy.subspace import Basis
@@ -92,6 +92,7 @@ def private_alternating_minimisation(
         DataError: If an input or target is NaN or infinite.
     """
     check_finite_examples({"inputs": inputs, "target": target}, "the users' data")
+    warn_of_large_delta(settings.epsilon, settings.delta, len(inputs), "users")
     multiplier = calibrate_noise(settings.epsilon, settings.delta, 1.0, settings.n_rounds)
     n_users, n_examples, _ = inputs.shape
     basis = start
@@ -135,6 +136,7 @@ def dp_federated_averaging(
         DataError: If an input or target is NaN or infinite.
     """
     check_finite_examples({"inputs": inputs, "target": target}, "the users' data")
+    warn_of_large_delta(settings.epsilon, settings.delta, len(inputs), "users")
     multiplier = calibrate_noise(settings.epsilon, settings.delta, 1.0, settings.n_rounds)
     n_users, n_examples, n_features = inputs.shape
     weight = inputs.new_zeros(n_features)

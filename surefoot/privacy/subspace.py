@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.errors import ConfigError, DataError
-from surefoot.privacy.accounting import calibrate_noise
+from surefoot.privacy.accounting import calibrate_noise, warn_of_large_delta
+from surefoot.privacy.linear_models import check_finite_examples
 from surefoot.privacy.noise import NoiseSource
 
 __all__ = (
@@ -178,8 +179,13 @@ def private_moments(
         delta: Delta.
         clip: Largest norm of ``y x``.
         source: Where the noise comes from.
+
+    Raises:
+        DataError: If an input or target is NaN or infinite.
     """
     _check(n_directions, inputs.shape[1])
+    check_finite_examples({"inputs": inputs, "target": target}, "the private data")
+    warn_of_large_delta(epsilon, delta, len(inputs))
     weighted = inputs * target[:, None]
     norms = torch.linalg.vector_norm(weighted, dim=1, keepdim=True)
     weighted = weighted * (clip / norms.clamp_min(1e-30)).clamp_max(1)

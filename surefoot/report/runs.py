@@ -43,6 +43,7 @@ class RecordedRun(NamedTuple):
     settings: Mapping[str, Any]  # flattened, dotted keys
     selection: Mapping[str, Mapping[str, float]]
     metrics: Mapping[str, list[float]]
+    group_sizes: Mapping[str, int] = {}  # group of the test split -> examples evaluated
 
     @property
     def pair(self) -> tuple[int | None, int | None]:
@@ -141,6 +142,15 @@ def read_selection(folder: Path) -> dict[str, dict[str, float]]:
     return {row["rule"]: {k: float(v) for k, v in row.items() if k not in ("rule", "checkpoint") and v} for row in rows}
 
 
+def _read_group_sizes(folder: Path) -> dict[str, int]:
+    """Return how many examples of each group of the test split were evaluated; nothing where it was not recorded."""
+    path = folder / "group_sizes.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        return {row["group"]: int(row["size"]) for row in csv.DictReader(file) if row["split"] == "test"}
+
+
 def _read_optional(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
@@ -198,6 +208,7 @@ def read_run(folder: Path) -> RecordedRun:
             flat,
             read_selection(folder),
             read_metrics(folder),
+            _read_group_sizes(folder),
         )
     except SurefootError:
         raise

@@ -20,7 +20,7 @@ from surefoot.statistics import (
     proportion_interval,
 )
 
-__all__ = ("Table", "is_proportion", "latex_table", "markdown_table", "write_report")
+__all__ = ("Table", "group_estimates", "is_proportion", "latex_table", "markdown_table", "write_report")
 
 Rows = Sequence[Sequence[str]]
 _GROUP_PREFIX = "test/group_accuracy/"
@@ -103,18 +103,32 @@ def _pairs(methods: Sequence[Method], proportions: bool) -> Table:
     return Table(["method", "minus", "difference", "95% interval", "shared seeds"], rows)
 
 
-def _group_estimates(methods: Sequence[Method], rule: str) -> dict[str, dict[str, Estimate]]:
-    """Return method -> group -> accuracy on the test split, where `GroupMetrics` recorded it."""
+def group_estimates(methods: Sequence[Method], rule: str) -> dict[str, dict[str, Estimate]]:
+    """Return method -> group -> accuracy on the test split, where `GroupMetrics` recorded it.
+
+    Where the seeds do not vary (all at 1.000, say), the interval is that of the group's examples, counted once, since
+    seeds may share them.
+    """
     found: dict[str, dict[str, Estimate]] = {}
     for method in methods:
         values: dict[str, list[float]] = {}
+        sizes: dict[str, list[int]] = {}
         for run in method.runs:
             for key, value in run.chosen(rule).items():
                 if key.startswith(_GROUP_PREFIX):
-                    values.setdefault(key.removeprefix(_GROUP_PREFIX), []).append(value)
+                    group = key.removeprefix(_GROUP_PREFIX)
+                    values.setdefault(group, []).append(value)
+                    sizes.setdefault(group, []).append(run.group_sizes.get(group, 0))
         if values:
-            found[method.name] = {g: proportion_interval(v) for g, v in values.items()}
+            found[method.name] = {g: _group_interval(v, sizes[g]) for g, v in values.items()}
     return found
+
+
+def _group_interval(values: Sequence[float], sizes: Sequence[int]) -> Estimate:
+    """Return the mean over runs with its interval; a size is 0 where a run did not record it."""
+    if len(set(values)) > 1 or not all(sizes):
+        return proportion_interval(values)
+    return proportion_interval(values[:1], [min(sizes)])._replace(n=len(values))
 
 
 def _group_table(groups: Mapping[str, Mapping[str, Estimate]]) -> Table:
@@ -200,7 +214,7 @@ def write_report(
             for e in [estimates[m.name]]
         ],
     )
-    pairs, groups = _pairs(methods, proportions), _group_estimates(methods, rule)
+    pairs, groups = _pairs(methods, proportions), group_estimates(methods, rule)
     differing, shared = _settings_tables(methods)
     runs = _runs_table(methods, metric, rule)
     omitted = Table(["left out", "reason"], [[str(o.path), o.reason] for o in left_out])

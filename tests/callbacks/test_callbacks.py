@@ -1,14 +1,15 @@
 import csv
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from callbacks import AdversaryMonitor, GroupMetrics, OfficialEvaluation
+from callbacks import AdversaryMonitor, GroupMetrics, OfficialEvaluation, OODDetection, SelectiveRisk
 from callbacks.evaluation import check_seen
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, ERM, JTT, GroupDRO
@@ -234,6 +235,30 @@ def test_official_scores_of_a_part_are_of_what_was_seen(tmp_path: Path) -> None:
             default_root_dir=tmp_path,
             limit_test_batches=1,
         ).test(module, datamodule=data, verbose=False)
+
+
+@pytest.mark.parametrize("observer", [GroupMetrics(), SelectiveRisk(figures=False), OODDetection()])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_sets_that_are_evaluated_in_part_are_named(observer: Callback, share: float, tmp_path: Path) -> None:
+    data = DigitsDataModule(eval_batch_size=100)
+    module = ERM(MLP(192, (4,)), adam, n_classes=2)
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "default_root_dir": tmp_path}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Trainer(**quiet, callbacks=[observer], limit_test_batches=share).test(module, datamodule=data, verbose=False)
+    said = [str(w.message) for w in caught if "examples of test were evaluated" in str(w.message)]
+    part = ": 200 of 359 examples of test were evaluated; its numbers are theirs alone."  # two of four batches of 100
+    assert said == ([type(observer).__name__ + part] if share < 1 else [])
+
+
+def test_the_sizes_of_groups_are_in_the_run(tmp_path: Path) -> None:
+    data = DigitsDataModule()
+    fit(ERM(MLP(192, (4,)), adam, n_classes=2), [GroupMetrics()], tmp_path, data, max_epochs=1)
+    with (tmp_path / "group_sizes.csv").open() as file:
+        sizes = {(r["split"], r["group"]): int(r["size"]) for r in csv.DictReader(file)}
+    for split in ("val", "test"):
+        for i, name in enumerate(data.eval_group_names):
+            assert sizes[split, name] == int((data.splits[split].eval_group == i).sum()) > 0
 
 
 def test_examples_that_are_evaluated_twice_are_refused() -> None:

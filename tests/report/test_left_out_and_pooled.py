@@ -13,6 +13,7 @@ import callbacks
 from surefoot.cli import main
 from surefoot.report.methods import OBSERVERS, Method, group_runs
 from surefoot.report.runs import LeftOut, read_runs
+from surefoot.report.tables import group_estimates
 
 METRIC = "test/worst_group_accuracy"
 
@@ -289,6 +290,19 @@ def test_intervals_of_accuracies_stay_between_zero_and_one(tmp_path: Path) -> No
     ]
     assert len(intervals) == 2
     assert all(0 <= low < high <= 1 for low, high in intervals)
+
+
+def test_a_group_that_all_seeds_solve_has_the_interval_of_its_examples(tmp_path: Path) -> None:
+    for seed in range(3):
+        run = write_run(tmp_path / f"erm/{seed}", 1.0, seed)
+        (run / "group_sizes.csv").write_text("split,group,size\nval,a,7\ntest,a,40\ntest,b,40\n")
+    (estimates,) = group_estimates(list(grouped(tmp_path)[0].values()), "val_worst_group").values()
+    # Wilson's interval of 40 of 40: 1 / (1 + 1.96^2 / 40) = .9124; seeds may share the examples, which count once
+    assert estimates["a"] == pytest.approx((1.0, 0.9124, 1.0, 3), abs=1e-4)
+    (run / "group_sizes.csv").unlink()
+    (estimates,) = group_estimates(list(grouped(tmp_path)[0].values()), "val_worst_group").values()
+    # not known of one run: 3 of 3, 1 / (1 + 1.96^2 / 3) = .4385
+    assert estimates["a"].low == pytest.approx(0.4385, abs=1e-4)
 
 
 def test_many_methods_with_many_groups_fit(tmp_path: Path) -> None:
