@@ -170,7 +170,7 @@ def frozen_settings(n_ranks: int) -> dict[str, Any]:
 
 def dfr_settings(n_ranks: int) -> dict[str, Any]:
     """Return a config that refits a last layer on features which two ranks collect."""
-    config = tiny("DFR", n_subsets=2, checkpoint=None)
+    config = tiny("DFR", n_subsets=2)
     del config["model"]["init_args"]["optimizer"]
     config["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
     config["data"]["init_args"] |= {"train_split": "val", "batch_size": 50 // n_ranks}
