@@ -17,6 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from surefoot.runs import describe_environment
+
+# isort: split
+# surefoot lets torchvision be imported beside a CPU build of torch: it comes before lightning
 import torch
 from group_robust import summary
 from lightning.pytorch import Trainer
@@ -26,7 +30,6 @@ from callbacks import ConstantSolutionAnalysis
 from datamodules import CIFAR10DataModule
 from lightning_modules import ERM
 from surefoot.classification.networks import TimmEncoder
-from surefoot.runs import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 #: What the project promises: the callback's share of a plain test pass.

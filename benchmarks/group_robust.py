@@ -15,6 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from surefoot.runs import describe_environment
+
+# isort: split
+# surefoot lets torchvision be imported beside a CPU build of torch: it comes before lightning
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -27,7 +31,6 @@ from datamodules.splits import Split, TensorExamples
 from lightning_modules import BRDRO, ERM, CVaRDRO, GroupDRO, LfF
 from surefoot.classification.adversaries import LinearAdversary, VIBAdversary
 from surefoot.classification.networks import Classifier, TimmEncoder
-from surefoot.runs import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 #: What the project promises, in times of the bare loop.

@@ -53,11 +53,13 @@ def ours(task: dict[str, Any]) -> None:
     """Train with Surefoot, one step for each line on stdin."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    from datamodules import PreferencesDataModule
+    from datamodules.reasoning.loaders import RecordsDataModule
+
+    # isort: split
     import torch
     from lightning.pytorch import Callback, Trainer
 
-    from datamodules import PreferencesDataModule
-    from datamodules.reasoning.loaders import RecordsDataModule
     from lightning_modules import DPO, GRPO, SFT
     from surefoot.reasoning.language_models import PretrainedLanguageModel
     from surefoot.reasoning.problems import Problem
@@ -156,7 +158,8 @@ class Side:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(Path(self.log.name).read_text()[-3000:])
-        return json.loads(line)
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def step(self) -> dict[str, Any]:
         """Let the process take one step."""
