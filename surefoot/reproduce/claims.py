@@ -168,6 +168,11 @@ class ClaimDefinition:
     over: Callable[[Results], Iterable[Mapping[str, Any]]] | None
     at_any_scale: bool | Callable[..., bool]
 
+    @property
+    def name(self) -> str:
+        """Its id, or the function's name where several things have each an id."""
+        return self.id if self.over is None else self.function.__name__
+
     def measure(self, results: Results) -> list[Measurement]:
         """Return what the results say of the claim, for each thing that it is made of.
 
@@ -175,7 +180,7 @@ class ClaimDefinition:
             NotMeasured: If the results lack what it reads.
             DataError: If they hold values that it cannot be computed from.
         """
-        with computed_from(results, f"The claim {self.id}"):
+        with computed_from(results, f"The claim {self.name}"):
             keys = [{}] if self.over is None else [*self.over(results)]
         return [self._measure(Results(results.tables), key) for key in keys]
 
@@ -235,7 +240,7 @@ def claim(
 def measure_claims(
     claims: Sequence[ClaimDefinition], results: Results
 ) -> tuple[list[Measurement], dict[str, NotMeasured]]:
-    """Return what the results say of the claims, and of which claims they say nothing: id -> reason.
+    """Return what the results say of the claims, and of which claims they say nothing: name -> reason.
 
     Raises:
         ValueError: If two claims have the same id.
@@ -246,7 +251,7 @@ def measure_claims(
         try:
             found += definition.measure(results)
         except NotMeasured as reason:
-            missing[definition.id] = reason
+            missing[definition.name] = reason
     twice = [i for i, n in Counter(m.id for m in found).items() if n > 1]
     if twice:
         raise ValueError(f"claims must have distinct ids, got twice: {', '.join(twice)}.")

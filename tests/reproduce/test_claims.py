@@ -153,7 +153,7 @@ def test_a_claim_is_made_of_the_things_that_the_tables_hold() -> None:
     assert first.tables == {"scores"}
     found, missing = measure_claims([good], Results({}))
     assert not found
-    assert str(missing["{method}_good"]) == "there is no table scores"
+    assert str(missing["good"]) == "there is no table scores"
     with pytest.raises(ValueError, match="distinct ids, got twice: a_good, b_good"):
         measure_claims([good, good], Results({"scores": SCORES}))
 

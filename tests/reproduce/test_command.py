@@ -83,6 +83,10 @@ def test_judging_and_drawing_read_the_tables_and_run_nothing(
     main(["reproduce", "coin", "--judge", "--out", str(tmp_path)])
     assert [*claims(tmp_path)] == ["third_fair", "second_fair"]
     assert "Not measured: second_above_first (no row of throws has coin=first)." in (tmp_path / "table.md").read_text()
+    (tmp_path / "throws.csv").write_text("seed\n0\n")
+    main(["reproduce", "coin", "--judge", "--out", str(tmp_path)])
+    assert "Not measured: fair (throws has no column coin)." in (tmp_path / "table.md").read_text()
+    (tmp_path / "throws.csv").write_text(text.replace("first", "third"))
     (tmp_path / "claims.json").unlink()
     main(["reproduce", "coin", "--figures", "--out", str(tmp_path)])
     assert "third" in (tmp_path / "figures/heads.svg").read_text()
