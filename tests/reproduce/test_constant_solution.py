@@ -104,7 +104,7 @@ def test_theory_is_measured_at_quick_scale() -> None:
         "theory_bias_not_marginal_depth_2",
     ]
     assert all(math.isfinite(m.estimate.mean) for m in found), found
-    assert "{key}_strongest" in missing
+    assert "strongest" in missing
 
 
 def test_attacks_raise_the_loss_within_their_steps() -> None:
