@@ -44,7 +44,7 @@ def run_reproduce(arguments: Sequence[str]) -> None:
     if not judged and not drawn:
         n_seeds = n_seeds or paper.default_seeds[scale]
         most = n_seeds if scale == "quick" else max_seeds or (paper.seed_budget or 1) * n_seeds
-        _run(paper, Run(scale, n_seeds, most, out, options))
+        _run(paper, Run(scale=scale, n_seeds=n_seeds, most_seeds=most, out=out, options=options))
     if judged or not drawn:
         print(judge(paper, out))
     if drawn or not judged:

@@ -14,9 +14,18 @@ from typing import Any, NamedTuple, TypeVar
 from surefoot.errors import SurefootError
 from surefoot.processes import die_with_parent
 from surefoot.report.runs import read_metrics, read_selection
+from surefoot.reproduce.results import Rows
+from surefoot.reproduce.running import Measured
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 
-__all__ = ("Job", "Result", "run_calls", "run_jobs", "seconds_of", "slug")
+__all__ = ("QUIET", "Job", "Result", "measure_rows", "run_calls", "run_jobs", "seconds_of", "slug")
+
+#: Settings of a trainer that runs beside others.
+QUIET: Mapping[str, Any] = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
 
 Found = TypeVar("Found")
 Name = TypeVar("Name", bound=Hashable)
@@ -94,6 +103,17 @@ def run_calls(
     else:
         timed = {name: _timed(work, given) for name, given in arguments.items()}
     return {name: timed[name][0] for name in arguments}, sum(seconds for _, seconds in timed.values())
+
+
+def measure_rows(
+    table: str,
+    work: Callable[..., Rows],
+    arguments: Mapping[Name, tuple[Any, ...]],
+    side_by_side: bool = True,
+) -> Measured:
+    """Return one table of the rows that a function returns for many arguments, in their order; see `run_calls`."""
+    found, seconds = run_calls(work, arguments, side_by_side)
+    return Measured({table: [row for rows in found.values() for row in rows]}, {table: seconds})
 
 
 def _timed(work: Callable[..., Found], arguments: Sequence[Any]) -> tuple[Found, float]:

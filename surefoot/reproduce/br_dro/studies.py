@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surefoot.reproduce.jobs import Job
+from surefoot.reproduce.jobs import QUIET, Job
 
 __all__ = ("BITS", "DIGITS", "FASHION", "FEATURES", "PRACTICAL", "WATERBIRDS", "Method", "Study", "job", "methods")
 
@@ -189,11 +189,9 @@ def job(
             "trainer": {
                 **study.trainer,
                 "max_epochs": study.epochs,
-                "num_sanity_val_steps": 0,
+                **QUIET,
                 "log_every_n_steps": 1000,
                 "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
                 "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "AdversaryMonitor"}],
             },
             "model": {

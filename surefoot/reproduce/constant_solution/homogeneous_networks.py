@@ -114,11 +114,11 @@ def _outcome(
     least = margins.min()
     singular = [torch.linalg.svdvals(w).square() for w in weights[1:-1]]
     return ToyOutcome(
-        float((labels * (outputs + bias) > 0).float().mean()),
-        [float(s[:2].sum() / s.sum()) for s in singular],
-        norms[-1],
-        norms,
-        float(bias / outputs.abs().mean()),
-        float(labels[margins <= least + 0.1 * least.abs()].mean()),
-        float(labels.mean()),
+        accuracy=float((labels * (outputs + bias) > 0).float().mean()),
+        top_share=[float(s[:2].sum() / s.sum()) for s in singular],
+        relative_output=norms[-1],
+        relative_norms=norms,
+        bias=float(bias / outputs.abs().mean()),
+        support_mean=float(labels[margins <= least + 0.1 * least.abs()].mean()),
+        label_mean=float(labels.mean()),
     )

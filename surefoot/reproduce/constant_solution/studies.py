@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import Job
+from surefoot.reproduce.jobs import QUIET, Job
 
 __all__ = (
     "CROSS_ENTROPY",
@@ -133,8 +133,8 @@ _MNIST = {"class_path": "MNIST5kDataModule", "init_args": {"imbalance": 5.0, "st
 
 #: 64 inputs instead of 784 pixels, and noise that leaves [0, 1]: where predictions do not revert.
 LOW_DIMENSION = Study(
-    "digits_8x8",
-    {
+    name="digits_8x8",
+    data={
         "class_path": "DigitsDataModule",
         "init_args": {
             "target": "digit",
@@ -143,8 +143,8 @@ LOW_DIMENSION = Study(
             "standardise": True,
         },
     },
-    {"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [128, 128]}},
-    ("rotation", "unclipped_noise"),
+    encoder={"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [128, 128]}},
+    families=("rotation", "unclipped_noise"),
     trainings={
         GAUSSIAN_NLL: Training(_loss("GaussianNLL", warmup_epochs=15), _adamw(0.0), 60),
     },
@@ -155,7 +155,8 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
     """Return the studies that a scale carries; those on files only where there are any."""
     families = FAMILIES[:2] if scale == "quick" else FAMILIES
     fashion = [_other("fashion_mnist", "FashionMNISTDataModule", 500, **_FASHION)]
-    found = {"mnist": Study("mnist", _MNIST, _CONV, families, fashion if has_data else [])}
+    mnist = Study("mnist", data=_MNIST, encoder=_CONV, families=families, other_shifts=fashion if has_data else [])
+    found = {"mnist": mnist}
     if scale == "quick":
         kept = (CROSS_ENTROPY, REWARD, GAUSSIAN_NLL)
         found["mnist"] = replace(found["mnist"], trainings={k: LOSSES[k] for k in kept})
@@ -170,11 +171,26 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
         _other("mnist", "MNIST5kDataModule", 500),
         _other("cifar10", "CIFAR10DataModule", 500, n_train=100, n_eval=500),
     ]
-    found["fashion_mnist"] = Study("fashion_mnist", fashion_data, _CONV, families, others, _CLASSIFIERS)
+    found["fashion_mnist"] = Study(
+        "fashion_mnist",
+        data=fashion_data,
+        encoder=_CONV,
+        families=families,
+        other_shifts=others,
+        trainings=_CLASSIFIERS,
+    )
     held_out = {"class_path": "HeldOut"}
     inner = {"class_path": "FashionMNISTDataModule", "init_args": arguments}
     subclasses = {"class_path": "SubclassShiftDataModule", "init_args": {"data": inner}}
-    found["subclasses"] = Study("subclasses", subclasses, _CONV, (), [held_out], _SUBCLASSES, scored=False)
+    found["subclasses"] = Study(
+        "subclasses",
+        data=subclasses,
+        encoder=_CONV,
+        families=(),
+        other_shifts=[held_out],
+        trainings=_SUBCLASSES,
+        scored=False,
+    )
     sentences = {"class_path": "MadlibsDataModule", "init_args": {"n_examples": 4000}}
     transformer = {
         "class_path": "TransformersEncoder",
@@ -188,12 +204,19 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
         },
     }  # fmt: skip
     found["madlibs"] = Study(
-        "madlibs", sentences, transformer, ("scramble",), [held_out], _TEXTS, scored=False, traced=False
+        "madlibs",
+        data=sentences,
+        encoder=transformer,
+        families=("scramble",),
+        other_shifts=[held_out],
+        trainings=_TEXTS,
+        scored=False,
+        traced=False,
     )
     if scale == "paper":
         data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": "crop_flip"}}
         resnet = {"class_path": "CIFARResNet", "init_args": {}}
-        found["cifar10"] = Study("cifar10", data, resnet, families, (), _PAPER)
+        found["cifar10"] = Study("cifar10", data=data, encoder=resnet, families=families, trainings=_PAPER)
     return found
 
 
@@ -251,9 +274,7 @@ def job(study: Study, name: str, training: Training, seed: int, quick: bool = Fa
             "trainer": {
                 "accelerator": "cpu",
                 "max_epochs": epochs,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "num_sanity_val_steps": 0,
+                **QUIET,
                 "limit_val_batches": 0,
                 "log_every_n_steps": 20,
                 "callbacks": observers,

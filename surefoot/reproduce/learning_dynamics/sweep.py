@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import Job
+from surefoot.reproduce.jobs import QUIET, Job
 
 __all__ = (
     "PREFIXES",
@@ -64,10 +64,28 @@ def sizes(scale: Scale) -> Size:
     """Return the study of a scale."""
     if scale == "quick":
         variants = [Variant(rate, 10, "full") for rate in (5e-4, 5e-3)]
-        return Size(32, 32, 0.02, 640, variants, 16, 1, 2)
+        return Size(
+            n_train=32,
+            n_test=32,
+            start_accuracy=0.02,
+            pretraining_problems=640,
+            variants=variants,
+            n_curation=16,
+            curation_rounds=1,
+            curation_epochs=2,
+        )
     variants = [Variant(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
     variants += [Variant(MIDDLE_RATE, 30, "half"), Variant(MIDDLE_RATE, 60, "quarter")]
-    return Size(256, 256, 0.6, 40_000, variants, 192, 2, 15)
+    return Size(
+        n_train=256,
+        n_test=256,
+        start_accuracy=0.6,
+        pretraining_problems=40_000,
+        variants=variants,
+        n_curation=192,
+        curation_rounds=2,
+        curation_epochs=15,
+    )
 
 
 def _data(seed: int, **numbers: Any) -> dict[str, Any]:
@@ -78,9 +96,7 @@ def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, A
     return {
         "accelerator": "cpu",
         "max_epochs": epochs,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
+        **QUIET,
         "log_every_n_steps": 10,
         "callbacks": list(callbacks),
     }

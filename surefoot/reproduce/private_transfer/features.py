@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from surefoot.privacy import DescentSettings, SeededNoise, principal_directions, private_descent
-from surefoot.reproduce.jobs import Job
+from surefoot.reproduce.jobs import QUIET, Job
 from surefoot.reproduce.results import Rows
 
 __all__ = ("DIRECTIONS", "EPSILONS", "N_PRIVATE", "encoder_job", "probe_rows")
@@ -37,9 +37,7 @@ def encoder_job(seed: int, quick: bool = False) -> Job:
             "trainer": {
                 "accelerator": "cpu",
                 "max_epochs": 1 if quick else 10,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "num_sanity_val_steps": 0,
+                **QUIET,
                 "limit_val_batches": 0,
             },
             "model": {
@@ -55,7 +53,7 @@ def encoder_job(seed: int, quick: bool = False) -> Job:
 
 
 def _settings(epsilon: float) -> DescentSettings:
-    return DescentSettings(epsilon, DELTA, _CLIP, _STEPS, _RATE)
+    return DescentSettings(epsilon, DELTA, clip=_CLIP, n_steps=_STEPS, learning_rate=_RATE)
 
 
 def _accuracy(

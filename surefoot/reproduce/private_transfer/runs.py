@@ -1,6 +1,6 @@
 """What is run: curves over private samples, sweeps, personalisation, probes of features, audits."""
 
-from surefoot.reproduce.jobs import run_calls, run_jobs, seconds_of
+from surefoot.reproduce.jobs import measure_rows, run_calls, run_jobs, seconds_of
 from surefoot.reproduce.private_transfer.audit import MECHANISMS, audit_descent
 from surefoot.reproduce.private_transfer.features import EPSILONS, encoder_job, probe_rows
 from surefoot.reproduce.private_transfer.synthetic import (
@@ -43,16 +43,20 @@ def run(run: Run) -> None:
     run.notes += PROTOCOL
     sizes = CurveSizes()
     if run.quick:
-        sizes = CurveSizes(30, 3, (200, 500, 1000, 2000), (1000, 5000, 10_000), 10, 200)
+        sizes = CurveSizes(
+            d=30,
+            k=3,
+            private=(200, 500, 1000, 2000),
+            moments=(1000, 5000, 10_000),
+            svd_tasks=10,
+            svd_per_task=200,
+        )
     seeds, counts = range(run.n_seeds), (20, 50) if run.quick else (10, 20, 50, 200)
-    found, seconds = run_calls(curves, {s: (sizes, s) for s in seeds}, not run.quick)
-    rows = [row for of_seed in found.values() for row in of_seed]
-    run.add(Measured({"curves": rows, "curve_bounds": bound_rows(sizes)}, {"curves": seconds}))
-    found, seconds = run_calls(sweeps, {s: (s, run.quick) for s in seeds}, not run.quick)
-    run.add(Measured({"sweeps": [row for of_seed in found.values() for row in of_seed]}, {"sweeps": seconds}))
-    users, seconds = run_calls(personalisation, {(s, n): (s, n) for s in seeds for n in counts}, not run.quick)
-    rows = [row for of_seed in users.values() for row in of_seed]
-    run.add(Measured({"personalisation": rows}, {"personalisation": seconds}))
+    run.add(measure_rows("curves", curves, {s: (sizes, s) for s in seeds}, not run.quick))
+    run.add(Measured({"curve_bounds": bound_rows(sizes)}))
+    run.add(measure_rows("sweeps", sweeps, {s: (s, run.quick) for s in seeds}, not run.quick))
+    users = {(s, n): (s, n) for s in seeds for n in counts}
+    run.add(measure_rows("personalisation", personalisation, users, not run.quick))
     if data_folder("cifar10", run, "Real features were"):
         run.add(features(run))
         run.notes.append(FEATURES)
@@ -69,9 +73,8 @@ def features(run: Run) -> Measured:
         e: (encoders[job.name].folder, e, range(e, run.n_seeds, n_encoders), epsilons, 1000 if run.quick else None)
         for e, job in enumerate(jobs)
     }
-    found, seconds = run_calls(probe_rows, arguments, not run.quick)
-    rows = [row for of_encoder in found.values() for row in of_encoder]
-    return Measured({"features": rows}, {"features": seconds + seconds_of(encoders.values())})
+    probes = measure_rows("features", probe_rows, arguments, not run.quick)
+    return Measured(probes.tables, {"features": probes.seconds["features"] + seconds_of(encoders.values())})
 
 
 def audits(quick: bool) -> Measured:

@@ -46,7 +46,14 @@ class CurveSizes(NamedTuple):
 
 
 def _settings(directions: int, epsilon: float) -> DescentSettings:
-    return DescentSettings(epsilon, DELTA, math.sqrt(directions), STEPS, RATE, average_last=AVERAGED)
+    return DescentSettings(
+        epsilon,
+        DELTA,
+        clip=math.sqrt(directions),
+        n_steps=STEPS,
+        learning_rate=RATE,
+        average_last=AVERAGED,
+    )
 
 
 def _error(
@@ -76,7 +83,13 @@ def curves(sizes: CurveSizes, seed: int, epsilon: float = 1.0) -> Rows:
     """Return the errors of every curve at every number of private samples, and each subspace's gamma, for one seed."""
     largest = max(sizes.moments)
     per_task = -(-largest // 1000)
-    base = SubspaceProblem(sizes.d, sizes.k, 1000, per_task, max(sizes.private))
+    base = SubspaceProblem(
+        d=sizes.d,
+        k=sizes.k,
+        n_public_tasks=1000,
+        n_public_per_task=per_task,
+        n_private=max(sizes.private),
+    )
     drawn = make_problem(base, seed)
     x, y, true = drawn.inputs[0], drawn.target[0], drawn.weights[0]
     mixed = torch.randperm(len(drawn.public_target), generator=torch.Generator().manual_seed(seed))
@@ -163,7 +176,7 @@ def sweeps(seed: int, quick: bool = False) -> Rows:
         }
         found.append(row | {"seed": seed})
 
-    plain = SubspaceProblem(25, 5, 1, 1, 1000)
+    plain = SubspaceProblem(d=25, k=5, n_public_tasks=1, n_public_per_task=1, n_private=1000)
     epsilons = (0.1, 0.2, 0.4) if quick else (0.05, 0.1, 0.2, 0.4)
     for epsilon in epsilons:
         for mode in ("full", "true"):
@@ -188,7 +201,14 @@ def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: floa
     Ways that coordinate are given the best of eight settings, chosen with the true weights and not charged to their
     budget: optimistic for them.
     """
-    problem = SubspaceProblem(25, 5, 20, 500, n_examples, n_users)
+    problem = SubspaceProblem(
+        d=25,
+        k=5,
+        n_public_tasks=20,
+        n_public_per_task=500,
+        n_private=n_examples,
+        n_private_tasks=n_users,
+    )
     drawn = make_problem(problem, seed)
     public = tasks_svd(drawn.public_inputs, drawn.public_target, drawn.public_task, problem.k)
     x, y, true = drawn.inputs, drawn.target, drawn.weights
@@ -196,7 +216,7 @@ def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: floa
     source = SeededNoise(seed)
     ridge = 0.25 / n_examples  # the labels' noise variance over a weight's, in advance
     grid = [
-        CoordinationSettings(epsilon, DELTA, clip, n_rounds, rate)
+        CoordinationSettings(epsilon, DELTA, clip=clip, n_rounds=n_rounds, learning_rate=rate)
         for clip in (0.2, 1.0)
         for n_rounds in (2, 10)
         for rate in (0.1, 0.5)
