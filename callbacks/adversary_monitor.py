@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from surefoot.contracts import TrainAnnotations, datamodule_as
 from surefoot.metrics import precision_recall_of_top, roc_auc
 from surefoot.training.distributed import gather_batch
 
@@ -38,8 +39,11 @@ class AdversaryMonitor(Callback):
             return
         weights, index = gather_batch(outputs["weights"]), gather_batch(batch["index"])
         if self._running is None:
-            self._running = weights.new_zeros(trainer.datamodule.n_train)  # type: ignore[attr-defined]
+            self._running = weights.new_zeros(self._data(trainer).n_train)
         self._running = self._running.to(weights).index_add(0, index, weights)
+
+    def _data(self, trainer: Trainer) -> TrainAnnotations:
+        return datamodule_as(trainer, TrainAnnotations, type(self).__name__)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how the epoch's weights were spread."""
@@ -47,9 +51,8 @@ class AdversaryMonitor(Callback):
             return
         # Rounded, so that weights that differ by floating-point error alone are ties.
         self.weights, self._running = self._running.cpu().round(decimals=4), None
-        annotations = trainer.datamodule.train_annotations()  # type: ignore[attr-defined]
+        annotations, names = self._data(trainer).train_annotations(), self._data(trainer).group_names
         group = annotations.pop("group")
-        names = trainer.datamodule.group_names  # type: ignore[attr-defined]
         for value in group.unique().tolist():
             mean = self.weights[group == value].mean()
             pl_module.log(f"adversary/group_weight/{names[value]}", mean, rank_zero_only=False)

@@ -22,6 +22,7 @@ from surefoot.classification.layer_statistics import (
     weight_layers,
 )
 from surefoot.classification.networks import Encoder
+from surefoot.contracts import TrainTargets, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, PredictionLoss
 from surefoot.metrics.ood_score import ood_score
@@ -106,9 +107,8 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             raise ConfigError(
                 f"ConstantSolutionAnalysis needs a module with a prediction_loss; {type(pl_module).__name__} has none."
             )
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        weights = data.draw_weights() if hasattr(data, "draw_weights") else None
-        constant = loss.constant(data.train_set.target, getattr(data, "n_classes", None), weights)
+        data = datamodule_as(trainer, TrainTargets, "ConstantSolutionAnalysis")
+        constant = loss.constant(data.train_set.target, data.n_classes, data.draw_weights())
         self._loss, self.constant = loss, constant.to(pl_module.device, torch.float32)
         self._probe = LayerProbe(weight_layers(pl_module, self.layer_names), self.max_features, self.n_inputs)
         self._probe.attach()

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from surefoot.contracts import EvaluatedSets, datamodule_as
 from surefoot.errors import DataError
 from surefoot.training.distributed import sum_over_ranks
 
@@ -40,8 +41,10 @@ class EvaluationObserver(Callback, ABC):
         """Return the names of the sets under evaluation (splits and shifted sets), the same on every rank."""
         assert trainer.state.fn is not None
         stage = trainer.state.fn.value  # fit, validate or test
-        names: list[str] = trainer.datamodule.evaluated(stage)  # type: ignore[attr-defined]
-        return names
+        return self._sets(trainer).evaluated(stage)
+
+    def _sets(self, trainer: Trainer) -> EvaluatedSets:
+        return datamodule_as(trainer, EvaluatedSets, type(self).__name__)
 
     def _observe(self, trainer: Trainer, dataloader_idx: int, outputs: Any, batch: Any) -> None:
         split = self.splits(trainer)[dataloader_idx]
@@ -53,7 +56,7 @@ class EvaluationObserver(Callback, ABC):
         stage, splits = trainer.state.fn.value, self.splits(trainer)
         seen = sum_over_ranks(torch.tensor([self._n_seen.get(s, 0) for s in splits], device=pl_module.device))
         for split, n_seen in zip(splits, seen.tolist(), strict=True):
-            size = len(trainer.datamodule.evaluation_set(stage, split).target)  # type: ignore[attr-defined]
+            size = len(self._sets(trainer).evaluation_set(stage, split).target)
             if n_seen < size and split not in self._said_in_part and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self._said_in_part.add(split)
                 name = type(self).__name__

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from surefoot.contracts import TrainExamples, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.metrics.example_dynamics import ExampleHistory, empty_history, observe_examples
 from surefoot.training.distributed import gather_batch
@@ -46,7 +47,7 @@ class ExampleDynamics(Callback):
                 " none."
             )
         if self.history is None:
-            self.history = empty_history(trainer.datamodule.n_train)  # type: ignore[attr-defined]
+            self.history = empty_history(datamodule_as(trainer, TrainExamples, "ExampleDynamics").n_train)
         logits, target = outputs["logits"].float(), batch["target"]
         confidences = logits.softmax(1).gather(1, target[:, None])[:, 0]
         self.history = observe_examples(

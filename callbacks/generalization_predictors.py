@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from surefoot.contracts import ProblemSource, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.reasoning.metrics.generalization import gradient_variance, squared_distance
 from surefoot.reasoning.sequences import PromptCompletion, pack_sequences
@@ -52,8 +53,9 @@ class GeneralizationPredictors(Callback):
         Raises:
             ConfigError: If it does not.
         """
-        if not hasattr(pl_module, "language_model") or not hasattr(getattr(trainer, "datamodule", None), "problems"):
+        if not hasattr(pl_module, "language_model"):
             raise ConfigError("GeneralizationPredictors needs a language model and a datamodule of problems.")
+        self._problems(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the initial weights, unless a checkpoint brought them."""
@@ -85,8 +87,11 @@ class GeneralizationPredictors(Callback):
         }
         return [(n, p) for n, p in model.named_parameters() if p.requires_grad and id(p) not in outside]
 
+    def _problems(self, trainer: Trainer) -> ProblemSource:
+        return datamodule_as(trainer, ProblemSource, "GeneralizationPredictors")
+
     def _batches(self, trainer: Trainer) -> list[list[Any]]:
-        problems = list(trainer.datamodule.problems("train"))  # type: ignore[attr-defined]
+        problems = list(self._problems(trainer).problems("train"))
         problems = problems[: self.n_batches * self.batch_size]
         size = min(self.batch_size, max(1, len(problems) // self.n_batches))
         return [problems[i * size : (i + 1) * size] for i in range(len(problems) // size)][: self.n_batches]

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
+from surefoot.contracts import EvaluatedGroups, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.metrics import (
     SELECTION_RULES,
@@ -74,8 +75,7 @@ class GroupMetrics(EvaluationObserver):
         if "group" not in batch:
             raise ConfigError("GroupMetrics needs a group per evaluated example and the batch has none.")
         correct = outputs["logits"].argmax(1) == batch["target"]
-        n_groups = trainer.datamodule.n_eval_groups  # type: ignore[attr-defined]
-        counts = count_groups(correct, batch["group"], n_groups)
+        counts = count_groups(correct, batch["group"], len(self._groups(trainer).eval_group_names))
         before = self._running.get(split)
         self._running[split] = (
             counts if before is None else GroupCounts(*(a + b for a, b in zip(before, counts, strict=True)))
@@ -84,13 +84,15 @@ class GroupMetrics(EvaluationObserver):
     def _has_groups(self, trainer: Trainer, split: str) -> bool:
         assert trainer.state.fn is not None
         stage = trainer.state.fn.value
-        evaluated = trainer.datamodule.evaluation_set(stage, split)  # type: ignore[attr-defined]
-        return evaluated.eval_group is not None
+        return self._groups(trainer).evaluation_set(stage, split).eval_group is not None
+
+    def _groups(self, trainer: Trainer) -> EvaluatedGroups:
+        return datamodule_as(trainer, EvaluatedGroups, "GroupMetrics")
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the splits' accuracies and, during fit, remember them."""
-        shares = trainer.datamodule.train_eval_group_shares()  # type: ignore[attr-defined]
-        names = trainer.datamodule.eval_group_names  # type: ignore[attr-defined]
+        groups = self._groups(trainer)
+        shares, names = groups.train_eval_group_shares(), groups.eval_group_names
         entry = {
             "epoch": float(trainer.current_epoch),
             "step": float(trainer.global_step),
@@ -144,7 +146,7 @@ class GroupMetrics(EvaluationObserver):
             writer = csv.writer(file)
             writer.writerow(["split", "group", "size"])
             for split, counts in self.counts.items():
-                sizes = zip(trainer.datamodule.eval_group_names, counts.total.tolist(), strict=True)  # type: ignore[attr-defined]
+                sizes = zip(self._groups(trainer).eval_group_names, counts.total.tolist(), strict=True)
                 writer.writerows([split, name, int(size)] for name, size in sizes)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

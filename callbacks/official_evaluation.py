@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver, check_seen
+from surefoot.contracts import OfficialScores, datamodule_as
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("OfficialEvaluation",)
@@ -35,9 +36,12 @@ class OfficialEvaluation(EvaluationObserver):
         self.seed = seed or 0
         self._predictions: dict[str, Tensor] = {}
 
+    def _official(self, trainer: Trainer) -> OfficialScores:
+        return datamodule_as(trainer, OfficialScores, "OfficialEvaluation")
+
     def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
         """Keep a batch's predictions on an official split."""
-        if split not in trainer.datamodule.splits:  # type: ignore[attr-defined]
+        if split not in self._official(trainer).splits:
             return
         predicted = outputs["logits"].argmax(1)
         counted = torch.stack([torch.ones_like(predicted), predicted])
@@ -46,7 +50,7 @@ class OfficialEvaluation(EvaluationObserver):
     def _of(self, trainer: Trainer, split: str, device: torch.device) -> Tensor:
         """Return how often this rank has seen each example of a split, and its predicted class, ``(2, examples)``."""
         if split not in self._predictions:
-            n_examples = len(trainer.datamodule.splits[split].target)  # type: ignore[attr-defined]
+            n_examples = len(self._official(trainer).splits[split].target)
             self._predictions[split] = torch.zeros(2, n_examples, dtype=torch.long, device=device)
         return self._predictions[split]
 
@@ -56,13 +60,13 @@ class OfficialEvaluation(EvaluationObserver):
         Raises:
             DataError: If an example was evaluated twice.
         """
-        official = trainer.datamodule.splits  # type: ignore[attr-defined]
-        for split in (s for s in self.splits(trainer) if s in official):
+        official = self._official(trainer)
+        for split in (s for s in self.splits(trainer) if s in official.splits):
             n_seen, predictions = sum_over_ranks(self._of(trainer, split, pl_module.device)).cpu()
             seen = check_seen(n_seen, split)
             if not seen.any():
                 continue
-            scores = trainer.datamodule.official_evaluation(split, predictions, seen)  # type: ignore[attr-defined]
+            scores = official.official_evaluation(split, predictions, seen)
             for name, value in scores.items():
                 pl_module.log(f"{split}/official/{name}", value, rank_zero_only=False)
             if trainer.state.fn != "fit" and seen.all():
@@ -73,6 +77,6 @@ class OfficialEvaluation(EvaluationObserver):
     def _write(self, trainer: Trainer, split: str, predictions: Tensor) -> None:
         folder = Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        start = trainer.datamodule.submission_name(split)  # type: ignore[attr-defined]
+        start = self._official(trainer).submission_name(split)
         lines = "".join(f"{label}\n" for label in predictions.tolist())
         (folder / f"{start}_seed:{self.seed}_epoch:best_pred.csv").write_text(lines)

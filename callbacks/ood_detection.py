@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
+from surefoot.contracts import TrainPass, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.metrics.ood_detection import (
     ClassGaussians,
@@ -70,7 +71,7 @@ class OODDetection(EvaluationObserver):
 
     def _collect(self, trainer: Trainer, pl_module: Any) -> None:
         features, target, n_seen = [], [], 0
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_as(trainer, TrainPass, "OODDetection")
         n_mine = -(-self.n_training_examples // trainer.world_size)
         for batch in data.train_examples():
             with trainer.precision_plugin.forward_context():

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from surefoot.contracts import TrainExamples, datamodule_as
 from surefoot.errors import ConfigError, NonFiniteLossError
 from surefoot.training.distributed import is_distributed
 from surefoot.training.loading import ResumableDataLoader
@@ -209,15 +210,9 @@ class ResumableModule(LightningModule):
         """Return the number of training examples.
 
         Raises:
-            TypeError: If the trainer was given dataloaders instead of a datamodule.
+            ConfigError: If the trainer was given dataloaders instead of a datamodule.
         """
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is None or not hasattr(datamodule, "n_train"):
-            raise TypeError(
-                f"{type(self).__name__} keeps state per training example and needs a datamodule with `n_train`,"
-                " not dataloaders alone."
-            )
-        return int(datamodule.n_train)
+        return datamodule_as(self.trainer, TrainExamples, f"{type(self).__name__} (state per training example)").n_train
 
     def register_example_buffer(self, name: str, fill: float | bool) -> None:
         """Register one value per training example, to be called in ``setup("fit")``; resumed runs keep theirs.

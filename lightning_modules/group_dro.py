@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_modules.classification import AllExamples, ReweightedClassifier
 from surefoot.classification.groups import group_counts, group_means
 from surefoot.classification.networks import Encoder
+from surefoot.contracts import TrainGroups, datamodule_as, offers
 from surefoot.errors import ConfigError
 from surefoot.losses import (
     group_dro_example_weights,
@@ -71,16 +72,12 @@ class GroupDRO(ReweightedClassifier):
         Raises:
             ConfigError: If the datamodule has another number of groups, or none with a training example.
         """
-        data: Any = getattr(self.trainer, "datamodule", None)
         if stage != "fit":
             return
-        if not hasattr(data, "train_group_counts"):
-            if self.adjustment > 0:
-                raise ConfigError(
-                    "adjustment needs the sizes of the training groups: give a datamodule with `train_group_counts`."
-                )
+        if self.adjustment == 0 and not offers(getattr(self.trainer, "datamodule", None), TrainGroups):
             return
-        counts: Tensor = data.train_group_counts().to(self.log_group_weights)
+        data = datamodule_as(self.trainer, TrainGroups, "GroupDRO")
+        counts = data.train_group_counts().to(self.log_group_weights)
         if len(counts) != len(self.log_group_weights):
             raise ConfigError(
                 f"n_groups is {len(self.log_group_weights)} and {type(data).__name__} has {len(counts)} groups:"

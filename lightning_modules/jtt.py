@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_modules.base import with_schedule
 from lightning_modules.classification import AllExamples, ReweightedClassifier, uniform_weights
 from surefoot.classification.networks import Encoder
+from surefoot.contracts import TrainPass, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.losses import upsampling_multiplicity
 from surefoot.training.distributed import sum_over_ranks
@@ -121,7 +122,7 @@ class JTT(ReweightedClassifier):
         """
         wrong = torch.zeros(len(self.errors), device=self.device)
         with evaluation_mode(self):
-            for batch in self.trainer.datamodule.train_examples():  # type: ignore[attr-defined]
+            for batch in datamodule_as(self.trainer, TrainPass, "JTT").train_examples():
                 wrong[batch["index"]] = (self(batch["input"]).argmax(1) != batch["target"]).float()
         errors = sum_over_ranks(wrong) > 0
         if not errors.any() or errors.all():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
+from surefoot.contracts import PrivateExamples, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.privacy.accounting import Accountant, Ledger, calibrate_noise, warn_of_large_delta
 from surefoot.privacy.descent import noisy_gradient
@@ -103,7 +104,7 @@ class PrivateLinear(ResumableModule):
         """Find the subspace in public data and make room for the weights."""
         if self.weight.numel():
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self._data()
         n_features = data.n_features
         self.basis = torch.zeros(0)
         if self.subspace is not None:
@@ -113,13 +114,16 @@ class PrivateLinear(ResumableModule):
         self.weight = nn.Parameter(torch.zeros(shape))
         self.average, self.n_averaged = torch.zeros(shape), torch.zeros(())
 
+    def _data(self) -> PrivateExamples:
+        return datamodule_as(self.trainer, PrivateExamples, "PrivateLinear")
+
     def n_steps(self) -> int:
         """Return how many steps the trainer will take.
 
         Raises:
             ConfigError: If there is no end to them.
         """
-        per_epoch: int = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        per_epoch = self._data().steps_per_epoch
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
         counts = [epochs * per_epoch] if epochs is not None and epochs >= 0 else []
         counts += [steps] if steps >= 0 else []
@@ -129,7 +133,7 @@ class PrivateLinear(ResumableModule):
 
     def on_fit_start(self) -> None:
         """Calibrate the noise to all steps, and check delta and a resumed run's ledger."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self._data()
         if self.mechanism != "descent" and (data.sampling_rate < 1 or self.n_steps() != 1):
             raise ConfigError(
                 f"{self.mechanism} solves once, on all examples: set data.init_args.sampling_rate to 1, steps_per_epoch"
@@ -167,7 +171,7 @@ class PrivateLinear(ResumableModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Take one private step."""
         assert self.ledger is not None
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self._data()
         step = self.ledger.n_steps
         if step >= self.n_steps():
             raise ConfigError(f"the budget covers {self.n_steps()} steps; another would exceed it.")
@@ -234,7 +238,7 @@ class PrivateLinear(ResumableModule):
                 batch_size=len(target),
                 sync_dist=is_distributed(),
             )
-        true = getattr(self.trainer.datamodule, "true_weight", None)  # type: ignore[attr-defined]
+        true = getattr(self._data(), "true_weight", None)
         if true is not None:
             risk = excess_risk(self.full_weight()[:, 0].cpu(), true)
             self.log(f"{stage}/excess_risk", risk, on_step=False, on_epoch=True, batch_size=1)

@@ -38,6 +38,7 @@ ORDER = (
     "reasoning.rollouts",
     "reasoning.completions",
     "reasoning.curation",
+    "contracts",
     "report",
     "reproduce",
     "cli",

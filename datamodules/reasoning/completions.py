@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
+from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.pairs import PairBuilder, PreferencePair, RandomPairs, TextPair
 from surefoot.reasoning.completions.selection import correct_completions, read_completions
@@ -37,7 +38,7 @@ class StoredRecordsDataModule(RecordsDataModule, ABC):
             ConfigError: If that datamodule has no problems.
         """
         super().__init__(**loading)
-        if evaluate_on is not None and not hasattr(evaluate_on, "problems"):
+        if evaluate_on is not None and not offers(evaluate_on, ProblemSource):
             raise ConfigError(f"evaluate_on: {type(evaluate_on).__name__} has no problems to evaluate on.")
         self.evaluate_on: Any = evaluate_on
 

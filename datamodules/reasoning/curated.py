@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
+from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.curation import read_curated
 from surefoot.reasoning.problems import Problem
@@ -33,7 +34,7 @@ class CuratedDataModule(RecordsDataModule):
             ConfigError: If the datamodule has no problems.
         """
         super().__init__(**loading)
-        if not hasattr(data, "problems"):
+        if not offers(data, ProblemSource):
             raise ConfigError(f"{type(data).__name__} has no problems to add to.")
         self.data: Any = data
         self.additions = [Path(a) for a in additions]

@@ -1,27 +1,31 @@
 """What a shift is: one or several sets of another distribution than the training data, evaluated after val or test."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from datamodules.splits import ChosenExamples, Split
 
-if TYPE_CHECKING:
-    from datamodules.classification import ClassificationDataModule
+__all__ = ("Shift", "ShiftedData", "changed")
 
-__all__ = ("Shift", "changed")
+
+class ShiftedData(Protocol):
+    """What a shift reads of a datamodule that is set up."""
+
+    splits: dict[str, Split]
+
+    def held_out(self, split: str) -> dict[str, Split]:
+        """Return sets of another distribution that the dataset itself holds out, for ``val`` or ``test``."""
 
 
 class Shift(ABC):
     """Makes sets of another distribution out of a datamodule's split, or finds them elsewhere."""
 
     @abstractmethod
-    def sets(self, data: ClassificationDataModule, split: str) -> dict[str, Split]:
+    def sets(self, data: ShiftedData, split: str) -> dict[str, Split]:
         """Return sets by name; graded ones are called ``<kind>_<level>``, mildest first.
 
         Args:
@@ -37,6 +41,6 @@ def changed(clean: Split, change: Callable[[Any, Tensor], Any]) -> Split:
         clean: The split.
         change: See `ChosenExamples`.
     """
-    places = torch.arange(len(clean.target))
-    examples = ChosenExamples(clean.examples, places, clean.target, clean.eval_group, change)
+    positions = torch.arange(len(clean.target))
+    examples = ChosenExamples(clean.examples, positions, clean.target, clean.eval_group, change)
     return Split(examples, clean.target, clean.group, clean.eval_group)

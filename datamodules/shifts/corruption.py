@@ -1,21 +1,15 @@
 """Corrupted images at graded strengths."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from datamodules.shifts.base import Shift, changed
+from datamodules.shifts.base import Shift, ShiftedData, changed
 from datamodules.splits import Split
 from surefoot.classification.shifts import CORRUPTIONS, corrupt
 from surefoot.errors import ConfigError
-
-if TYPE_CHECKING:
-    from datamodules.classification import ClassificationDataModule
 
 __all__ = ("Corruption",)
 
@@ -42,7 +36,7 @@ class Corruption(Shift):
         for strength in self.strengths:  # refuses what is out of range
             corrupt(torch.zeros(1, 1, 4, 4), torch.zeros(1, dtype=torch.long), kind, strength)
 
-    def sets(self, data: ClassificationDataModule, split: str) -> dict[str, Split]:
+    def sets(self, data: ShiftedData, split: str) -> dict[str, Split]:
         """Return one set per strength, with the split's targets and groups."""
 
         def change(strength: float, images: Tensor, index: Tensor) -> Tensor:

@@ -1,16 +1,10 @@
 """Domains, subclasses or templates that a dataset itself holds out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from datamodules.shifts.base import Shift
+from datamodules.shifts.base import Shift, ShiftedData
 from datamodules.splits import Split
 from surefoot.errors import ConfigError
-
-if TYPE_CHECKING:
-    from datamodules.classification import ClassificationDataModule
 
 __all__ = ("HeldOut",)
 
@@ -26,7 +20,7 @@ class HeldOut(Shift):
         """
         self.names = names
 
-    def sets(self, data: ClassificationDataModule, split: str) -> dict[str, Split]:
+    def sets(self, data: ShiftedData, split: str) -> dict[str, Split]:
         """Return the sets.
 
         Raises:

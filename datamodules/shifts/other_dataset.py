@@ -1,21 +1,16 @@
 """Another dataset's inputs."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from datamodules.shifts.base import Shift
+from datamodules.shifts.base import Shift, ShiftedData
 from datamodules.splits import ChosenExamples, Split, gather
 from surefoot.classification.shifts import fit_shape
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED
-
-if TYPE_CHECKING:
-    from datamodules.classification import ClassificationDataModule
 
 __all__ = ("OtherDataset",)
 
@@ -44,7 +39,7 @@ class OtherDataset(Shift):
         self.data: Any = data
         self.name, self.n_examples = name, n_examples
 
-    def sets(self, data: ClassificationDataModule, split: str) -> dict[str, Split]:
+    def sets(self, data: ShiftedData, split: str) -> dict[str, Split]:
         """Return the set.
 
         Raises:
@@ -56,8 +51,8 @@ class OtherDataset(Shift):
         ours, other = (_first_input(s.examples) for s in (data.splits[split], theirs))
         if isinstance(ours, str) != isinstance(other, str):
             raise ConfigError(f"{self.name} cannot be put to a model of another kind of input.")
-        places = torch.arange(len(theirs.target))[: self.n_examples]
-        target = torch.full((len(places),), UNLABELLED)
+        positions = torch.arange(len(theirs.target))[: self.n_examples]
+        target = torch.full((len(positions),), UNLABELLED)
         change = None
         if isinstance(ours, Tensor):
             shape, dtype = ours.shape, ours.dtype
@@ -67,7 +62,7 @@ class OtherDataset(Shift):
                 scale = 255.0 if dtype == torch.uint8 else 1.0
                 return scale * fit_shape(pixels, (shape[0], shape[1], shape[2]))
 
-        examples = ChosenExamples(theirs.examples, places, target, None, change)
+        examples = ChosenExamples(theirs.examples, positions, target, None, change)
         return {self.name: Split(examples, target, torch.zeros_like(target), None)}
 
 

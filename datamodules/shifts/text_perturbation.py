@@ -1,20 +1,14 @@
 """Perturbed texts at graded strengths."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from datamodules.shifts.base import Shift, changed
+from datamodules.shifts.base import Shift, ShiftedData, changed
 from datamodules.splits import Split
 from surefoot.classification.shifts import perturb
 from surefoot.errors import ConfigError
-
-if TYPE_CHECKING:
-    from datamodules.classification import ClassificationDataModule
 
 __all__ = ("TextPerturbation",)
 
@@ -37,7 +31,7 @@ class TextPerturbation(Shift):
         for strength in self.strengths:  # refuses what is out of range
             perturb("a b", 0, kind, strength)
 
-    def sets(self, data: ClassificationDataModule, split: str) -> dict[str, Split]:
+    def sets(self, data: ShiftedData, split: str) -> dict[str, Split]:
         """Return one set per strength, with the split's targets and groups."""
 
         def change(strength: float, text: str, place: Tensor) -> str:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 # Imported so that configs may name a class without its module path.
 import datamodules
 from surefoot.cli.verb_parser import VerbParser, verb_parser
+from surefoot.contracts import VariantSource, offers
 from surefoot.errors import ConfigError
 from surefoot.reasoning.curation import (
     Arm,
@@ -77,7 +78,7 @@ def run_curate(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--n must be positive, got {parsed.n}.")
     objects = parser.instantiate_classes(parsed)
     data: Any = objects.data
-    if not hasattr(data, "variant"):
+    if not offers(data, VariantSource):
         raise ConfigError(
             f"{type(data).__name__} cannot make variants of its problems: use ArithmeticDataModule or"
             " GSMSymbolicDataModule."

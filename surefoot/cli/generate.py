@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 # Imported so that configs may name a class without its module path.
 import datamodules
 from surefoot.cli.verb_parser import VerbParser, verb_parser
+from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.generation import generate_completions
@@ -71,7 +72,7 @@ def run_generate(arguments: Sequence[str]) -> None:
     objects = parser.instantiate_classes(parsed)
     contents = named_contents(_plain(named)) | contents  # a hub's model may have come only now
     data: Any = objects.data
-    if not hasattr(data, "problems") or parsed.split not in ("train", "val", "test"):
+    if not offers(data, ProblemSource) or parsed.split not in ("train", "val", "test"):
         raise ConfigError(
             f"{type(data).__name__} with --split {parsed.split} has no problems to solve: use GSM8KDataModule or the"
             " like, and train, val or test."

@@ -1,0 +1,219 @@
+"""What a datamodule can offer, as protocols: a module or callback names what it needs, whatever the class.
+
+What does not offer it is refused in one line, by `contract_of` or, for the datamodule of a trainer, by `datamodule_as`.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from surefoot.errors import ConfigError
+from surefoot.privacy.estimators import PublicData
+from surefoot.reasoning.problems import Problem
+
+__all__ = (
+    "EvaluatedGroups",
+    "EvaluatedSet",
+    "EvaluatedSets",
+    "OfficialScores",
+    "PrivateExamples",
+    "ProblemSource",
+    "TrainAnnotations",
+    "TrainExamples",
+    "TrainGroups",
+    "TrainPass",
+    "TrainTargets",
+    "VariantSource",
+    "contract_of",
+    "datamodule_as",
+    "offers",
+)
+
+Contract = TypeVar("Contract")
+
+
+@runtime_checkable
+class ProblemSource(Protocol):
+    """Problems to train on or to answer."""
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """Return the problems of ``train``, ``val`` or ``test``."""
+
+
+@runtime_checkable
+class VariantSource(ProblemSource, Protocol):
+    """Problems of which new ones can be made."""
+
+    def variant(self, parent: Problem, number: int) -> Problem:
+        """Return a problem near another one; the same for the same number."""
+
+
+@runtime_checkable
+class EvaluatedSet(Protocol):
+    """A split or a shifted set."""
+
+    @property
+    def target(self) -> Tensor:
+        """Targets, ``(examples,)``."""
+
+    @property
+    def eval_group(self) -> Tensor | None:
+        """Group or groups per example, ``(examples,)`` or ``(examples, groups)``; none where they are unknown."""
+
+
+@runtime_checkable
+class EvaluatedSets(Protocol):
+    """Sets that are evaluated one after the other."""
+
+    def evaluated(self, stage: str) -> list[str]:
+        """Return the names of the sets that ``fit``, ``validate`` or ``test`` evaluates, in order."""
+
+    def evaluation_set(self, stage: str, name: str) -> EvaluatedSet:
+        """Return one of them."""
+
+
+@runtime_checkable
+class EvaluatedGroups(EvaluatedSets, Protocol):
+    """Sets with a group per example."""
+
+    @property
+    def eval_group_names(self) -> list[str]:
+        """Names of the groups."""
+
+    def train_eval_group_shares(self) -> Tensor:
+        """Return the share of the training examples in each group, ``(groups,)``."""
+
+
+@runtime_checkable
+class OfficialScores(Protocol):
+    """A benchmark's own evaluator."""
+
+    @property
+    def splits(self) -> Mapping[str, EvaluatedSet]:
+        """The benchmark's splits by name."""
+
+    def official_evaluation(self, split: str, predictions: Tensor, seen: Tensor | None = None) -> Mapping[str, float]:
+        """Return the benchmark's scores of predicted classes, ``(examples,)``."""
+
+    def submission_name(self, split: str) -> str:
+        """Return how the benchmark calls a file of predictions."""
+
+
+@runtime_checkable
+class TrainExamples(Protocol):
+    """Numbered training examples: ``index`` in a batch is below their number."""
+
+    @property
+    def n_train(self) -> int:
+        """Number of training examples."""
+
+
+@runtime_checkable
+class TrainAnnotations(TrainExamples, Protocol):
+    """What is known of training examples and is never trained on."""
+
+    @property
+    def group_names(self) -> list[str]:
+        """Names of the groups that are trained on."""
+
+    def train_annotations(self) -> dict[str, Tensor]:
+        """Return ``group (examples,)`` and flags such as ``minority (examples,)``."""
+
+
+@runtime_checkable
+class TrainGroups(Protocol):
+    """Groups of the training examples."""
+
+    def train_group_counts(self) -> Tensor:
+        """Return the number of training examples of each group, ``(groups,)``."""
+
+
+@runtime_checkable
+class TrainPass(Protocol):
+    """Training examples once more, in order and without augmentation."""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+
+    def train_examples(self) -> Iterator[Any]:
+        """Yield batches of this rank's share."""
+
+
+@runtime_checkable
+class TrainTargets(Protocol):
+    """Targets of the training examples and how often each is drawn."""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def train_set(self) -> EvaluatedSet:
+        """The split trained on."""
+
+    def draw_weights(self) -> Tensor | None:
+        """Return how often each example is drawn, relative to others, ``(examples,)``; none if all alike."""
+
+
+@runtime_checkable
+class PrivateExamples(TrainExamples, Protocol):
+    """Private examples, sampled a step at a time, and public data."""
+
+    @property
+    def sampling_rate(self) -> float:
+        """Probability of each example to be in a step."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
+
+    @property
+    def n_features(self) -> int:
+        """Length of an input."""
+
+    def public(self) -> PublicData:
+        """Return the public data."""
+
+
+def offers(data: object, contract: type[Any]) -> bool:
+    """Return whether an object has all that a contract names."""
+    return not _missing(data, contract)
+
+
+def contract_of(data: object, contract: type[Contract], user: str) -> Contract:
+    """Return an object as what a contract says of it.
+
+    Args:
+        data: A datamodule, or none.
+        contract: One of this file's protocols, or another.
+        user: Who needs it, for the message.
+
+    Raises:
+        ConfigError: If it lacks something.
+    """
+    missing = _missing(data, contract)
+    if missing:
+        given = "there is none" if data is None else f"{type(data).__name__} has none"
+        raise ConfigError(f"{user} needs a datamodule with {', '.join(missing)} ({contract.__name__}); {given}.")
+    return data  # type: ignore[return-value]
+
+
+def datamodule_as(trainer: object, contract: type[Contract], user: str) -> Contract:
+    """Return a trainer's datamodule as what a contract says of it; see `contract_of`."""
+    return contract_of(getattr(trainer, "datamodule", None), contract, user)
+
+
+def _missing(data: object, contract: type[Any]) -> list[str]:
+    """Return what a contract names and an object lacks; properties are not evaluated, they may need ``setup``."""
+    names = {
+        name
+        for base in contract.__mro__
+        if getattr(base, "_is_protocol", False) and base is not Protocol
+        for name in (*vars(base), *inspect.get_annotations(base))
+        if not name.startswith("_")
+    }
+    nothing = object()
+    return sorted(name for name in names if inspect.getattr_static(data, name, nothing) is nothing)
