@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.images import UNREADABLE, is_training, to_rgb
-from datamodules.splits import Batch, Split, TensorExamples, whole_numbers
+from datamodules.images import UNREADABLE, to_rgb
+from datamodules.splits import Split, TensorExamples, whole_numbers
 from surefoot.errors import ConfigError, DataError
 
 __all__ = ("CIFAR10DataModule",)
@@ -39,7 +39,6 @@ class CIFAR10DataModule(ClassificationDataModule):
         classes: Sequence[int] | None = None,
         n_train: int | None = None,
         n_eval: int | None = None,
-        augmentation: Literal["none", "crop_flip"] = "none",
         **loading: Any,
     ) -> None:
         """Initialize CIFAR-10.
@@ -51,8 +50,6 @@ class CIFAR10DataModule(ClassificationDataModule):
             classes: Classes to keep, renumbered in this order; all ten by default.
             n_train: Training images to keep, drawn with the seed; all by default.
             n_eval: Images to keep of val and test each; all by default.
-            augmentation: ``crop_flip`` shifts training images by up to 4 pixels and mirrors half of them (He et al.
-                2016).
             loading: Arguments of `ClassificationDataModule`.
 
         Raises:
@@ -62,7 +59,7 @@ class CIFAR10DataModule(ClassificationDataModule):
         self.classes = tuple(range(10)) if classes is None else tuple(classes)
         if len(set(self.classes)) < 2 or not set(self.classes) <= set(range(10)):
             raise ConfigError(f"classes must hold at least two of 0 to 9, got {list(self.classes)}.")
-        self.root, self.augmentation = root, augmentation
+        self.root = root
         self.sizes = {"train": n_train, "val": n_eval, "test": n_eval}
         self.n_classes = len(self.classes)
         self.group_names = self.eval_group_names = [f"y={CLASSES[c]}" for c in self.classes]
@@ -91,26 +88,10 @@ class CIFAR10DataModule(ClassificationDataModule):
         examples = TensorExamples(input=stored.images(places[kept]), target=target, group=target)
         return Split(examples, target, target, target)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment and standardise on the device; pixels arrive in [0, 255]."""
-        pixels = batch["input"]
-        if self.augmentation == "crop_flip" and self.augmenting and is_training(self):
-            pixels = _crop_flip(pixels)
-        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (_MEAN, _STD))
-        return batch | {"input": (pixels.float() / 255 - mean) / std}
-
-
-def _crop_flip(pixels: Tensor, padding: int = 4) -> Tensor:
-    """Shift each image by up to ``padding`` pixels, black where nothing is, and mirror half of them."""
-    n, _, height, width = pixels.shape
-    padded = torch.nn.functional.pad(pixels, (padding,) * 4)
-    shifts = torch.randint(0, 2 * padding + 1, (2, n), device=pixels.device)
-    rows = shifts[0][:, None] + torch.arange(height, device=pixels.device)
-    columns = shifts[1][:, None] + torch.arange(width, device=pixels.device)
-    mirrored = torch.rand(n, device=pixels.device) < 0.5
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    which = torch.arange(n, device=pixels.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+    def scale(self, images: Tensor) -> Tensor:
+        """Return standardised images; pixels arrive in [0, 255]."""
+        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (_MEAN, _STD))
+        return (images.float() / 255 - mean) / std
 
 
 class _Stored(NamedTuple):

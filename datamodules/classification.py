@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from datamodules.shifts.base import Shift
 from datamodules.splits import Batch, Split, check_split
+from surefoot.classification.augmentations import Augmentation, Views
 from surefoot.classification.groups import group_counts, membership
 from surefoot.errors import ConfigError, DataError
 from surefoot.storage.json_files import fingerprint
@@ -60,6 +61,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         seed: int | None = None,
         shifts: Sequence[Shift] = (),
         drop_last: bool = False,
+        augmentation: Augmentation | Views | None = None,
     ) -> None:
         """Initialize the datamodule.
 
@@ -78,6 +80,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
                 OtherDataset, HeldOut.
             drop_last: Whether an epoch's last training batch is left out where it is smaller than the others;
                 evaluation leaves nothing out.
+            augmentation: What is done to training images, on the device: Flip, ShiftFlip, ResizedCropFlip, PerImage,
+                Composed or Views.
 
         Raises:
             ConfigError: If a size is below one.
@@ -92,7 +96,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self.num_workers, self.sampling, self.seed = num_workers, sampling, seed or 0
         self.group_labels, self.train_split = group_labels, train_split
         self.evaluate_test_during_fit = evaluate_test_during_fit
-        self.augmenting = True
+        self.augmentation, self.augmenting = augmentation, True
         self.shifts, self.drop_last = tuple(shifts), drop_last
         self.splits: dict[str, Split] = {}
         self._shifted: dict[str, dict[str, Split]] = {}  # val or test -> name -> shifted set
@@ -244,6 +248,32 @@ class ClassificationDataModule(LightningDataModule, ABC):
         else:
             batch["group"] = self.train_set.group[batch["index"]]
         return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment images that are trained on, then bring all to the scale of the network; on the device.
+
+        Raises:
+            ConfigError: If there are several draws of each image where one is needed.
+        """
+        inputs = {"input": batch["input"]}
+        if self.augmentation is not None and self.augmenting and self._is_training():
+            made = self.augmentation(batch["input"])
+            inputs = made if isinstance(made, dict) else {"input": made}
+            if "input" in inputs and inputs["input"].ndim != batch["input"].ndim:
+                raise ConfigError(
+                    "input is one image per example, got several draws of each: put Repeated in Views, under a name of"
+                    " its own."
+                )
+        rest = {name: value for name, value in batch.items() if name != "input"}
+        return {name: self.scale(value) for name, value in inputs.items()} | rest
+
+    def _is_training(self) -> bool:
+        """Return whether batches that arrive now are trained on."""
+        return self.trainer is not None and self.trainer.training
+
+    def scale(self, images: Any) -> Any:
+        """Return inputs as the network takes them, images ``(..., channels, height, width)``; unchanged by default."""
+        return images
 
     def evaluation_set(self, stage: str, name: str) -> Split:
         """Return a set that ``fit``, ``validate`` or ``test`` evaluates, by the name that `evaluated` gives it."""

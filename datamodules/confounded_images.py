@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.splits import Batch, Split, TensorExamples
+from datamodules.splits import Split, TensorExamples
 from surefoot.classification.confounders import CONFOUNDERS, Confounder, assign_attribute, flip_labels, paint
 from surefoot.classification.groups import combine_attributes, group_names
 from surefoot.errors import ConfigError, DataError
@@ -96,12 +96,9 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         self._std = pixels.std((0, 2, 3)).clamp_min(1e-6)[:, None, None]
         return splits
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Standardise pixels on the device, if asked to."""
-        if not self.standardise:
-            return batch
-        pixels = batch["input"]
-        return batch | {"input": (pixels - self._mean.to(pixels)) / self._std.to(pixels)}
+    def scale(self, images: Tensor) -> Tensor:
+        """Return standardised images, if that is asked for."""
+        return (images - self._mean.to(images)) / self._std.to(images) if self.standardise else images
 
     def _unbalance(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if self.imbalance == 1:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.images import Augmentation, ImageExamples, ImagePipeline, is_training, open_image
+from datamodules.images import ImageExamples, ImagePipeline, open_image
 from datamodules.splits import Split
 from surefoot.classification.groups import combine_attributes, group_names
 from surefoot.errors import DataError
@@ -31,7 +32,6 @@ class GroupFolderDataModule(ClassificationDataModule):
         root: Path,
         attribute: str = "place",
         image_size: int = 224,
-        augmentation: Augmentation = "none",
         **loading: Any,
     ) -> None:
         """Initialize the folder.
@@ -40,12 +40,11 @@ class GroupFolderDataModule(ClassificationDataModule):
             root: The folder.
             attribute: Column of the attribute that forms the groups with the label.
             image_size: Height and width that images are resized to, pixels.
-            augmentation: What is done to training images.
             loading: Arguments of `ClassificationDataModule`.
         """
         super().__init__(**loading)
         self.root, self.attribute = Path(root), attribute
-        self.pipeline = ImagePipeline(image_size, augmentation)
+        self.pipeline = ImagePipeline(image_size)
 
     @cached_property
     def metadata(self) -> Any:
@@ -103,10 +102,9 @@ class GroupFolderDataModule(ClassificationDataModule):
         examples = ImageExamples(lambda i: open_image(paths[i]), self.pipeline, target, group)
         return Split(examples, target, group, group)
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Augment and normalise on the device."""
-        training = is_training(self) and self.augmenting
-        return batch | {"input": self.pipeline.finish(batch["input"], training)}
+    def scale(self, images: Tensor) -> Tensor:
+        """Return normalised images."""
+        return self.pipeline.scale(images)
 
 
 def check_metadata(table: Any, columns: Sequence[str]) -> None:

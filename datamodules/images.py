@@ -1,15 +1,14 @@
-"""Images read from files: the same size on the way in, augmented and normalised on the device."""
+"""Images read from files: the same size on the way in, normalised on the device."""
 
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,16 +17,13 @@ from surefoot.errors import DataError
 
 __all__ = (
     "UNREADABLE",
-    "Augmentation",
     "ImageExamples",
     "ImagePipeline",
-    "is_training",
     "open_image",
     "scaled_conversion",
     "to_rgb",
 )
 
-Augmentation = Literal["none", "flip", "crop_flip"]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
@@ -106,25 +102,15 @@ def open_image(path: Path) -> Image.Image:
 
 
 class ImagePipeline:
-    """Resize in the loading process to ``uint8``; augment and normalise batches on the device."""
+    """Resize in the loading process to ``uint8``; normalise batches on the device."""
 
-    def __init__(self, size: int, augmentation: Augmentation = "none") -> None:
+    def __init__(self, size: int) -> None:
         """Initialize the pipeline.
 
         Args:
             size: Height and width, pixels.
-            augmentation: ``flip`` (horizontal) or ``crop_flip`` (random crop of 70 to 100% of the area, then flip).
         """
-        from torchvision.transforms import v2
-
         self.size = size
-        flip = v2.RandomHorizontalFlip()
-        crop = v2.RandomResizedCrop(size, scale=(0.7, 1.0), antialias=True)
-        self.augmentation: Callable[[Tensor], Tensor] | None = {
-            "none": None,
-            "flip": flip,
-            "crop_flip": v2.Compose([crop, flip]),
-        }[augmentation]
 
     def load(self, image: Image.Image) -> Tensor:
         """Return an image as ``uint8 (3, size, size)``."""
@@ -133,10 +119,8 @@ class ImagePipeline:
         pixels: Tensor = TF.pil_to_tensor(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
         return pixels
 
-    def finish(self, pixels: Tensor, training: bool) -> Tensor:
-        """Return a batch as normalised floats, ``(batch, 3, size, size)``, each image augmented by itself."""
-        if training and self.augmentation is not None:
-            pixels = torch.stack([self.augmentation(image) for image in pixels])
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Return pixels as normalised floats, ``(..., 3, size, size)``."""
         mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (_MEAN, _STD))
         return (pixels.float() / 255 - mean) / std
 
@@ -178,8 +162,3 @@ class ImageExamples(Dataset[dict[str, Any]]):
             "group": self.group[index],
             "index": index,
         }
-
-
-def is_training(datamodule: LightningDataModule) -> bool:
-    """Return whether batches that arrive now are for training."""
-    return datamodule.trainer is not None and datamodule.trainer.training

@@ -72,6 +72,7 @@ class SubclassShiftDataModule(ClassificationDataModule):
                 f" [0, {data.n_classes}); got {dict(chosen)}."
             )
         self.data, self.hierarchy = data, chosen
+        self.augmentation = self.augmentation or data.augmentation
         self.n_classes = len(chosen)
         self.group_names = self.eval_group_names = [
             f"{name}/{c}" for name, sides in chosen.items() for c in sides["source"]
@@ -109,8 +110,6 @@ class SubclassShiftDataModule(ClassificationDataModule):
         """Make a batch as the dataset does."""
         return self.data.collate(examples)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Transform a batch as the dataset does."""
-        self.data.trainer, self.data.augmenting = self.trainer, self.augmenting
-        finished: Batch = self.data.on_after_batch_transfer(batch, dataloader_idx)
-        return finished
+    def scale(self, images: Any) -> Any:
+        """Return inputs as the dataset scales them."""
+        return self.data.scale(images)

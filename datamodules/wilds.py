@@ -16,9 +16,7 @@ from datamodules.classification import ClassificationDataModule
 from datamodules.group_folder import check_metadata
 from datamodules.images import (
     UNREADABLE,
-    Augmentation,
     ImagePipeline,
-    is_training,
     scaled_conversion,
 )
 from datamodules.splits import Batch, ChosenExamples, Split
@@ -89,7 +87,6 @@ class WILDSDataModule(ClassificationDataModule):
         held_out_splits: Sequence[str] = (),
         held_out_field: str | None = None,
         image_size: int | None = None,
-        augmentation: Augmentation = "none",
         tokenizer: str | None = None,
         max_length: int = 300,
         download: bool = False,
@@ -109,7 +106,6 @@ class WILDSDataModule(ClassificationDataModule):
             held_out_field: Metadata field by whose values those sets are taken apart (``hospital`` for example), as
                 sets ``held_out_<split>_<value>``.
             image_size: Height and width that images are resized to, pixels; the dataset's usual one by default.
-            augmentation: What is done to training images.
             tokenizer: Hub name or folder of the tokenizer, for texts.
             max_length: Longest text, tokens.
             download: Whether to download a missing dataset.
@@ -129,9 +125,8 @@ class WILDSDataModule(ClassificationDataModule):
         self.wilds_splits = {"train": "train", "val": val_split, "test": test_split}
         self.held_out_splits, self.held_out_field = tuple(held_out_splits), held_out_field
         self.texts = TextPipeline(tokenizer, max_length)
-        self.pipeline = (
-            None if dataset in TEXT else ImagePipeline(image_size or IMAGE_SIZES.get(dataset, 224), augmentation)
-        )
+        size = image_size or IMAGE_SIZES.get(dataset, 224)
+        self.pipeline = None if dataset in TEXT else ImagePipeline(size)
 
     def prepare_data(self) -> None:
         """Download the dataset if that was asked for."""
@@ -276,12 +271,9 @@ class WILDSDataModule(ClassificationDataModule):
         """Make a batch; texts are tokenised and padded to the longest."""
         return super().collate(examples) if self.pipeline else self.texts.collate(examples)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment and normalise images on the device."""
-        if self.pipeline is None:
-            return batch
-        training = is_training(self) and self.augmenting
-        return batch | {"input": self.pipeline.finish(batch["input"], training)}
+    def scale(self, images: Any) -> Any:
+        """Return normalised images; texts as they are."""
+        return images if self.pipeline is None else self.pipeline.scale(images)
 
     def unlabeled_dataloader(self, split: str) -> DataLoader[Any]:
         """Return a loader of an unlabeled split, batches of ``input`` and ``index``.

@@ -136,7 +136,16 @@ class ClassifierModule(ResumableModule):
         return outputs
 
     def classify(self, batch: dict[str, Tensor]) -> Examples:
-        """Run the network once over a batch."""
+        """Run the network once over a batch.
+
+        Raises:
+            ConfigError: If the batch has no input, but views of it or several streams.
+        """
+        if "input" not in batch:
+            raise ConfigError(
+                f"{type(self).__name__} trains on the batch's input, and this one has {', '.join(sorted(batch))}:"
+                " choose data or views (data.init_args.augmentation) with an entry of that name, or another method."
+            )
         outputs, features = self._run_network(self.network, batch["input"])
         if self.training:
             losses = self.prediction_loss.training_losses(outputs.float(), batch["target"], self.current_epoch)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from documented_code import read_blocks
 
@@ -57,6 +58,21 @@ def test_method_dataset_and_callback_train_from_a_config(folder: Path) -> None:
     assert settings["model"]["init_args"]["n_classes"] == 2
     header = (folder / "runs/focal_moons-test/latest/metrics.csv").read_text().splitlines()[0]
     assert "test/worst_group_accuracy" in header
+
+
+def test_an_own_augmentation_changes_what_is_trained_on(folder: Path) -> None:
+    run = folder / "runs/erm_cutout/latest"
+    assert (run / "finished.json").is_file()
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    chain = settings["data"]["init_args"]["augmentation"]["init_args"]["augmentations"]
+    assert [part["class_path"].rsplit(".", 2)[-2:] for part in chain] == [
+        ["classification", "ShiftFlip"],
+        ["cutout", "Cutout"],
+    ]
+    cutout = runpy.run_path(str(folder / "cutout.py"))["Cutout"](side=2)
+    changed = cutout(torch.ones(50, 3, 5, 5))
+    assert (changed == 0).sum((1, 2, 3)).tolist() == [2 * 2 * 3] * 50, "a square of each image"
+    assert len({image.numpy().tobytes() for image in changed}) > 5, "anywhere in it"
 
 
 def test_rewards_credit_and_engine_train_from_a_config(folder: Path) -> None:

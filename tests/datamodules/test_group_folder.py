@@ -3,10 +3,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from datamodules import GroupFolderDataModule
 from datamodules.images import open_image
+from surefoot.classification import Augmentation, Flip, ResizedCropFlip
 from surefoot.errors import DataError
 
 
@@ -41,13 +43,16 @@ def test_loads_as_it_is(tmp_path: Path) -> None:
     assert data.train_set.group.equal(data.train_set.target * 2 + (data.train_set.group % 2))
 
 
-@pytest.mark.parametrize("augmentation", ["flip", "crop_flip"])
-def test_augmentation_is_for_training_alone(tmp_path: Path, augmentation: str) -> None:
-    data = GroupFolderDataModule(write_folder(tmp_path), image_size=16, augmentation=augmentation)  # type: ignore[arg-type]
+@pytest.mark.parametrize("augmentation", [Flip(), ResizedCropFlip()])
+def test_augmentation_is_for_training_alone(tmp_path: Path, augmentation: Augmentation) -> None:
+    data = GroupFolderDataModule(write_folder(tmp_path), image_size=16, augmentation=augmentation)
     data.setup("fit")
-    pixels = next(iter(data.train_dataloader()))["input"]
-    assert data.pipeline.finish(pixels, training=False).equal(data.pipeline.finish(pixels, training=False))
-    assert not data.pipeline.finish(pixels, training=True).equal(data.pipeline.finish(pixels, training=False))
+    batch = next(iter(data.train_dataloader()))
+    plain = data.on_after_batch_transfer(batch, 0)["input"]
+    data.trainer = Trainer(accelerator="cpu", logger=False)
+    assert data.on_after_batch_transfer(batch, 0)["input"].equal(plain)
+    data.trainer.training = True
+    assert not data.on_after_batch_transfer(batch, 0)["input"].equal(plain)
 
 
 def test_missing_or_bad_metadata_is_named(tmp_path: Path) -> None:

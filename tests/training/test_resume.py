@@ -32,7 +32,7 @@ main(sys.argv[1:])
 
 
 def settings(method: str) -> dict[str, Any]:
-    config = tiny(method)
+    config = tiny("ERM" if method == "augmented" else method)
     config["trainer"]["max_epochs"] = 4
     config["model"]["init_args"]["lr_scheduler"] = {
         "class_path": "torch.optim.lr_scheduler.StepLR",
@@ -47,6 +47,9 @@ def settings(method: str) -> dict[str, Any]:
             "importance": "sampling",
             "threshold_decay": 0.5,
         }
+    if method == "augmented":
+        views = {"input": {"class_path": "ShiftFlip", "init_args": {"padding": 1}}, "weak": {"class_path": "Flip"}}
+        config["data"]["init_args"]["augmentation"] = {"class_path": "Views", "init_args": {"views": views}}
     # Dropout draws on the global generator, whose state has to come back too.
     config["model"]["init_args"]["encoder"] = {"class_path": "tests.training.test_resume.Dropping"}
     return config
@@ -78,6 +81,7 @@ def final_state(run: Path) -> dict[str, Any]:
         ("JTT", 18),
         ("BRDRO", 21),
         ("LfF", 21),
+        ("augmented", 21),
     ],
     ids=[
         "ERM",
@@ -87,6 +91,7 @@ def final_state(run: Path) -> dict[str, Any]:
         "JTT-at-the-switch",
         "BRDRO",
         "LfF",
+        "augmented",
     ],
 )
 def test_a_killed_run_ends_like_one_that_was_not(method: str, kill_at: int, fit: Fit, tmp_path: Path) -> None:

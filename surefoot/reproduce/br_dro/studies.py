@@ -68,7 +68,7 @@ WATERBIRDS = Study(
     name="waterbirds",
     data={
         "class_path": "WILDSDataModule",
-        "init_args": {"dataset": "waterbirds", "batch_size": 128, "augmentation": "crop_flip"},
+        "init_args": {"dataset": "waterbirds", "batch_size": 128, "augmentation": {"class_path": "ResizedCropFlip"}},
     },
     encoder={"class_path": "TimmEncoder", "init_args": {"name": "resnet50", "pretrained": True}},
     optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-5, "momentum": 0.9, "weight_decay": 1.0}},

@@ -214,7 +214,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
         traced=False,
     )
     if scale == "paper":
-        data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": "crop_flip"}}
+        data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": {"class_path": "ShiftFlip"}}}
         resnet = {"class_path": "CIFARResNet", "init_args": {}}
         found["cifar10"] = Study("cifar10", data=data, encoder=resnet, families=families, trainings=_PAPER)
     return found
