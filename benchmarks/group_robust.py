@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks import AdversaryMonitor, GroupMetrics
+from callbacks import ExampleWeightMonitor, GroupMetrics
 from datamodules.classification import ClassificationDataModule
 from datamodules.splits import Split, TensorExamples
 from lightning_modules import BRDRO, ERM, CVaRDRO, GroupDRO, LfF
@@ -153,7 +153,7 @@ def lightning_overhead(n_rounds: int, n_steps: int, folder: Path) -> dict[str, A
     data = RandomImages(32 * n_steps, 8, 32)
     data.setup("fit")
     batches = list(data.train_dataloader())
-    watched: tuple[Any, ...] = (GroupMetrics(), AdversaryMonitor())
+    watched: tuple[Any, ...] = (GroupMetrics(), ExampleWeightMonitor())
 
     def fit(callbacks: list[Any], logger: Any) -> float:
         torch.manual_seed(0)

@@ -1,10 +1,10 @@
 """Observers: one Callback a file; a run with one and a run without it end in the same weights."""
 
 import surefoot  # noqa: F401  (before lightning, which imports torchvision)
-from callbacks.adversary_monitor import AdversaryMonitor
 from callbacks.constant_solution_analysis import ConstantSolutionAnalysis
 from callbacks.evaluation import EvaluationObserver
 from callbacks.example_dynamics import ExampleDynamics
+from callbacks.example_weight_monitor import ExampleWeightMonitor
 from callbacks.generalization_predictors import GeneralizationPredictors
 from callbacks.group_metrics import GroupMetrics
 from callbacks.memorization_tracker import MemorizationTracker
@@ -15,10 +15,10 @@ from callbacks.sample_table import SampleTable
 from callbacks.selective_risk import SelectiveRisk
 
 __all__ = (
-    "AdversaryMonitor",
     "ConstantSolutionAnalysis",
     "EvaluationObserver",
     "ExampleDynamics",
+    "ExampleWeightMonitor",
     "GeneralizationPredictors",
     "GroupMetrics",
     "MemorizationTracker",

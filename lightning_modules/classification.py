@@ -135,7 +135,7 @@ class ClassifierModule(ResumableModule):
         outputs: Tensor = self.network(input)[0]
         return outputs
 
-    def classify(self, batch: dict[str, Tensor]) -> Examples:
+    def run_network(self, batch: dict[str, Tensor]) -> Examples:
         """Run the network once over a batch.
 
         Raises:
@@ -146,14 +146,14 @@ class ClassifierModule(ResumableModule):
                 f"{type(self).__name__} trains on the batch's input, and this one has {', '.join(sorted(batch))}:"
                 " choose data or views (data.init_args.augmentation) with an entry of that name, or another method."
             )
-        outputs, features = self._run_network(self.network, batch["input"])
+        outputs, features = self._outputs_of(self.network, batch["input"])
         if self.training:
             losses = self.prediction_loss.training_losses(outputs.float(), batch["target"], self.current_epoch)
         else:
             losses = self.prediction_loss.losses(outputs.float(), batch["target"])
         return Examples(losses, outputs.detach(), features, batch)
 
-    def _run_network(self, network: nn.Module, input: Any) -> tuple[Tensor, Tensor]:
+    def _outputs_of(self, network: nn.Module, input: Any) -> tuple[Tensor, Tensor]:
         """Return a network's outputs and features.
 
         Raises:
@@ -196,7 +196,7 @@ class ClassifierModule(ResumableModule):
 
     def evaluation_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what callbacks read of a batch."""
-        examples = self.classify(batch)
+        examples = self.run_network(batch)
         results = {
             "outputs": examples.outputs,
             "features": examples.features,
@@ -236,7 +236,7 @@ class ReweightedClassifier(ClassifierModule, ABC):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the weighted loss, and the weights relative to uniform ones for callbacks."""
-        examples = self.classify(batch)
+        examples = self.run_network(batch)
         weights = local_slice(self.example_weights(AllExamples(examples)))
         # DDP averages gradients over ranks, hence the factor.
         loss = self.check_finite(self.n_ranks * (weights * examples.losses).sum())

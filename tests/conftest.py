@@ -73,7 +73,7 @@ def tiny(method: str = "ERM", **model: Any) -> dict[str, Any]:
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
-            "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "AdversaryMonitor"}],
+            "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "ExampleWeightMonitor"}],
         },
         "model": {"class_path": method, "init_args": init | model},
         "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 128, "seed": 0}},

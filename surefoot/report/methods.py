@@ -25,7 +25,7 @@ _POOLED = {
 _POOLED_DATA = ("num_workers", "eval_batch_size")
 #: Callbacks that never change training. All others do, for all that is known of them.
 OBSERVERS = {
-    *("AdversaryMonitor", "ConstantSolutionAnalysis", "ExampleDynamics"),
+    *("ExampleWeightMonitor", "ConstantSolutionAnalysis", "ExampleDynamics"),
     *("GeneralizationPredictors", "GroupMetrics", "MemorizationTracker", "ModelExporter"),
     *("OODDetection", "OfficialEvaluation", "SampleTable", "SelectiveRisk"),
     *("DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary"),

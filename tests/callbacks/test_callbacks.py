@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from callbacks import AdversaryMonitor, GroupMetrics, OfficialEvaluation, OODDetection, SelectiveRisk
+from callbacks import ExampleWeightMonitor, GroupMetrics, OfficialEvaluation, OODDetection, SelectiveRisk
 from callbacks.evaluation import check_seen
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, ERM, JTT, GroupDRO
@@ -96,7 +96,7 @@ def test_callbacks_change_nothing(tmp_path: Path, precision: str) -> None:
         fit(module, callbacks, tmp_path, max_epochs=2, precision=precision)
         return module.state_dict()
 
-    without, with_them = final([]), final([GroupMetrics(), AdversaryMonitor()])
+    without, with_them = final([]), final([GroupMetrics(), ExampleWeightMonitor()])
     assert all(v.equal(with_them[k]) for k, v in without.items() if isinstance(v, torch.Tensor))
 
 
@@ -131,32 +131,32 @@ def test_empty_groups_are_named_once_and_never_nan(tmp_path: Path) -> None:
 
 
 def test_monitor_recovers_group_dros_weights(tmp_path: Path) -> None:
-    monitor, data = AdversaryMonitor(), DigitsDataModule(sampling="group_balanced")
+    monitor, data = ExampleWeightMonitor(), DigitsDataModule(sampling="group_balanced")
     torch.manual_seed(0)
     module = GroupDRO(MLP(192, (16,)), adam, n_groups=4, n_classes=2)
     trainer = fit(module, [monitor], tmp_path, data, max_epochs=2)
     assert monitor.weights is not None
     assert monitor.weights.shape == (data.n_train,)
-    assert float(trainer.callback_metrics["adversary/minority_auc"]) > 0.8
+    assert float(trainer.callback_metrics["example_weights/minority_auc"]) > 0.8
     group = data.train_set.group
     for g, name in enumerate(data.group_names):
-        logged = float(trainer.callback_metrics[f"adversary/group_weight/{name}"])
+        logged = float(trainer.callback_metrics[f"example_weights/group_mean/{name}"])
         assert logged == pytest.approx(float(monitor.weights[group == g].mean()), rel=1e-5)
 
 
 def test_monitor_sees_hidden_groups_and_noise_and_is_flat_for_erm(tmp_path: Path) -> None:
-    monitor = AdversaryMonitor()
+    monitor = ExampleWeightMonitor()
     data = DigitsDataModule(group_labels="hidden", label_noise=0.2)
     trainer = fit(erm(), [monitor], tmp_path, data, max_epochs=1)
     assert monitor.weights is not None
     torch.testing.assert_close(monitor.weights, torch.ones(data.n_train))
-    assert float(trainer.callback_metrics["adversary/minority_auc"]) == pytest.approx(0.5)
-    assert float(trainer.callback_metrics["adversary/noisy_auc"]) == pytest.approx(0.5)
+    assert float(trainer.callback_metrics["example_weights/minority_auc"]) == pytest.approx(0.5)
+    assert float(trainer.callback_metrics["example_weights/noisy_auc"]) == pytest.approx(0.5)
 
 
 def test_colour_statistics_give_the_minority_away(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    monitor = AdversaryMonitor()
+    monitor = ExampleWeightMonitor()
     module = BRDRO(
         MLP(192, (32,)),
         adam,
@@ -168,13 +168,13 @@ def test_colour_statistics_give_the_minority_away(tmp_path: Path) -> None:
         n_classes=2,
     )
     trainer = fit(module, [monitor], tmp_path, DigitsDataModule(group_labels="hidden"), max_epochs=15)
-    assert float(trainer.callback_metrics["adversary/minority_auc"]) > 0.8
+    assert float(trainer.callback_metrics["example_weights/minority_auc"]) > 0.8
 
 
 def test_states_survive_a_checkpoint() -> None:
-    metrics, monitor = GroupMetrics(), AdversaryMonitor()
+    metrics, monitor = GroupMetrics(), ExampleWeightMonitor()
     metrics.history, monitor.weights = [{"epoch": 1.0}], torch.ones(3)
-    again, watching = GroupMetrics(), AdversaryMonitor()
+    again, watching = GroupMetrics(), ExampleWeightMonitor()
     again.load_state_dict(metrics.state_dict())
     watching.load_state_dict(monitor.state_dict())
     assert again.history == metrics.history

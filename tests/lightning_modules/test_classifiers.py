@@ -155,7 +155,7 @@ def test_the_players_leave_each_other_alone() -> None:
     assert module.adversary.weight.abs().sum() > 0, "the adversary has stepped"  # type: ignore[operator,union-attr]
     module.zero_grad()
     network = {k: v.clone() for k, v in module.network.state_dict().items()}
-    examples = module.classify(batch)
+    examples = module.run_network(batch)
     losses, threshold = examples.losses.detach(), module.update_threshold(examples.losses.detach())
     module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
     module.adversary_step(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from surefoot.errors import ConfigError
 
-__all__ = ("CORRUPTIONS", "Corruption", "corrupt", "fit_shape", "random_uniform")
+__all__ = ("CORRUPTIONS", "CorruptionKind", "corrupt", "fit_shape", "random_uniform")
 
 Images = Float[Tensor, "batch channels height width"]
 _MULTIPLIERS = (-4658895280553007687, -7723592293110705685)  # of splitmix64, as signed numbers
@@ -114,7 +114,7 @@ def _brightness(images: Images, strength: float, index: Tensor, seed: int) -> Im
     return (images + strength).clamp(0, 1)
 
 
-class Corruption(NamedTuple):
+class CorruptionKind(NamedTuple):
     """A corruption and its strengths at levels 1 to 5."""
 
     apply: Callable[[Tensor, float, Tensor, int], Tensor]
@@ -123,16 +123,16 @@ class Corruption(NamedTuple):
 
 
 #: Name -> corruption. `unclipped_noise` leaves [0, 1]: a negative control, see Kang et al., ICLR 2024.
-CORRUPTIONS: Mapping[str, Corruption] = {
-    "noise": Corruption(_noise, (0.1, 0.2, 0.3, 0.45, 0.6), "standard deviation"),
-    "impulse": Corruption(_impulse, (0.03, 0.06, 0.1, 0.17, 0.27), "share of the pixels"),
-    "blur": Corruption(_blur, (0.02, 0.04, 0.06, 0.08, 0.12), "deviation, share of the height"),
-    "contrast": Corruption(_contrast, (0.25, 0.5, 0.65, 0.8, 0.9), "share of the contrast lost"),
-    "rotation": Corruption(_rotation, (15, 30, 45, 60, 90), "degrees"),
-    "occlusion": Corruption(_occlusion, (0.2, 0.3, 0.4, 0.5, 0.6), "side, share of the height"),
-    "pixelation": Corruption(_pixelation, (0.4, 0.6, 0.7, 0.8, 0.85), "share of the rows lost"),
-    "brightness": Corruption(_brightness, (0.1, 0.2, 0.3, 0.4, 0.5), "added"),
-    "unclipped_noise": Corruption(_unclipped_noise, (0.25, 0.5, 1, 2, 4), "standard deviation"),
+CORRUPTIONS: Mapping[str, CorruptionKind] = {
+    "noise": CorruptionKind(_noise, (0.1, 0.2, 0.3, 0.45, 0.6), "standard deviation"),
+    "impulse": CorruptionKind(_impulse, (0.03, 0.06, 0.1, 0.17, 0.27), "share of the pixels"),
+    "blur": CorruptionKind(_blur, (0.02, 0.04, 0.06, 0.08, 0.12), "deviation, share of the height"),
+    "contrast": CorruptionKind(_contrast, (0.25, 0.5, 0.65, 0.8, 0.9), "share of the contrast lost"),
+    "rotation": CorruptionKind(_rotation, (15, 30, 45, 60, 90), "degrees"),
+    "occlusion": CorruptionKind(_occlusion, (0.2, 0.3, 0.4, 0.5, 0.6), "side, share of the height"),
+    "pixelation": CorruptionKind(_pixelation, (0.4, 0.6, 0.7, 0.8, 0.85), "share of the rows lost"),
+    "brightness": CorruptionKind(_brightness, (0.1, 0.2, 0.3, 0.4, 0.5), "added"),
+    "unclipped_noise": CorruptionKind(_unclipped_noise, (0.25, 0.5, 1, 2, 4), "standard deviation"),
 }
 
 

@@ -163,7 +163,7 @@ def _result_row(study: Study, method: Method, candidate: int, seed: int, result:
         "oracle_worst_group": result.selection["test_oracle"][WORST],
         "val_average_worst_group": result.selection["val_average"][WORST],
         "train_accuracy": result.last.get("train/accuracy"),
-        **{f"minority_{k}": _late(result, f"adversary/minority_{k}") for k in ("auc", "precision", "recall")},
+        **{f"minority_{k}": _late(result, f"example_weights/minority_{k}") for k in ("auc", "precision", "recall")},
     }
 
 
@@ -184,7 +184,9 @@ def _recovery_rows(study: Study, results: Mapping[str, Sequence[Result]]) -> Row
     rows = []
     for name in results:
         for epoch in range(0, study.epochs, max(1, study.epochs // 15)) if name != "ERM" else ():
-            mean, low, high, n = mean_interval([r.history["adversary/minority_auc"][epoch] for r in results[name]])
+            mean, low, high, n = mean_interval(
+                [r.history["example_weights/minority_auc"][epoch] for r in results[name]]
+            )
             of = {"study": study.name, "method": name, "epoch": epoch, "quantity": "minority_auc"}
             rows.append(of | {"mean": mean, "low": low, "high": high, "n_seeds": n})
     return rows
@@ -222,7 +224,7 @@ def capacity(study: Study, chosen: Mapping[str, int], out: Path, n_seeds: int) -
 
 def _minority_weight(result: Result) -> float:
     """Return the mean weight of the groups whose confounder disagrees (two classes), late in training."""
-    names = [f"adversary/group_weight/{pair}" for pair in ("y=0,colour=1", "y=1,colour=0")]
+    names = [f"example_weights/group_mean/{pair}" for pair in ("y=0,colour=1", "y=1,colour=0")]
     return fmean(_late(result, name) for name in names if name in result.history)
 
 
@@ -255,7 +257,7 @@ def label_noise(study: Study, chosen: Mapping[str, int], out: Path, n_seeds: int
             "label_noise": level,
             "seed": s,
             "worst_group": _worst(result),
-            "noisy_auc": _late(result, "adversary/noisy_auc") if level and m.name != "ERM" else None,
+            "noisy_auc": _late(result, "example_weights/noisy_auc") if level and m.name != "ERM" else None,
         }
         for m in kept
         for level, results in ((0.0, clean[m.name]), (v, [found[jobs[m.name, s].name] for s in range(n_seeds)]))

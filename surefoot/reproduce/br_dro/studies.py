@@ -192,7 +192,7 @@ def job(
                 **QUIET,
                 "log_every_n_steps": 1000,
                 "enable_checkpointing": False,
-                "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "AdversaryMonitor"}],
+                "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "ExampleWeightMonitor"}],
             },
             "model": {
                 "class_path": method.class_path,

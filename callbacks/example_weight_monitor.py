@@ -10,15 +10,15 @@ from surefoot.contracts import TrainAnnotations, datamodule_as
 from surefoot.metrics import precision_recall_of_top, roc_auc
 from surefoot.training.distributed import gather_batch
 
-__all__ = ("AdversaryMonitor",)
+__all__ = ("ExampleWeightMonitor",)
 
 
-class AdversaryMonitor(Callback):
+class ExampleWeightMonitor(Callback):
     """Follows the weight of every training example, for BR-DRO and any method that reweights or resamples.
 
     The weight is relative to uniform weights (1 for ERM) and multiplied with how often the example was drawn in the
-    epoch, so that JTT's upsampling shows too. Logged at each epoch's end: ``adversary/group_weight/<name>`` (mean),
-    ``adversary/minority_auc``, ``adversary/minority_precision`` and ``_recall`` (of as many top-weighted examples as
+    epoch, so that JTT's upsampling shows too. Logged at each epoch's end: ``example_weights/group_mean/<name>`` (mean),
+    ``example_weights/minority_auc``, ``example_weights/minority_precision`` and ``_recall`` (of as many top-weighted examples as
     there are minority examples), and the same for ``noisy`` labels where the datamodule knows them. Groups and
     noise come from ``datamodule.train_annotations()``, never from the batch: they may be hidden from the method.
 
@@ -55,13 +55,13 @@ class AdversaryMonitor(Callback):
         group = annotations.pop("group")
         for value in group.unique().tolist():
             mean = self.weights[group == value].mean()
-            pl_module.log(f"adversary/group_weight/{names[value]}", mean, rank_zero_only=False)
+            pl_module.log(f"example_weights/group_mean/{names[value]}", mean, rank_zero_only=False)
         for name, member in annotations.items():
             if member.any() and not member.all():
                 top = precision_recall_of_top(self.weights, member, int(member.sum()))
-                pl_module.log(f"adversary/{name}_auc", roc_auc(self.weights, member).float())
-                pl_module.log(f"adversary/{name}_precision", top.precision.float())
-                pl_module.log(f"adversary/{name}_recall", top.recall.float())
+                pl_module.log(f"example_weights/{name}_auc", roc_auc(self.weights, member).float())
+                pl_module.log(f"example_weights/{name}_precision", top.precision.float())
+                pl_module.log(f"example_weights/{name}_recall", top.recall.float())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights of the last and the running epoch."""
