@@ -17,10 +17,10 @@ class ExampleWeightMonitor(Callback):
     """Follows the weight of every training example, for BR-DRO and any method that reweights or resamples.
 
     The weight is relative to uniform weights (1 for ERM) and multiplied with how often the example was drawn in the
-    epoch, so that JTT's upsampling shows too. Logged at each epoch's end: ``example_weights/group_mean/<name>`` (mean),
-    ``example_weights/minority_auc``, ``example_weights/minority_precision`` and ``_recall`` (of as many top-weighted examples as
-    there are minority examples), and the same for ``noisy`` labels where the datamodule knows them. Groups and
-    noise come from ``datamodule.train_annotations()``, never from the batch: they may be hidden from the method.
+    epoch, so that JTT's upsampling shows too. Logged under ``example_weights/`` at each epoch's end:
+    ``group_mean/<name>``, ``minority_auc``, ``minority_precision`` and ``minority_recall`` (of as many top-weighted
+    examples as there are minority examples), and the same for ``noisy`` labels where the datamodule knows them. Groups
+    and noise come from ``datamodule.train_annotations()``, never from the batch: they may be hidden from the method.
 
     Attributes:
         weights: Total relative weight of each training example in the last whole epoch, ``(examples,)``.
