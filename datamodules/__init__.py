@@ -26,6 +26,7 @@ from datamodules.reasoning import (
 from datamodules.shared_subspace import SharedSubspaceDataModule
 from datamodules.shifts import Corruption, HeldOut, OtherDataset, Shift, TextPerturbation
 from datamodules.subclasses import SubclassShiftDataModule
+from datamodules.two_streams import TwoStreamDataModule
 from datamodules.wilds import WILDSDataModule
 
 __all__ = (
@@ -56,5 +57,6 @@ __all__ = (
     "Shift",
     "SubclassShiftDataModule",
     "TextPerturbation",
+    "TwoStreamDataModule",
     "WILDSDataModule",
 )

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from surefoot.contracts import TrainExamples, datamodule_as
 from surefoot.errors import ConfigError, NonFiniteLossError
 from surefoot.training.distributed import is_distributed
-from surefoot.training.loading import ResumableDataLoader
+from surefoot.training.loading import ResumableLoader
 from surefoot.training.precision import watch_updates
 from surefoot.training.random_state import gather_random_states, restore_random_state
 
@@ -126,7 +126,7 @@ class ResumableModule(LightningModule):
         """Take up accumulated gradients, and count the resumed epoch's batches in batches of the present size."""
         loader, loop = self.trainer.train_dataloader, self.trainer.fit_loop.epoch_loop
         saved, self._accumulation = self._accumulation, None
-        if not loop.restarting or not isinstance(loader, ResumableDataLoader):
+        if not loop.restarting or not isinstance(loader, ResumableLoader):
             return
         progress: Any = loop.batch_progress
         n_batches = int(self.trainer.num_training_batches)
@@ -138,7 +138,7 @@ class ResumableModule(LightningModule):
                     if name in saved["gradients"]:
                         parameter.grad = saved["gradients"][name].to(parameter)
             else:  # the next step will be of other examples
-                loader.rewind(saved["n_batches"] * saved["n_examples_per_batch"])
+                loader.rewind(saved["n_batches"], saved["n_examples_per_batch"])
         counted = progress.current.completed + loop.restarted_on_train_batch_end
         done = n_batches if finished else min(n_batches, loader.n_resumed_batches)
         for kind in ("ready", "started", "processed", "completed"):
@@ -150,10 +150,10 @@ class ResumableModule(LightningModule):
         self._raise_if_not_finite()
         checkpoint["random_states"] = gather_random_states()
         loader = self.trainer.train_dataloader
-        if self.automatic_optimization and isinstance(loader, ResumableDataLoader):
+        if self.automatic_optimization and isinstance(loader, ResumableLoader):
             self._save_accumulation(checkpoint, loader)
 
-    def _save_accumulation(self, checkpoint: dict[str, Any], loader: ResumableDataLoader) -> None:
+    def _save_accumulation(self, checkpoint: dict[str, Any], loader: ResumableLoader) -> None:
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         n_batches = progress.current.processed % self.trainer.accumulate_grad_batches
         n_begun = progress.current.ready - progress.current.processed  # in the middle of a step
@@ -167,8 +167,8 @@ class ResumableModule(LightningModule):
                 "gradients": {n: p.grad.clone() for n, p in self.named_parameters() if p.grad is not None},
             }
         else:
-            state = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
-            state["n_examples"] -= (n_batches + n_begun) * loader.n_examples_per_batch
+            states = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+            states[0] = loader.state_before(states[0], n_batches + n_begun)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep random states and accumulated gradients for `on_train_start`; register what only ``fit`` registers."""

@@ -1,10 +1,12 @@
 """Settings that cannot work together, refused before anything is built."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule
 
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder, training_settings
 from surefoot.errors import ConfigError
@@ -44,15 +46,33 @@ def check_data_seed(config: Namespace) -> None:
     Raises:
         ConfigError: If the two seeds of one dataset differ.
     """
-    data = config.data.as_dict()
+    own = _seeds(config.data.as_dict())
     for given in _handed_over(config.model.as_dict()):
-        stored = training_settings(Path(given)).get("data") or {}
-        was, now = ((d.get("init_args") or {}).get("seed") for d in (stored, data))
-        if stored.get("class_path") == data["class_path"] and was is not None and was != now:
-            raise ConfigError(
-                f"{given} was trained on data of seed {was} and this run's have seed {now}: its training examples may"
-                f" be among this run's test examples. Give weights of seed {now}, or --data.init_args.seed {was}."
-            )
+        stored = _seeds(training_settings(Path(given)).get("data") or {})
+        for dataset in own.keys() & stored.keys():
+            was, now = (", ".join(map(str, sorted(seeds[dataset]))) for seeds in (stored, own))
+            if stored[dataset] != own[dataset]:
+                raise ConfigError(
+                    f"{given} was trained on data of seed {was} and this run's have seed {now}: its training examples"
+                    " may be among this run's test examples. Give weights of seed"
+                    f" {now}, or --data.init_args.seed {was} ({dataset.rpartition('.')[2]})."
+                )
+
+
+def _seeds(settings: Any) -> dict[str, set[int]]:
+    """Return the seeds of each class of datamodules in nested settings."""
+    found: dict[str, set[int]] = {}
+    if isinstance(settings, dict):
+        module, _, name = str(settings.get("class_path")).rpartition(".")
+        seed = (settings.get("init_args") or {}).get("seed")
+        kind = getattr(sys.modules.get(module), name, None)
+        if seed is not None and isinstance(kind, type) and issubclass(kind, LightningDataModule):
+            found[f"{module}.{name}"] = {seed}
+        settings = list(settings.values())
+    for part in settings if isinstance(settings, list | tuple) else ():
+        for dataset, seeds in _seeds(part).items():
+            found.setdefault(dataset, set()).update(seeds)
+    return found
 
 
 def _handed_over(settings: Any) -> Iterator[str]:

@@ -1,14 +1,15 @@
 """What the command line adds to every run: its environment, its end, and its settings in the checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from callbacks import ModelExporter
+from datamodules import Shift
 from surefoot.cli.checkpoints import LAST, LastCheckpoint
 from surefoot.compatibility.lightning import log_short_runs
 from surefoot.errors import SurefootError
@@ -48,7 +49,7 @@ class RunRecorder(Callback):
         log_short_runs(trainer)
         self._write_environment(trainer)
         datamodule = _datamodule(trainer)
-        of_data = vars(datamodule).values() if datamodule is not None else ()
+        of_data = _parts(datamodule) if datamodule is not None else ()
         self._descriptions = describe([*pl_module.modules(), *of_data])
         if trainer.ckpt_path is None or not trainer.optimizers:
             return
@@ -133,6 +134,16 @@ class RunRecorder(Callback):
         if saves and not (self.run.path / "checkpoints" / LAST).exists():
             return "no step was taken after the checkpoint that it started from, so that none was written"
         return None
+
+
+def _parts(data: object) -> Iterator[object]:
+    """Yield what a datamodule holds, and what other datamodules in it and shifts hold."""
+    for value in vars(data).values():
+        several = value.values() if isinstance(value, Mapping) else value
+        for part in several if isinstance(value, Mapping | list | tuple) else (value,):
+            yield part
+            if isinstance(part, LightningDataModule | Shift):
+                yield from _parts(part)
 
 
 def _datamodule(trainer: Trainer) -> Any:

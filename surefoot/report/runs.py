@@ -49,7 +49,8 @@ class RecordedRun(NamedTuple):
     def pair(self) -> tuple[int | None, int | None]:
         """Seed of training and seed of the data: runs of two methods that share both are compared as a pair."""
         training = self.seeds.get("seed_everything")
-        return training, self.seeds.get("data.init_args.seed", training)
+        of_streams = [seed for key, seed in self.seeds.items() if key.startswith("data.init_args.streams.")]
+        return training, self.seeds.get("data.init_args.seed", of_streams[0] if of_streams else training)
 
     def chosen(self, rule: str) -> dict[str, float]:
         """Return every quantity at the epoch that a rule chose, or its last value."""

@@ -4,6 +4,7 @@ The order of an epoch depends on a seed and the epoch alone; a loader's position
 checkpoint. Nothing here draws from torch's global generator, so that loading data never changes training.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from surefoot.errors import ConfigError
 
-__all__ = ("EpochSampler", "ResumableDataLoader", "ShardSampler", "StepSampler")
+__all__ = ("EpochSampler", "ResumableDataLoader", "ResumableLoader", "ShardSampler", "StepSampler")
 
 
 class Position(NamedTuple):
@@ -70,17 +71,19 @@ class EpochSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield this rank's indices of the current epoch, from the resumed position on."""
-        n_examples = len(self.dataset)  # type: ignore[arg-type]
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        if self.weights is None:
-            order = torch.randperm(n_examples, generator=generator)
-        else:
-            order = torch.multinomial(self.weights, n_examples, replacement=True, generator=generator)
         start, self.start = self.start, 0
-        left = order[start:]
+        left = self.order(self.epoch)[start:]
         share = -(-len(left) // self.num_replicas)
         even = left.repeat(self.num_replicas)[: share * self.num_replicas]  # even shares
         return iter(even[self.rank :: self.num_replicas].tolist())
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the indices of an epoch, of all ranks, in the order in which they are seen, ``(examples,)``."""
+        n_examples = len(self.dataset)  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        if self.weights is None:
+            return torch.randperm(n_examples, generator=generator)
+        return torch.multinomial(self.weights, n_examples, replacement=True, generator=generator)
 
 
 class ShardSampler(DistributedSampler[int]):
@@ -131,7 +134,40 @@ class StepSampler(DistributedSampler[int]):
         return iter(range(first + start, first + self.n_steps))
 
 
-class ResumableDataLoader(DataLoader[Any]):
+class ResumableLoader(ABC):
+    """Training batches whose position goes into Lightning's checkpoints, in examples seen by all ranks.
+
+    A position outlives a change of the batch size and of the number of ranks.
+    """
+
+    @property
+    @abstractmethod
+    def n_examples_per_batch(self) -> int | dict[str, int]:
+        """Examples of a batch of all ranks; of each stream by its name, where there are several."""
+
+    @property
+    @abstractmethod
+    def n_resumed_batches(self) -> int:
+        """How many batches of the present size have gone before, of an epoch that is resumed; 0 where none is."""
+
+    @abstractmethod
+    def rewind(self, n_batches: int, n_examples_per_batch: Any) -> None:
+        """Go back so many batches, of that many examples, in an epoch that is resumed."""
+
+    @abstractmethod
+    def state_before(self, state: dict[str, Any], n_batches: int) -> dict[str, Any]:
+        """Return the state in which the loader was so many batches of the present size before another state."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a position."""
+
+
+class ResumableDataLoader(DataLoader[Any], ResumableLoader):
     """A DataLoader whose position goes into Lightning's checkpoints: epoch and examples seen by all ranks.
 
     What is left of that epoch is distributed to as many ranks, in batches as large, as there are now; another epoch is
@@ -170,10 +206,15 @@ class ResumableDataLoader(DataLoader[Any]):
         """How many of this size have gone before, of an epoch that is resumed; 0 where none is."""
         return 0 if self._resumed is None else len(self) - self.n_batches_left(self._resumed.n_examples)
 
-    def rewind(self, n_examples: int) -> None:
-        """Go back so many examples in an epoch that is resumed."""
+    def rewind(self, n_batches: int, n_examples_per_batch: Any) -> None:
+        """Go back so many batches, of that many examples, in an epoch that is resumed."""
         if self._resumed is not None:
-            self._resumed = self._resumed._replace(n_examples=max(0, self._resumed.n_examples - n_examples))
+            n_examples = max(0, self._resumed.n_examples - n_batches * n_examples_per_batch)
+            self._resumed = self._resumed._replace(n_examples=n_examples)
+
+    def state_before(self, state: dict[str, Any], n_batches: int) -> dict[str, Any]:
+        """Return the state in which the loader was so many batches of the present size before another state."""
+        return state | {"n_examples": state["n_examples"] - n_batches * self.n_examples_per_batch}
 
     def __iter__(self) -> Any:
         """Yield the epoch's batches, from the resumed position on."""
@@ -187,12 +228,12 @@ class ResumableDataLoader(DataLoader[Any]):
             self._position += self.n_examples_per_batch
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the epoch and the number of its examples that all ranks' batches have held."""
         position = self._resumed or Position(self._epoch, self._position)
         return position._asdict()
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume an epoch after that many examples; one of which no batch is left starts anew.
 
         Raises:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from pseudo_labels import read_streams, two_streams
 from safetensors.torch import load_file
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
@@ -179,6 +180,16 @@ def dfr_settings(n_ranks: int) -> dict[str, Any]:
     return config
 
 
+def streams_settings(n_ranks: int) -> dict[str, Any]:
+    """Return a config of two streams, of which 104 labelled and 136 unlabelled examples are in a step of all ranks."""
+    config = tiny("pseudo_labels.PseudoLabels")
+    config["trainer"]["callbacks"] = [{"class_path": "pseudo_labels.StreamRecorder"}]
+    config["data"] = two_streams(n_ranks, augmented=False)
+    if n_ranks > 1:
+        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
 def shifted_settings(n_ranks: int) -> dict[str, Any]:
     """Return a config whose test evaluates shifted sets, of sizes that two ranks share unevenly."""
     config = tiny("ERM")
@@ -226,6 +237,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "values": value_settings(2),
         "frozen": frozen_settings(2),
         "dfr": dfr_settings(2),
+        "streams": streams_settings(2),
     }
     for name, given in others.items():
         path = folder / f"{name}.yaml"
@@ -312,6 +324,28 @@ def test_two_ranks_refit_the_last_layer_of_one(two_ranks: Path, fit: Fit) -> Non
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
     rows = [(r / "selection.csv").read_text().splitlines()[1].split(",")[:7] for r in (alone, two_ranks / "dfr/0")]
     assert rows[0] == rows[1]
+
+
+def test_two_ranks_show_two_streams_like_one(two_ranks: Path, fit: Fit) -> None:
+    """Every example once a pass; the passes of the stream beside the epoch's run on from epoch to epoch."""
+    alone, together = fit(streams_settings(1), name="streams"), two_ranks / "streams/0"
+    one, of_ranks = read_streams(alone), [read_streams(together, rank) for rank in range(2)]
+    n_labelled, n_unlabelled = 108, 1079  # of the labelled digits, each group has as many as the smallest
+    shown: dict[str, list[int]] = {"labelled": [], "unlabelled": []}
+    for whole, *halves in zip(one, *of_ranks, strict=True):
+        for name, indices in shown.items():
+            both = [i for pair in zip(*(half[name]["index"] for half in halves), strict=True) for i in pair]
+            expected = whole[name]["index"]
+            assert both[: len(expected)] == expected
+            assert len(both) - len(expected) <= (name == "unlabelled"), "one evens out an epoch's last shares"
+            indices += expected
+    assert len(shown["unlabelled"]) == 2 * n_unlabelled
+    for name, n in (("labelled", n_labelled), ("unlabelled", n_unlabelled)):
+        passes = [shown[name][i : i + n] for i in range(0, len(shown[name]), n)]
+        assert len(passes) > 1
+        assert all(len(set(one_pass)) == len(one_pass) for one_pass in passes)
+        assert all(set(one_pass) == set(passes[0]) for one_pass in passes[:-1])
+    assert (together / "finished.json").is_file()
 
 
 def test_two_ranks_report_shifted_sets_like_one(two_ranks: Path, fit: Fit, tmp_path: Path) -> None:

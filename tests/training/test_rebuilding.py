@@ -200,7 +200,9 @@ def test_the_reference_is_the_model_that_the_run_began_with_or_training_is_refus
     assert str(folder) in error
 
 
-def test_text_encoder_and_its_tokenizer(fit: Fit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+def test_text_encoder_and_its_tokenizer(nested: bool, fit: Fit, tmp_path: Path) -> None:
+    """The tokenizer is the datamodule's, or that of a datamodule in it."""
     from transformers import BertConfig, BertModel
 
     from datamodules.texts import word_tokenizer
@@ -238,6 +240,10 @@ def test_text_encoder_and_its_tokenizer(fit: Fit, tmp_path: Path) -> None:
             "batch_size": 8,
         },
     }
+    if nested:
+        hierarchy = {"kind": {"source": [0]}, "rude": {"source": [1]}}
+        within = {"data": settings["data"], "hierarchy": hierarchy, "batch_size": 8}
+        settings["data"] = {"class_path": "SubclassShiftDataModule", "init_args": within}
     checkpoint = last(fit(settings))
     before = outcomes(checkpoint, tmp_path / "before")
     shutil.rmtree(folder)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from pseudo_labels import read_streams, two_streams
 
 from surefoot.cli import main
 
@@ -32,7 +33,8 @@ main(sys.argv[1:])
 
 
 def settings(method: str) -> dict[str, Any]:
-    config = tiny("ERM" if method == "augmented" else method)
+    classes = {"augmented": "ERM", "two streams": "pseudo_labels.PseudoLabels"}
+    config = tiny(classes.get(method, method))
     config["trainer"]["max_epochs"] = 4
     config["model"]["init_args"]["lr_scheduler"] = {
         "class_path": "torch.optim.lr_scheduler.StepLR",
@@ -50,6 +52,12 @@ def settings(method: str) -> dict[str, Any]:
     if method == "augmented":
         views = {"input": {"class_path": "ShiftFlip", "init_args": {"padding": 1}}, "weak": {"class_path": "Flip"}}
         config["data"]["init_args"]["augmentation"] = {"class_path": "Views", "init_args": {"views": views}}
+    if method == "two streams":
+        config["trainer"]["callbacks"] = [
+            {"class_path": "GroupMetrics"},
+            {"class_path": "pseudo_labels.StreamRecorder"},
+        ]
+        config["data"] = two_streams()
     # Dropout draws on the global generator, whose state has to come back too.
     config["model"]["init_args"]["encoder"] = {"class_path": "tests.training.test_resume.Dropping"}
     return config
@@ -82,6 +90,7 @@ def final_state(run: Path) -> dict[str, Any]:
         ("BRDRO", 21),
         ("LfF", 21),
         ("augmented", 21),
+        ("two streams", 21),
     ],
     ids=[
         "ERM",
@@ -92,6 +101,7 @@ def final_state(run: Path) -> dict[str, Any]:
         "BRDRO",
         "LfF",
         "augmented",
+        "two-streams",
     ],
 )
 def test_a_killed_run_ends_like_one_that_was_not(method: str, kill_at: int, fit: Fit, tmp_path: Path) -> None:
@@ -130,3 +140,5 @@ def test_a_killed_run_ends_like_one_that_was_not(method: str, kill_at: int, fit:
         ), name
     whole_rules, rules = ((r / "selection.csv").read_text() for r in (whole, run))
     assert whole_rules == rules, "the history that selection rules choose from survived"
+    if method == "two streams":
+        assert read_streams(run) == read_streams(whole), "both streams went on where they were"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Fit, from_weights, tiny
+from pseudo_labels import two_streams
 
 import callbacks
 import datamodules
@@ -21,6 +22,7 @@ import lightning_modules
 import surefoot
 from surefoot.cli import main
 from surefoot.cli.settings import fill_seeds
+from surefoot.report.runs import read_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 #: Sets that are evaluated are the same whatever the run's seed.
@@ -72,6 +74,21 @@ def test_a_second_stage_refuses_weights_of_another_split(fit: Fit, capsys: pytes
             fit(config, "--seed_everything", "6", name="dfr")
         assert "was trained on data of seed 5 and this run's have seed 6" in capsys.readouterr().err
     fit(config, "--seed_everything", "6", "--data.init_args.seed", "5", name="dfr")
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_the_same_dataset_in_a_stream_is_known(seed: int, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    config = from_weights(tiny("pseudo_labels.PseudoLabels"), fit(unseeded(), "--seed_everything", "5"))
+    config["trainer"] |= {"callbacks": [], "max_epochs": 1, "limit_train_batches": 1}
+    config["data"] = two_streams()
+    for stream in config["data"]["init_args"]["streams"].values():
+        stream["init_args"]["seed"] = seed
+    if seed == 5:
+        assert read_run(fit(config, name="streams")).pair == (3, 5), "seeds of training and of the data"
+        return
+    with pytest.raises(SystemExit):
+        fit(config, name="streams")
+    assert "was trained on data of seed 5 and this run's have seed 6" in capsys.readouterr().err
 
 
 def test_every_seed_of_every_class_follows_the_run_by_default() -> None:
