@@ -3,12 +3,14 @@
 A pack is a row of segments. Each token attends to its own segment up to itself and to the whole of the segments
 before it in its chain of prefixes; nothing attends across chains. Completions of one prompt share its segment, so a
 group of G completions costs ``prompt + G * completion`` tokens instead of ``G * (prompt + completion)``, with the same
-log-probabilities and gradients. A sequence's last token is only ever predicted, so it is not put through the model,
-unless something reads its hidden state, such as a value head.
+log-probabilities and gradients. What completions of one prompt begin with and none of their scored tokens is part of,
+such as a prefix that several continue, is shared in the same way. A sequence's last token is only ever predicted, so it
+is not put through the model, unless something reads its hidden state, such as a value head.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -104,6 +106,14 @@ def empty_pack(token: int) -> Pack:
     return Pack(start + token, start, (Segment(0, 1, None),), none, none, none, none, none, True)
 
 
+class _Inputs(NamedTuple):
+    """What of a completion is put through the model."""
+
+    beginning: Sequence[int]  # its tokens before the first scored one, which other sequences may share
+    n_completion: int  # how many of its tokens, the beginning included; none where none is scored
+    scored: Sequence[int]  # positions of the scored ones
+
+
 class _Unit(NamedTuple):
     """A prompt with some of its completions; never split further."""
 
@@ -120,13 +130,14 @@ def pack_sequences(
 ) -> list[Pack]:
     """Pack sequences into as few rows of at most ``max_tokens`` tokens as first-fit-decreasing finds.
 
-    Sequences with equal prompts share it where that saves tokens. One that is longer than ``max_tokens`` by itself gets
-    a pack of its own. Sequences without a scored token are left out.
+    Sequences with equal prompts share it where that saves tokens, and so do those whose completions begin with the same
+    tokens that are not scored. One that is longer than ``max_tokens`` by itself gets a pack of its own. Sequences
+    without a scored token are left out.
 
     Args:
         sequences: What is to be packed.
         max_tokens: Most tokens of a pack.
-        share_prompts: Whether equal prompts are put through the model once per pack.
+        share_prompts: Whether equal prompts, and what follows them unscored, are put through the model once per pack.
         together: A number per sequence; neighbours with equal numbers and prompts (the two of a preference pair) come
             into the same pack.
         keep_last: Whether the last scored token of a sequence is put through the model too, so that its hidden state
@@ -143,11 +154,9 @@ def pack_sequences(
             raise ValueError(f"sequence {i} has an empty prompt: nothing predicts its first token.")
         if s.mask is not None and len(s.mask) != len(s.completion):
             raise ValueError(f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values.")
-    n_inputs = [_n_inputs(s, keep_last) for s in sequences]
+    inputs = [_inputs_of(s, keep_last) for s in sequences]
     units = sorted(
-        _units(sequences, n_inputs, max_tokens, share_prompts, together),
-        key=lambda u: u.n_tokens,
-        reverse=True,
+        _units(sequences, inputs, max_tokens, share_prompts, together), key=lambda u: u.n_tokens, reverse=True
     )
     bins: list[list[_Unit]] = []
     room: list[int] = []
@@ -159,35 +168,33 @@ def pack_sequences(
         else:
             bins[fitting].append(unit)
             room[fitting] -= unit.n_tokens
-    return [_lay_out(sequences, n_inputs, chosen, keep_last) for chosen in bins]
+    return [_lay_out(sequences, inputs, chosen, keep_last) for chosen in bins]
 
 
-def _scored(sequence: PromptCompletion) -> list[int]:
-    """Return the positions of the completion's scored tokens."""
-    if sequence.mask is None:
-        return list(range(len(sequence.completion)))
-    return [i for i, counts in enumerate(sequence.mask) if counts]
+def _inputs_of(sequence: PromptCompletion, keep_last: bool) -> _Inputs:
+    """Return what of a sequence is put through the model.
 
-
-def _n_inputs(sequence: PromptCompletion, keep_last: bool) -> int:
-    """Return how many of the completion's tokens are put through the model; none where none is scored.
-
-    They are those before the last scored one, and it too where it is kept.
+    Of the completion it is the tokens before the last scored one, and that too where it is kept.
     """
-    last = max(_scored(sequence), default=None)
-    return 0 if last is None else last + keep_last
+    if sequence.mask is None:
+        scored: Sequence[int] = range(len(sequence.completion))
+    else:
+        scored = [i for i, counts in enumerate(sequence.mask) if counts]
+    if not scored:
+        return _Inputs((), 0, scored)
+    return _Inputs(sequence.completion[: scored[0]], scored[-1] + keep_last, scored)
 
 
 def _units(
     sequences: Sequence[PromptCompletion],
-    n_inputs: Sequence[int],
+    inputs: Sequence[_Inputs],
     max_tokens: int,
     share_prompts: bool,
     together: Sequence[int] | None,
 ) -> list[_Unit]:
     groups: dict[object, dict[int, list[int]]] = {}
     for i, s in enumerate(sequences):
-        if _scored(s):
+        if inputs[i].scored:
             prompt = tuple(s.prompt) if share_prompts else i if together is None else together[i]
             atom = i if together is None else together[i]
             groups.setdefault(prompt, {}).setdefault(atom, []).append(i)
@@ -197,67 +204,114 @@ def _units(
         current: list[int] = []
         n_tokens = n_prompt
         for members in atoms.values():
-            extra = sum(n_inputs[i] for i in members)
+            extra = _n_added(inputs, current, members)
             if current and n_tokens + extra > max_tokens:
                 units.append(_Unit(tuple(current), n_tokens))
                 current, n_tokens = [], n_prompt
+                extra = _n_added(inputs, current, members)
             current += members
             n_tokens += extra
         units.append(_Unit(tuple(current), n_tokens))
     return units
 
 
-def _lay_out(
-    sequences: Sequence[PromptCompletion], n_inputs: Sequence[int], units: Sequence[_Unit], keep_last: bool
-) -> Pack:
-    tokens: list[int] = []
-    positions: list[int] = []
-    segments: list[Segment] = []
-    predictors: list[int] = []
-    scored: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
-    completion_positions: list[int] = []
+def _n_added(inputs: Sequence[_Inputs], present: Sequence[int], members: Sequence[int]) -> int:
+    """Return how many tokens members add to a unit that has some already; beginnings that they share count once."""
+    known = [inputs[i].beginning for i in present]
+    added = 0
+    for i in members:
+        own = inputs[i].beginning
+        n_shared = max((_n_common([own, other]) for other in known), default=0) if len(own) else 0
+        added += inputs[i].n_completion - n_shared
+        known.append(own)
+    return added
 
-    def append(ids: Sequence[int], first_position: int, prefix: int | None) -> int:
-        start = len(tokens)
-        tokens.extend(ids)
-        positions.extend(range(first_position, first_position + len(ids)))
-        segments.append(Segment(start, len(ids), prefix))
-        return start
 
-    for unit in units:
-        prompt = list(sequences[unit.members[0]].prompt)
-        shared = len(unit.members) > 1
-        if shared:
-            prompt_start, prompt_segment = append(prompt, 0, None), len(segments) - 1
-        for i in unit.members:
-            s = sequences[i]
-            inputs = list(s.completion[: n_inputs[i]])
-            if not shared:
-                prompt_start = append(prompt + inputs, 0, None)
-                start = prompt_start + len(prompt)
-            elif inputs:
-                start = append(inputs, len(prompt), prompt_segment)
+def _n_common(sequences: Sequence[Sequence[int]]) -> int:
+    """Return how many first tokens all sequences have in common."""
+    return sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False)))
+
+
+class _Layout:
+    """A pack that is being laid out, segment by segment."""
+
+    def __init__(self, sequences: Sequence[PromptCompletion], inputs: Sequence[_Inputs]) -> None:
+        self.sequences, self.inputs = sequences, inputs
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.segments: list[Segment] = []
+        #: Predictor, scored token, target, sequence and position in its completion of each scored token.
+        self.scored: list[tuple[int, int, int, int, int]] = []
+
+    def add(self, unit: _Unit) -> None:
+        """Add sequences of one prompt, which comes once."""
+        first = unit.members[0]
+        if len(unit.members) == 1:
+            self._add_one(first, 0, None)
+        else:
+            self._append(self.sequences[first].prompt, 0, None)
+            self._add_branches(unit.members, 0, len(self.segments) - 1)
+
+    def _add_branches(self, members: Sequence[int], n_done: int, prefix: int) -> None:
+        """Add completions as a tree: what several of them begin with comes once.
+
+        Args:
+            members: Numbers of the sequences.
+            n_done: First tokens of their completions that the pack has already, the same in all.
+            prefix: Number of the segment that ends with these.
+        """
+        branches: dict[object, list[int]] = {}
+        for i in members:
+            beginning = self.inputs[i].beginning
+            branches.setdefault(beginning[n_done] if len(beginning) > n_done else (i,), []).append(i)
+        for branch in branches.values():
+            if len(branch) == 1:
+                self._add_one(branch[0], n_done, prefix)
             else:
-                start = len(tokens)
-            for position in _scored(s):
-                predictors.append(start + position - 1 if position else prompt_start + len(prompt) - 1)
-                scored.append(start + position)
-                targets.append(s.completion[position])
-                owners.append(i)
-                completion_positions.append(position)
-    if not keep_last:
-        scored = []
+                beginning = self.inputs[branch[0]].beginning
+                n_common = _n_common([self.inputs[i].beginning for i in branch])
+                self._append(beginning[n_done:n_common], len(self.sequences[branch[0]].prompt) + n_done, prefix)
+                self._add_branches(branch, n_common, len(self.segments) - 1)
+
+    def _add_one(self, i: int, n_done: int, prefix: int | None) -> None:
+        """Add the rest of one sequence, prompt included where nothing of it is there yet, and what is scored of it."""
+        prompt, completion, _ = self.sequences[i]
+        inputs = [*completion[n_done : self.inputs[i].n_completion]]
+        if prefix is None:
+            last = len(self.tokens) + len(prompt) - 1  # before the rest of the completion
+            self._append([*prompt, *inputs], 0, None)
+            start = last + 1
+        else:
+            last = self.segments[prefix].start + self.segments[prefix].length - 1
+            start = len(self.tokens) - n_done  # of the completion, if it stood in one piece
+            if inputs:
+                self._append(inputs, len(prompt) + n_done, prefix)
+        for position in self.inputs[i].scored:
+            predictor = start + position - 1 if position > n_done else last
+            self.scored.append((predictor, start + position, completion[position], i, position))
+
+    def _append(self, ids: Sequence[int], first_position: int, prefix: int | None) -> None:
+        self.segments.append(Segment(len(self.tokens), len(ids), prefix))
+        self.tokens.extend(ids)
+        self.positions.extend(range(first_position, first_position + len(ids)))
+
+
+def _lay_out(
+    sequences: Sequence[PromptCompletion], inputs: Sequence[_Inputs], units: Sequence[_Unit], keep_last: bool
+) -> Pack:
+    layout = _Layout(sequences, inputs)
+    for unit in units:
+        layout.add(unit)
+    predictors, scored, targets, owners, positions = (list(column) for column in zip(*layout.scored, strict=True))
     return Pack(
-        _tensor(tokens),
-        _tensor(positions),
-        tuple(segments),
+        _tensor(layout.tokens),
+        _tensor(layout.positions),
+        tuple(layout.segments),
         _tensor(predictors),
-        _tensor(scored),
+        _tensor(scored if keep_last else []),
         _tensor(targets),
         _tensor(owners),
-        _tensor(completion_positions),
+        _tensor(positions),
         keep_last,
     )
 

@@ -91,10 +91,40 @@ def test_a_shared_prompt_and_unneeded_tokens_are_not_put_through_the_model() -> 
     )
 
 
+def test_beginnings_that_are_not_scored_are_there_once_as_a_tree(model: LanguageModel) -> None:
+    """Continuations of two prefixes, of which one goes on from the other, beside completions of the prompt alone."""
+    short = random_tokens(4, 21)
+    long = [*short, *random_tokens(3, 22)]
+    ends = [random_tokens(n, 30 + n) for n in (3, 4, 5, 2, 6)]
+    sequences = [
+        PromptCompletion(P1, ends[0]),
+        PromptCompletion(P1, [*long, *ends[1]], [False] * 7 + [True] * 4),
+        PromptCompletion(P1, [*short, *ends[2]], [False] * 4 + [True, False, True, False, True]),
+        PromptCompletion(P1, [*long, *ends[3]], [False] * 7 + [True] * 2),
+        PromptCompletion(P1, [*long, *ends[4]], [False] * 7 + [True] + [False] * 5),
+        PromptCompletion(P2, [*long, *ends[0]], [False] * 7 + [True] * 3),
+    ]
+    packs = pack_sequences(sequences, 1000)
+    torch.testing.assert_close(packed(model, packs), unpacked(model, sequences), rtol=1e-4, atol=1e-5)
+    whole = sum(len(s.prompt) + len(s.completion) for s in sequences)
+    assert sum(len(p.tokens) for p in packs) == 9 + 2 + 4 + 3 + 3 + 1 + 4 + (5 + 7 + 2) < whole / 2
+    gradients = []
+    for chosen in (packs, pack_sequences(sequences, 1000, share_prompts=False), pack_sequences(sequences, 20)):
+        model.zero_grad()
+        sum(model.score(p).logprobs.square().sum() for p in chosen).backward()  # type: ignore[union-attr]
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-4, atol=1e-4)
+    kept = pack_sequences(sequences, 1000, keep_last=True)
+    torch.testing.assert_close(packed(model, kept), unpacked(model, sequences), rtol=1e-4, atol=1e-5)
+    for pack in kept:
+        assert torch.equal(pack.tokens[pack.scored], pack.targets)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(0, 25)),
+        st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(0, 25), st.integers(0, 6)),
         min_size=1,
         max_size=20,
     ),
@@ -103,10 +133,14 @@ def test_a_shared_prompt_and_unneeded_tokens_are_not_put_through_the_model() -> 
     st.booleans(),
 )
 def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
-    shapes: list[tuple[int, int, int]], max_tokens: int, share: bool, keep_last: bool
+    shapes: list[tuple[int, int, int, int]], max_tokens: int, share: bool, keep_last: bool
 ) -> None:
-    prompts = {k: random_tokens(n, k) for k, n, _ in shapes}
-    sequences = [PromptCompletion(prompts[k], random_tokens(n, 100 + i)) for i, (k, _, n) in enumerate(shapes)]
+    prompts = {k: random_tokens(n, k) for k, n, *_ in shapes}
+    begun = random_tokens(6, 50)  # completions begin with some of these, unscored
+    sequences = [
+        PromptCompletion(prompts[k], [*begun[:b], *random_tokens(n, 100 + i)], [False] * b + [True] * n if b else None)
+        for i, (k, _, n, b) in enumerate(shapes)
+    ]
     packs = pack_sequences(sequences, max_tokens, share, keep_last=keep_last)
     seen = set()
     for pack in packs:
@@ -127,7 +161,7 @@ def test_every_scored_token_is_packed_once_and_predicted_by_the_one_before(
         if keep_last:
             assert pack.at_scored(pack.tokens).equal(pack.targets)
             assert pack.at_scored(pack.positions).equal(pack.at_predictors(pack.positions) + 1)
-    assert seen == {(i, j) for i, s in enumerate(sequences) for j in range(len(s.completion))}
+    assert seen == {(i, b + j) for i, (_, _, n, b) in enumerate(shapes) for j in range(n)}
 
 
 def test_kept_last_tokens_change_no_score_and_show_what_the_model_holds_after_them(model: LanguageModel) -> None:
