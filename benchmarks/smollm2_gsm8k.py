@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.cli import main as surefoot
-from surefoot.reasoning.completions.selection import read_completions
+from surefoot.reasoning.completions.store import read_completions
 from surefoot.runs import describe_environment
 from surefoot.statistics import paired_difference
 from surefoot.storage.json_files import read_json, write_json

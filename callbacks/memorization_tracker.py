@@ -14,16 +14,9 @@ from surefoot.errors import ConfigError
 from surefoot.reasoning.language_models import perplexities
 from surefoot.reasoning.learning_dynamics import checkpoint_step, write_checkpoint
 from surefoot.reasoning.metrics.memorization import advance_pre_memorization, is_memorized
+from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
-from surefoot.reasoning.rollouts import (
-    GroupSampler,
-    HFEngine,
-    RolloutEngine,
-    Sampling,
-    derive_seed,
-    grade_trajectories,
-    with_stops,
-)
+from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, derive_seed
 from surefoot.reasoning.sequences import PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.distributed import gather_rows
@@ -110,7 +103,7 @@ class MemorizationTracker(Callback):
         self._last = -1
         self._seconds = {"tracking": 0.0, "before": 0.0}
         self._began = 0.0
-        self._engine_started = False
+        self._policy: Policy | None = None  # with an engine of one's own
         self._problems: dict[str, list[Problem]] = {}
 
     # When
@@ -195,9 +188,9 @@ class MemorizationTracker(Callback):
                 " maximum of plain train accuracy and says nothing for or against the method.",
                 stacklevel=2,
             )
-        if self.engine is not None and self._engine_started:
-            self.engine.close()
-            self._engine_started = False
+        if self._policy is not None:
+            self._policy.close()
+            self._policy = None
 
     # What
 
@@ -270,32 +263,25 @@ class MemorizationTracker(Callback):
         """Return each problem's graded answers; seeds depend on problem, step and tracker alone."""
         if not problems:
             return []
-        module: Any = pl_module
-        engine, model = self._ready_engine(trainer, pl_module), module.language_model
-        start = model.encode(prefix) if prefix else []
-        prompts = [[*module.prompt.prompt_ids(p, model), *start] for p in problems]
+        policy = self._ready_policy(trainer, pl_module)
+        given = policy.model.encode(prefix) if prefix else []
+        starts = [Start(p, given, i) for i, p in enumerate(problems)]
         seeds = [derive_seed(self.seed, trainer.global_step, prefix, p.id) for p in problems]
-        sampling = with_stops(sampling, module.prompt, model)
-        sampled = GroupSampler()(engine, problems, prompts, sampling, seeds)
-        grade_trajectories(sampled, model, module.grader, module.prompt, sampling, prefix)
         groups: list[list[Trajectory]] = [[] for _ in problems]
-        for trajectory in sampled:
+        for trajectory in policy.complete(starts, sampling, seeds):
             groups[trajectory.group].append(trajectory)
         return groups
 
-    def _ready_engine(self, trainer: Trainer, pl_module: LightningModule) -> RolloutEngine:
-        """Return an engine with the present weights: one's own, or the module's."""
+    def _ready_policy(self, trainer: Trainer, pl_module: LightningModule) -> Policy:
+        """Return the policy with the present weights: with an engine of one's own, or the module's."""
         module: Any = pl_module
         if self.engine is None and module.engine is not None:
-            engine: RolloutEngine = module.ready_engine()
-            return engine
-        self.engine = self.engine or HFEngine()
-        if not self._engine_started:
-            self.engine.start(module.language_model, trainer.global_step)
-            self._engine_started = True
-        else:
-            self.engine.update_weights(module.language_model.named_weights(), trainer.global_step)
-        return self.engine
+            policy: Policy = module.ready_policy()
+            return policy
+        if self._policy is None:
+            self._policy = Policy(module.language_model, module.prompt, self.engine or HFEngine(), module.grader)
+        self._policy.ready(trainer.global_step)
+        return self._policy
 
     def _update(self, rows: Sequence[Row]) -> dict[str, float]:
         """Take the rows into account and return what is logged."""

@@ -79,20 +79,8 @@ class SampleTable(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             for t in trajectories[: self.n_samples]:
-                row = {
-                    "stage": stage,
-                    "step": trainer.global_step,
-                    "problem": t.problem.id,
-                    "question": t.problem.question,
-                    "completion": t.text,
-                    "reference": t.problem.answer,
-                    "answer": t.grade.answer if t.grade else None,
-                    "grade": t.grade.status if t.grade else None,
-                    "rewards": list(t.rewards),
-                    "reward_parts": t.reward_parts,
-                    "finish_reason": t.finish_reason,
-                    "tokens": len(t.completion),
-                }
+                row = {"stage": stage, "step": trainer.global_step, **t.as_shown()}
+                row |= {"rewards": list(t.rewards), "reward_parts": t.reward_parts}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

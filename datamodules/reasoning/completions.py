@@ -13,8 +13,10 @@ from datamodules.reasoning.loaders import RecordsDataModule
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.pairs import PairBuilder, PreferencePair, RandomPairs, TextPair
-from surefoot.reasoning.completions.selection import correct_completions, read_completions
+from surefoot.reasoning.completions.selection import correct_completions
+from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.problems import first_field, read_jsonl
+from surefoot.reasoning.sequences import PromptCompletion
 
 __all__ = ("CompletionsDataModule", "PreferencesDataModule", "StoredRecordsDataModule")
 
@@ -114,19 +116,19 @@ class CompletionsDataModule(StoredRecordsDataModule):
         super().__init__(**loading)
         self.completions, self.max_per_problem = Path(completions), max_per_problem
         self.distinct = distinct
-        self._rows: list[tuple[list[int], list[int]]] | None = None
+        self._rows: list[PromptCompletion] | None = None
 
     @property
-    def rows(self) -> list[tuple[list[int], list[int]]]:
+    def rows(self) -> list[PromptCompletion]:
         """Prompt and completion of every training example.
 
         Raises:
             DataError: If no completion is correct.
         """
         if self._rows is None:
-            dataset: Any = read_completions(self.completions)
-            kept = correct_completions(dataset, self.max_per_problem, self.seed, self.distinct)
-            self._rows = [(r["prompt_ids"], r["target_ids"]) for r in kept]
+            sampled = read_trajectories(self.completions)
+            kept = correct_completions(sampled, self.max_per_problem, self.seed, self.distinct)
+            self._rows = [t.target_sequence for t in kept]
         if not self._rows:
             raise DataError(f"no completion in {self.completions} is correct: nothing to train on.")
         return self._rows
@@ -140,13 +142,13 @@ class CompletionsDataModule(StoredRecordsDataModule):
         """Return the training loader."""
         return self.training_loader(self.rows)
 
-    def held_out(self) -> Sequence[tuple[list[int], list[int]]]:
+    def held_out(self) -> Sequence[PromptCompletion]:
         """Return no records: all completions are trained on."""
         return ()
 
-    def collate(self, records: Sequence[tuple[list[int], list[int]]]) -> dict[str, Any]:
+    def collate(self, records: Sequence[PromptCompletion]) -> dict[str, Any]:
         """Return the batch's token ids."""
-        return {"prompt": [p for p, _ in records], "completion": [c for _, c in records]}
+        return {"prompt": [r.prompt for r in records], "completion": [r.completion for r in records]}
 
 
 class PreferencesDataModule(StoredRecordsDataModule):
@@ -214,8 +216,7 @@ class PreferencesDataModule(StoredRecordsDataModule):
 
     def _read(self) -> list[PreferencePair | TextPair]:
         if self.completions is not None:
-            dataset: Any = read_completions(Path(self.completions))
-            return list(self.builder(dataset, self.seed))
+            return list(self.builder(read_trajectories(Path(self.completions)), self.seed))
         assert self.file is not None
         return [_pair(row, f"{self.file}, row {i + 1}") for i, row in enumerate(read_jsonl(Path(self.file)))]
 

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,23 +11,19 @@ import torch
 from lightning_modules.reasoning.language_model import LanguageModelModule
 from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
-from surefoot.reasoning.metrics import ProblemResult, problem_results, summarise_results
+from surefoot.reasoning.metrics import ProblemResult, outcome_of, problem_results, summarise_results
+from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
-from surefoot.reasoning.rollouts import (
-    GroupSampler,
-    HFEngine,
-    RolloutEngine,
-    Sampling,
-    derive_seed,
-    grade_trajectories,
-    with_stops,
-)
-from surefoot.reasoning.sequences import split_spans
+from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, SeedOf, derive_seed
+from surefoot.reasoning.samplers import GroupSampler, TrajectorySampler
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.distributed import gather_rows
 
 __all__ = ("ReasoningModule",)
+
+#: What is drawn anew at every step; evaluation draws the same each time.
+TRAINING_PURPOSES = ("train", "values")
 
 
 class ReasoningModule(LanguageModelModule):
@@ -57,7 +54,7 @@ class ReasoningModule(LanguageModelModule):
         self.rollout: list[Trajectory] = []
         self.evaluated: list[Trajectory] = []
         self._results: list[ProblemResult] = []
-        self._engine_version: int | None = None
+        self._policy: Policy | None = None
         self._sampling_seed = 0
 
     # Sampling
@@ -78,53 +75,41 @@ class ReasoningModule(LanguageModelModule):
         super().on_load_checkpoint(checkpoint)
         self._sampling_seed = checkpoint.get("sampling_seed", 0)
 
-    def ready_engine(self) -> RolloutEngine:
-        """Return the engine with the present weights, stamped with the number of optimizer steps.
+    def ready_policy(self) -> Policy:
+        """Return the policy with the present weights, stamped with the number of optimizer steps.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If there is no engine.
         """
         if self.engine is None:
             raise ConfigError(
                 f"{type(self).__name__} samples completions: set model.init_args.engine, such as HFEngine or"
                 " VLLMEngine."
             )
-        if self._engine_version is None:
-            self.engine.start(self.language_model, self.global_step)
-        elif self._engine_version != self.global_step:
-            self.engine.update_weights(self.language_model.named_weights(), self.global_step)
-        self._engine_version = self.global_step
-        return self.engine
+        if self._policy is None:
+            self._policy = Policy(self.language_model, self.prompt, self.engine, self.grader)
+        self._policy.ready(self.global_step)
+        return self._policy
+
+    def seed_of(self, purpose: str) -> SeedOf:
+        """Return what gives draws their seeds, which depend on run, step of training, purpose and what is drawn for."""
+        step = self.global_step if purpose in TRAINING_PURPOSES else 0
+        return partial(derive_seed, self._sampling_seed, purpose, step)
 
     def sample(
         self,
         problems: Sequence[Problem],
         sampling: Sampling,
         purpose: str,
-        sampler: Any = None,
-        prompts: Sequence[Sequence[int]] | None = None,
+        sampler: TrajectorySampler | None = None,
     ) -> list[Trajectory]:
         """Sample and grade completions; a problem's seed depends on run, step, purpose and its id alone."""
-        engine = self.ready_engine()
-        if prompts is None:
-            prompts = [self.prompt.prompt_ids(p, self.language_model) for p in problems]
-        step = self.global_step if purpose == "train" else 0
-        seeds = [derive_seed(self._sampling_seed, purpose, step, p.id) for p in problems]
-        sampling = with_stops(sampling, self.prompt, self.language_model)
-        trajectories: list[Trajectory] = (sampler or GroupSampler())(engine, problems, prompts, sampling, seeds)
-        grade_trajectories(trajectories, self.language_model, self.grader, self.prompt, sampling)
-        return trajectories
-
-    def cut_into_steps(self, trajectories: Sequence[Trajectory], separator: str) -> None:
-        """Fill in the trajectories' spans and steps; the end of sequence, or a stop text, belongs to the last span."""
-        for t in trajectories:
-            t.spans, t.steps = split_spans(t.completion, self.language_model.decode, separator, t.text)
+        return (sampler or GroupSampler())(self.ready_policy(), problems, sampling, self.seed_of(purpose))
 
     def teardown(self, stage: str) -> None:
-        """End the engine."""
-        if self.engine is not None and self._engine_version is not None:
-            self.engine.close()
-            self._engine_version = None
+        """End the engine and the grader's processes."""
+        if self._policy is not None:
+            self._policy.close()
         self.grader.pool.close()
 
     # Evaluation
@@ -143,7 +128,7 @@ class ReasoningModule(LanguageModelModule):
             return
         trajectories = self.sample(batch["problem"], self.evaluation, stage)
         self.evaluated += trajectories
-        self._results += problem_results(trajectories, self.grader)
+        self._results += problem_results([outcome_of(t) for t in trajectories], self.grader)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate a batch."""
@@ -160,32 +145,13 @@ class ReasoningModule(LanguageModelModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
         """Return a batch's completions, sampled as in evaluation, one row each, with their problem's position."""
-        problems, prompts = self.problems_and_prompts(batch)
-        trajectories = self.sample(problems, self.evaluation, "predict", None, prompts)
-        numbers: dict[int, int] = {}
-        rows = []
-        for t in trajectories:
-            sample = numbers[t.group] = numbers.get(t.group, -1) + 1
-            rows.append(
-                {
-                    "index": int(batch["index"][t.group]),
-                    "sample": sample,
-                    "problem": t.problem.id,
-                    "question": t.problem.question,
-                    "completion": t.text,
-                    "answer": t.grade.answer if t.grade else None,
-                    "reference": t.problem.answer or None,
-                    "grade": t.grade.status if t.grade and t.problem.answer else None,
-                    "finish_reason": t.finish_reason,
-                    "tokens": len(t.completion),
-                }
-            )
-        return rows
+        starts, seed_of = self.starts(batch), self.seed_of("predict")
+        trajectories = self.ready_policy().complete(starts, self.evaluation, [seed_of(s.problem.id) for s in starts])
+        return [{"index": int(batch["index"][t.group]), "sample": t.sample, **t.as_shown()} for t in trajectories]
 
-    def problems_and_prompts(self, batch: dict[str, Any]) -> tuple[list[Problem], list[list[int]]]:
-        """Return a batch's problems and their prompts' token ids."""
-        problems = list(batch["problem"])
-        return problems, [self.prompt.prompt_ids(p, self.language_model) for p in problems]
+    def starts(self, batch: dict[str, Any]) -> list[Start]:
+        """Return where the answers to a batch begin, numbered by their group."""
+        return [Start(problem, group=i) for i, problem in enumerate(batch["problem"])]
 
     def on_validation_epoch_end(self) -> None:
         """Log what all ranks' evaluations say."""

@@ -10,6 +10,7 @@ from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.errors import ConfigError
 from surefoot.losses import PreferenceLoss, dpo_loss
 from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
+from surefoot.reasoning.policy import Start
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
 from surefoot.training.distributed import sum_over_ranks
@@ -152,17 +153,16 @@ class DPO(ReasoningModule):
             for name, value in (("loss", result.losses.mean()), ("reward_accuracy", right)):
                 self.log(f"{stage}/{name}", value, batch_size=n, sync_dist=True, add_dataloader_idx=False)
 
-    def problems_and_prompts(self, batch: dict[str, Any]) -> tuple[list[Problem], list[list[int]]]:
-        """Return a batch's problems, or pairs' prompts as problems without an answer, and token ids."""
+    def starts(self, batch: dict[str, Any]) -> list[Start]:
+        """Return where answers begin: of pairs after their prompts, as problems without an answer."""
         if "pair" not in batch:
-            return super().problems_and_prompts(batch)
-        prompts = [list(self._tokens(pair).prompt) for pair in batch["pair"]]
-        texts = [
-            pair.prompt if isinstance(pair, TextPair) else self.language_model.decode(prompt)
-            for pair, prompt in zip(batch["pair"], prompts, strict=True)
-        ]
-        numbered = zip(batch["index"].tolist(), texts, strict=True)
-        return [Problem(f"pair-{i}", text, "") for i, text in numbered], prompts
+            return super().starts(batch)
+        starts = []
+        for group, (pair, index) in enumerate(zip(batch["pair"], batch["index"].tolist(), strict=True)):
+            prompt = list(self._tokens(pair).prompt)
+            text = pair.prompt if isinstance(pair, TextPair) else self.language_model.decode(prompt)
+            starts.append(Start(Problem(f"pair-{index}", text, ""), group=group, prompt=prompt))
+        return starts
 
 
 def _watch(chosen: Tensor, rejected: Tensor, logprobs: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from surefoot.losses.policy import Correction, Variant
 from surefoot.reasoning.answers import status_rates
 from surefoot.reasoning.credit import CreditAssigner, GroupAdvantage
 from surefoot.reasoning.language_models import completion_logprobs
+from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.rewards import AccuracyReward, RewardFunction, assign_rewards, reward_names
 from surefoot.reasoning.rollouts import Sampling
-from surefoot.reasoning.rollouts.samplers import GroupSampler, TrajectorySampler
+from surefoot.reasoning.samplers import GroupSampler, TrajectorySampler
 from surefoot.reasoning.sequences import Pack, pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.distributed import sum_over_ranks
@@ -117,27 +118,27 @@ class GRPO(ReasoningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Sample, reward, credit, update."""
         watch = Stopwatch()
-        before = self.ready_engine().statistics()
+        policy = self.ready_policy()
+        before = policy.engine.statistics()
         with watch.phase("rollout"):
             trajectories = self.sample(batch["problem"], self.sampling, "train", self.sampler)
         with watch.phase("reward"):
-            self._reward(trajectories)
+            self._reward(policy, trajectories)
             credited = self._assign_credit(trajectories)
         with watch.phase("update"):
             for epoch in range(self.epochs_per_rollout):
                 for members in self._minibatches(trajectories, epoch):
                     self._policy_update(credited, members)
         self.rollout = trajectories
-        assert self.engine is not None
-        used = self.engine.statistics().since(before)
+        used = policy.engine.statistics().since(before)
         self.log("rollout/tokens_per_second", used.tokens_per_second, batch_size=1)
         self.log("rollout/prefix_hit_rate", used.prefix_hit_rate, batch_size=1)
         for name, seconds in watch.seconds.items():
             self.log(f"time/{name}_seconds", seconds, batch_size=1)
 
-    def _reward(self, trajectories: list[Trajectory]) -> None:
+    def _reward(self, policy: Policy, trajectories: list[Trajectory]) -> None:
         if self.step_separator is not None:
-            self.cut_into_steps(trajectories, self.step_separator)
+            policy.cut_into_steps(trajectories, self.step_separator)
         self.leave_out_truncated(trajectories)
         prompts = [self.language_model.tokenizer.decode(list(t.prompt)) for t in trajectories]
         assign_rewards(trajectories, self.rewards, self.reward_weights, prompts)  # type: ignore[arg-type]
@@ -194,7 +195,7 @@ class GRPO(ReasoningModule):
         def chosen(values: Sequence[Tensor]) -> list[Tensor]:
             return [values[i] for i in members]
 
-        lengths = torch.tensor([float(len(t.completion) if t.mask is None else sum(t.mask)) for t in trajectories])
+        lengths = torch.tensor([float(t.n_in_loss) for t in trajectories])
         counts = torch.tensor([float(len(lengths)), float(lengths.sum())])
         n_sequences, n_tokens = sum_over_ranks(counts.to(self.device)).tolist()
         weights = self.loss.token_weights(

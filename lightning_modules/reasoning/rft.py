@@ -8,7 +8,6 @@ from lightning_modules.reasoning.sft import SFT
 from surefoot.errors import ConfigError
 from surefoot.reasoning.completions.selection import correct_completions
 from surefoot.reasoning.rollouts import Sampling
-from surefoot.reasoning.sequences import PromptCompletion
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("RFT",)
@@ -57,29 +56,18 @@ class RFT(SFT):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Sample, grade, choose, and take one step on what was chosen."""
         trajectories = self.rollout = self.sample(batch["problem"], self.sampling, "train")
-        rows = [
-            {
-                "problem_id": t.problem.id,
-                "status": t.grade.status if t.grade else "error",
-                "finish_reason": t.finish_reason,
-                "text": t.text,
-                "trajectory": t,
-            }
-            for t in trajectories
-        ]
-        chosen = correct_completions(rows, self.max_per_problem, self.global_step, self.distinct)
+        chosen = correct_completions(trajectories, self.max_per_problem, self.global_step, self.distinct)
         counts = torch.tensor(
             [
-                sum(r["status"] == "correct" for r in rows),
-                len({r["problem_id"] for r in chosen}),
-                len(rows),
+                sum(t.grade is not None and t.grade.correct for t in trajectories),
+                len({t.problem.id for t in chosen}),
+                len(trajectories),
                 len(batch["problem"]),
             ],
             dtype=torch.float64,
             device=self.device,
         )
         n_correct, n_solved, n_sampled, n_problems = sum_over_ranks(counts).tolist()
-        sequences = [PromptCompletion(t.prompt, t.target) for t in (r["trajectory"] for r in chosen)]
-        self.fine_tune(sequences, len(rows))
+        self.fine_tune([t.target_sequence for t in chosen], len(trajectories))
         self.log("rollout/accuracy", n_correct / n_sampled, batch_size=1, prog_bar=True)
         self.log("rollout/share_solved", n_solved / n_problems, batch_size=1)

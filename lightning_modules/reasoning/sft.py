@@ -60,16 +60,16 @@ class SFT(ReasoningModule):
         kept = [s for s in sequences if limit is None or len(s.prompt) + len(s.completion) <= limit]
         self.fine_tune(kept, len(sequences))
 
-    def fine_tune(self, sequences: list[PromptCompletion], n_given: int) -> None:
+    def fine_tune(self, sequences: list[PromptCompletion], n_before: int) -> None:
         """Take one step on sequences.
 
         Args:
             sequences: This rank's sequences, possibly none.
-            n_given: How many there were before some were left out.
+            n_before: How many there were before some were left out.
         """
         packs = pack_sequences(sequences, self.max_tokens_per_pack)
         n_local = torch.tensor(
-            [sum(len(p.targets) for p in packs), len(sequences), n_given],
+            [sum(len(p.targets) for p in packs), len(sequences), n_before],
             dtype=torch.float64,
             device=self.device,
         )

@@ -19,6 +19,7 @@ from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.generation import generate_completions
 from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 from surefoot.storage.contents import named_contents
@@ -95,11 +96,8 @@ def run_generate(arguments: Sequence[str]) -> None:
 
     summary = generate_completions(
         problems,
-        objects.model,
-        objects.engine,
-        objects.get("prompt") or PlainPrompt(),
+        Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader),
         objects.sampling,
-        objects.grader,
         parsed.out,
         identity,
         parsed.seed,

@@ -22,8 +22,12 @@ from tiny_reasoning import tiny_reasoning
 from surefoot import pipelines
 from surefoot.cli import main
 from surefoot.errors import DataError
+from surefoot.reasoning.answers import Grade
 from surefoot.reasoning.completions.pairs import RandomPairs
-from surefoot.reasoning.completions.selection import correct_completions, read_completions
+from surefoot.reasoning.completions.selection import correct_completions
+from surefoot.reasoning.completions.store import read_completions
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.trajectories import Trajectory
 from surefoot.storage.files import partial_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -78,17 +82,17 @@ from surefoot.reasoning.completions import generation
 from surefoot.cli import main
 from surefoot.storage.files import partial_path
 
-finish, n = generation._finish, 0
+write, n = generation.write_shard, 0
 
-def killed(*arguments):
+def killed(trajectories, path):
     global n
     n += 1
     if n == int(os.environ["KILL_AT"]):
-        partial_path(arguments[-1]).write_bytes(b"half a shard")
+        partial_path(path).write_bytes(b"half a shard")
         os.kill(os.getpid(), signal.SIGKILL)
-    finish(*arguments)
+    write(trajectories, path)
 
-generation._finish = killed
+generation.write_shard = killed
 main(sys.argv[1:])
 """
 
@@ -200,35 +204,27 @@ def test_two_ray_workers_equal_one_engine(tmp_path: Path) -> None:
         assert a == b
 
 
-def row(problem: str, text: str, status: str, finish: str = "stop") -> dict[str, Any]:
-    ids = [len(text)]
-    return {
-        "problem_id": problem,
-        "text": text,
-        "status": status,
-        "finish_reason": finish,
-        "prompt_ids": [1],
-        "completion_ids": [*ids, 0],
-        "target_ids": ids,
-    }
+def completion(problem: str, text: str, status: Any, finish: Any = "stop") -> Trajectory:
+    ids = [len(text), 0]
+    known = {"text": text, "target": ids[:1], "grade": Grade(status, None)}
+    return Trajectory(Problem(problem, "q", "1"), 0, [1], ids, [-1.0, -1.0], finish, 0, **known)
 
 
 def test_what_is_chosen_for_training() -> None:
     given = [
-        row("a", "x  y", "correct"),
-        row("a", "x y", "correct"),
-        row("a", "xyz", "correct"),
-        row("a", "cut", "correct", "length"),
-        row("a", "w", "wrong"),
-        row("a", "w ", "wrong"),
-        row("b", "z", "wrong"),
-        row("c", "q", "correct"),
+        completion("a", "x  y", "correct"),
+        completion("a", "x y", "correct"),
+        completion("a", "xyz", "correct"),
+        completion("a", "cut", "correct", "length"),
+        completion("a", "w", "wrong"),
+        completion("a", "w ", "wrong"),
+        completion("b", "z", "wrong"),
+        completion("c", "q", "correct"),
     ]
-    assert [r["text"] for r in correct_completions(given, 5)] == ["x  y", "xyz", "q"]
+    assert [t.text for t in correct_completions(given, 5)] == ["x  y", "xyz", "q"]
     assert len(correct_completions(given, 1)) == 2
-    kept = [r["text"] for r in correct_completions(given, 5, distinct=False)]
-    assert kept == [r["text"] for r in given if r["status"] == "correct" and r["finish_reason"] == "stop"]
-    assert len(kept) > 3
+    kept = [t.text for t in correct_completions(given, 5, distinct=False)]
+    assert kept == ["x  y", "x y", "xyz", "q"]
     assert RandomPairs(9)(given, 0) in (
         [([1], [4], [1]), ([1], [3], [1])],
         [([1], [3], [1]), ([1], [4], [1])],

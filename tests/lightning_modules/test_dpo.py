@@ -16,7 +16,7 @@ from datamodules import CompletionsDataModule, PreferencesDataModule
 from surefoot.cli import main
 from surefoot.errors import ConfigError
 from surefoot.reasoning.completions.pairs import RandomPairs
-from surefoot.reasoning.completions.selection import COLUMNS
+from surefoot.reasoning.trajectories import REQUIRED_COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -29,7 +29,7 @@ def stored_completions(folder: Path, n: int = 8) -> Path:
         own = {"problem_id": f"p{problem}", "problem_index": problem, "sample": sample, "prompt_ids": [4 + problem, 9]}
         own |= {"completion_ids": [10 + sample, 5, 2], "target_ids": [10 + sample, 5, 2], "logprobs": [-1.0] * 3}
         own |= {"finish_reason": "stop", "status": "correct" if sample < 2 else "wrong", "text": str(sample)}
-        rows.append(dict.fromkeys(COLUMNS, "") | own)
+        rows.append(dict.fromkeys(REQUIRED_COLUMNS, "") | own)
     Dataset.from_list(rows).save_to_disk(folder / "completions")
     return folder / "completions"
 

@@ -6,44 +6,37 @@ name, and, once all are there, what ``datasets.load_from_disk`` needs and ``summ
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
-from surefoot.reasoning.completions.selection import COLUMNS
-from surefoot.reasoning.language_models import LanguageModel
-from surefoot.reasoning.metrics import ProblemResult, problem_results, summarise_results
-from surefoot.reasoning.problems import Problem
-from surefoot.reasoning.prompts import Prompt
-from surefoot.reasoning.rollouts import (
-    GroupSampler,
-    RolloutEngine,
-    Sampling,
-    derive_seed,
-    grade_trajectories,
-    with_stops,
+from surefoot.reasoning.completions.store import (
+    RECORD,
+    SCHEMA_VERSION,
+    describe_shards,
+    is_described,
+    n_rows,
+    read_columns,
+    write_shard,
 )
+from surefoot.reasoning.metrics import Outcome, problem_results, summarise_results
+from surefoot.reasoning.policy import Policy, Start
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.rollouts import Sampling, derive_seed
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.storage.contents import differing_contents
-from surefoot.storage.files import partial_path, replacing
+from surefoot.storage.files import partial_path
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 from surefoot.storage.locks import LOCK_FILE, hold
-
-if TYPE_CHECKING:
-    import pyarrow
 
 __all__ = ("generate_completions",)
 
 
 def generate_completions(
     problems: Sequence[Problem],
-    model: LanguageModel,
-    engine: RolloutEngine,
-    prompt: Prompt,
+    policy: Policy,
     sampling: Sampling,
-    grader: Grader,
     out: Path,
     identity: Mapping[str, Any],
     seed: int = 0,
@@ -57,11 +50,8 @@ def generate_completions(
 
     Args:
         problems: What is to be solved.
-        model: Whose tokenizer and weights are used.
-        engine: Samples; started when the first shard is needed.
-        prompt: How problems become token ids.
+        policy: What solves them; made ready when the first shard is needed, and closed.
         sampling: How completions are sampled.
-        grader: Finds and compares final answers.
         out: Folder to write to.
         identity: Settings that must not change between the parts of one dataset; ``contents`` among them is what their
             paths hold, see `surefoot.storage.contents.named_contents`.
@@ -77,35 +67,32 @@ def generate_completions(
     """
     if not problems or problems_per_shard < 1:
         raise ConfigError("there are no problems to generate completions for.")
-    n_shards = -(-len(problems) // problems_per_shard)
-    shards = [out / f"data-{i:05d}-of-{n_shards:05d}.arrow" for i in range(n_shards)]
-    parts = [problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)]
+    starts = [Start(problem, group=i) for i, problem in enumerate(problems)]
+    parts = [starts[i : i + problems_per_shard] for i in range(0, len(starts), problems_per_shard)]
+    shards = [out / f"data-{i:05d}-of-{len(parts):05d}.arrow" for i in range(len(parts))]
     _claim(out, identity, problems, seed, problems_per_shard)
     with hold(out, ", or choose another --out"):
-        missing = [i for i, path in enumerate(shards) if _n_rows(path) != len(parts[i]) * sampling.n]
-        sampling = with_stops(sampling, prompt, model)
+        missing = [i for i, path in enumerate(shards) if n_rows(path) != len(parts[i]) * sampling.n]
         n_done = len(problems) - sum(len(parts[i]) for i in missing)
-        if missing:
-            try:
-                engine.start(model)
-                grader.pool.warm_up()
-                with ThreadPoolExecutor(1) as background:
-                    pending: Future[None] | None = None
-                    for i in missing:
-                        trajectories = _sample(parts[i], model, engine, prompt, sampling, seed)
-                        if pending is not None:
-                            pending.result()
-                        finish = partial(_finish, trajectories, model, grader, prompt, sampling, shards[i])
-                        pending = background.submit(finish)
-                        n_done += len(parts[i])
-                        if progress is not None:
-                            progress(n_done, len(problems), engine.statistics().tokens_per_second)
+        try:
+            if missing:
+                policy.ready()
+                policy.grader.pool.warm_up()
+            with ThreadPoolExecutor(1) as background:
+                pending: Future[None] | None = None
+                for i in missing:
+                    sampled = policy.sample(parts[i], sampling, [derive_seed(seed, s.problem.id) for s in parts[i]])
                     if pending is not None:
                         pending.result()
-            finally:
-                engine.close()
-                grader.pool.close()
-        return _complete(out, shards, grader)
+                    pending = background.submit(_finish, policy, sampled, shards[i])
+                    n_done += len(parts[i])
+                    if progress is not None:
+                        progress(n_done, len(problems), policy.engine.statistics().tokens_per_second)
+                if pending is not None:
+                    pending.result()
+            return _complete(out, shards, policy.grader)
+        finally:
+            policy.close()
 
 
 def _claim(out: Path, identity: Mapping[str, Any], problems: Sequence[Problem], seed: int, per_shard: int) -> None:
@@ -116,7 +103,7 @@ def _claim(out: Path, identity: Mapping[str, Any], problems: Sequence[Problem], 
         "problems_per_shard": per_shard,
         "problems": fingerprint({"problems": [(p.id, p.question, p.answer) for p in problems]}),
     }
-    record = out / "generation.json"
+    record = out / RECORD
     if record.is_file():
         found = read_json(record)
         changed = differing_contents(found.pop("contents", {}), wanted.pop("contents", {}))
@@ -124,6 +111,11 @@ def _claim(out: Path, identity: Mapping[str, Any], problems: Sequence[Problem], 
             raise ConfigError(
                 f"{out} holds completions of other contents: what {changed[0]} names has changed since it was begun."
                 " Choose another --out."
+            )
+        if found.pop("schema_version", 1) != SCHEMA_VERSION and not is_described(out):
+            raise ConfigError(
+                f"{out} was begun by a version of Surefoot that stores other columns: finish it with that version, or"
+                " choose another --out."
             )
         differing = [k for k in {*wanted, *found} if str(found.get(k)) != str(wanted.get(k))]
         if differing:
@@ -137,145 +129,34 @@ def _claim(out: Path, identity: Mapping[str, Any], problems: Sequence[Problem], 
     if out.exists() and any(p.name not in before for p in out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a folder of surefoot generate.")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(record, wanted)
+    write_json(record, wanted | {"schema_version": SCHEMA_VERSION})
 
 
-def _n_rows(path: Path) -> int:
-    """Return the rows of a shard, -1 if it is missing or damaged."""
-    import pyarrow as pa
-
-    if not path.is_file():
-        return -1
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            return sum(batch.num_rows for batch in stream)
-    except (pa.ArrowInvalid, OSError):
-        return -1
-
-
-def _sample(
-    problems: Sequence[Problem],
-    model: LanguageModel,
-    engine: RolloutEngine,
-    prompt: Prompt,
-    sampling: Sampling,
-    seed: int,
-) -> list[Trajectory]:
-    prompts = [prompt.prompt_ids(p, model) for p in problems]
-    seeds = [derive_seed(seed, p.id) for p in problems]
-    return GroupSampler()(engine, problems, prompts, sampling, seeds)
-
-
-def _finish(
-    trajectories: list[Trajectory],
-    model: LanguageModel,
-    grader: Grader,
-    prompt: Prompt,
-    sampling: Sampling,
-    path: Path,
-) -> None:
-    """Grade a shard's completions and write it, whole or not at all."""
-    import pyarrow as pa
-
-    grade_trajectories(trajectories, model, grader, prompt, sampling)
-    table = pa.Table.from_pylist(list(_rows(trajectories)), schema=_schema())
-    with (
-        replacing(path) as part,
-        part.open("wb") as file,
-        pa.ipc.new_stream(file, table.schema) as writer,
-    ):
-        writer.write_table(table)
-
-
-def _schema() -> "pyarrow.Schema":
-    import pyarrow as pa
-
-    types: dict[str, Any] = {
-        "problem_index": pa.int64(),
-        "sample": pa.int32(),
-        "prompt_ids": pa.list_(pa.int32()),
-        "completion_ids": pa.list_(pa.int32()),
-        "target_ids": pa.list_(pa.int32()),
-        "logprobs": pa.list_(pa.float32()),
-    }
-    return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
-
-
-def _rows(trajectories: Sequence[Trajectory]) -> Iterator[dict[str, Any]]:
-    samples: dict[str, int] = {}
-    for t in trajectories:
-        sample = samples.get(t.problem.id, 0)
-        samples[t.problem.id] = sample + 1
-        assert t.grade is not None
-        yield {
-            "problem_id": t.problem.id,
-            "problem_index": t.group,
-            "sample": sample,
-            "question": t.problem.question,
-            "reference": t.problem.answer,
-            "prompt_ids": list(t.prompt),
-            "completion_ids": list(t.completion),
-            "target_ids": list(t.target),
-            "logprobs": list(t.behaviour_logprobs),
-            "text": t.text,
-            "finish_reason": t.finish_reason,
-            "status": t.grade.status,
-            "answer": t.grade.answer,
-        }
+def _finish(policy: Policy, trajectories: Sequence[Trajectory], path: Path) -> None:
+    """Grade a shard's completions and write it."""
+    policy.grade(trajectories)
+    write_shard(trajectories, path)
 
 
 def _complete(out: Path, shards: Sequence[Path], grader: Grader) -> dict[str, float]:
     """Make the folder one that ``datasets.load_from_disk`` reads, and return its summary."""
-    from datasets import DatasetInfo, Features
-
-    if (out / "summary.json").is_file() and (out / "dataset_info.json").is_file():
+    if (out / "summary.json").is_file() and is_described(out):
         summary: dict[str, float] = read_json(out / "summary.json")
         return summary
-    try:
-        summary = summarise_results(list(_results(shards, grader)))
-    finally:
-        grader.pool.close()
-    write_json(
-        out / "state.json",
-        {
-            "_data_files": [{"filename": p.name} for p in shards],
-            "_fingerprint": fingerprint({"shards": [p.name for p in shards], "out": str(out)}),
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        },
-    )
-    DatasetInfo(features=Features.from_arrow_schema(_schema())).write_to_directory(str(out))
+    summary = summarise_results(problem_results(_outcomes(shards), grader))
+    describe_shards(out, shards)
     write_json(out / "summary.json", summary)  # the last one: with it the folder is complete
     return summary
 
 
-def _results(shards: Sequence[Path], grader: Grader) -> Iterator[ProblemResult]:
-    import pyarrow as pa
-
-    from surefoot.reasoning.answers import Grade
-
-    columns = ("problem_id", "status", "answer", "finish_reason")
+def _outcomes(shards: Sequence[Path]) -> Iterator[Outcome]:
+    columns = ("problem_id", "status", "answer", "completion_ids", "finish_reason")
     for path in shards:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            table = stream.read_all()
-        values = {c: table[c].to_pylist() for c in columns}
-        lengths = [len(x) for x in table["completion_ids"]]
-        trajectories = [
-            Trajectory(
-                Problem(values["problem_id"][i], "", ""),
-                0,
-                (),
-                range(lengths[i]),
-                (),
-                values["finish_reason"][i],
-                0,
-                grade=Grade(values["status"][i], values["answer"][i]),
-            )
-            for i in range(len(lengths))
-        ]
-        if not trajectories:
+        table = read_columns(path, columns)
+        if not len(table):
             raise DataError(f"{path} is empty.")
-        yield from problem_results(trajectories, grader)
+        lengths = map(len, table["completion_ids"])
+        for problem, status, answer, n_tokens, reason in zip(
+            *(table[c].to_pylist() for c in columns[:3]), lengths, table["finish_reason"].to_pylist(), strict=True
+        ):
+            yield Outcome(problem, status, answer, n_tokens, reason == "length")

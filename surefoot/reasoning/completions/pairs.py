@@ -6,12 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from surefoot.errors import ConfigError
-from surefoot.reasoning.completions.selection import (
-    Row,
-    correct_completions,
-    distinct_completions,
-    group_by_problem,
-)
+from surefoot.reasoning.completions.selection import correct_completions, distinct_completions, group_by_problem
+from surefoot.reasoning.trajectories import Trajectory
 
 __all__ = ("PairBuilder", "PreferencePair", "RandomPairs", "TextPair")
 
@@ -39,11 +35,11 @@ class PairBuilder(ABC):
     """
 
     @abstractmethod
-    def __call__(self, rows: Iterable[Row], seed: int) -> list[PreferencePair]:
+    def __call__(self, trajectories: Iterable[Trajectory], seed: int) -> list[PreferencePair]:
         """Return pairs of token ids.
 
         Args:
-            rows: Completions of all problems, with the columns of `COLUMNS` and whatever was added to them.
+            trajectories: Graded completions of all problems, with whatever else is known of them.
             seed: Of whatever is drawn.
         """
 
@@ -64,15 +60,22 @@ class RandomPairs(PairBuilder):
             raise ConfigError(f"max_per_problem must be positive, got {max_per_problem}.")
         self.max_per_problem = max_per_problem
 
-    def __call__(self, rows: Iterable[Row], seed: int) -> list[PreferencePair]:
+    def __call__(self, trajectories: Iterable[Trajectory], seed: int) -> list[PreferencePair]:
         """Return pairs of each problem that has both a correct and a wrong completion."""
         pairs: list[PreferencePair] = []
-        for problem, group in group_by_problem(rows).items():
+        for problem, group in group_by_problem(trajectories).items():
             correct = correct_completions(group, len(group), seed)
-            wrong = [r for r in group if r["status"] == "wrong" and r["finish_reason"] == "stop"]
-            every = [(c, w) for c in correct for w in distinct_completions(wrong)]
+            wrong = [
+                t for t in group if t.grade is not None and t.grade.status == "wrong" and t.finish_reason == "stop"
+            ]
+            every = [
+                (c, w)
+                for c in (t.target_sequence for t in correct)
+                for w in (t.target_sequence for t in distinct_completions(wrong))
+                if c.prompt == w.prompt  # what was given counts to it
+            ]
             n = min(len(every), self.max_per_problem)
             for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
                 c, w = every[i]
-                pairs.append(PreferencePair(c["prompt_ids"], c["target_ids"], w["target_ids"]))
+                pairs.append(PreferencePair(c.prompt, c.completion, w.completion))
         return pairs

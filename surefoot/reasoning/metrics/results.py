@@ -1,7 +1,7 @@
 """What is reported of sampled and graded completions, with intervals over problems."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from surefoot.reasoning.answers import STATUSES, Grader
@@ -9,7 +9,32 @@ from surefoot.reasoning.metrics.sampling import majority_at_k, pass_at_k
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.statistics import proportion_interval
 
-__all__ = ("ProblemResult", "problem_results", "summarise_results")
+__all__ = ("Outcome", "ProblemResult", "outcome_of", "problem_results", "summarise_results")
+
+
+class Outcome(NamedTuple):
+    """What is counted of one completion."""
+
+    problem: str  # its id
+    status: str  # of its grade
+    answer: str | None  # as extracted
+    n_tokens: int
+    truncated: bool
+    n_steps: int | None = None  # of the problem, where it is known
+
+
+def outcome_of(trajectory: Trajectory) -> Outcome:
+    """Return what is counted of a graded completion."""
+    problem, grade = trajectory.problem, trajectory.grade
+    steps = problem.details.get("n_steps")
+    return Outcome(
+        problem.id,
+        grade.status if grade else "error",
+        grade.answer if grade else None,
+        len(trajectory.completion),
+        trajectory.finish_reason == "length",
+        None if steps is None else int(steps),
+    )
 
 
 class ProblemResult(NamedTuple):
@@ -25,29 +50,27 @@ class ProblemResult(NamedTuple):
     votes: list[int | None] | None = None
 
 
-def problem_results(trajectories: Sequence[Trajectory], grader: Grader | None = None) -> list[ProblemResult]:
+def problem_results(outcomes: Iterable[Outcome], grader: Grader | None = None) -> list[ProblemResult]:
     """Return the results of each problem, in order of appearance.
 
     Args:
-        trajectories: Graded ones.
+        outcomes: Those of all completions.
         grader: Says which answers are equal, for maj@k; without one, correct ones are, and equal plain numbers.
     """
-    groups: dict[str, list[Trajectory]] = defaultdict(list)
-    for t in trajectories:
-        groups[t.problem.id].append(t)
-    results = []
-    for identity, group in groups.items():
-        steps = group[0].problem.details.get("n_steps")
-        results.append(
-            ProblemResult(
-                identity,
-                [t.grade.status if t.grade else "error" for t in group],
-                [t.grade.answer if t.grade else None for t in group],
-                [len(t.completion) for t in group],
-                [t.finish_reason == "length" for t in group],
-                int(steps) if steps is not None else None,
-            )
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome.problem].append(outcome)
+    results = [
+        ProblemResult(
+            problem,
+            [o.status for o in group],
+            [o.answer for o in group],
+            [o.n_tokens for o in group],
+            [o.truncated for o in group],
+            group[0].n_steps,
         )
+        for problem, group in groups.items()
+    ]
     if grader is None or all(len(r.statuses) == 1 for r in results):
         return results
     votes = grader.classes([r.answers for r in results], [[s == "correct" for s in r.statuses] for r in results])

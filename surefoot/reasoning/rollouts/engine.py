@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -19,10 +19,15 @@ __all__ = (
     "EngineStatistics",
     "RolloutEngine",
     "Sampling",
+    "SeedOf",
     "check_lengths",
     "derive_seed",
     "fresh_seeds",
 )
+
+
+#: From what a draw is for to its seed.
+SeedOf = Callable[..., int]
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from tiny_tokenizers import byte_level, model_with, word_pieces
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.language_models import LanguageModel, PretrainedLanguageModel
 from surefoot.reasoning.language_models.digit_tokenizer import digit_tokenizer
+from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import ChatPrompt, FewShotPrompt, PlainPrompt
-from surefoot.reasoning.rollouts import Sampling, grade_trajectories, with_stops
+from surefoot.reasoning.rollouts import HFEngine, Sampling, decode_trajectories, with_stops
 from surefoot.reasoning.trajectories import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -39,7 +40,8 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 def graded(model: LanguageModel, prompt: Any, sampling: Sampling, ids: list[int], reason: Any = "stop") -> Trajectory:
     t = Trajectory(Problem("p", "q", "42"), 0, [5], ids, [0.0] * len(ids), reason, 0)
-    grade_trajectories([t], model, GRADER, prompt, with_stops(sampling, prompt, model))
+    decode_trajectories([t], [with_stops(sampling, prompt, model)], model, prompt)
+    Policy(model, prompt, HFEngine(), GRADER).grade([t])
     return t
 
 
@@ -155,7 +157,7 @@ def test_rft_trains_without_the_stop_text(fit: Fit, monkeypatch: pytest.MonkeyPa
     trained: list[Any] = []
     monkeypatch.setattr(
         "lightning_modules.reasoning.rft.correct_completions",
-        lambda rows, *_: [r for r in rows if r["finish_reason"] == "stop"],
+        lambda trajectories, *_: [t for t in trajectories if t.finish_reason == "stop"],
     )
     original = RFT.fine_tune
     monkeypatch.setattr(RFT, "fine_tune", lambda self, s, n: trained.extend(s) or original(self, s, n))

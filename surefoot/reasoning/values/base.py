@@ -1,0 +1,43 @@
+"""What a value estimator is."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from surefoot.errors import DataError
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.rollouts import SeedOf
+from surefoot.reasoning.trajectories import Trajectory
+
+__all__ = ("ValueEstimator", "check_values")
+
+
+class ValueEstimator(ABC):
+    """Estimates values of a rollout's prefixes, by sampling from them or with a model of its own.
+
+    A credit assigner reads the values; it never samples.
+    """
+
+    @abstractmethod
+    def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in ``values``: of the prompt, then after each of `Trajectory.token_spans`.
+
+        Args:
+            policy: The policy that sampled the trajectories; it is ready.
+            trajectories: Graded ones, cut into spans.
+            seed_of: From what a draw is for to its seed.
+        """
+
+
+def check_values(trajectories: Sequence[Trajectory], estimator: ValueEstimator) -> None:
+    """Raise a `DataError` unless every trajectory has a finite value of its prompt and one after each span."""
+    name = type(estimator).__name__
+    for t in trajectories:
+        expected = len(t.token_spans()) + 1
+        if len(t.values) != expected:
+            raise DataError(
+                f"{name} gave {len(t.values)} values to a completion of {expected - 1} spans: expected {expected}, the"
+                " prompt's and one after each span."
+            )
+        if not all(math.isfinite(v) for v in t.values):
+            raise DataError(f"{name} gave the values {[float(v) for v in t.values]}: expected finite numbers.")
