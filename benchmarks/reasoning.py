@@ -247,6 +247,7 @@ def generation_overhead(rounds: int) -> dict[str, Any]:
     from surefoot.reasoning.answers import Grader
     from surefoot.reasoning.completions.generation import generate_completions
     from surefoot.reasoning.language_models import PretrainedLanguageModel
+    from surefoot.reasoning.policy import Policy
     from surefoot.reasoning.problems import Problem
     from surefoot.reasoning.prompts import PlainPrompt
     from surefoot.reasoning.rollouts import Sampling, VLLMEngine, derive_seed
@@ -277,7 +278,7 @@ def generation_overhead(rounds: int) -> dict[str, Any]:
         engine._llm.reset_prefix_cache()
         folder = Path(tempfile.mkdtemp()) / "out"
         began = time.perf_counter()
-        generate_completions(problems, model, engine, prompt, sampling, Grader(), folder, {}, i)
+        generate_completions(problems, Policy(model, prompt, engine, Grader()), sampling, folder, {}, i)
         times["generate"].append(time.perf_counter() - began)
         shutil.rmtree(folder.parent)
     ratios = [g / b for g, b in zip(times["generate"][1:], times["bare"][1:], strict=True)]

@@ -7,9 +7,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from surefoot.contracts import ProblemSource, datamodule_as
+from surefoot.contracts import ProblemSource, PromptedModule, datamodule_as, module_as
 from surefoot.errors import ConfigError
+from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.metrics.generalization import gradient_variance, squared_distance
+from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import PromptCompletion, pack_sequences
 from surefoot.training.modes import evaluation_mode
 
@@ -53,13 +55,12 @@ class GeneralizationPredictors(Callback):
         Raises:
             ConfigError: If it does not.
         """
-        if not hasattr(pl_module, "language_model"):
-            raise ConfigError("GeneralizationPredictors needs a language model and a datamodule of problems.")
+        self._module(pl_module)
         self._problems(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the initial weights, unless a checkpoint brought them."""
-        model: Any = pl_module.language_model
+        model = self._module(pl_module).language_model
         if any(hasattr(p, "full_tensor") for p in model.parameters()):
             raise ConfigError("GeneralizationPredictors does not support sharded weights.")
         if self._start is None:
@@ -70,7 +71,7 @@ class GeneralizationPredictors(Callback):
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         assert self._start is not None
-        module: Any = pl_module
+        module = self._module(pl_module)
         with trainer.precision_plugin.forward_context():
             gradients = [self._gradient(module, batch) for batch in self._batches(trainer)]
         distance = squared_distance(dict(self._body(module.language_model)), self._start)
@@ -79,7 +80,10 @@ class GeneralizationPredictors(Callback):
             variance = gradient_variance(gradients)
             pl_module.log("predictors/gradient_variance", variance, rank_zero_only=False)
 
-    def _body(self, model: Any) -> list[tuple[str, Tensor]]:
+    def _module(self, module: LightningModule) -> PromptedModule:
+        return module_as(module, PromptedModule, "GeneralizationPredictors")
+
+    def _body(self, model: LanguageModel) -> list[tuple[str, Tensor]]:
         """Return the trained parameters but for embedding and head."""
         base = model.base
         outside = {
@@ -90,13 +94,13 @@ class GeneralizationPredictors(Callback):
     def _problems(self, trainer: Trainer) -> ProblemSource:
         return datamodule_as(trainer, ProblemSource, "GeneralizationPredictors")
 
-    def _batches(self, trainer: Trainer) -> list[list[Any]]:
+    def _batches(self, trainer: Trainer) -> list[list[Problem]]:
         problems = list(self._problems(trainer).problems("train"))
         problems = problems[: self.n_batches * self.batch_size]
         size = min(self.batch_size, max(1, len(problems) // self.n_batches))
         return [problems[i * size : (i + 1) * size] for i in range(len(problems) // size)][: self.n_batches]
 
-    def _gradient(self, module: Any, problems: Sequence[Any]) -> list[Tensor]:
+    def _gradient(self, module: PromptedModule, problems: Sequence[Problem]) -> list[Tensor]:
         """Return the gradient of the mean loss per token; no parameter's own gradient is touched."""
         model = module.language_model
         sequences = [

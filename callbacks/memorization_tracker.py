@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+from surefoot.contracts import PolicyModule, ProblemSource, contract_of, datamodule_as, module_as
 from surefoot.errors import ConfigError
 from surefoot.reasoning.language_models import perplexities
 from surefoot.reasoning.learning_dynamics import checkpoint_step, write_checkpoint
@@ -112,24 +113,31 @@ class MemorizationTracker(Callback):
         """Check that the run has what is tracked.
 
         Raises:
-            ConfigError: If it trains no language model, or has no training problems.
+            ConfigError: If it trains no language model that answers problems, or has no training problems.
         """
-        if not hasattr(pl_module, "language_model"):
+        try:
+            self._module(pl_module)
+        except ConfigError as error:
+            raise ConfigError(f"{error} For classifiers use ExampleDynamics.") from error
+        try:
+            self._source(trainer)
+        except ConfigError as error:
             raise ConfigError(
-                f"MemorizationTracker follows language models; {type(pl_module).__name__} has none. For classifiers use"
-                " ExampleDynamics."
-            )
-        source: Any = self.data or getattr(trainer, "datamodule", None)
-        if not hasattr(source, "problems"):
-            raise ConfigError(
-                f"MemorizationTracker needs training problems and {type(source).__name__} has none: set its"
-                " init_args.data, such as {class_path: GSM8KDataModule}."
-            )
+                f"{error} Set the tracker's init_args.data, such as {{class_path: GSM8KDataModule}}."
+            ) from error
+
+    def _module(self, module: LightningModule) -> PolicyModule:
+        return module_as(module, PolicyModule, "MemorizationTracker")
+
+    def _source(self, trainer: Trainer) -> ProblemSource:
+        if self.data is not None:
+            return contract_of(self.data, ProblemSource, "MemorizationTracker")
+        return datamodule_as(trainer, ProblemSource, "MemorizationTracker")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose what is tracked; drop the record of steps that are about to be taken again."""
         self._began = time.perf_counter()
-        source: Any = self.data or trainer.datamodule  # type: ignore[attr-defined]
+        source = self._source(trainer)
         train = list(source.problems("train"))
         test = list(source.problems(self.test_split)) if self.test_split else []
         self._problems = self._within_budget({"train": train, "test": test})
@@ -218,7 +226,7 @@ class MemorizationTracker(Callback):
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> list[Row]:
         """Return this rank's rows."""
-        module: Any = pl_module
+        module = self._module(pl_module)
         rows: list[Row] = []
         for split, problems in self._problems.items():
             mine = problems[trainer.global_rank :: trainer.world_size]
@@ -274,10 +282,9 @@ class MemorizationTracker(Callback):
 
     def _ready_policy(self, trainer: Trainer, pl_module: LightningModule) -> Policy:
         """Return the policy with the present weights: with an engine of one's own, or the module's."""
-        module: Any = pl_module
+        module = self._module(pl_module)
         if self.engine is None and module.engine is not None:
-            policy: Policy = module.ready_policy()
-            return policy
+            return module.ready_policy()
         if self._policy is None:
             self._policy = Policy(module.language_model, module.prompt, self.engine or HFEngine(), module.grader)
         self._policy.ready(trainer.global_step)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from surefoot.contracts import PolicyModule, module_as
 from surefoot.errors import ConfigError
 from surefoot.reasoning.trajectories import Trajectory
 
@@ -35,6 +36,14 @@ class SampleTable(Callback):
         self.every_n_steps, self.n_samples = every_n_steps, n_samples
         self._last = -1
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there are samples.
+
+        Raises:
+            ConfigError: If the method samples nothing.
+        """
+        module_as(pl_module, PolicyModule, "SampleTable")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows of steps that are about to be taken again."""
         path = self._path(trainer)
@@ -58,16 +67,16 @@ class SampleTable(Callback):
         interval = trainer.global_step // self.every_n_steps
         if interval > self._last:
             self._last = interval
-            self._write(trainer, "train", getattr(pl_module, "rollout", []))
+            self._write(trainer, "train", module_as(pl_module, PolicyModule, "SampleTable").rollout)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write rows of the evaluation."""
         if not trainer.sanity_checking:
-            self._write(trainer, "val", getattr(pl_module, "evaluated", []))
+            self._write(trainer, "val", module_as(pl_module, PolicyModule, "SampleTable").evaluated)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write rows of the evaluation."""
-        self._write(trainer, "test", getattr(pl_module, "evaluated", []))
+        self._write(trainer, "test", module_as(pl_module, PolicyModule, "SampleTable").evaluated)
 
     def _path(self, trainer: Trainer) -> Path:
         return Path(trainer.default_root_dir) / "samples.jsonl"

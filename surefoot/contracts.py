@@ -1,6 +1,7 @@
-"""What a datamodule can offer, as protocols: a module or callback names what it needs, whatever the class.
+"""What a datamodule or a module can offer, as protocols: its user names what it needs, whatever the class.
 
-What does not offer it is refused in one line, by `contract_of` or, for the datamodule of a trainer, by `datamodule_as`.
+What does not offer it is refused in one line, by `contract_of` or, for the datamodule of a trainer, by `datamodule_as`,
+for a module by `module_as`.
 """
 
 import inspect
@@ -11,15 +12,26 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.privacy.estimators import PublicData
+from surefoot.reasoning.answers import Grader
+from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.prompts import Prompt
+from surefoot.reasoning.rollouts import RolloutEngine
+from surefoot.reasoning.sequences import Pack
+from surefoot.reasoning.trajectories import Trajectory
 
 __all__ = (
     "EvaluatedGroups",
     "EvaluatedSet",
     "EvaluatedSets",
     "OfficialScores",
+    "PairSource",
+    "PolicyModule",
     "PrivateExamples",
     "ProblemSource",
+    "PromptedModule",
     "TrainAnnotations",
     "TrainExamples",
     "TrainGroups",
@@ -28,6 +40,7 @@ __all__ = (
     "VariantSource",
     "contract_of",
     "datamodule_as",
+    "module_as",
     "offers",
 )
 
@@ -40,6 +53,14 @@ class ProblemSource(Protocol):
 
     def problems(self, split: str) -> Sequence[Problem]:
         """Return the problems of ``train``, ``val`` or ``test``."""
+
+
+@runtime_checkable
+class PairSource(Protocol):
+    """Preference pairs to train on."""
+
+    def pairs(self, split: str) -> Sequence[PreferencePair | TextPair]:
+        """Return the pairs of ``train`` or ``val``, in the order of their index."""
 
 
 @runtime_checkable
@@ -178,6 +199,32 @@ class PrivateExamples(TrainExamples, Protocol):
         """Return the public data."""
 
 
+@runtime_checkable
+class PromptedModule(Protocol):
+    """A module that trains a language model, and how problems are put to it."""
+
+    language_model: LanguageModel
+    prompt: Prompt
+    max_tokens_per_pack: int
+
+    def equalise_packs(self, packs: Sequence[Pack]) -> list[Pack]:
+        """Return the packs; where weights are sharded, as many as the rank with the most has."""
+
+
+@runtime_checkable
+class PolicyModule(PromptedModule, Protocol):
+    """A module whose language model answers problems."""
+
+    engine: RolloutEngine | None
+    grader: Grader
+    #: The last rollout, and the trajectories of the last evaluation.
+    rollout: list[Trajectory]
+    evaluated: list[Trajectory]
+
+    def ready_policy(self) -> Policy:
+        """Return the policy with the present weights; it needs an engine."""
+
+
 def offers(data: object, contract: type[Any]) -> bool:
     """Return whether an object has all that a contract names."""
     return not _missing(data, contract)
@@ -206,6 +253,25 @@ def datamodule_as(trainer: object, contract: type[Contract], user: str) -> Contr
     return contract_of(getattr(trainer, "datamodule", None), contract, user)
 
 
+def module_as(module: object, contract: type[Contract], user: str) -> Contract:
+    """Return a module as what a contract says of it.
+
+    Args:
+        module: A LightningModule.
+        contract: One of this file's protocols, or another.
+        user: Who needs it, for the message.
+
+    Raises:
+        ConfigError: If it lacks something.
+    """
+    missing = _missing(module, contract)
+    if missing:
+        raise ConfigError(
+            f"{user} needs a method with {', '.join(missing)} ({contract.__name__}); {type(module).__name__} has none."
+        )
+    return module  # type: ignore[return-value]
+
+
 def _missing(data: object, contract: type[Any]) -> list[str]:
     """Return what a contract names and an object lacks; properties are not evaluated, they may need ``setup``."""
     names = {
@@ -215,5 +281,6 @@ def _missing(data: object, contract: type[Any]) -> list[str]:
         for name in (*vars(base), *inspect.get_annotations(base))
         if not name.startswith("_")
     }
+    names -= vars(data).get("_modules", {}).keys() if hasattr(data, "__dict__") else set()  # a module's own parts
     nothing = object()
     return sorted(name for name in names if inspect.getattr_static(data, name, nothing) is nothing)

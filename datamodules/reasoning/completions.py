@@ -191,9 +191,11 @@ class PreferencesDataModule(StoredRecordsDataModule):
         self.builder, self.n_val = builder or RandomPairs(), n_val
         self._splits: dict[str, list[PreferencePair | TextPair]] = {}
 
-    @property
-    def splits(self) -> dict[str, list[PreferencePair | TextPair]]:
-        """The pairs of train and val.
+    def pairs(self, split: str) -> list[PreferencePair | TextPair]:
+        """Return the pairs of train or val, in the order of their index.
+
+        Args:
+            split: ``train`` or ``val``; there is no third split.
 
         Raises:
             DataError: If there are none to train on, or a row of the file is damaged.
@@ -212,7 +214,7 @@ class PreferencesDataModule(StoredRecordsDataModule):
                 f"{self.completions or self.file} gives no pairs to train on: no problem has both a correct and a"
                 " wrong completion, or n_val holds all of them out?"
             )
-        return self._splits
+        return self._splits[split]
 
     def _read(self) -> list[PreferencePair | TextPair]:
         if self.completions is not None:
@@ -223,19 +225,15 @@ class PreferencesDataModule(StoredRecordsDataModule):
     @property
     def n_train(self) -> int:
         """Number of training pairs."""
-        return len(self.splits["train"])
-
-    def train_pairs(self) -> list[PreferencePair | TextPair]:
-        """Return the training pairs in the order of their index."""
-        return self.splits["train"]
+        return len(self.pairs("train"))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader."""
-        return self.training_loader(self.splits["train"])
+        return self.training_loader(self.pairs("train"))
 
     def held_out(self) -> Sequence[PreferencePair | TextPair]:
         """Return the pairs held out for validation, which are tested on, too: there is no third split."""
-        return self.splits["val"]
+        return self.pairs("val")
 
     def collate(self, records: Sequence[PreferencePair | TextPair]) -> dict[str, Any]:
         """Return the batch's pairs."""

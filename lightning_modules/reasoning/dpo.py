@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule
+from surefoot.contracts import PairSource, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.losses import PreferenceLoss, dpo_loss
 from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
@@ -45,11 +46,9 @@ class DPO(ReasoningModule):
         """Make room for the reference's log-probabilities of every pair."""
         if stage != "fit":
             return
-        splits = getattr(getattr(self.trainer, "datamodule", None), "splits", None)
-        if not isinstance(splits, dict) or "train" not in splits:
-            raise ConfigError("DPO trains on pairs: use PreferencesDataModule.")
+        source = datamodule_as(self.trainer, PairSource, "DPO")
         for split, name in (("train", "reference_logprobs"), ("val", "val_reference_logprobs")):
-            self.register_buffer(name, torch.full((len(splits.get(split, ())), 2), torch.nan))
+            self.register_buffer(name, torch.full((len(source.pairs(split)), 2), torch.nan))
 
     def on_train_start(self) -> None:
         """Compute the reference's log-probabilities, unless a checkpoint brought them."""
@@ -59,10 +58,10 @@ class DPO(ReasoningModule):
 
     @torch.no_grad()
     def _cache_reference(self) -> None:
-        splits = self.trainer.datamodule.splits  # type: ignore[attr-defined]
+        source = datamodule_as(self.trainer, PairSource, "DPO")
         targets = {"train": self.reference_logprobs, "val": self.val_reference_logprobs}
         for split, target in targets.items():
-            pairs = splits.get(split, [])
+            pairs = source.pairs(split)
             mine = range(self.global_rank, len(pairs), self.n_ranks)
             values = torch.zeros_like(target)
             for start in range(0, -(-len(pairs) // self.n_ranks), 64):  # as often on every rank

@@ -21,6 +21,7 @@ from surefoot.reasoning.rollouts import Sampling
 from surefoot.reasoning.samplers import GroupSampler, TrajectorySampler
 from surefoot.reasoning.sequences import Pack, pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import ValueEstimator, check_values
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("GRPO",)
@@ -31,7 +32,7 @@ class _Credited(NamedTuple):
 
     trajectories: list[Trajectory]
     advantages: list[Tensor]
-    behaviour: list[Tensor]  # log-probabilities under the engine
+    behaviour: list[Tensor]  # log-probabilities under the engine; NaN for tokens that were given
     old: list[Tensor] | None  # under the policy before the updates; none with one update only
     reference: list[Tensor] | None
 
@@ -53,6 +54,7 @@ class GRPO(ReasoningModule):
         reward_weights: list[float] | None = None,
         credit: CreditAssigner | None = None,
         sampler: TrajectorySampler | None = None,
+        values: ValueEstimator | None = None,
         variant: Variant = "dapo",
         clip_low: float = 0.2,
         clip_high: float = 0.28,
@@ -73,6 +75,7 @@ class GRPO(ReasoningModule):
             reward_weights: One per reward function; 1 by default.
             credit: From rewards to token advantages; by default GroupAdvantage.
             sampler: Which prompts get which completions; by default whole completions, one group per problem.
+            values: Estimates the values that the credit reads; by default none are estimated.
             variant: Loss: grpo, dr_grpo, dapo, gspo or cispo.
             clip_low: Distance of the ratio's lower bound from 1.
             clip_high: Distance of the ratio's upper bound from 1.
@@ -96,6 +99,7 @@ class GRPO(ReasoningModule):
         self.reward_weights = reward_weights or [1.0] * len(self.rewards)
         self.credit, self.sampler = credit or GroupAdvantage(), sampler or GroupSampler()
         self.loss = PolicyLoss(variant, clip_low, clip_high, kl_coefficient)
+        self.values = values
         self.epochs_per_rollout, self.minibatches = epochs_per_rollout, minibatches
         self.mask_truncated = mask_truncated
         self.correction = MismatchCorrection(mismatch_correction, mismatch_cap)
@@ -124,6 +128,11 @@ class GRPO(ReasoningModule):
             trajectories = self.sample(batch["problem"], self.sampling, "train", self.sampler)
         with watch.phase("reward"):
             self._reward(policy, trajectories)
+        if self.values is not None:
+            with watch.phase("values"):
+                self.values(policy, trajectories, self.seed_of("values"))
+                check_values(trajectories, self.values)
+        with watch.phase("reward"):
             credited = self._assign_credit(trajectories)
         with watch.phase("update"):
             for epoch in range(self.epochs_per_rollout):
@@ -211,6 +220,7 @@ class GRPO(ReasoningModule):
                 for s, a in zip(sequences, advantages, strict=True)
             ]
         packs = pack_sequences(sequences, self.max_tokens_per_pack)
+        n_given = torch.tensor([t.n_given for t in trajectories]).to(self.device)
         watched = torch.zeros(8, device=self.device)
         largest = torch.zeros((), device=self.device)
 
@@ -219,7 +229,8 @@ class GRPO(ReasoningModule):
             logprobs, entropies = self.language_model.score(pack, self._temperature)
             present = logprobs.detach()
             old = present if credited.old is None else pack.gather(chosen(credited.old))
-            behaviour = pack.gather(chosen(credited.behaviour))
+            given = pack.completion_positions < n_given[pack.sequences]  # no engine sampled these
+            behaviour = torch.where(given, old, pack.gather(chosen(credited.behaviour)))
             reference = None if credited.reference is None else pack.gather(chosen(credited.reference))
             correction = self.correction(old, behaviour, pack.sequences)
             result = self.loss(logprobs, old, pack.gather(advantages), pack.sequences, reference, correction)
@@ -273,7 +284,7 @@ class GRPO(ReasoningModule):
                 sum(bool((r == r[0]).all()) for r in flat),
                 len(flat),
             ),
-            "rollout/tokens": (sum(len(t.completion) for t in trajectories), len(trajectories)),
+            "rollout/tokens": (sum(t.n_sampled for t in trajectories), len(trajectories)),
             "rollout/share_truncated": (
                 sum(t.finish_reason == "length" for t in trajectories),
                 len(trajectories),

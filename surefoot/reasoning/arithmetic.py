@@ -166,7 +166,7 @@ class ProceduralPolicy:
     error_rate: float = 0.0
     retry_rate: float = 0.0
     spurious_rate: float = 0.0
-    styles: tuple[int, ...] = (0,)  # places in STYLES, chosen uniformly per solution
+    styles: tuple[int, ...] = (0,)  # positions in STYLES, chosen uniformly per solution
 
     def solve(self, question: str, random_state: random.Random, prefix: Sequence[str] = ()) -> list[str]:
         """Return the lines that the policy writes after a prefix."""

@@ -18,7 +18,7 @@ def _grams(text: str, n: int) -> set[tuple[str, ...]]:
 
 
 def find_contaminated(train: Sequence[str], evaluation: Sequence[str], n: int = 13) -> list[int]:
-    """Return the places of evaluation texts that share an n-gram of words with a training text.
+    """Return the positions of evaluation texts that share an n-gram of words with a training text.
 
     Numbers count as words: templated problems with other numbers are not contaminated unless ``n`` words in a row
     agree.

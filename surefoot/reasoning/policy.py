@@ -1,5 +1,6 @@
 """A policy: a language model, how problems are put to it, what samples from it, and who grades its answers."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling, decode_trajectories, with_stops
-from surefoot.reasoning.sequences import split_spans
+from surefoot.reasoning.sequences import Span, split_spans
 from surefoot.reasoning.trajectories import Trajectory
 
 __all__ = ("Policy", "Start")
@@ -97,13 +98,13 @@ class Policy:
                     start.problem,
                     start.group,
                     prompt,
-                    [*start.given, *c.tokens],
-                    [*[float("nan")] * len(start.given), *c.logprobs],
-                    c.finish_reason,
-                    c.version,
-                    len(start.given),
-                    own.temperature,
-                    counts[start.group],
+                    completion=[*start.given, *c.tokens],
+                    behaviour_logprobs=[*[math.nan] * len(start.given), *c.logprobs],
+                    finish_reason=c.finish_reason,
+                    policy_version=c.version,
+                    n_given=len(start.given),
+                    temperature=own.temperature,
+                    sample=counts[start.group],
                 )
                 counts[start.group] += 1
                 trajectories.append(trajectory)
@@ -126,9 +127,15 @@ class Policy:
             t.grade = grade
 
     def cut_into_steps(self, trajectories: Sequence[Trajectory], separator: str) -> None:
-        """Fill in the trajectories' spans and steps; the end of sequence, or a stop text, belongs to the last span."""
+        """Fill in the trajectories' spans and steps; the end of sequence, or a stop text, belongs to the last span.
+
+        A step that was given whole stays as it is, whatever follows: more separators belong to the next step.
+        """
         for t in trajectories:
             t.spans, t.steps = split_spans(t.completion, self.model.decode, separator, t.text)
+            given = self.model.decode(t.completion[: t.n_given])
+            if given.endswith(separator) and t.text.startswith(given):
+                t.spans, t.steps = _cut_at(t.n_given, len(given), t.spans, t.steps)
 
     def close(self) -> None:
         """End the engine and the grader's processes; `ready` starts them again."""
@@ -136,3 +143,20 @@ class Policy:
             self.engine.close()
             self._version = None
         self.grader.pool.close()
+
+
+def _cut_at(
+    n_tokens: int, n_characters: int, spans: Sequence[Span], steps: Sequence[str]
+) -> tuple[list[Span], list[str]]:
+    """Return spans and steps with a cut after so many first tokens and characters; the next step begins there."""
+    within = next((i for i, s in enumerate(spans) if s.start < n_tokens < s.end), None)
+    if within is None:
+        return list(spans), list(steps)
+    own = steps[within][: n_characters - sum(map(len, steps[:within]))]
+    following = slice(within + 1, within + 2)
+    end = spans[min(within + 1, len(spans) - 1)].end
+    rest = "".join([steps[within][len(own) :], *steps[following]])
+    return (
+        [*spans[:within], Span(spans[within].start, n_tokens), Span(n_tokens, end), *spans[within + 2 :]],
+        [*steps[:within], own, rest, *steps[within + 2 :]],
+    )

@@ -3,7 +3,8 @@
 A reward function is any callable ``f(prompts, completions, completion_ids, **columns)`` that returns a list with one
 float per completion, a list of floats per completion (one per span), or none where it does not apply. Columns:
 ``question``, ``answer``, ``solution``, ``grade`` (status), ``spans`` and ``steps`` (tokens and text of each step),
-``finish_reason`` and the problems' details.
+``finish_reason``, ``trajectories`` (the `Trajectory` of each, with its prompt's token ids, for what must not tokenise
+again) and the problems' details.
 """
 
 import inspect
@@ -122,6 +123,7 @@ def assign_rewards(
         "finish_reason": [t.finish_reason for t in trajectories],
         "spans": [list(t.token_spans()) for t in trajectories],
         "steps": [list(t.steps) or [t.text] for t in trajectories],
+        "trajectories": list(trajectories),
     }
     for name in sorted({n for t in trajectories for n in t.problem.details}):
         columns.setdefault(name, [t.problem.details.get(name) for t in trajectories])
@@ -146,7 +148,7 @@ def assign_rewards(
             parts = _parts(name, value, len(total))
             for i, part in enumerate(parts):
                 total[i] += weight * part
-            trajectory.reward_parts[name] = sum(parts)
+            trajectory.reward_parts[name] = trajectory.learned_sum(parts)
     for trajectory, total in zip(trajectories, totals, strict=True):
         trajectory.rewards = total
 

@@ -60,8 +60,18 @@ class Trajectory:
 
     @property
     def total_reward(self) -> float:
-        """The sum of the spans' rewards."""
-        return float(sum(self.rewards))
+        """The sum of the rewards of what the policy did; spans that were given to it do not count."""
+        return self.learned_sum(self.rewards)
+
+    def learned_sum(self, per_span: Sequence[float]) -> float:
+        """Return the sum over the spans that are the policy's doing.
+
+        Args:
+            per_span: A number for each of `token_spans`.
+        """
+        if self.n_given == 0:
+            return float(sum(per_span))
+        return float(sum(r for r, span in zip(per_span, self.token_spans(), strict=True) if self.is_learned(span)))
 
     @property
     def n_sampled(self) -> int:
@@ -97,7 +107,9 @@ class Trajectory:
 
     def is_learned(self, span: Span) -> bool:
         """Return whether a span is the policy's doing: some of it was sampled, or the mask has it count in the loss."""
-        return span.end > self.n_given or (self.mask is not None and any(self.mask[span.start : span.end]))
+        if self.n_given == 0 or span.end > self.n_given:
+            return True
+        return self.mask is not None and any(self.mask[span.start : span.end])
 
     def as_shown(self) -> dict[str, Any]:
         """Return what a reader of samples wants to know, under the names of tables of samples and of predictions."""
@@ -145,9 +157,19 @@ class Trajectory:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Trajectory":
-        """Return what `as_row` described; of the columns beyond `REQUIRED_COLUMNS` any may be missing."""
+        """Return what `as_row` described; of the columns beyond `REQUIRED_COLUMNS` any may be missing.
+
+        Raises:
+            ValueError: If columns that count the same tokens, or the same spans, differ in length.
+        """
         spans = zip(row.get("span_starts") or (), row.get("span_ends") or (), strict=True)
         details = json.loads(row.get("details") or "{}")
+        n = len(row["completion_ids"])
+        if (row.get("n_given") or 0) > n:
+            raise ValueError(f"{row['n_given']} of {n} tokens were given")
+        for name in ("logprobs", "mask"):
+            if row.get(name) is not None and len(row[name]) != n:
+                raise ValueError(f"{name} has {len(row[name])} values for {n} tokens")
         return cls(
             problem=Problem(row["problem_id"], row["question"], row["reference"], row.get("solution") or "", details),
             group=row["problem_index"],

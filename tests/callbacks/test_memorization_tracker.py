@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Fit
+from conftest import Fit, tiny
 from logged import metric_values
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
@@ -187,8 +187,7 @@ def test_a_run_that_never_memorizes_says_that_the_metric_is_trivial(fit: Fit, tm
     [
         ({"tracker": {"every_n_steps": 0}}, "must be positive, got 1 and 0"),
         ({"tracker": {"samples_per_checkpoint": 2}}, "fewer than the 3 samples"),
-        ({"method": "DPO"}, "needs training problems and PreferencesDataModule has none"),
-        ({"digits": True}, "follows language models; ERM has none"),
+        ({"method": "DPO"}, "needs a datamodule with problems (ProblemSource); PreferencesDataModule has none. Set the"),
     ],
 )
 def test_what_does_not_fit_ends_in_one_line(
@@ -198,15 +197,30 @@ def test_what_does_not_fit_ends_in_one_line(
     tracker = config["trainer"]["callbacks"][-1]
     if changes.get("method") == "DPO":
         del tracker["init_args"]["data"]
-    if changes.get("digits"):
-        from conftest import tiny
-
-        config = tiny()
-        config["trainer"]["callbacks"] = [tracker]
     with pytest.raises(SystemExit) as stop:
         fit(config)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("observer", ["MemorizationTracker", "GeneralizationPredictors", "SampleTable"])
+@pytest.mark.parametrize("method", ["ERM", "ValueRegression"])
+def test_a_module_that_answers_no_problems_ends_in_one_line(observer: str, method: str, fit: Fit, capsys: Any) -> None:
+    """A classifier, and a module that trains a language model but has no prompt."""
+    config = tiny() if method == "ERM" else tiny_reasoning("SFT")
+    if method != "ERM":
+        for name in ("engine", "evaluation"):
+            del config["model"]["init_args"][name]
+        config["model"]["class_path"] = "value_regression.ValueRegression"
+    config["trainer"]["callbacks"] = [{"class_path": observer}]
+    with pytest.raises(SystemExit) as stop:
+        fit(config)
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
+    assert len(lines) == 1
+    assert f"{observer} needs a method with" in lines[0]
+    assert "prompt" in lines[0]
+    assert f"{method} has none" in lines[0]
 
 
 def test_gradient_variance_and_distance_are_those_of_plain_backward_passes(fit: Fit, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_preferences(tmp_path: Path) -> None:
     assert (data.n_train, len(data.splits["val"])) == (3, 2)
     assert {len(b["pair"]) for b in data.train_dataloader()} == {3}
     (tmp_path / "pairs.jsonl").write_text('{"prompt": [1], "chosen": [2, 3], "rejected": [4]}')
-    assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").train_pairs() == [([1], [2, 3], [4])]
+    assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").pairs("train") == [([1], [2, 3], [4])]
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": [2, 3], "rejected": [4]}')
     with pytest.raises(DataError, match="row 1: prompt, chosen and rejected must all be texts"):
         PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").n_train  # noqa: B018

@@ -64,16 +64,12 @@ class RandomPairs(PairBuilder):
         """Return pairs of each problem that has both a correct and a wrong completion."""
         pairs: list[PreferencePair] = []
         for problem, group in group_by_problem(trajectories).items():
-            correct = correct_completions(group, len(group), seed)
+            chosen = [t.target_sequence for t in correct_completions(group, len(group), seed)]
             wrong = [
                 t for t in group if t.grade is not None and t.grade.status == "wrong" and t.finish_reason == "stop"
             ]
-            every = [
-                (c, w)
-                for c in (t.target_sequence for t in correct)
-                for w in (t.target_sequence for t in distinct_completions(wrong))
-                if c.prompt == w.prompt  # what was given counts to it
-            ]
+            rejected = [t.target_sequence for t in distinct_completions(wrong)]
+            every = [(c, w) for c in chosen for w in rejected if c.prompt == w.prompt]  # what was given counts to it
             n = min(len(every), self.max_per_problem)
             for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
                 c, w = every[i]

@@ -150,7 +150,7 @@ def read_completions(folder: Path) -> "Dataset":
 
 
 def read_trajectories(folder: Path) -> Iterator[Trajectory]:
-    """Return stored completions one after the other; those of one problem are a group.
+    """Return stored completions one after the other.
 
     Args:
         folder: What ``surefoot generate --out`` wrote.
@@ -159,11 +159,9 @@ def read_trajectories(folder: Path) -> Iterator[Trajectory]:
         DataError: If it is missing, unfinished, damaged, lacks a column, or a row is no completion.
     """
     rows: Any = read_completions(folder)
-    groups: dict[str, int] = {}
     for i, row in enumerate(rows):
         try:
             trajectory = Trajectory.from_row(row)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder}, row {i + 1} is no stored completion: {error}.") from error
-        trajectory.group = groups.setdefault(trajectory.problem.id, len(groups))
         yield trajectory

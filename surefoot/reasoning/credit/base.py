@@ -18,12 +18,13 @@ class CreditAssigner(ABC):
         """Return, for each trajectory, an advantage per token, ``(completion,)``, float32.
 
         Args:
-            trajectories: A rollout with rewards; groups are complete.
+            trajectories: A rollout with rewards, and with values where a `ValueEstimator` estimated them; groups are
+                complete.
         """
 
 
 def by_group(trajectories: Sequence[Trajectory]) -> dict[int, list[int]]:
-    """Return the places of each group's trajectories."""
+    """Return the positions of each group's trajectories."""
     groups: dict[int, list[int]] = {}
     for i, t in enumerate(trajectories):
         groups.setdefault(t.group, []).append(i)

@@ -224,8 +224,8 @@ class ThresholdSweep:
         Where several do equally well, the middle one is taken. Calibrate on runs that do memorize, and on two or more
         of different learning rates: one that never memorizes does equally well with every low threshold.
         """
-        places = [i for i, r in enumerate(self.runs) if runs is None or r.name in runs]
-        errors = self._errors[places].sum(0)
+        positions = [i for i, r in enumerate(self.runs) if runs is None or r.name in runs]
+        errors = self._errors[positions].sum(0)
         tied: list[int] = (errors <= errors.min() + 1e-12).nonzero()[:, 0].tolist()
         return self.thresholds[tied[(len(tied) - 1) // 2]]
 
