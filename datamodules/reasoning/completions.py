@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,10 @@ class PreferencesDataModule(StoredRecordsDataModule):
                 " wrong completion, or n_val holds all of them out?"
             )
         return self._splits[split]
+
+    def recorded_splits(self) -> Mapping[str, Sequence[Any]]:
+        """Return the pairs of train and val."""
+        return {split: self.pairs(split) for split in ("train", "val")}
 
     def _read(self) -> list[PreferencePair | TextPair]:
         if self.completions is not None:

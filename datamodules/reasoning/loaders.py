@@ -62,8 +62,11 @@ class RecordsDataModule(LightningDataModule, ABC):
 
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of each split's records, for the record of a run."""
-        splits: Mapping[str, Any] = getattr(self, "splits", {})
-        return {name: fingerprint({"records": list(s)}) for name, s in splits.items()}
+        return {name: fingerprint({"records": list(s)}) for name, s in self.recorded_splits().items()}
+
+    def recorded_splits(self) -> Mapping[str, Sequence[Any]]:
+        """Return the splits whose hashes stand in the record of a run; none where other files are recorded for them."""
+        return {}
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Leave the batch where it is: it holds text and token ids, not tensors of numbers."""

@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -55,6 +55,10 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         self.splits: dict[Split, list[Problem]] = {}
         #: Per evaluation split, the ids of problems that share words with a training problem.
         self.contaminated: dict[Split, list[str]] = {}
+
+    def recorded_splits(self) -> Mapping[str, Sequence[Problem]]:
+        """Return the splits."""
+        return dict(self.splits.items())
 
     @abstractmethod
     def read(self, split: Split) -> Sequence[Problem] | None:

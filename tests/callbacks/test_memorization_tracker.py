@@ -187,7 +187,7 @@ def test_a_run_that_never_memorizes_says_that_the_metric_is_trivial(fit: Fit, tm
     [
         ({"tracker": {"every_n_steps": 0}}, "must be positive, got 1 and 0"),
         ({"tracker": {"samples_per_checkpoint": 2}}, "fewer than the 3 samples"),
-        ({"method": "DPO"}, "needs a datamodule with problems (ProblemSource); PreferencesDataModule has none. Set the"),
+        ({"method": "DPO"}, "needs a datamodule with problems (ProblemSource); PreferencesDataModule has none. Set"),
     ],
 )
 def test_what_does_not_fit_ends_in_one_line(

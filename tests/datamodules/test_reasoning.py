@@ -185,7 +185,7 @@ def test_preferences(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"prompt": "q", "chosen": "a", "rejected": f"b{i}"} for i in range(5)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = PreferencesDataModule(pairs=tmp_path / "pairs.jsonl", n_val=2, batch_size=3)
-    assert (data.n_train, len(data.splits["val"])) == (3, 2)
+    assert (data.n_train, len(data.pairs("val"))) == (3, 2)
     assert {len(b["pair"]) for b in data.train_dataloader()} == {3}
     (tmp_path / "pairs.jsonl").write_text('{"prompt": [1], "chosen": [2, 3], "rejected": [4]}')
     assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").pairs("train") == [([1], [2, 3], [4])]
