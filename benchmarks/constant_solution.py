@@ -29,7 +29,7 @@ from torch import nn
 from callbacks import ConstantSolutionAnalysis
 from datamodules import CIFAR10DataModule
 from lightning_modules import ERM
-from surefoot.classification.networks import TimmEncoder
+from surefoot.classification.pretrained_encoders import TimmEncoder
 
 RESULTS = Path(__file__).parent / "results"
 #: What the project promises: the callback's share of a plain test pass.

@@ -30,7 +30,8 @@ from datamodules.classification import ClassificationDataModule
 from datamodules.splits import Split, TensorExamples
 from lightning_modules import BRDRO, ERM, CVaRDRO, GroupDRO, LfF
 from surefoot.classification.adversaries import LinearAdversary, VIBAdversary
-from surefoot.classification.networks import Classifier, TimmEncoder
+from surefoot.classification.networks import Classifier
+from surefoot.classification.pretrained_encoders import TimmEncoder
 
 RESULTS = Path(__file__).parent / "results"
 #: What the project promises, in times of the bare loop.

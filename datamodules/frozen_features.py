@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules.classification import ClassificationDataModule
 from datamodules.private import PrivateDataModule
 from datamodules.splits import TensorExamples
-from surefoot.classification import networks
+from surefoot.classification import networks, pretrained_encoders
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder, training_settings
 from surefoot.classification.networks import Encoder
 from surefoot.errors import ConfigError, DataError
@@ -158,7 +158,9 @@ def _history_of_own_weights(encoder: Encoder) -> str:
     kind = type(encoder)
     if not any(True for _ in encoder.parameters()):
         return f"no data: {kind.__name__} has no weights"
-    if kind.__module__ == networks.__name__ and not getattr(encoder, "pretrained", False):
+    if kind.__module__ in (networks.__name__, pretrained_encoders.__name__) and not getattr(
+        encoder, "pretrained", False
+    ):
         return f"no data: {kind.__name__} has random weights"
     return f"not known: nothing says what the weights of {kind.__name__} were trained on"
 
@@ -171,5 +173,7 @@ def _began_at_random(encoder: Any) -> bool:
     arguments = encoder.get("init_args") or {}
     if name == CheckpointEncoder.__name__:
         return arguments.get("weights") is None and _began_at_random(arguments.get("encoder"))
-    ours = name in networks.__all__ and module.startswith(networks.__name__.rpartition(".")[0])
+    ours = name in (*networks.__all__, *pretrained_encoders.__all__) and module.startswith(
+        networks.__name__.rpartition(".")[0]
+    )
     return ours and not (arguments.get("pretrained") or arguments.get("arguments"))

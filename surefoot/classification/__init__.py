@@ -11,6 +11,8 @@ from surefoot.classification.augmentations import (
     Views,
 )
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder
+from surefoot.classification.pretrained_encoders import TimmEncoder, TransformersEncoder
+from surefoot.classification.token_encoder import TokenEncoder
 
 __all__ = (
     "Augmentation",
@@ -21,5 +23,8 @@ __all__ = (
     "Repeated",
     "ResizedCropFlip",
     "ShiftFlip",
+    "TimmEncoder",
+    "TokenEncoder",
+    "TransformersEncoder",
     "Views",
 )

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from surefoot.classification.networks import Encoder
-from surefoot.errors import DataError, SurefootError
+from surefoot.classification.token_encoder import Replacement, TokenEncoder, Tokens
+from surefoot.errors import ConfigError, DataError, SurefootError
 from surefoot.storage.json_files import read_json
 from surefoot.storage.manifests import MANIFEST, find_weights
 from surefoot.training.rebuilding import weights_will_follow
@@ -17,7 +18,7 @@ __all__ = ("CheckpointEncoder", "training_settings")
 _PREFIX = "encoder."
 
 
-class CheckpointEncoder(Encoder):
+class CheckpointEncoder(TokenEncoder):
     """An encoder with the weights that another run has trained; a head is not taken over.
 
     Attributes:
@@ -46,6 +47,42 @@ class CheckpointEncoder(Encoder):
         """Return the encoder's features, ``(batch, n_features)``."""
         features: Tensor = self.encoder(input)
         return features
+
+    @property
+    def _tokens_of(self) -> TokenEncoder:
+        if not isinstance(self.encoder, TokenEncoder):
+            raise ConfigError(
+                f"{type(self.encoder).__name__} has no tokens: give a TransformersEncoder, or a TimmEncoder of a"
+                " transformer."
+            )
+        return self.encoder
+
+    @property
+    def width(self) -> int:
+        """Length of a token's vector.
+
+        Raises:
+            ConfigError: If the encoder has no tokens.
+        """
+        return self._tokens_of.width
+
+    @property
+    def embedding_width(self) -> int:
+        """Length of a token's embedding."""
+        return self._tokens_of.embedding_width
+
+    @property
+    def n_prefix_tokens(self) -> int:
+        """The encoder's tokens before those of the input."""
+        return self._tokens_of.n_prefix_tokens
+
+    def tokens(self, input: Any, replaced: Replacement | None = None) -> Tokens:
+        """Return the encoder's last hidden states."""
+        return self._tokens_of.tokens(input, replaced)
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """Return the features that the encoder pools, ``(batch, n_features)``."""
+        return self._tokens_of.pool(tokens)
 
 
 def _load(encoder: Encoder, path: Path) -> None:

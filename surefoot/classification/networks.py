@@ -1,17 +1,14 @@
-"""Encoders, from inputs to features, and the classifier that puts a linear head on one."""
+"""Small encoders, from inputs to features, and the classifier that puts a linear head on one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from surefoot.errors import ConfigError, DataError
-from surefoot.training.rebuilding import described_folder, weights_will_follow
-from surefoot.training.weights import load_pretrained
+from surefoot.errors import ConfigError
 
 __all__ = (
     "MLP",
@@ -22,8 +19,6 @@ __all__ = (
     "Encoder",
     "Flatten",
     "SmallCNN",
-    "TimmEncoder",
-    "TransformersEncoder",
 )
 
 
@@ -258,171 +253,3 @@ class CIFARResNet(Encoder):
         """Return the pooled features of the last stage."""
         maps: Tensor = self.stages(self.stem(input))
         return maps.mean((2, 3))
-
-
-def _probe(network: nn.Module, example: Any) -> Tensor:
-    """Return a network's output for an example in evaluation mode; statistics and random state do not change."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            features: Tensor = network(example)
-    finally:
-        network.train(training)
-    return features
-
-
-class TimmEncoder(Encoder):
-    """Any image model of timm, without its classifier.
-
-    The number of features is that of a forward pass: `num_features` of timm is another width in families with a layer
-    between pooling and classifier (mobilenetv3, vgg, hgnetv2 and others).
-    """
-
-    def __init__(
-        self,
-        name: str,
-        pretrained: bool = False,
-        in_channels: int = 3,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Initialize the encoder.
-
-        Args:
-            name: Model name, as ``timm.list_models()`` gives it, for example ``resnet50``.
-            pretrained: Whether to load pretrained weights, from timm's cache or from the hub.
-            in_channels: Channels of the images.
-            arguments: Further arguments of ``timm.create_model``; ``img_size`` for transformers on images of another
-                size.
-
-        Raises:
-            ConfigError: If timm has no model of that name, does not take the arguments, or makes no vector per image.
-            DataError: If the pretrained weights cannot be loaded.
-        """
-        super().__init__()
-        import timm
-
-        if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
-            raise ConfigError(f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names.")
-        given = dict(arguments or {})
-        loads = pretrained and not weights_will_follow()
-        passed = {k: v for k, v in given.items() if k != "checkpoint_path" or not weights_will_follow()}
-        try:
-            self.body = timm.create_model(name, pretrained=loads, in_chans=in_channels, num_classes=0, **passed)
-        except OSError as error:
-            raise DataError(
-                f"the pretrained weights of {name} are not in the cache of the hub and cannot be fetched"
-                f" ({_first_line(error)}): fetch them where there is a network, name a file in arguments"
-                " (pretrained_cfg_overlay: {file: ...}), or set pretrained to false."
-            ) from error
-        except (RuntimeError, TypeError, ValueError, AssertionError, KeyError) as error:
-            raise ConfigError(
-                f"timm cannot make {name} with pretrained={pretrained} and arguments {given}: {_first_line(error)}"
-            ) from error
-        self.name, self.pretrained = name, pretrained or "checkpoint_path" in given
-        self.image_shape = (in_channels, *_image_size(self.body, given))
-        example = next(self.body.parameters()).new_zeros(1, *self.image_shape)
-        try:
-            features = _probe(self.body, example)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise ConfigError(
-                f"{name} with arguments {given} cannot take images of its own shape,"
-                f" {'x'.join(map(str, self.image_shape))}: {_first_line(error)}"
-            ) from error
-        if features.ndim != 2:
-            shape = ", ".join(str(n) for n in features.shape[1:])
-            raise ConfigError(
-                f"{name} with arguments {given} returns (batch, {shape}), and an encoder returns one vector per image:"
-                " choose a global_pool that gives one."
-            )
-        self.n_features = features.shape[1]
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the pooled features.
-
-        Raises:
-            ConfigError: If the model does not take images of this size or number of channels.
-        """
-        try:
-            features: Tensor = self.body(input)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            if tuple(input.shape[1:]) == self.image_shape or isinstance(error, torch.OutOfMemoryError):
-                raise  # the shape is not to blame
-            given, own = ("x".join(map(str, s)) for s in (input.shape[1:], self.image_shape))
-            raise ConfigError(
-                f"{self.name} is made for images of {own} and cannot take {given} ({_first_line(error)}): set the"
-                " datamodule's image_size, or the encoder's in_channels and arguments (img_size for a transformer)."
-            ) from error
-        return features
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _image_size(body: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """Return height and width that a timm model is made for, pixels."""
-    size = arguments.get("img_size")
-    if size is None:
-        config: Mapping[str, Any] = getattr(body, "pretrained_cfg", {})
-        size = config.get("input_size", (3, 224, 224))[1:]
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-class TransformersEncoder(Encoder):
-    """Any text encoder of transformers; the features are the first token's last hidden state."""
-
-    def __init__(self, name: str, pretrained: bool = True, config: Mapping[str, Any] | None = None) -> None:
-        """Initialize the encoder.
-
-        Args:
-            name: Hub name or folder; with ``pretrained=False`` a model type such as ``distilbert`` will do.
-            pretrained: Whether to load weights; otherwise the network starts at random.
-            config: Changes to the model's configuration.
-
-        Raises:
-            ConfigError: If the model is no text encoder, or does not take the changes.
-        """
-        super().__init__()
-        from transformers import AutoConfig, AutoModel
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-        self.pretrained = pretrained
-        expected, changes = "the hub name or the folder of a text encoder", dict(config or {})
-        self.source = f"TransformersEncoder {name} {sorted(changes.items())}"
-        with described_folder(self.source) as folder:
-            if pretrained and not (folder and weights_will_follow()):
-                self.body = load_pretrained(AutoModel, name, expected, **changes)
-            else:
-                try:
-                    described = (
-                        AutoConfig.for_model(name, **changes)
-                        if name in CONFIG_MAPPING and folder is None
-                        else load_pretrained(AutoConfig, folder or name, expected, **changes)
-                    )
-                    self.body = AutoModel.from_config(described, trust_remote_code=False)
-                except (ValueError, TypeError, AttributeError) as error:
-                    if isinstance(error, DataError):
-                        raise
-                    raise ConfigError(
-                        f"{name} cannot be made with the changes {changes}: {_first_line(error)}"
-                    ) from error
-        self.body.train()  # from_pretrained returns it in evaluation mode, where dropout would never act
-        ids = torch.zeros(1, 2, dtype=torch.long, device=self.body.device)
-        try:
-            features = _probe(self, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(
-                f"{name} is no text encoder: it does not turn input_ids and attention_mask into hidden states"
-                f" ({_first_line(error)})."
-            ) from error
-        self.n_features = features.shape[1]
-
-    def save_description(self, folder: Path) -> None:
-        """Write the configuration."""
-        self.body.config.save_pretrained(folder)
-
-    def forward(self, input: Mapping[str, Tensor]) -> Tensor:
-        """Return the first token's last hidden state from ``input_ids`` and ``attention_mask``, ``(batch, seq)``."""
-        hidden: Tensor = self.body(**input).last_hidden_state
-        return hidden[:, 0]

@@ -22,7 +22,8 @@ from datamodules import (
 )
 from lightning_modules import BRDRO, ERM, JTT, LfF
 from surefoot.classification.adversaries import LinearAdversary
-from surefoot.classification.networks import MLP, ConvNet, Flatten, TransformersEncoder
+from surefoot.classification.networks import MLP, ConvNet, Flatten
+from surefoot.classification.pretrained_encoders import TransformersEncoder
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import (
     AbsoluteError,

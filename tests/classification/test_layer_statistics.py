@@ -10,7 +10,8 @@ from surefoot.classification.layer_statistics import (
     row_space,
     weight_layers,
 )
-from surefoot.classification.networks import MLP, CIFARResNet, Classifier, ConvNet, TimmEncoder
+from surefoot.classification.networks import MLP, CIFARResNet, Classifier, ConvNet
+from surefoot.classification.pretrained_encoders import TimmEncoder
 from surefoot.errors import ConfigError
 
 

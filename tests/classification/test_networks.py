@@ -9,9 +9,8 @@ from surefoot.classification.networks import (
     Encoder,
     Flatten,
     SmallCNN,
-    TimmEncoder,
-    TransformersEncoder,
 )
+from surefoot.classification.pretrained_encoders import TimmEncoder, TransformersEncoder
 from surefoot.errors import ConfigError, DataError
 
 

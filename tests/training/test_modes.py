@@ -231,7 +231,7 @@ def test_a_model_without_layers_to_recompute_is_refused() -> None:
 
 
 def test_a_loaded_text_encoder_trains_with_its_dropout(tmp_path: Path) -> None:
-    from surefoot.classification.networks import TransformersEncoder
+    from surefoot.classification.pretrained_encoders import TransformersEncoder
 
     sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": 50}
     fresh = TransformersEncoder("distilbert", pretrained=False, config=sizes)

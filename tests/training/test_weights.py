@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from datamodules.texts import TextPipeline
-from surefoot.classification.networks import TransformersEncoder
+from surefoot.classification.pretrained_encoders import TransformersEncoder
 from surefoot.errors import DataError, SurefootError
 from surefoot.reasoning.language_models import PretrainedLanguageModel
 from surefoot.training.weights import read_checkpoint
