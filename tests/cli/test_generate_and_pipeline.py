@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, from_weights, tiny
+from pseudo_labels import two_streams
 from safetensors.torch import load_file
 from tiny_reasoning import tiny_reasoning
 
@@ -414,6 +416,68 @@ def test_a_stage_runs_again_when_the_classifier_that_it_reads_is_another(
     weights = (erm / "weights.safetensors").read_bytes()
     expected = {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     assert manifest["files"]["weights.safetensors"] == expected
+
+
+def write_two_stages(change: Callable[[dict[str, Any], dict[str, Any]], Any] | None) -> None:
+    """Write a pipeline of ERM, then a method on two streams that starts with ERM's encoder; change their settings."""
+    first, second = tiny("ERM"), from_weights(tiny("pseudo_labels.PseudoLabels"), None)
+    for settings in (first, second):
+        settings["trainer"] |= {"max_epochs": 1, "callbacks": [], "limit_train_batches": 2, "limit_val_batches": 1}
+    second["data"] = two_streams()
+    if change is not None:
+        change(first, second)
+    for name, content in (("erm", first), ("streams", second)):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(content))
+    flags = {"model.init_args.encoder.init_args.weights": "{erm}"}
+    stages = [
+        {"name": "erm", "verb": "fit", "config": "erm.yaml"},
+        {"name": "streams", "verb": "fit", "config": "streams.yaml", "flags": flags},
+    ]
+    Path("two.yaml").write_text(yaml.safe_dump({"stages": stages}))
+
+
+def test_exactly_the_fits_of_what_changed_run_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_stages_here(monkeypatch)
+
+    def streams(settings: dict[str, Any]) -> Any:
+        return settings["data"]["init_args"]["streams"]
+
+    flip = {"class_path": "Flip"}
+    changes: dict[str, tuple[Any, list[str]]] = {
+        "nothing was there": (None, ["running", "running"]),
+        "nothing": (None, ["done", "done"]),
+        "the second's learning rate": (
+            lambda a, b: b["model"]["init_args"]["optimizer"]["init_args"].update(lr=0.02),
+            ["done", "running"],
+        ),
+        "a stream of the second": (
+            lambda a, b: streams(b)["labelled"]["init_args"].update(batch_size=20),
+            ["done", "running"],
+        ),
+        "back": (None, ["done", "done"]),
+        "the first's augmentation": (
+            lambda a, b: a["data"]["init_args"].update(augmentation=flip),
+            ["running", "running"],
+        ),
+        "both": (
+            lambda a, b: (a.update(seed_everything=4), b.update(seed_everything=4)),
+            ["running", "running"],
+        ),
+        "back again": (None, ["done", "done"]),
+    }
+    found, expected = {}, {}
+    for name, (change, states) in changes.items():
+        write_two_stages(change)
+        main(["pipeline", "two.yaml"])
+        lines = [x for x in capfd.readouterr().err.splitlines() if x.startswith("[")]
+        found[name], expected[name] = [x.split(": ")[1].split(",")[0] for x in lines], states
+    assert found == expected
+    folder = tmp_path / "runs/pipelines/two"
+    assert len(list(folder.glob("erm-*/latest"))) == 3
+    assert len(list(folder.glob("streams-*/latest"))) == 5
 
 
 def test_a_damaged_or_unfinished_fit_is_not_done(
