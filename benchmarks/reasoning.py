@@ -64,6 +64,7 @@ def ours(task: dict[str, Any]) -> None:
     from surefoot.reasoning.language_models import PretrainedLanguageModel
     from surefoot.reasoning.problems import Problem
     from surefoot.reasoning.prompts import PlainPrompt
+    from surefoot.reasoning.rewards import Rewards
     from surefoot.reasoning.rollouts import Sampling, VLLMEngine
 
     torch.set_num_threads(task["threads"])
@@ -120,7 +121,7 @@ def ours(task: dict[str, Any]) -> None:
                 cache_gib=0.25,  # 5,800 tokens in float32; the larger shape needs 4,300
             ),
             sampling=Sampling(n=16, max_tokens=task["max_tokens"]),
-            rewards=[reward],
+            rewards=Rewards([reward]),
         )
     trainer = Trainer(
         accelerator="cpu",

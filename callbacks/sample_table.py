@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from surefoot.contracts import PolicyModule, module_as
+from surefoot.contracts import SampledModule, module_as
 from surefoot.errors import ConfigError
 from surefoot.reasoning.trajectories import Trajectory
 
@@ -42,7 +42,7 @@ class SampleTable(Callback):
         Raises:
             ConfigError: If the method samples nothing.
         """
-        module_as(pl_module, PolicyModule, "SampleTable")
+        module_as(pl_module, SampledModule, "SampleTable")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows of steps that are about to be taken again."""
@@ -67,16 +67,16 @@ class SampleTable(Callback):
         interval = trainer.global_step // self.every_n_steps
         if interval > self._last:
             self._last = interval
-            self._write(trainer, "train", module_as(pl_module, PolicyModule, "SampleTable").rollout)
+            self._write(trainer, "train", module_as(pl_module, SampledModule, "SampleTable").rollout)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write rows of the evaluation."""
         if not trainer.sanity_checking:
-            self._write(trainer, "val", module_as(pl_module, PolicyModule, "SampleTable").evaluated)
+            self._write(trainer, "val", module_as(pl_module, SampledModule, "SampleTable").evaluated)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write rows of the evaluation."""
-        self._write(trainer, "test", module_as(pl_module, PolicyModule, "SampleTable").evaluated)
+        self._write(trainer, "test", module_as(pl_module, SampledModule, "SampleTable").evaluated)
 
     def _path(self, trainer: Trainer) -> Path:
         return Path(trainer.default_root_dir) / "samples.jsonl"

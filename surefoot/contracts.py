@@ -32,6 +32,7 @@ __all__ = (
     "PrivateExamples",
     "ProblemSource",
     "PromptedModule",
+    "SampledModule",
     "TrainAnnotations",
     "TrainExamples",
     "TrainGroups",
@@ -217,12 +218,17 @@ class PolicyModule(PromptedModule, Protocol):
 
     engine: RolloutEngine | None
     grader: Grader
-    #: The last rollout, and the trajectories of the last evaluation.
-    rollout: list[Trajectory]
-    evaluated: list[Trajectory]
 
     def ready_policy(self) -> Policy:
         """Return the policy with the present weights; it needs an engine."""
+
+
+@runtime_checkable
+class SampledModule(Protocol):
+    """A module that keeps what was sampled last."""
+
+    rollout: list[Trajectory]
+    evaluated: list[Trajectory]
 
 
 def offers(data: object, contract: type[Any]) -> bool:

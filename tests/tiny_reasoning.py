@@ -25,7 +25,8 @@ def tiny_reasoning(method: str, **model: Any) -> dict[str, Any]:
             "init_args": {"rule": "last_number"},
         }
     if method == "GRPO":
-        init["rewards"] = [{"class_path": "surefoot.reasoning.rewards.FormatReward", "init_args": {"pattern": "[0-4]"}}]
+        reward = {"class_path": "surefoot.reasoning.rewards.FormatReward", "init_args": {"pattern": "[0-4]"}}
+        init["rewards"] = {"functions": [reward]}
     return {
         "seed_everything": 3,
         "trainer": {

@@ -1,7 +1,7 @@
 """GRPO and its relatives: reinforcement learning from graded completions."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -11,24 +11,48 @@ from torch import Tensor
 from lightning_modules.reasoning.base import ReasoningModule, Stopwatch
 from surefoot.errors import ConfigError
 from surefoot.losses import MismatchCorrection, PolicyLoss
-from surefoot.losses.policy import Correction, Variant
 from surefoot.reasoning.answers import status_rates
 from surefoot.reasoning.credit import CreditAssigner, GroupAdvantage
 from surefoot.reasoning.language_models import completion_logprobs
 from surefoot.reasoning.policy import Policy
-from surefoot.reasoning.rewards import AccuracyReward, RewardFunction, assign_rewards, reward_names
+from surefoot.reasoning.rewards import Rewards
 from surefoot.reasoning.rollouts import Sampling
 from surefoot.reasoning.samplers import GroupSampler, TrajectorySampler
-from surefoot.reasoning.sequences import Pack, pack_sequences
+from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import ValueEstimator, check_values
 from surefoot.training.distributed import sum_over_ranks
 
-__all__ = ("GRPO",)
+__all__ = ("GRPO", "CreditedRollout", "RolloutUpdates")
 
 
-class _Credited(NamedTuple):
-    """A rollout that is ready for updates; tensors per trajectory, ``(completion,)`` each."""
+@dataclass(frozen=True)
+class RolloutUpdates:
+    """How a rollout's completions are learned from.
+
+    Args:
+        epochs: How often each completion is used.
+        minibatches: Optimizer steps per epoch; whole groups stay together.
+        mask_truncated: Leave completions out of the loss that hit the length limit; they still count as completions in
+            the mean of grpo, gspo and dr_grpo.
+    """
+
+    epochs: int = 1
+    minibatches: int = 1
+    mask_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: If one is not positive.
+        """
+        if self.epochs < 1 or self.minibatches < 1:
+            raise ConfigError(f"epochs and minibatches must be positive, got {self.epochs} and {self.minibatches}.")
+
+
+class CreditedRollout(NamedTuple):
+    """Trajectories that are ready for updates; tensors per trajectory, ``(completion,)`` each."""
 
     trajectories: list[Trajectory]
     advantages: list[Tensor]
@@ -36,12 +60,55 @@ class _Credited(NamedTuple):
     old: list[Tensor] | None  # under the policy before the updates; none with one update only
     reference: list[Tensor] | None
 
+    def some(self, members: Sequence[int]) -> "CreditedRollout":
+        """Return the trajectories at some positions."""
+
+        def chosen(column: list[Tensor]) -> list[Tensor]:
+            return [column[i] for i in members]
+
+        return CreditedRollout(
+            [self.trajectories[i] for i in members],
+            chosen(self.advantages),
+            chosen(self.behaviour),
+            None if self.old is None else chosen(self.old),
+            None if self.reference is None else chosen(self.reference),
+        )
+
+
+class TokenDiagnostics(NamedTuple):
+    """What is logged of an update's tokens, ``(scored,)`` each."""
+
+    entropy: Tensor
+    kl: Tensor
+    share_clipped_low: Tensor
+    share_clipped_high: Tensor
+    ratio: Tensor
+    logprob_mismatch: Tensor
+    mismatch_weight: Tensor
+
+    def sums(self) -> Tensor:
+        """Return each column's sum and the number of tokens, ``(columns + 1,)``."""
+        return torch.stack([*(column.sum().float() for column in self), torch.ones_like(self.ratio).sum()])
+
+
+#: Under which key the mean of each column of `TokenDiagnostics` is logged.
+_KEYS = (
+    "train/entropy",
+    "train/kl",
+    "train/share_clipped_low",
+    "train/share_clipped_high",
+    "train/ratio",
+    "rollout/logprob_mismatch",
+    "rollout/mismatch_weight",
+)
+
 
 class GRPO(ReasoningModule):
     """Samples groups of completions, grades and rewards them, assigns credit, and takes policy-gradient steps.
 
-    A batch of the loader is a rollout. Who is sampled (`sampler`), what is rewarded (`rewards`), and which token gets
-    how much of it (`credit`) are objects of their own; the loss (`variant`) knows nothing of them.
+    A batch of the loader is a rollout. Who is sampled (`sampler`), what is rewarded (`rewards`), which token gets how
+    much of it (`values`, `credit`), and how tokens with advantages are learned from (`loss`, `correction`, `updates`)
+    are objects that know nothing of each other.
 
     Reference: Shao et al. 2024 (GRPO), Liu et al. 2025 (Dr. GRPO), Yu et al. 2025 (DAPO), Zheng et al. 2025 (GSPO),
     MiniMax 2025 (CISPO).
@@ -50,67 +117,50 @@ class GRPO(ReasoningModule):
     def __init__(
         self,
         sampling: Sampling | None = None,
-        rewards: list[RewardFunction] | None = None,
-        reward_weights: list[float] | None = None,
-        credit: CreditAssigner | None = None,
         sampler: TrajectorySampler | None = None,
+        rewards: Rewards | None = None,
         values: ValueEstimator | None = None,
-        variant: Variant = "dapo",
-        clip_low: float = 0.2,
-        clip_high: float = 0.28,
-        kl_coefficient: float = 0.0,
-        epochs_per_rollout: int = 1,
-        minibatches: int = 1,
-        mask_truncated: bool = False,
-        mismatch_correction: Correction = "token_truncate",
-        mismatch_cap: float = 3.0,
-        step_separator: str | None = None,
+        credit: CreditAssigner | None = None,
+        loss: PolicyLoss | None = None,
+        correction: MismatchCorrection | None = None,
+        updates: RolloutUpdates | None = None,
         **kwargs: Any,
     ) -> None:
-        r"""Initialize the method.
+        """Initialize the method.
 
         Args:
             sampling: How completions are sampled; by default 8 at temperature 1 of at most 256 tokens.
-            rewards: Reward functions, called as TRL calls them; by default the accuracy.
-            reward_weights: One per reward function; 1 by default.
-            credit: From rewards to token advantages; by default GroupAdvantage.
             sampler: Which prompts get which completions; by default whole completions, one group per problem.
+            rewards: What completions are rewarded for; by default the accuracy.
             values: Estimates the values that the credit reads; by default none are estimated.
-            variant: Loss: grpo, dr_grpo, dapo, gspo or cispo.
-            clip_low: Distance of the ratio's lower bound from 1.
-            clip_high: Distance of the ratio's upper bound from 1.
-            kl_coefficient: Weight of the KL divergence to the initial policy; 0 holds no second model.
-            epochs_per_rollout: How often each completion is used.
-            minibatches: Optimizer steps per epoch; whole groups stay together.
-            mask_truncated: Leave completions out of the loss that hit the length limit; they still count as completions
-                in the mean of grpo, gspo and dr_grpo.
-            mismatch_correction: What is done where trainer and engine disagree on log-probabilities; the KL term is
-                left as it is.
-            mismatch_cap: Largest importance ratio of that correction.
-            step_separator: Text that ends a step, such as "\n", for rewards per step; none for one span per completion.
+            credit: From rewards to token advantages; by default GroupAdvantage.
+            loss: Of tokens with advantages; by default PolicyLoss, which is DAPO's.
+            correction: What is done where trainer and engine disagree on log-probabilities; by default
+                MismatchCorrection, which bounds the importance ratio of each token. The KL term is left as it is.
+            updates: How often completions are used, in how many steps; by default once, in one.
             kwargs: Arguments of `ReasoningModule`.
 
         Raises:
-            ConfigError: If a number is out of range.
+            ConfigError: If completions are to be sampled greedily.
         """
         super().__init__(**kwargs)
-        self.sampling = sampling or Sampling(n=8)
-        self.rewards = rewards or [AccuracyReward()]
-        self.reward_weights = reward_weights or [1.0] * len(self.rewards)
-        self.credit, self.sampler = credit or GroupAdvantage(), sampler or GroupSampler()
-        self.loss = PolicyLoss(variant, clip_low, clip_high, kl_coefficient)
-        self.values = values
-        self.epochs_per_rollout, self.minibatches = epochs_per_rollout, minibatches
-        self.mask_truncated = mask_truncated
-        self.correction = MismatchCorrection(mismatch_correction, mismatch_cap)
-        self.step_separator = step_separator
+        self.sampling, self.sampler = sampling or Sampling(n=8), sampler or GroupSampler()
+        self.rewards, self.values, self.credit = rewards or Rewards(), values, credit or GroupAdvantage()
+        self.loss, self.correction = loss or PolicyLoss(), correction or MismatchCorrection()
+        self.updates = updates or RolloutUpdates()
         self._reference: Any = None
-        _check(self)
+        if self.sampling.temperature == 0:
+            raise ConfigError("sampling.temperature is 0: greedy completions of a prompt are all the same.")
+        if self.sampling.n == 1 and isinstance(self.sampler, GroupSampler):
+            rank_zero_warn(
+                "sampling.n is 1: a completion is compared with the others of its problem, and there are none, so"
+                " nothing is learned from outcome rewards. Set sampling.n to 2 or more."
+            )
 
     @property
     def updates_per_batch(self) -> int:
         """Optimizer steps for each rollout."""
-        return self.epochs_per_rollout * self.minibatches
+        return self.updates.epochs * self.updates.minibatches
 
     def setup(self, stage: str) -> None:
         """Keep the initial policy where the KL divergence is asked for; before a checkpoint's weights are loaded."""
@@ -126,6 +176,7 @@ class GRPO(ReasoningModule):
         before = policy.engine.statistics()
         with watch.phase("rollout"):
             trajectories = self.sample(batch["problem"], self.sampling, "train", self.sampler)
+        self._check_temperature(trajectories)
         with watch.phase("reward"):
             self._reward(policy, trajectories)
         if self.values is not None:
@@ -135,9 +186,9 @@ class GRPO(ReasoningModule):
         with watch.phase("reward"):
             credited = self._assign_credit(trajectories)
         with watch.phase("update"):
-            for epoch in range(self.epochs_per_rollout):
+            for epoch in range(self.updates.epochs):
                 for members in self._minibatches(trajectories, epoch):
-                    self._policy_update(credited, members)
+                    self._policy_update(credited.some(members))
         self.rollout = trajectories
         used = policy.engine.statistics().since(before)
         self.log("rollout/tokens_per_second", used.tokens_per_second, batch_size=1)
@@ -146,20 +197,20 @@ class GRPO(ReasoningModule):
             self.log(f"time/{name}_seconds", seconds, batch_size=1)
 
     def _reward(self, policy: Policy, trajectories: list[Trajectory]) -> None:
-        if self.step_separator is not None:
-            policy.cut_into_steps(trajectories, self.step_separator)
+        if self.rewards.step_separator is not None:
+            policy.cut_into_steps(trajectories, self.rewards.step_separator)
         self.leave_out_truncated(trajectories)
-        prompts = [self.language_model.tokenizer.decode(list(t.prompt)) for t in trajectories]
-        assign_rewards(trajectories, self.rewards, self.reward_weights, prompts)  # type: ignore[arg-type]
+        prompts = [str(self.language_model.tokenizer.decode(list(t.prompt))) for t in trajectories]
+        self.rewards(trajectories, prompts)
         self._log_rollout(trajectories)
 
     def leave_out_truncated(self, trajectories: Sequence[Trajectory]) -> None:
         """Mask completions that hit the length limit, where `mask_truncated` asks for it."""
         for t in trajectories:
-            if self.mask_truncated and t.finish_reason == "length":
+            if self.updates.mask_truncated and t.finish_reason == "length":
                 t.mask = [False] * len(t.completion)
 
-    def _assign_credit(self, trajectories: list[Trajectory]) -> _Credited:
+    def _assign_credit(self, trajectories: list[Trajectory]) -> CreditedRollout:
         advantages = self.credit(trajectories)
         behaviour = [torch.tensor(list(t.behaviour_logprobs)) for t in trajectories]
         old = self._score(trajectories) if self.updates_per_batch > 1 else None
@@ -167,7 +218,7 @@ class GRPO(ReasoningModule):
         if self._reference is not None:
             model = self._reference[0].to(self.device)
             reference = self._score(trajectories, model)
-        return _Credited(trajectories, advantages, behaviour, old, reference)
+        return CreditedRollout(trajectories, advantages, behaviour, old, reference)
 
     def _score(self, trajectories: Sequence[Trajectory], model: Any = None) -> list[Tensor]:
         """Return log-probabilities of all completions' tokens, ``(completion,)`` each."""
@@ -187,85 +238,86 @@ class GRPO(ReasoningModule):
     def _minibatches(self, trajectories: Sequence[Trajectory], epoch: int) -> list[list[int]]:
         """Return the positions of each minibatch's trajectories; the order of the groups depends on the step."""
         groups = sorted({t.group for t in trajectories})
-        if self.minibatches > 1:
+        n = self.updates.minibatches
+        if n > 1:
             generator = torch.Generator().manual_seed(
                 1_000_003 * (self.global_step - self.global_step % self.updates_per_batch) + epoch
             )
             groups = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
-        return [
-            [i for i, t in enumerate(trajectories) if t.group in set(groups[m :: self.minibatches])]
-            for m in range(self.minibatches)
-        ]
+        return [[i for i, t in enumerate(trajectories) if t.group in set(groups[m::n])] for m in range(n)]
 
-    def _policy_update(self, credited: _Credited, members: Sequence[int]) -> None:
-        """Take one step on some of the rollout's trajectories."""
-        trajectories = [credited.trajectories[i] for i in members]
+    def _check_temperature(self, trajectories: Sequence[Trajectory]) -> None:
+        """Raise a `ConfigError` if what is learned from was sampled from another policy than the one trained."""
+        other = next((t.temperature for t in trajectories if t.n_in_loss and t.temperature != self._temperature), None)
+        if other is not None:
+            raise ConfigError(
+                f"{type(self.sampler).__name__} sampled at temperature {other}, and the policy that is trained is that"
+                f" of temperature {self._temperature}: sample at model.init_args.sampling.temperature, or mask these"
+                " completions."
+            )
 
-        def chosen(values: Sequence[Tensor]) -> list[Tensor]:
-            return [values[i] for i in members]
-
-        lengths = torch.tensor([float(t.n_in_loss) for t in trajectories])
-        counts = torch.tensor([float(len(lengths)), float(lengths.sum())])
-        n_sequences, n_tokens = sum_over_ranks(counts.to(self.device)).tolist()
-        weights = self.loss.token_weights(
-            lengths.clamp(min=1), max(1.0, n_sequences), max(1.0, n_tokens), self.sampling.max_tokens
-        ).to(self.device)
-        advantages = chosen(credited.advantages)
-        sequences = [t.sequence for t in trajectories]
-        if (
-            self.loss.kl_coefficient == 0
-        ):  # without advantage and KL a completion has no gradient: spare its forward pass
-            sequences = [
-                s if bool(a.any()) else s._replace(mask=[False] * len(s.completion))
-                for s, a in zip(sequences, advantages, strict=True)
-            ]
-        packs = pack_sequences(sequences, self.max_tokens_per_pack)
-        n_given = torch.tensor([t.n_given for t in trajectories]).to(self.device)
-        watched = torch.zeros(8, device=self.device)
+    def _policy_update(self, rollout: CreditedRollout) -> None:
+        """Take one step on trajectories."""
+        weights = self._token_weights(rollout.trajectories)
+        packs = pack_sequences(self._sequences_with_signal(rollout), self.max_tokens_per_pack)
+        sums = torch.zeros(len(TokenDiagnostics._fields) + 1, device=self.device)
         largest = torch.zeros((), device=self.device)
 
         def loss(pack: Pack) -> Tensor:
-            nonlocal watched, largest
-            logprobs, entropies = self.language_model.score(pack, self._temperature)
-            present = logprobs.detach()
-            old = present if credited.old is None else pack.gather(chosen(credited.old))
-            given = pack.completion_positions < n_given[pack.sequences]  # no engine sampled these
-            behaviour = torch.where(given, old, pack.gather(chosen(credited.behaviour)))
-            reference = None if credited.reference is None else pack.gather(chosen(credited.reference))
-            correction = self.correction(old, behaviour, pack.sequences)
-            result = self.loss(logprobs, old, pack.gather(advantages), pack.sequences, reference, correction)
-            difference = (old - behaviour).abs()
-            largest = torch.cat([largest[None], difference]).max()
-            columns = (
-                torch.ones_like(old),
-                entropies.detach(),
-                result.kl,
-                result.clipped_low.float(),
-                result.clipped_high.float(),
-                result.ratios,
-                difference,
-                correction,
-            )
-            watched = watched + torch.stack([c.sum() for c in columns])
-            return (weights[pack.sequences] * result.losses).sum()
+            nonlocal sums, largest
+            losses, watched = self._token_losses(pack, rollout)
+            sums = sums + watched.sums()
+            largest = torch.cat([largest[None], watched.logprob_mismatch]).max()
+            return (weights[pack.sequences] * losses).sum()
 
         self.log("train/loss", self.update(packs, loss), batch_size=1)
-        self._log_update(sum_over_ranks(watched), largest)
+        self._log_update(sum_over_ranks(sums), largest)
+
+    def _token_weights(self, trajectories: Sequence[Trajectory]) -> Tensor:
+        """Return the weight of each token of each trajectory in the loss over all ranks, ``(trajectories,)``."""
+        lengths = torch.tensor([float(t.n_in_loss) for t in trajectories])
+        counts = torch.tensor([float(len(lengths)), float(lengths.sum())])
+        n_sequences, n_tokens = sum_over_ranks(counts.to(self.device)).tolist()
+        return self.loss.token_weights(
+            lengths.clamp(min=1), max(1.0, n_sequences), max(1.0, n_tokens), self.sampling.max_tokens
+        ).to(self.device)
+
+    def _sequences_with_signal(self, rollout: CreditedRollout) -> list[PromptCompletion]:
+        """Return what is packed; without advantage and KL a completion has no gradient: spare its forward pass."""
+        sequences = [t.sequence for t in rollout.trajectories]
+        if self.loss.kl_coefficient > 0:
+            return sequences
+        return [
+            s if bool(a.any()) else s._replace(mask=[False] * len(s.completion))
+            for s, a in zip(sequences, rollout.advantages, strict=True)
+        ]
+
+    def _token_losses(self, pack: Pack, rollout: CreditedRollout) -> tuple[Tensor, TokenDiagnostics]:
+        """Return the losses of a pack's tokens, ``(scored,)``, and what is logged of them."""
+        logprobs, entropies = self.language_model.score(pack, self._temperature)
+        old = logprobs.detach() if rollout.old is None else pack.gather(rollout.old)
+        n_given = torch.tensor([t.n_given for t in rollout.trajectories], device=old.device)
+        given = pack.completion_positions < n_given[pack.sequences]  # no engine sampled these
+        behaviour = torch.where(given, old, pack.gather(rollout.behaviour))
+        reference = None if rollout.reference is None else pack.gather(rollout.reference)
+        correction = self.correction(old, behaviour, pack.sequences)
+        result = self.loss(logprobs, old, pack.gather(rollout.advantages), pack.sequences, reference, correction)
+        return result.losses, TokenDiagnostics(
+            entropy=entropies.detach(),
+            kl=result.kl,
+            share_clipped_low=result.clipped_low,
+            share_clipped_high=result.clipped_high,
+            ratio=result.ratios,
+            logprob_mismatch=(old - behaviour).abs(),
+            mismatch_weight=correction,
+        )
 
     def _log_update(self, sums: Tensor, largest: Tensor) -> None:
-        if float(sums[0]) == 0:  # no completion had a signal: there is nothing to report
+        """Log means over tokens of `TokenDiagnostics.sums` over all ranks, and the largest mismatch."""
+        if float(sums[-1]) == 0:  # no completion had a signal: there is nothing to report
             return
-        names = (
-            "train/entropy",
-            "train/kl",
-            "train/share_clipped_low",
-            "train/share_clipped_high",
-            "train/ratio",
-            "rollout/logprob_mismatch",
-            "rollout/mismatch_weight",
-        )
-        for name, value in zip(names, sums[1:] / sums[0], strict=True):
-            self.log(name, value, batch_size=1)
+        for key, value in zip(_KEYS, sums[:-1] / sums[-1], strict=True):
+            self.log(key, value, batch_size=1)
         self.log("rollout/logprob_mismatch_max", largest, batch_size=1)
 
     def _log_rollout(self, trajectories: Sequence[Trajectory]) -> None:
@@ -290,7 +342,7 @@ class GRPO(ReasoningModule):
                 len(trajectories),
             ),
         }
-        for name in reward_names(self.rewards):
+        for name in self.rewards.names:
             given = [t.reward_parts[name] for t in trajectories if name in t.reward_parts]
             values[f"rollout/reward_{name}"] = (sum(given), len(given))
         grades = [t.grade for t in trajectories if t.grade is not None]
@@ -300,21 +352,3 @@ class GRPO(ReasoningModule):
         for name, (total, count) in zip(values, sums.tolist(), strict=True):
             shown = name == "rollout/reward"
             self.log(name, total / max(1.0, count), batch_size=1, prog_bar=shown)
-
-
-def _check(module: GRPO) -> None:
-    """Raise a `ConfigError` for settings that make no sense together."""
-    if len(module.reward_weights) != len(module.rewards):
-        raise ConfigError(f"{len(module.rewards)} reward functions but {len(module.reward_weights)} reward_weights.")
-    if module.epochs_per_rollout < 1 or module.minibatches < 1:
-        raise ConfigError("epochs_per_rollout and minibatches must be positive.")
-    if module.sampling.temperature == 0:
-        raise ConfigError("sampling.temperature is 0: greedy completions of a prompt are all the same.")
-    if not all(math.isfinite(w) for w in module.reward_weights):
-        raise ConfigError(f"reward_weights must be finite numbers, got {module.reward_weights}.")
-    if module.sampling.n == 1 and isinstance(module.sampler, GroupSampler):
-        rank_zero_warn(
-            "sampling.n is 1: a completion is compared with the others of its problem, and there are none, so nothing"
-            " is"
-            " learned from outcome rewards. Set sampling.n to 2 or more."
-        )

@@ -1,11 +1,10 @@
 """Policy-gradient losses on tokens: GRPO, Dr. GRPO, DAPO, GSPO, CISPO.
 
-Every variant is a weighted sum over tokens. The weights are known before the first forward pass, from the lengths of
+Every kind is a weighted sum over tokens. The weights are known before the first forward pass, from the lengths of
 all completions of an update on all ranks; so the sum over packs and ranks is the loss of the whole batch, however it is
 cut.
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,20 +14,20 @@ from torch import Tensor
 from surefoot.errors import ConfigError
 
 __all__ = (
-    "CORRECTIONS",
-    "VARIANTS",
-    "Correction",
+    "CORRECTION_KINDS",
+    "LOSS_KINDS",
+    "CorrectionKind",
+    "LossKind",
     "MismatchCorrection",
     "PolicyLoss",
     "TokenLosses",
-    "Variant",
     "sequence_mean",
 )
 
-Variant = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
-VARIANTS: tuple[Variant, ...] = ("grpo", "dr_grpo", "dapo", "gspo", "cispo")
-Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
-CORRECTIONS: tuple[Correction, ...] = (
+LossKind = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+LOSS_KINDS: tuple[LossKind, ...] = ("grpo", "dr_grpo", "dapo", "gspo", "cispo")
+CorrectionKind = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+CORRECTION_KINDS: tuple[CorrectionKind, ...] = (
     "none",
     "token_truncate",
     "token_mask",
@@ -47,7 +46,6 @@ class TokenLosses(NamedTuple):
     kl: Tensor  # k3 estimate to the reference, nats, (scored,); 0 without one
 
 
-@dataclass(frozen=True)
 class PolicyLoss:
     """The loss of a policy on tokens with advantages.
 
@@ -55,31 +53,35 @@ class PolicyLoss:
     ``gspo`` r is the geometric mean over the sequence; in ``cispo`` the loss is ``-min(r, 1 + clip_high) A log pi``
     with no gradient through r. The k3 estimate of the KL divergence to a reference is added.
 
-    Args:
-        variant: Loss: grpo, dr_grpo, dapo, gspo or cispo.
-        clip_low: Distance of the ratio's lower bound from 1.
-        clip_high: Distance of the ratio's upper bound from 1.
-        kl_coefficient: Weight of the KL divergence to the initial policy; 0 holds no second model.
-
-    Raises:
-        ConfigError: If a number is negative, or the variant unknown.
-
     Reference: Shao et al. 2024 (GRPO, eq. 3), Liu et al. 2025 (Dr. GRPO), Yu et al. 2025 (DAPO, eq. 8), Zheng et al.
     2025 (GSPO, eq. 5), MiniMax 2025 (CISPO, eq. 4).
     """
 
-    variant: Variant = "dapo"
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    kl_coefficient: float = 0.0
+    def __init__(
+        self,
+        kind: LossKind = "dapo",
+        clip_low: float = 0.2,
+        clip_high: float = 0.28,
+        kl_coefficient: float = 0.0,
+    ) -> None:
+        """Initialize the loss.
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        if self.variant not in VARIANTS:
-            raise ConfigError(f"variant is {self.variant!r}: expected one of {', '.join(VARIANTS)}.")
-        for name in ("clip_low", "clip_high", "kl_coefficient"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}.")
+        Args:
+            kind: Whose loss: grpo, dr_grpo, dapo, gspo or cispo.
+            clip_low: Distance of the ratio's lower bound from 1.
+            clip_high: Distance of the ratio's upper bound from 1.
+            kl_coefficient: Weight of the KL divergence to the initial policy; 0 holds no second model.
+
+        Raises:
+            ConfigError: If a number is negative, or the kind unknown.
+        """
+        if kind not in LOSS_KINDS:
+            raise ConfigError(f"the loss's kind is {kind!r}: expected one of {', '.join(LOSS_KINDS)}.")
+        for name, value in (("clip_low", clip_low), ("clip_high", clip_high), ("kl_coefficient", kl_coefficient)):
+            if not value >= 0:
+                raise ConfigError(f"{name} must not be negative, got {value}.")
+        self.kind, self.clip_low, self.clip_high = kind, clip_low, clip_high
+        self.kl_coefficient = kl_coefficient
 
     def token_weights(
         self, lengths: Float[Tensor, " sequences"], n_sequences: float, n_tokens: float, max_tokens: int
@@ -95,9 +97,9 @@ class PolicyLoss:
             n_tokens: Scored tokens of the update, on all ranks.
             max_tokens: Limit on the length of completions, tokens.
         """
-        if self.variant in ("grpo", "gspo"):
+        if self.kind in ("grpo", "gspo"):
             return 1 / (n_sequences * lengths)
-        divisor = n_sequences * max_tokens if self.variant == "dr_grpo" else n_tokens
+        divisor = n_sequences * max_tokens if self.kind == "dr_grpo" else n_tokens
         return torch.full_like(lengths, 1 / divisor)
 
     def __call__(
@@ -123,10 +125,10 @@ class PolicyLoss:
             ValueError: If there is a KL coefficient and no reference.
         """
         log_ratios = logprobs - old_logprobs
-        if self.variant == "gspo":
+        if self.kind == "gspo":
             log_ratios = sequence_mean(log_ratios, sequences)
         ratios = log_ratios.exp()
-        if self.variant == "cispo":
+        if self.kind == "cispo":
             losses = -ratios.detach().clamp(max=1 + self.clip_high) * advantages * logprobs
             low = torch.zeros_like(ratios, dtype=torch.bool)
             high = (ratios > 1 + self.clip_high) & (advantages > 0)
@@ -147,7 +149,6 @@ class PolicyLoss:
         return TokenLosses(losses, ratios.detach(), low, high, kl.detach())
 
 
-@dataclass(frozen=True)
 class MismatchCorrection:
     """Importance weights of the trainer's policy against the engine that sampled.
 
@@ -155,26 +156,25 @@ class MismatchCorrection:
     another distribution than the loss assumes. Truncation takes ``min(ratio, cap)``; masking drops tokens, or whole
     sequences, whose ratio is above the cap. A sequence's ratio is the product over its tokens.
 
-    Args:
-        kind: What is done, per token or per sequence: none, token_truncate, token_mask, sequence_truncate or
-            sequence_mask.
-        cap: Largest ratio.
-
-    Raises:
-        ConfigError: If the kind is unknown or the cap not positive.
-
     Reference: Yao et al. 2025, Your efficient RL framework secretly brings you off-policy training.
     """
 
-    kind: Correction = "token_truncate"
-    cap: float = 3.0
+    def __init__(self, kind: CorrectionKind = "token_truncate", cap: float = 3.0) -> None:
+        """Initialize the correction.
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        if self.kind not in CORRECTIONS or not self.cap > 0:
+        Args:
+            kind: What is done, per token or per sequence: none, token_truncate, token_mask, sequence_truncate or
+                sequence_mask.
+            cap: Largest ratio.
+
+        Raises:
+            ConfigError: If the kind is unknown or the cap not positive.
+        """
+        if kind not in CORRECTION_KINDS or not cap > 0:
             raise ConfigError(
-                f"expected a positive cap and a kind of {', '.join(CORRECTIONS)}, got {self.cap} and {self.kind!r}."
+                f"expected a positive cap and a kind of {', '.join(CORRECTION_KINDS)}, got {cap} and {kind!r}."
             )
+        self.kind, self.cap = kind, cap
 
     def __call__(
         self,

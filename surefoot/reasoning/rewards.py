@@ -23,6 +23,7 @@ __all__ = (
     "AccuracyReward",
     "FormatReward",
     "RewardFunction",
+    "Rewards",
     "StepReward",
     "assign_rewards",
     "reward_names",
@@ -71,6 +72,44 @@ class StepReward:
             [float(kind in ("correct", "answer")) for kind in judge_steps(asked, lines)]
             for lines, asked in zip(steps, question, strict=True)
         ]
+
+
+class Rewards:
+    """What completions are rewarded for: the weighted sum of reward functions, for the whole or for each step."""
+
+    def __init__(
+        self,
+        functions: list[RewardFunction] | None = None,
+        weights: list[float] | None = None,
+        step_separator: str | None = None,
+    ) -> None:
+        r"""Initialize the rewards.
+
+        Args:
+            functions: Reward functions, called as TRL calls them; by default the accuracy.
+            weights: One per function; 1 by default.
+            step_separator: Text that ends a step, such as "\n", for rewards and values per step; none for one span per
+                completion.
+
+        Raises:
+            ConfigError: If there are not as many weights as functions, or one is not finite.
+        """
+        self.functions: list[RewardFunction] = functions or [AccuracyReward()]
+        self.weights = weights or [1.0] * len(self.functions)
+        self.step_separator = step_separator
+        if len(self.weights) != len(self.functions):
+            raise ConfigError(f"{len(self.functions)} reward functions but {len(self.weights)} weights.")
+        if not all(math.isfinite(w) for w in self.weights):
+            raise ConfigError(f"weights of reward functions must be finite numbers, got {self.weights}.")
+
+    @property
+    def names(self) -> list[str]:
+        """Names under which the functions' rewards are logged."""
+        return reward_names(self.functions)
+
+    def __call__(self, trajectories: Sequence[Trajectory], prompts: Sequence[str]) -> None:
+        """Fill in the rewards of trajectories that are cut into steps; see `assign_rewards`."""
+        assign_rewards(trajectories, self.functions, self.weights, prompts)
 
 
 #: Names that another key ``rollout/reward_<name>`` has.

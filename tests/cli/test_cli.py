@@ -409,7 +409,7 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
         if method in ("SFT", "RFT", "GRPO"):
             config = tiny_reasoning(method, evaluation={"n": 2, "max_tokens": 8})
             if method == "GRPO":
-                config["model"]["init_args"]["minibatches"] = 2
+                config["model"]["init_args"]["updates"] = {"minibatches": 2}
             if method == "SFT":
                 tracker = {"sampling": {"n": 2, "max_tokens": 8}, "test_split": "test"}
                 config["trainer"]["callbacks"] += [

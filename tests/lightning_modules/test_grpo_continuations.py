@@ -19,7 +19,10 @@ from surefoot.reasoning.trajectories import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-CONTINUED = {"sampler": {"class_path": "continuations.ContinuationSampler"}, "step_separator": "\n"}
+CONTINUED = {
+    "sampler": {"class_path": "continuations.ContinuationSampler"},
+    "rewards": {"functions": [{"class_path": "surefoot.reasoning.rewards.AccuracyReward"}], "step_separator": "\n"},
+}
 
 
 def column(run: Path, key: str) -> list[float]:
@@ -51,7 +54,7 @@ def gradient(module: GRPO, trajectories: list[Trajectory], monkeypatch: pytest.M
     monkeypatch.setattr(module, "update", update)
     monkeypatch.setattr(module, "log", lambda *a, **k: None)
     monkeypatch.setattr(module, "credit", lambda ts: [torch.full((len(t.completion),), 1.0) for t in ts])
-    module._policy_update(module._assign_credit(trajectories), range(len(trajectories)))
+    module._policy_update(module._assign_credit(trajectories))
     parts = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
     return torch.cat(parts), n_forward[0]
 
@@ -103,7 +106,7 @@ def test_grpo_continues_prefixes(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> N
         return original(self, trajectories)
 
     monkeypatch.setattr(GRPO, "_assign_credit", watched)
-    run = fit(tiny_reasoning("GRPO", **CONTINUED, epochs_per_rollout=2, kl_coefficient=0.1))
+    run = fit(tiny_reasoning("GRPO", **CONTINUED, updates={"epochs": 2}, loss={"kl_coefficient": 0.1}))
     assert len(rollouts) == 8
     for t in (t for rollout in rollouts for t in rollout):
         assert t.spans[-1].end == len(t.completion)
@@ -134,3 +137,13 @@ def test_values_are_estimated_checked_and_read_by_the_credit(
     with pytest.raises(SystemExit):
         fit(tiny_reasoning("GRPO", **model), name="empty")
     assert "ContinuationValues gave 0 values to a completion of" in capsys.readouterr().err
+
+
+def test_a_rollout_of_another_temperature_is_refused(
+    fit: Fit, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sampler's continuations are at temperature 1, whatever the policy that is trained."""
+    settings = tiny_reasoning("GRPO", **CONTINUED, sampling={"n": 2, "max_tokens": 8, "temperature": 0.7})
+    with pytest.raises(SystemExit):
+        fit(settings)
+    assert "ContinuationSampler sampled at temperature 1.0, and the policy" in capsys.readouterr().err

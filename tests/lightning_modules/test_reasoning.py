@@ -13,7 +13,7 @@ from tiny_reasoning import tiny_reasoning
 from lightning_modules import GRPO, SFT
 from surefoot.cli import main
 from surefoot.errors import ConfigError
-from surefoot.losses.policy import VARIANTS
+from surefoot.losses.policy import LOSS_KINDS
 from surefoot.reasoning.answers import Grade
 from surefoot.reasoning.language_models import LanguageModel, PretrainedLanguageModel, TinyLanguageModel
 from surefoot.reasoning.rollouts import HFEngine, Sampling
@@ -135,12 +135,12 @@ def test_dpo_takes_pairs_of_token_ids_as_they_are(fit: Fit, tmp_path: Path) -> N
     fit(settings)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_grpo_raises_its_reward(variant: str, fit: Fit) -> None:
-    settings = tiny_reasoning("GRPO", variant=variant)
+@pytest.mark.parametrize("kind", LOSS_KINDS)
+def test_grpo_raises_its_reward(kind: str, fit: Fit) -> None:
+    settings = tiny_reasoning("GRPO", loss={"kind": kind})
     settings["trainer"] |= {"max_epochs": 8, "limit_val_batches": 0}
     settings["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.01
-    run = fit(settings, name=variant)
+    run = fit(settings, name=kind)
     rewards = values(run, "rollout/reward")
     assert len(rewards) == 32
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
@@ -156,12 +156,8 @@ def test_grpo_raises_its_reward(variant: str, fit: Fit) -> None:
 def test_several_updates_per_rollout(fit: Fit) -> None:
     settings = tiny_reasoning(
         "GRPO",
-        epochs_per_rollout=2,
-        minibatches=2,
-        kl_coefficient=0.1,
-        clip_low=0.0,
-        clip_high=0.0,
-        mask_truncated=True,
+        loss={"class_path": "PolicyLoss", "init_args": {"kl_coefficient": 0.1, "clip_low": 0.0, "clip_high": 0.0}},
+        updates={"epochs": 2, "minibatches": 2, "mask_truncated": True},
     )
     settings["trainer"]["max_epochs"] = 3
     run = fit(settings)
@@ -176,12 +172,14 @@ def test_several_updates_per_rollout(fit: Fit) -> None:
 def test_rewards_per_step_reach_their_tokens(fit: Fit) -> None:
     settings = tiny_reasoning(
         "GRPO",
-        step_separator="\n",
-        rewards=[
-            {"class_path": "surefoot.reasoning.rewards.StepReward"},
-            {"class_path": "surefoot.reasoning.rewards.AccuracyReward"},
-        ],
-        reward_weights=[1.0, 0.5],
+        rewards={
+            "functions": [
+                {"class_path": "surefoot.reasoning.rewards.StepReward"},
+                {"class_path": "surefoot.reasoning.rewards.AccuracyReward"},
+            ],
+            "weights": [1.0, 0.5],
+            "step_separator": "\n",
+        },
         credit={"class_path": "PerStepAdvantage"},
     )
     fit(settings)
@@ -198,10 +196,7 @@ def grpo(**arguments: Any) -> GRPO:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"reward_weights": [1.0, 2.0]}, "1 reward functions but 2 reward_weights"),
-        ({"reward_weights": [float("nan")]}, "must be finite numbers"),
-        ({"minibatches": 0}, "must be positive"),
-        ({"kl_coefficient": -1.0}, "must not be negative"),
+        ({"sampling": Sampling(n=2, temperature=0.0)}, "greedy completions"),
         ({"warmup": -1.0}, "warmup >= 0"),
     ],
 )
@@ -220,11 +215,11 @@ def test_completions_without_signal_are_not_put_through_the_model(
 ) -> None:
     """Groups without signal change neither loss nor gradient, so they are not computed; but they count in the mean."""
     from lightning_modules.reasoning import grpo as module_file
-    from lightning_modules.reasoning.grpo import _Credited
+    from lightning_modules.reasoning.grpo import CreditedRollout
     from surefoot.reasoning.problems import Problem
     from surefoot.reasoning.trajectories import Trajectory
 
-    module = grpo(variant="dapo")
+    module = grpo()
     trajectories = [
         Trajectory(
             Problem("p", "q", "1"),
@@ -261,7 +256,7 @@ def test_completions_without_signal_are_not_put_through_the_model(
 
         monkeypatch.setattr(module, "update", update)
         behaviour = [torch.tensor(list(t.behaviour_logprobs)) for t in trajectories]
-        module._policy_update(_Credited(trajectories, signal, behaviour, None, None), range(4))
+        module._policy_update(CreditedRollout(trajectories, signal, behaviour, None, None))
         gradients += found
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-8)
     assert forward[0] == 3 + 2 + 2, "the first group's prompt once, and all but the last token of two completions"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.losses import MismatchCorrection, PolicyLoss, sequence_mean
-from surefoot.losses.policy import VARIANTS, Variant
+from surefoot.losses.policy import LOSS_KINDS, LossKind
 
 LENGTHS = [3, 1, 5, 2]
 MAX_TOKENS = 6
@@ -26,7 +26,7 @@ def batch(seed: int) -> tuple[Tensor, ...]:
 
 
 def reference_loss(
-    variant: Variant,
+    kind: LossKind,
     lp: Tensor,
     old: Tensor,
     ref: Tensor,
@@ -42,16 +42,16 @@ def reference_loss(
     for i, n in enumerate(LENGTHS):
         mean_log_ratio = sum(lp[i, t] - old[i, t] for t in range(n)) / n
         for t in range(n):
-            ratio = torch.exp(mean_log_ratio if variant == "gspo" else lp[i, t] - old[i, t])
-            if variant == "cispo":
+            ratio = torch.exp(mean_log_ratio if kind == "gspo" else lp[i, t] - old[i, t])
+            if kind == "cispo":
                 loss = -ratio.detach().clamp(max=1 + high) * adv[i, t] * lp[i, t]
             else:
                 loss = -torch.min(ratio * adv[i, t], ratio.clamp(1 - low, 1 + high) * adv[i, t])
             d = ref[i, t] - lp[i, t]
             loss = loss + beta * (torch.exp(d) - d - 1)
-            if variant in ("grpo", "gspo"):
+            if kind in ("grpo", "gspo"):
                 total = total + loss / n / len(LENGTHS)
-            elif variant == "dr_grpo":
+            elif kind == "dr_grpo":
                 total = total + loss / (len(LENGTHS) * MAX_TOKENS)
             else:
                 total = total + loss / n_tokens
@@ -59,7 +59,7 @@ def reference_loss(
 
 
 def ours(
-    variant: Variant,
+    kind: LossKind,
     lp: Tensor,
     old: Tensor,
     ref: Tensor,
@@ -71,7 +71,7 @@ def ours(
     packs: list[list[int]],
 ) -> Tensor:
     lengths = torch.tensor([float(n) for n in LENGTHS], dtype=torch.float64)
-    policy_loss = PolicyLoss(variant, low, high, beta)
+    policy_loss = PolicyLoss(kind, low, high, beta)
     weights = policy_loss.token_weights(lengths, len(LENGTHS), sum(LENGTHS), MAX_TOKENS)
     total = torch.zeros((), dtype=torch.float64)
     for members in packs:
@@ -85,12 +85,12 @@ def ours(
 
 @pytest.mark.parametrize("packs", [[[0, 1, 2, 3]], [[2, 0], [3, 1]], [[0], [1], [2], [3]]], ids=str)
 @pytest.mark.parametrize("beta", [0.0, 0.3])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_equals_the_reference(variant: Variant, beta: float, packs: list[list[int]]) -> None:
+@pytest.mark.parametrize("kind", LOSS_KINDS)
+def test_equals_the_reference(kind: LossKind, beta: float, packs: list[list[int]]) -> None:
     for seed in range(3):
         values = batch(seed)
-        expected = reference_loss(variant, *values, 0.1, 0.25, beta)
-        found = ours(variant, *values, 0.1, 0.25, beta, packs)
+        expected = reference_loss(kind, *values, 0.1, 0.25, beta)
+        found = ours(kind, *values, 0.1, 0.25, beta, packs)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
         (a,) = torch.autograd.grad(expected, values[0])
         (b,) = torch.autograd.grad(found, values[0])
@@ -107,20 +107,20 @@ def test_golden_numbers() -> None:
     assert result.ratios.tolist() == pytest.approx([math.exp(0.5)] * 2)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_no_advantage_no_gradient(variant: Variant) -> None:
+@pytest.mark.parametrize("kind", LOSS_KINDS)
+def test_no_advantage_no_gradient(kind: LossKind) -> None:
     lp = torch.randn(6, requires_grad=True)
-    result = PolicyLoss(variant)(lp, lp.detach() - 0.1, torch.zeros(6), torch.arange(6) // 2)
+    result = PolicyLoss(kind)(lp, lp.detach() - 0.1, torch.zeros(6), torch.arange(6) // 2)
     result.losses.sum().backward()
     assert lp.grad is not None
     assert not lp.grad.any()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_on_policy_all_variants_are_the_policy_gradient(variant: Variant) -> None:
+@pytest.mark.parametrize("kind", LOSS_KINDS)
+def test_on_policy_all_kinds_are_the_policy_gradient(kind: LossKind) -> None:
     lp = torch.randn(6, requires_grad=True, dtype=torch.float64)
     advantages = torch.tensor([1.0, 1.0, -2.0, -2.0, 0.5, 0.5], dtype=torch.float64)
-    PolicyLoss(variant)(lp, lp.detach(), advantages, torch.arange(6) // 2).losses.sum().backward()
+    PolicyLoss(kind)(lp, lp.detach(), advantages, torch.arange(6) // 2).losses.sum().backward()
     torch.testing.assert_close(lp.grad, -advantages, rtol=1e-9, atol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""SFT, DPO and every GRPO variant give TRL 1.16's loss and gradients on the same batch.
+"""SFT, DPO and every kind of GRPO loss give TRL 1.16's loss and gradients on the same batch.
 
 `benchmarks/peers/trl_losses.py` has recorded them in an environment with TRL; the weights are recorded with them.
 """
@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lightning_modules import GRPO
-from lightning_modules.reasoning.grpo import _Credited
-from surefoot.losses import PolicyLoss, dpo_loss
-from surefoot.losses.policy import VARIANTS, Variant
+from lightning_modules.reasoning.grpo import CreditedRollout, RolloutUpdates
+from surefoot.losses import MismatchCorrection, PolicyLoss, dpo_loss
+from surefoot.losses.policy import LOSS_KINDS, LossKind
 from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.rollouts import Sampling
@@ -90,11 +90,11 @@ def test_dpo(max_tokens: int) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [20, 1000])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_grpo(variant: Variant, max_tokens: int) -> None:
+@pytest.mark.parametrize("kind", LOSS_KINDS)
+def test_grpo(kind: LossKind, max_tokens: int) -> None:
     model = model_with("weight/")
     lengths = torch.tensor([float(len(s.completion)) for s in sequences()])
-    policy_loss = PolicyLoss(variant, 0.1, 0.15, 0.1)
+    policy_loss = PolicyLoss(kind, 0.1, 0.15, 0.1)
     weights = policy_loss.token_weights(lengths, 4, float(lengths.sum()), 10)
     advantages = [torch.full((int(n),), float(a)) for n, a in zip(lengths, RECORD["grpo/advantages"], strict=True)]
     old, reference = (
@@ -111,13 +111,13 @@ def test_grpo(variant: Variant, max_tokens: int) -> None:
         )
         return (weights[pack.sequences] * result.losses).sum()
 
-    check(variant, model, over_packs(max_tokens, loss))
+    check(kind, model, over_packs(max_tokens, loss))
 
 
 @pytest.mark.parametrize("max_tokens", [20, 1000])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kind", LOSS_KINDS)
 def test_mismatch_correction_and_truncated_completions(
-    variant: Variant, max_tokens: int, monkeypatch: pytest.MonkeyPatch
+    kind: LossKind, max_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The module's own update: sequence 1 hit the limit, ratios to the engine are capped at 1.1, with a KL term.
 
@@ -128,14 +128,10 @@ def test_mismatch_correction_and_truncated_completions(
     module = GRPO(
         language_model=model,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
-        variant=variant,
         sampling=Sampling(n=4, max_tokens=10),
-        clip_low=0.1,
-        clip_high=0.15,
-        kl_coefficient=0.1,
-        mask_truncated=True,
-        mismatch_correction="token_truncate",
-        mismatch_cap=1.1,
+        loss=PolicyLoss(kind, 0.1, 0.15, 0.1),
+        correction=MismatchCorrection("token_truncate", 1.1),
+        updates=RolloutUpdates(mask_truncated=True),
         max_tokens_per_pack=max_tokens,
     )
     trajectories = [
@@ -149,7 +145,7 @@ def test_mismatch_correction_and_truncated_completions(
     advantages = [
         torch.full((len(t.completion),), float(a)) for t, a in zip(trajectories, RECORD["grpo/advantages"], strict=True)
     ]
-    credited = _Credited(trajectories, advantages, columns["behaviour"], columns["old"], columns["reference"])
+    credited = CreditedRollout(trajectories, advantages, columns["behaviour"], columns["old"], columns["reference"])
     losses: list[Tensor] = []
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     monkeypatch.setattr(
@@ -158,5 +154,5 @@ def test_mismatch_correction_and_truncated_completions(
         lambda packs, loss: losses.append(torch.stack([loss(p) for p in packs]).sum()),
     )
     module.leave_out_truncated(trajectories)
-    module._policy_update(credited, range(4))
-    check(f"{variant}_masked", model, losses[0])
+    module._policy_update(credited)
+    check(f"{kind}_masked", model, losses[0])

@@ -13,6 +13,7 @@ from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.rewards import (
     AccuracyReward,
     FormatReward,
+    Rewards,
     StepReward,
     assign_rewards,
     reward_names,
@@ -137,6 +138,26 @@ def test_numbers_of_other_types_are_rewards() -> None:
     assign_rewards(batch, [lambda **_: (np.float32(0.5), True, [3])], [2.0], [""] * 3)
     assert [t.total_reward for t in batch] == [1.0, 2.0, 6.0]
     assert all(type(r) is float for t in batch for r in t.rewards)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [([1.0, 2.0], "1 reward functions but 2 weights"), ([float("nan")], "must be finite numbers")],
+)
+def test_weights_belong_to_functions(weights: list[float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Rewards(weights=weights)
+
+
+def test_functions_see_the_trajectories() -> None:
+    """A verifier reads token ids of prompt and completion, and need not tokenise again."""
+
+    def lengths(trajectories: list[Trajectory], **_: Any) -> list[float]:
+        return [len(t.prompt) + len(t.completion) / 10 for t in trajectories]
+
+    batch = [trajectory("ab"), trajectory("abcd")]
+    Rewards([lengths], [2.0])(batch, ["", ""])
+    assert [t.total_reward for t in batch] == pytest.approx([2.4, 2.8])
 
 
 def test_functions_of_one_name_are_told_apart() -> None:

@@ -169,7 +169,7 @@ def test_training_goes_on_from_a_checkpoint_only_beside_the_model_that_it_began_
     def save(seed: int) -> None:
         TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128, seed=seed).save(tmp_path / "model")
 
-    settings = tiny_reasoning("GRPO", kl_coefficient=0.1)
+    settings = tiny_reasoning("GRPO", loss={"kl_coefficient": 0.1})
     settings["model"]["init_args"]["language_model"] = {
         "class_path": "PretrainedLanguageModel",
         "init_args": {"name": str(tmp_path / "model")},

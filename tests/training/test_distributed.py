@@ -72,7 +72,7 @@ def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any
     }
     if method == "GRPO":  # a single epoch over each minibatch: dealt out, minibatches would hold other groups
         config["model"]["init_args"] |= {
-            "epochs_per_rollout": 2,
+            "updates": {"epochs": 2},
             "credit": {"class_path": "GroupAdvantage", "init_args": {"scale": "batch"}},
         }
     if method == "DPO":

@@ -88,7 +88,7 @@ def test_every_temporary_evaluation_restores_each_module_s_own_mode() -> None:
 
 def test_reinforcement_learning_without_a_step_is_on_policy(fit: Fit, gpt2: Path) -> None:
     """At learning rate 0 every minibatch's policy is the one that sampled, in spite of GPT-2's dropout."""
-    settings = gpt2_settings(gpt2, "GRPO", minibatches=2, kl_coefficient=0.1)
+    settings = gpt2_settings(gpt2, "GRPO", updates={"minibatches": 2}, loss={"kl_coefficient": 0.1})
     settings["model"]["init_args"]["optimizer"]["init_args"] = {"lr": 0.0}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -184,7 +184,7 @@ def test_the_reference_is_the_model_that_the_run_began_with_or_training_is_refus
 
     monkeypatch.setattr(GRPO, "setup", keep)
     folder = tmp_path / "model"
-    settings = reasoning("GRPO", tmp_path, pretrained(folder), kl_coefficient=0.1)
+    settings = reasoning("GRPO", tmp_path, pretrained(folder), loss={"kl_coefficient": 0.1})
     began = PretrainedLanguageModel(str(folder)).state_dict()
     onwards = ("--ckpt_path", str(last(fit(settings))), "--trainer.max_steps", "4")
     fit(settings, *onwards, name="onwards")

@@ -51,7 +51,7 @@ def settings(method: str, folder: Path) -> dict[str, Any]:
     model = config["model"]["init_args"]
     config["trainer"]["limit_val_batches"] = 0
     if method == "GRPO":
-        model |= {"minibatches": 2, "epochs_per_rollout": 2, "kl_coefficient": 0.05}
+        model |= {"updates": {"minibatches": 2, "epochs": 2}, "loss": {"kl_coefficient": 0.05}}
     if method == "DPO":
         model["engine"] = None
         config["data"] = {
@@ -59,7 +59,7 @@ def settings(method: str, folder: Path) -> dict[str, Any]:
             "init_args": {"pairs": str(write_pairs(folder)), "batch_size": 2, "n_val": 2},
         }
     if method == VALUES:
-        del model["engine"], model["evaluation"]
+        del model["engine"], model["evaluation"], config["trainer"]["callbacks"]
     if method == "SFT":  # dropout draws on the global generator
         model["language_model"]["init_args"]["lora"] = {"rank": 2, "dropout": 0.2}
     return config
