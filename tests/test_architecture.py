@@ -152,10 +152,8 @@ def test_every_public_file_says_what_it_exports() -> None:
 FOLDERS = ("surefoot", *ROOMS, "tests", "benchmarks")
 #: Files that still take what another file keeps to itself; none is added
 PRIVATE_IMPORTS = {
-    "tests/lightning_modules/test_reasoning.py",
     "tests/privacy/test_subspaces_users_and_audits.py",
     "tests/reasoning/language_models/test_check.py",
-    "tests/reasoning/test_agrees_with_trl.py",
 }
 
 
