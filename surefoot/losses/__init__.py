@@ -1,5 +1,6 @@
 """Losses and example weights: one paper a file."""
 
+from surefoot.losses.adversary_updates import AdversaryUpdate, NoRegretUpdate, SoftUpdate
 from surefoot.losses.br_dro import (
     adversary_objective,
     br_dro_example_weights,
@@ -18,9 +19,12 @@ from surefoot.losses.policy import MismatchCorrection, PolicyLoss, TokenLosses, 
 from surefoot.losses.preference import PreferenceLoss, dpo_loss
 
 __all__ = (
+    "AdversaryUpdate",
     "MismatchCorrection",
+    "NoRegretUpdate",
     "PolicyLoss",
     "PreferenceLoss",
+    "SoftUpdate",
     "TokenLosses",
     "adversary_objective",
     "br_dro_example_weights",

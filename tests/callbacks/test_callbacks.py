@@ -13,6 +13,7 @@ from callbacks import ExampleWeightMonitor, GroupMetrics, OfficialEvaluation, OO
 from callbacks.evaluation import check_seen
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, ERM, JTT, GroupDRO
+from lightning_modules.br_dro import Observation, Tail
 from surefoot.classification.adversaries import LinearAdversary
 from surefoot.classification.networks import MLP, ChannelStatistics
 from surefoot.errors import ConfigError, DataError
@@ -162,8 +163,8 @@ def test_colour_statistics_give_the_minority_away(tmp_path: Path) -> None:
         adam,
         LinearAdversary,
         lambda p: torch.optim.Adam(p, lr=0.3),
-        observation=ChannelStatistics(),
-        level=0.1,
+        observation=Observation(ChannelStatistics()),
+        tail=Tail(0.1),
         penalty=1e-5,
         n_classes=2,
     )

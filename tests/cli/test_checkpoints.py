@@ -269,12 +269,16 @@ def test_jtt_without_its_second_stage_is_not_finished(tmp_path: Path, capsys: py
     assert record["missing"] in line
 
 
+#: An adversary that starts after two epochs of ERM
+SLOW_START = {"class_path": "SoftUpdate", "init_args": {"warmup_epochs": 2}}
+
+
 @pytest.mark.parametrize(
     ("config", "flags", "expected"),
     [
         (tiny(), ("--trainer.max_epochs", "0"), "no optimizer step was taken"),
         (tiny(), ("--trainer.limit_train_batches", "0"), "no optimizer step was taken"),
-        (tiny("BRDRO", warmup_epochs=2), (), "must exceed warmup_epochs, 2"),
+        (tiny("BRDRO", update=SLOW_START), (), "must exceed update.init_args.warmup_epochs, 2"),
         (
             tiny("ERM", loss={"class_path": "GaussianNLL", "init_args": {"warmup_epochs": 2}}),
             ("--trainer.callbacks", "[]"),

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks import GroupMetrics
 from datamodules import DigitsDataModule
 from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
+from lightning_modules.br_dro import Observation, Tail
 from lightning_modules.classification import AllExamples, ClassifierModule, Examples
 from surefoot.classification.adversaries import (
     Adversary,
@@ -24,6 +25,7 @@ from surefoot.classification.adversaries import (
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder
 from surefoot.classification.networks import MLP, ChannelStatistics, ConvNet, Flatten, SmallCNN
 from surefoot.errors import ConfigError, NonFiniteLossError
+from surefoot.losses import AdversaryUpdate, NoRegretUpdate, SoftUpdate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -127,9 +129,7 @@ def test_br_dro_with_an_unrestricted_adversary_is_cvar(normalisation: str) -> No
     settings = {
         "encoder": Flatten(192),
         "adversary": UnrestrictedAdversary,
-        "level": 0.1,
-        "floor": 0.0,
-        "normalisation": normalisation,
+        "tail": Tail(0.1, normalisation, floor=0.0),  # type: ignore[arg-type]
     }
     assert_same(cvar, weights_after(build("BRDRO", **settings), **data))
 
@@ -142,11 +142,11 @@ class StopWithinWarmUp(Callback):
 def test_br_dro_warm_up_is_erm() -> None:
     settings = {"max_epochs": 3, "callbacks": [StopWithinWarmUp()]}
     erm = weights_after(build("ERM"), **settings)
-    assert_same(erm, weights_after(build("BRDRO", warmup_epochs=2), **settings))
+    assert_same(erm, weights_after(build("BRDRO", update=SoftUpdate(warmup_epochs=2)), **settings))
 
 
 def test_the_players_leave_each_other_alone() -> None:
-    module = build("BRDRO", adversary=LinearAdversary, observation=ChannelStatistics())
+    module = build("BRDRO", adversary=LinearAdversary, observation=Observation(ChannelStatistics()))
     data = DigitsDataModule(batch_size=100)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
@@ -169,28 +169,21 @@ def test_the_players_leave_each_other_alone() -> None:
     assert all(p.equal(q) for p, q in zip(module.adversary.parameters(), adversary, strict=True))
 
 
-@pytest.mark.parametrize("update", ["soft", "no_regret"])
-def test_br_dros_observation_may_be_a_trained_backbone(update: str) -> None:
+@pytest.mark.parametrize("update", [SoftUpdate(n_steps=2), NoRegretUpdate(0.05, n_steps=2)])
+def test_br_dros_observation_may_be_a_trained_backbone(update: AdversaryUpdate) -> None:
     observation = SmallCNN(3, (4,))
     before = [p.clone() for p in observation.parameters()]
-    hedge = {"hedge_step": 0.05} if update == "no_regret" else {}
-    module = build(
-        "BRDRO",
-        observation=observation,
-        update=update,
-        n_adversary_steps=2,
-        threshold_decay=0.9,
-        **hedge,
-    )
+    settings = {"observation": Observation(observation), "update": update, "tail": Tail(threshold_decay=0.9)}
+    module = build("BRDRO", **settings)
     weights_after(module)
     assert any(not p.equal(q) for p, q in zip(observation.parameters(), before, strict=True))
-    if hedge:
+    if update.hedge_step:
         assert isinstance(module, BRDRO)
         assert float(module.log_importance.min()) > 0, "every example was visited"
 
 
 def test_hedge_grows_by_the_weight_at_each_visit() -> None:
-    module = build("BRDRO", update="no_regret", hedge_step=0.5)
+    module = build("BRDRO", update=NoRegretUpdate(0.5))
     assert isinstance(module, BRDRO)
     module.register_buffer("log_importance", torch.zeros(4))
     module.register_buffer("draw_frequency", torch.tensor([1.0, 0.1, 1.0, 2.0]))
@@ -206,10 +199,8 @@ def test_importance_enters_by_the_loss_or_by_the_draws(importance: str) -> None:
     module = build(
         "BRDRO",
         adversary=UnrestrictedAdversary,
-        update="no_regret",
-        level=0.2,
-        hedge_step=3.0,
-        importance=importance,
+        update=NoRegretUpdate(3.0, importance),  # type: ignore[arg-type]
+        tail=Tail(0.2),
     )
     assert isinstance(module, BRDRO)
     n_train = 1079
@@ -424,13 +415,11 @@ def test_a_nan_stops_training_with_a_word_where(kind: str) -> None:
         (lambda: build("GroupDRO", n_groups=None), "n_groups must be at least 1, got None"),
         (lambda: build("GroupDRO", step_size=-1.0), "step_size and adjustment must be at least 0"),
         (lambda: build("CVaRDRO", level=0.0), r"level must be in \(0, 1\], got 0.0"),
-        (lambda: build("BRDRO", level=2.0), r"level must be in \(0, 1\]"),
-        (lambda: build("BRDRO", penalty=-1.0), "penalty and warmup_epochs must be at least 0"),
-        (lambda: build("BRDRO", hedge_step=0.1), "hedge_step needs update: no_regret"),
-        (
-            lambda: build("BRDRO", update="no_regret", importance="sampling"),
-            "needs a hedge_step above 0",
-        ),
+        (lambda: Tail(level=2.0), r"level must be in \(0, 1\]"),
+        (lambda: build("BRDRO", penalty=-1.0), "penalty must be at least 0"),
+        (lambda: SoftUpdate(n_steps=0), "n_steps must be at least 1 and warmup_epochs at least 0, got 0 and 0"),
+        (lambda: NoRegretUpdate(-0.1), "hedge_step must be at least 0"),
+        (lambda: NoRegretUpdate(importance="sampling"), "needs a hedge_step above 0"),
         (lambda: build("JTT", upweight=-1.0), "upweight at least 0"),
     ],
 )

@@ -53,7 +53,7 @@ def settings(method: str, n_ranks: int) -> dict[str, object]:
     if n_ranks > 1:
         config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
     if method == "BRDRO":
-        config["model"]["init_args"] |= {"update": "no_regret", "hedge_step": 0.05}
+        config["model"]["init_args"]["update"] = {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": 0.05}}
     if method == "GroupDRO":
         config["data"]["init_args"]["sampling"] = "group_balanced"
         config["model"]["init_args"]["step_size"] = 0.5

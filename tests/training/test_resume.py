@@ -43,11 +43,10 @@ def settings(method: str) -> dict[str, Any]:
     if method == "JTT":
         config["model"]["init_args"]["identification_epochs"] = 2
     if method == "BRDRO":
+        update = {"hedge_step": 0.5, "importance": "sampling"}
         config["model"]["init_args"] |= {
-            "update": "no_regret",
-            "hedge_step": 0.5,
-            "importance": "sampling",
-            "threshold_decay": 0.5,
+            "update": {"class_path": "NoRegretUpdate", "init_args": update},
+            "tail": {"threshold_decay": 0.5},
         }
     if method == "augmented":
         views = {"input": {"class_path": "ShiftFlip", "init_args": {"padding": 1}}, "weak": {"class_path": "Flip"}}

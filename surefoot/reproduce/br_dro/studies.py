@@ -102,10 +102,11 @@ def published_methods() -> tuple[Method, ...]:
             "init_args": {"norm": "l1", "temperature": 10.0},
         },
         "adversary_optimizer": dict(WATERBIRDS.adversary_optimizer),
-        "update": "no_regret",
-        "level": 0.05,
+        "update": {"class_path": "NoRegretUpdate"},
+        "tail": {"level": 0.05},
     }
-    vib = {**authors, "adversary": {"class_path": "VIBAdversary"}, "standardise_observation": True}
+    vib = {**authors, "adversary": {"class_path": "VIBAdversary"}, "observation": {"standardise": True}}
+    hedge = {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": 0.05, "importance": "sampling"}}
     rates = tuple({"lr": lr} for lr in (1e-5, 1e-4, 1e-3))
     return (
         Method("ERM", "ERM", rates),
@@ -115,7 +116,7 @@ def published_methods() -> tuple[Method, ...]:
         Method(
             PRACTICAL,
             "BRDRO",
-            tuple({**authors, "penalty": p, "hedge_step": 0.05, "importance": "sampling"} for p in (0.02, 0.05, 0.1)),
+            tuple({**authors, "penalty": p, "update": hedge} for p in (0.02, 0.05, 0.1)),
         ),
         Method(BITS, "BRDRO", tuple({**vib, "penalty": p} for p in (0.02, 0.1, 0.2))),
         Method(FEATURES, "BRDRO", tuple({**authors, "penalty": p} for p in (0.02, 0.05, 0.1))),
@@ -133,9 +134,8 @@ def small_methods(study: Study) -> tuple[Method, ...]:
     vib = {
         "adversary": {"class_path": "VIBAdversary"},
         "adversary_optimizer": {**study.adversary_optimizer, "init_args": {"lr": 5e-3}},
-        "level": 0.1,
-        "observation": {"class_path": "ChannelStatistics"},
-        "standardise_observation": True,
+        "tail": {"level": 0.1},
+        "observation": {"encoder": {"class_path": "ChannelStatistics"}, "standardise": True},
     }
     linear = {
         "adversary": {
@@ -143,9 +143,13 @@ def small_methods(study: Study) -> tuple[Method, ...]:
             "init_args": {"norm": "l2", "temperature": 10.0},
         },
         "adversary_optimizer": dict(study.adversary_optimizer),
-        "level": 0.1,
+        "tail": {"level": 0.1},
     }
-    practical = {**vib, "update": "no_regret", "hedge_step": _HEDGE_GROWTH / study.epochs}
+    growth = _HEDGE_GROWTH / study.epochs
+    updates = [
+        {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": growth, "importance": importance}}
+        for importance in ("loss", "sampling")
+    ]
     base = study.optimizer["init_args"]["lr"]
 
     def grid(*own: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
@@ -160,7 +164,7 @@ def small_methods(study: Study) -> tuple[Method, ...]:
         Method(
             PRACTICAL,
             "BRDRO",
-            grid(*({**practical, "penalty": 1e-3, "importance": i} for i in ("loss", "sampling"))),
+            grid(*({**vib, "penalty": 1e-3, "update": update} for update in updates)),
         ),
         Method(BITS, "BRDRO", grid(*({**vib, "penalty": p} for p in (3e-4, 1e-3)))),
         Method(FEATURES, "BRDRO", grid(*({**linear, "penalty": p} for p in (1e-4, 1e-3)))),
