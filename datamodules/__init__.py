@@ -27,6 +27,7 @@ from datamodules.shared_subspace import SharedSubspaceDataModule
 from datamodules.shifts import Corruption, HeldOut, OtherDataset, Shift, TextPerturbation
 from datamodules.subclasses import SubclassShiftDataModule
 from datamodules.two_streams import TwoStreamDataModule
+from datamodules.unlabeled_wilds import UnlabeledWILDSDataModule
 from datamodules.wilds import WILDSDataModule
 
 __all__ = (
@@ -58,5 +59,6 @@ __all__ = (
     "SubclassShiftDataModule",
     "TextPerturbation",
     "TwoStreamDataModule",
+    "UnlabeledWILDSDataModule",
     "WILDSDataModule",
 )

@@ -1,7 +1,7 @@
 """What every classification dataset shares: splits, facts, sampling and loaders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -213,6 +213,21 @@ class ClassificationDataModule(LightningDataModule, ABC):
             weights = self.draw_weights()
         elif self.sampling.endswith("subsampled"):
             examples = _Subsampled(split.examples, subsample(*self._sampling_key(), self.seed))
+        return self.loader_of(examples, self.collate_training, weights)
+
+    def loader_of(
+        self, examples: Dataset[Any], collate: Callable[[Any], Batch], weights: Tensor | None = None
+    ) -> ResumableDataLoader:
+        """Return a training loader of a pass over examples, in this datamodule's batch size and order.
+
+        Args:
+            examples: What is trained on.
+            collate: Makes a batch of several.
+            weights: Sampling weight per example, or none to shuffle.
+
+        Raises:
+            ConfigError: If ``drop_last`` leaves no batch.
+        """
         sampler = EpochSampler(examples, self.seed, weights)  # type: ignore[arg-type]
         if self.drop_last and len(sampler) < self.batch_size:
             raise ConfigError(
@@ -224,13 +239,13 @@ class ClassificationDataModule(LightningDataModule, ABC):
             sampler,
             batch_size=self.batch_size,
             drop_last=self.drop_last,
-            **self._loading(training=True),
+            collate_fn=collate,
+            **self._loading(),
         )
 
-    def _loading(self, training: bool) -> dict[str, Any]:
+    def _loading(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
-            "collate_fn": self.collate_training if training else self.collate,
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": self.num_workers > 0,
         }
@@ -288,7 +303,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             batch_size=self.eval_batch_size,
             sampler=ShardSampler(examples),  # type: ignore[arg-type]
             generator=torch.Generator(),
-            **self._loading(training=False),
+            collate_fn=self.collate,
+            **self._loading(),
         )
 
     def fingerprints(self) -> dict[str, str]:

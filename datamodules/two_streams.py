@@ -12,7 +12,7 @@ from datamodules.classification import ClassificationDataModule
 from datamodules.splits import Batch, Split
 from surefoot.contracts import OfficialScores, contract_of
 from surefoot.errors import ConfigError
-from surefoot.training.loading import ResumableDataLoader
+from surefoot.training.loading import EpochSampler, ResumableDataLoader
 from surefoot.training.streams import StreamsLoader
 
 __all__ = ("TwoStreamDataModule",)
@@ -32,7 +32,7 @@ class TwoStreamDataModule(LightningDataModule):
 
     def __init__(
         self,
-        streams: Mapping[str, ClassificationDataModule],
+        streams: Mapping[str, LightningDataModule],
         without_targets: Sequence[str] = (),
         evaluate: str | None = None,
         epoch_of: str | None = None,
@@ -40,8 +40,9 @@ class TwoStreamDataModule(LightningDataModule):
         """Initialize the streams.
 
         Args:
-            streams: The two datamodules by the names of their batches, such as ``labelled`` and ``unlabelled``. What
-                models ask for (numbers of classes and groups) is the first one's.
+            streams: The two datamodules by the names of their batches, such as ``labelled`` and ``unlabelled``:
+                classification datamodules, or `UnlabeledWILDSDataModule`. What models ask for (numbers of classes and
+                groups) is the first one's.
             without_targets: Streams whose training batches hold inputs and indices alone: neither targets nor groups.
             evaluate: Stream whose val and test are evaluated; the first by default.
             epoch_of: Stream of which an epoch is one pass; by default the one with more batches, the first of two that
@@ -65,8 +66,17 @@ class TwoStreamDataModule(LightningDataModule):
             if not set(given) <= set(names):
                 raise ConfigError(f"{key} must be of {' and '.join(names)}, got {', '.join(given)}.")
         self.streams, self.without_targets, self.epoch_of = dict(streams), tuple(without_targets), epoch_of
-        self.first, self.evaluated_data = self.streams[names[0]], self.streams[evaluate or names[0]]
+        self.first, self.evaluated_data = (self._classification(name) for name in (names[0], evaluate or names[0]))
         self._loader: StreamsLoader | None = None
+
+    def _classification(self, name: str) -> ClassificationDataModule:
+        data = self.streams[name]
+        if not isinstance(data, ClassificationDataModule):
+            raise ConfigError(
+                f"{name} is a {type(data).__name__}, and the first stream and the one that is evaluated must be"
+                " classification datamodules."
+            )
+        return data
 
     @property
     def n_classes(self) -> int:
@@ -124,6 +134,11 @@ class TwoStreamDataModule(LightningDataModule):
 
     def _training_loader(self, name: str) -> ResumableDataLoader:
         loader = self.streams[name].train_dataloader()
+        if not isinstance(loader, ResumableDataLoader) or not isinstance(loader.sampler, EpochSampler):
+            raise ConfigError(
+                f"{type(self.streams[name]).__name__} cannot be a stream: its training loader is not of passes over"
+                " examples that are kept in checkpoints (ResumableDataLoader, EpochSampler)."
+            )
         if name in self.without_targets:
             loader.collate_fn = partial(_without_targets, loader.collate_fn)
         return loader
@@ -172,7 +187,10 @@ class TwoStreamDataModule(LightningDataModule):
 
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of each stream's splits, for the record of a run."""
-        return {f"{n}/{split}": h for n, data in self.streams.items() for split, h in data.fingerprints().items()}
+        prints: dict[str, dict[str, str]] = {
+            name: getattr(data, "fingerprints", dict)() for name, data in self.streams.items()
+        }
+        return {f"{name}/{split}": found for name, of_splits in prints.items() for split, found in of_splits.items()}
 
 
 def _without_targets(collate: Callable[[Any], Batch], examples: Any) -> Batch:

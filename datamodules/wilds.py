@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.group_folder import check_metadata
@@ -128,10 +128,10 @@ class WILDSDataModule(ClassificationDataModule):
         size = image_size or IMAGE_SIZES.get(dataset, 224)
         self.pipeline = None if dataset in TEXT else ImagePipeline(size)
 
-    def prepare_data(self) -> None:
-        """Download the dataset if that was asked for."""
+    def prepare_data(self, unlabeled: bool = False) -> None:
+        """Download the dataset, or its unlabeled part, if that was asked for."""
         if self.download:
-            self._open(download=True)
+            self._open(download=True, unlabeled=unlabeled)
 
     def _open(self, download: bool = False, unlabeled: bool = False) -> Any:
         try:
@@ -275,14 +275,15 @@ class WILDSDataModule(ClassificationDataModule):
         """Return normalised images; texts as they are."""
         return images if self.pipeline is None else self.pipeline.scale(images)
 
-    def unlabeled_dataloader(self, split: str) -> DataLoader[Any]:
-        """Return a loader of an unlabeled split, batches of ``input`` and ``index``.
+    def unlabeled_examples(self, split: str) -> Dataset[Batch]:
+        """Return an unlabeled split, examples of ``input`` and ``index``.
 
         Args:
             split: For example ``train_unlabeled``, ``val_unlabeled``, ``test_unlabeled`` or ``extra_unlabeled``.
 
         Raises:
             ConfigError: If the dataset has no unlabeled data or no such split.
+            DataError: If the split is empty.
         """
         wilds = import_wilds()
         if self.dataset not in wilds.unlabeled_datasets:
@@ -295,13 +296,7 @@ class WILDSDataModule(ClassificationDataModule):
         examples = _WILDSExamples(dataset.get_subset(split), self.pipeline, None)
         if len(examples) == 0:
             raise DataError(f"the unlabeled split {split!r} of {self.dataset} is empty.")
-        return DataLoader(
-            examples,
-            self.batch_size,
-            shuffle=True,
-            collate_fn=self.collate,
-            num_workers=self.num_workers,
-        )
+        return examples
 
     def official_evaluation(self, split: str, predictions: Tensor, seen: Tensor | None = None) -> dict[str, float]:
         """Score predictions with the dataset's own evaluator.

@@ -9,13 +9,21 @@ import torch
 from conftest import Fit, tiny
 from lightning.pytorch import Trainer
 from pseudo_labels import read_streams, two_streams
-from small_datasets import write, write_madlibs
+from small_datasets import tokenizer, write, write_madlibs
 
-from datamodules import DigitsDataModule, MadlibsDataModule, TwoStreamDataModule, WILDSDataModule
+from datamodules import (
+    DigitsDataModule,
+    MadlibsDataModule,
+    SharedSubspaceDataModule,
+    TwoStreamDataModule,
+    UnlabeledWILDSDataModule,
+    WILDSDataModule,
+)
 from datamodules.splits import TensorExamples
 from surefoot.classification import Flip, Views
 from surefoot.cli import main
 from surefoot.errors import ConfigError
+from surefoot.privacy.noise import SeededNoise
 from surefoot.training.loading import EpochSampler, ResumableDataLoader
 from surefoot.training.streams import StreamsLoader
 
@@ -25,6 +33,10 @@ N = 1079  # training digits
 
 def digits(**settings: Any) -> DigitsDataModule:
     return DigitsDataModule(confounders=[], **settings)
+
+
+def private() -> SharedSubspaceDataModule:
+    return SharedSubspaceDataModule(SeededNoise(0), n_private=40, n_eval=8)
 
 
 def pair(first: Any = None, second: Any = None, **settings: Any) -> TwoStreamDataModule:
@@ -127,6 +139,15 @@ def test_streams_may_be_texts_or_wilds(tmp_path: Path) -> None:
     expected = data.first.official_evaluation("val", predicted)  # type: ignore[attr-defined]
     assert data.official_evaluation("val", predicted) == expected
     assert expected["adj_acc_avg"] == 0
+    write("amazon", tmp_path)
+    reviews = {"dataset": "amazon", "root": tmp_path, "tokenizer": str(tokenizer(tmp_path)), "batch_size": 3}
+    unlabelled = UnlabeledWILDSDataModule(WILDSDataModule(**reviews), "test_unlabeled")
+    data = pair(WILDSDataModule(**reviews), unlabelled)
+    shown = [batch["unlabelled"] for epoch in epochs_of(data.train_dataloader(), 3) for batch in epoch]
+    assert all(set(batch) == {"input", "index"} for batch in shown)
+    assert sorted(i for batch in shown for i in batch["index"].tolist())[:6] == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(ConfigError, match="must be classification datamodules"):
+        pair(unlabelled)
     texts = pair(MadlibsDataModule(tmp_path, batch_size=5), MadlibsDataModule(tmp_path, batch_size=7))
     batch = next(iter(texts.train_dataloader()))
     assert [len(batch[n]["input"]["input_ids"]) for n in ("labelled", "unlabelled")] == [5, 7]
@@ -228,6 +249,7 @@ def test_a_position_of_other_streams_is_refused(change: dict[str, str] | None) -
         (lambda: pair(without_targets=["target"]), "without_targets must be of labelled and unlabelled, got target"),
         (lambda: pair(evaluate="val"), "evaluate must be of labelled and unlabelled, got val"),
         (lambda: pair(epoch_of="both"), "epoch_of must be of labelled and unlabelled, got both"),
+        (lambda: pair(second=private()).train_dataloader(), "SharedSubspaceDataModule cannot be a stream"),
         (lambda: pair(second=digits(target="digit"), evaluate="unlabelled"), "has 2 classes and the evaluated one 10"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from small_datasets import WRITERS, tokenizer, write
 
-from datamodules import WILDSDataModule
+from datamodules import UnlabeledWILDSDataModule, WILDSDataModule
 from surefoot.compatibility.wilds import torch_scatter_available
 from surefoot.errors import ConfigError, DataError
 
@@ -80,17 +80,20 @@ def test_worst_group_equals_wilds_own(tmp_path: Path) -> None:
 
 
 def test_unlabeled_splits(tmp_path: Path) -> None:
-    data = make("amazon", tmp_path)
-    loader = data.unlabeled_dataloader("test_unlabeled")
-    batch = next(iter(loader))
-    assert set(batch) == {"index", "input"}
-    assert batch["input"]["input_ids"].shape[0] == 4
+    labelled = make("amazon", tmp_path)
+    data = UnlabeledWILDSDataModule(labelled, "test_unlabeled")
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    assert all(set(batch) == {"index", "input"} for batch in batches)
+    assert batches[0]["input"]["input_ids"].shape[0] == 4
+    assert sorted(i for batch in batches for i in batch["index"].tolist()) == list(range(20))
+    assert data.fingerprints() == {"test_unlabeled": "20 examples"}
     with pytest.raises(DataError, match=r"split 'val_unlabeled' of amazon is empty"):
-        data.unlabeled_dataloader("val_unlabeled")
+        labelled.unlabeled_examples("val_unlabeled")
     with pytest.raises(ConfigError, match="no unlabeled split 'train'"):
-        data.unlabeled_dataloader("train")
+        labelled.unlabeled_examples("train")
     with pytest.raises(ConfigError, match="waterbirds has no unlabeled data"):
-        make("waterbirds", tmp_path).unlabeled_dataloader("train_unlabeled")
+        UnlabeledWILDSDataModule(make("waterbirds", tmp_path), "train_unlabeled").setup("fit")
 
 
 def test_wrong_names_and_missing_data(tmp_path: Path) -> None:
