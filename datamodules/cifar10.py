@@ -76,16 +76,16 @@ class CIFAR10DataModule(ClassificationDataModule):
             "test": self._keep("test", test, torch.arange(len(test.labels))),
         }
 
-    def _keep(self, name: str, stored: "_Stored", places: Tensor) -> Split:
+    def _keep(self, name: str, stored: "_Stored", positions: Tensor) -> Split:
         renumbered = torch.full((256,), -1)
         renumbered[list(self.classes)] = torch.arange(self.n_classes)
-        target = renumbered[stored.labels[places]]
+        target = renumbered[stored.labels[positions]]
         kept = (target >= 0).nonzero()[:, 0]
         if self.sizes[name] is not None:
             generator = torch.Generator().manual_seed(self.seed)
             kept = kept[torch.randperm(len(kept), generator=generator)[: self.sizes[name]]]
         target = target[kept]
-        examples = TensorExamples(input=stored.images(places[kept]), target=target, group=target)
+        examples = TensorExamples(input=stored.images(positions[kept]), target=target, group=target)
         return Split(examples, target, target, target)
 
     def scale(self, images: Tensor) -> Tensor:
@@ -95,10 +95,10 @@ class CIFAR10DataModule(ClassificationDataModule):
 
 
 class _Stored(NamedTuple):
-    """A file's labels, and its images for those places that are asked for."""
+    """A file's labels, and its images for those positions that are asked for."""
 
     labels: Tensor
-    images: Callable[[Tensor], Tensor]  # places (n,) -> uint8 (n, 3, 32, 32)
+    images: Callable[[Tensor], Tensor]  # positions (n,) -> uint8 (n, 3, 32, 32)
 
 
 def _read(root: Path, split: str) -> _Stored:
@@ -121,7 +121,7 @@ def _read(root: Path, split: str) -> _Stored:
         )
     records = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(-1, _RECORD).copy())
     pixels = records[:, 1:].reshape(-1, 3, 32, 32)
-    return _Stored(_checked(records[:, 0].long(), root), lambda places: pixels[places])
+    return _Stored(_checked(records[:, 0].long(), root), lambda positions: pixels[positions])
 
 
 def _read_parquet(path: Path) -> _Stored:
@@ -135,9 +135,9 @@ def _read_parquet(path: Path) -> _Stored:
     except (OSError, pyarrow.ArrowException, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
 
-    def images(places: Tensor) -> Tensor:
+    def images(positions: Tensor) -> Tensor:
         try:
-            decoded = [np.asarray(to_rgb(Image.open(io.BytesIO(stored[i].as_py())))) for i in places.tolist()]
+            decoded = [np.asarray(to_rgb(Image.open(io.BytesIO(stored[i].as_py())))) for i in positions.tolist()]
             pixels = np.stack(decoded) if decoded else np.zeros((0, 32, 32, 3), np.uint8)
         except (*UNREADABLE, TypeError) as error:
             raise _unreadable(path, error) from error

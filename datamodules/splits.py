@@ -78,7 +78,7 @@ class ChosenExamples(Dataset[Batch]):
     def __init__(
         self,
         examples: Dataset[Any],
-        places: Tensor,
+        positions: Tensor,
         target: Tensor,
         group: Tensor | None,
         change: Callable[[Any, Tensor], Any] | None = None,
@@ -87,18 +87,18 @@ class ChosenExamples(Dataset[Batch]):
 
         Args:
             examples: Where the examples come from.
-            places: Which of them, ``(chosen,)``.
+            positions: Which of them, ``(chosen,)``.
             target: Their targets, ``(chosen,)``.
             group: Their groups, ``(chosen, ...)``; none to leave groups out.
-            change: From inputs ``(batch, ...)`` and places ``(batch,)`` to inputs, or from a text and its place to a
-                text.
+            change: From inputs ``(batch, ...)`` and positions ``(batch,)`` to inputs, or from a text and its position
+                to a text.
         """
-        self.examples, self.places, self.change = examples, places, change
+        self.examples, self.positions, self.change = examples, positions, change
         self.target, self.group = target, group
 
     def __len__(self) -> int:
         """Return the number of examples."""
-        return len(self.places)
+        return len(self.positions)
 
     def __getitem__(self, index: int) -> Batch:
         """Return one example."""
@@ -110,20 +110,20 @@ class ChosenExamples(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch | list[Batch]:
         """Return a batch, or a list of examples whose inputs are texts."""
         rows = torch.tensor(indices)
-        found = gather(self.examples, self.places[rows].tolist())
+        found = gather(self.examples, self.positions[rows].tolist())
         facts: Batch = {"index": rows, "target": self.target[rows]}
         if self.group is not None:
             facts["group"] = self.group[rows]
         if isinstance(found, list) and isinstance(found[0]["input"], str):
             texts = (
                 e["input"] if self.change is None else self.change(e["input"], p)
-                for e, p in zip(found, self.places[rows], strict=True)
+                for e, p in zip(found, self.positions[rows], strict=True)
             )
             return [{"input": text} | {k: v[i] for k, v in facts.items()} for i, text in enumerate(texts)]
         batch = found if isinstance(found, dict) else default_collate(found)
         inputs = batch["input"]
         if self.change is not None:
-            inputs = self.change(inputs, self.places[rows])
+            inputs = self.change(inputs, self.positions[rows])
         return facts | {"input": inputs}
 
 
@@ -155,6 +155,6 @@ def whole_numbers(values: Sequence[Any], name: str) -> Tensor:
     if wrong:
         raise DataError(
             f"{name} must hold whole numbers; {len(wrong)} of {len(values)} are none, the first {values[wrong[0]]!r}"
-            f" in place {wrong[0]}."
+            f" at position {wrong[0]}."
         )
     return torch.tensor([int(v) for v in values])

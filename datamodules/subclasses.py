@@ -99,11 +99,11 @@ class SubclassShiftDataModule(ClassificationDataModule):
             for c in sides.get(side, ()):
                 superclass[c], subclass[c] = i, n_groups
                 n_groups += 1
-        places = (superclass[split.target] >= 0).nonzero()[:, 0]
-        original = split.target[places]
+        positions = (superclass[split.target] >= 0).nonzero()[:, 0]
+        original = split.target[positions]
         target, group = superclass[original], subclass[original]
         evaluated: Tensor | None = group if side == "source" else None
-        examples = ChosenExamples(split.examples, places, target, evaluated)
+        examples = ChosenExamples(split.examples, positions, target, evaluated)
         return Split(examples, target, group if side == "source" else torch.zeros_like(group), evaluated)
 
     def collate(self, examples: Any) -> Batch:

@@ -247,16 +247,16 @@ class WILDSDataModule(ClassificationDataModule):
         sets = {}
         for wilds_name in self.held_out_splits:
             official = self._official(wilds_name)
-            for suffix, places in self._domains(wilds_name).items():
-                target, group = official.target[places], official.group[places]
+            for suffix, positions in self._domains(wilds_name).items():
+                target, group = official.target[positions], official.group[positions]
                 assert official.eval_group is not None
-                evaluated = official.eval_group[places]
-                examples = ChosenExamples(official.examples, places, target, evaluated)
+                evaluated = official.eval_group[positions]
+                examples = ChosenExamples(official.examples, positions, target, evaluated)
                 sets[f"held_out_{wilds_name}{suffix}"] = Split(examples, target, group, evaluated)
         return sets
 
     def _domains(self, wilds_name: str) -> dict[str, Tensor]:
-        """Return the places of a split's examples by domain, all in one where no field is named."""
+        """Return the positions of a split's examples by domain, all in one where no field is named."""
         metadata = self.wilds.get_subset(wilds_name).metadata_array
         if self.held_out_field is None:
             return {"": torch.arange(len(metadata))}

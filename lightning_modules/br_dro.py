@@ -127,8 +127,8 @@ class BRDRO(ReweightedClassifier):
         n_features = encoder.n_features if self.observation is None else self.observation.n_features
         self.adversary = adversary(n_features, self.network.head.out_features)
         self.register_buffer("threshold", torch.tensor(float("nan")))
-        players = [p for m in (self.adversary, self.observation) if m is not None for p in m.parameters()]
-        self.adversary_optimizer = adversary_optimizer(players) if players else None
+        parameters = [p for m in (self.adversary, self.observation) if m is not None for p in m.parameters()]
+        self.adversary_optimizer = adversary_optimizer(parameters) if parameters else None
         # The adversary steps by itself, on all ranks' examples: DDP must leave its parameters alone.
         ignored = [name for name, _ in self.named_parameters() if name.startswith(("adversary.", "observation."))]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, ignored)
@@ -139,7 +139,7 @@ class BRDRO(ReweightedClassifier):
         return ("update.init_args.warmup_epochs", n_epochs) if n_epochs else None
 
     def unfinished(self) -> str | None:
-        """Return what is missing until the adversary has played."""
+        """Return what is missing until the adversary has taken a step."""
         missing = super().unfinished()
         if missing is None and self.threshold.isnan():
             return "the adversary never took a step"

@@ -34,10 +34,10 @@ class TextPerturbation(Shift):
     def sets(self, data: ShiftedData, split: str) -> dict[str, Split]:
         """Return one set per strength, with the split's targets and groups."""
 
-        def change(strength: float, text: str, place: Tensor) -> str:
+        def change(strength: float, text: str, position: Tensor) -> str:
             if not isinstance(text, str):
                 raise ConfigError(f"a text perturbation needs texts, got {type(text).__name__}.")
-            return perturb(text, int(place), self.kind, strength, self.seed)
+            return perturb(text, int(position), self.kind, strength, self.seed)
 
         return {
             f"{self.kind}_{level}": changed(data.splits[split], partial(change, strength))

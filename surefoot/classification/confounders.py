@@ -97,7 +97,7 @@ def paint(
     """Paint an attribute on images.
 
     ``colour`` tints the background, ``patch`` puts a coloured square of a quarter of the height into a corner,
-    ``texture`` lays stripes on the background whose direction tells the value.
+    ``texture`` lays stripes on the background whose direction is that of the value.
 
     Args:
         images: RGB in [0, 1], dark background, ``(examples, 3, height, width)``.

@@ -160,7 +160,7 @@ def _norms_without_bias(layer: nn.Module, output: Tensor) -> Tensor:
 
 
 def _inputs_seen(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return one input per example, ``(batch, features)``: a vector, or the patch at one of a few fixed places."""
+    """Return one input per example, ``(batch, features)``: a vector, or the patch at one of a few fixed positions."""
     if not isinstance(layer, nn.Conv2d):
         return inputs if inputs.ndim == 2 else inputs.flatten(1, -2)[:, 0]  # the first token
     reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
@@ -168,16 +168,16 @@ def _inputs_seen(layer: nn.Module, inputs: Tensor) -> Tensor:
     if any(missing):
         inputs = nn.functional.pad(inputs, (0, missing[1], 0, missing[0]))
     rows = []
-    for place in range(min(_N_POSITIONS, len(inputs))):
+    for position in range(min(_N_POSITIONS, len(inputs))):
         starts = [
             round(fraction % 1 * (size - r))  # a low-discrepancy sequence: spread evenly
             for fraction, size, r in zip(
-                (0.5 + 0.7549 * place, 0.5 + 0.5698 * place), inputs.shape[-2:], reach, strict=True
+                (0.5 + 0.7549 * position, 0.5 + 0.5698 * position), inputs.shape[-2:], reach, strict=True
             )
         ]
         top, left = starts
         patch = inputs[
-            place::_N_POSITIONS,
+            position::_N_POSITIONS,
             :,
             top : top + reach[0] : layer.dilation[0],
             left : left + reach[1] : layer.dilation[1],

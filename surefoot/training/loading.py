@@ -14,7 +14,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from surefoot.errors import ConfigError
 
-__all__ = ("EpochSampler", "ResumableDataLoader", "ResumableLoader", "ShardSampler", "StepSampler")
+__all__ = ("BatchSize", "EpochSampler", "ResumableDataLoader", "ResumableLoader", "ShardSampler", "StepSampler")
+
+
+#: Examples of a batch of all ranks; of each stream by its name, where there are several
+BatchSize = int | dict[str, int]
 
 
 class Position(NamedTuple):
@@ -87,7 +91,7 @@ class EpochSampler(DistributedSampler[int]):
 
 
 class ShardSampler(DistributedSampler[int]):
-    """Deals examples out to ranks in order, each exactly once: no rank repeats one to even out the shares."""
+    """Gives examples to ranks in turn, each exactly once: no rank repeats one to even out the shares."""
 
     def __init__(self, dataset: Sized) -> None:
         """Initialize the sampler.
@@ -142,7 +146,7 @@ class ResumableLoader(ABC):
 
     @property
     @abstractmethod
-    def n_examples_per_batch(self) -> int | dict[str, int]:
+    def n_examples_per_batch(self) -> BatchSize:
         """Examples of a batch of all ranks; of each stream by its name, where there are several."""
 
     @property
@@ -151,7 +155,7 @@ class ResumableLoader(ABC):
         """How many batches of the present size have gone before, of an epoch that is resumed; 0 where none is."""
 
     @abstractmethod
-    def rewind(self, n_batches: int, n_examples_per_batch: Any) -> None:
+    def rewind(self, n_batches: int, n_examples_per_batch: BatchSize) -> None:
         """Go back so many batches, of that many examples, in an epoch that is resumed."""
 
     @abstractmethod
@@ -206,8 +210,9 @@ class ResumableDataLoader(DataLoader[Any], ResumableLoader):
         """How many of this size have gone before, of an epoch that is resumed; 0 where none is."""
         return 0 if self._resumed is None else len(self) - self.n_batches_left(self._resumed.n_examples)
 
-    def rewind(self, n_batches: int, n_examples_per_batch: Any) -> None:
+    def rewind(self, n_batches: int, n_examples_per_batch: BatchSize) -> None:
         """Go back so many batches, of that many examples, in an epoch that is resumed."""
+        assert isinstance(n_examples_per_batch, int)
         if self._resumed is not None:
             n_examples = max(0, self._resumed.n_examples - n_batches * n_examples_per_batch)
             self._resumed = self._resumed._replace(n_examples=n_examples)
@@ -237,9 +242,14 @@ class ResumableDataLoader(DataLoader[Any], ResumableLoader):
         """Resume an epoch after that many examples; one of which no batch is left starts anew.
 
         Raises:
-            ConfigError: If the state does not count examples.
+            ConfigError: If the state does not count examples, or is of several streams.
         """
         assert isinstance(self.sampler, EpochSampler | StepSampler)
+        if "beside" in state:
+            raise ConfigError(
+                f"the checkpoint's epochs are of {state['epoch_of']} beside {', '.join(state['beside'])}, and the data"
+                " are one stream: training goes on with the streams that it began with."
+            )
         if not {"epoch", "n_examples"} <= state.keys():
             raise ConfigError(
                 f"the checkpoint does not say how many examples of its epoch were seen (it holds {', '.join(state)}),"

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from surefoot.errors import ConfigError
-from surefoot.training.loading import EpochSampler, ResumableDataLoader, ResumableLoader
+from surefoot.training.loading import BatchSize, EpochSampler, ResumableDataLoader, ResumableLoader
 
 __all__ = ("EndlessLoader", "EndlessSampler", "StreamsLoader")
 
@@ -35,11 +35,11 @@ class EndlessSampler(Sampler[int]):
         n_examples = len(self.passes.dataset)  # type: ignore[arg-type]
         begun, order = -1, torch.empty(0, dtype=torch.long)
         for position in count(self.position + self.passes.rank, self.passes.num_replicas):
-            number, place = divmod(position, n_examples)
+            number, offset = divmod(position, n_examples)
             if number != begun:
                 # Numbers that no epoch has: beside the same dataset, another order than the epoch's.
                 begun, order = number, self.passes.order(-1 - number)
-            yield int(order[place])
+            yield int(order[offset])
 
 
 class EndlessLoader:
@@ -110,8 +110,9 @@ class StreamsLoader(ResumableLoader):
         self.endless = {n: EndlessLoader(x, start.get(n, 0)) for n, x in loaders.items() if n != epoch_of}
 
     @property
-    def sampler(self) -> Any:
+    def sampler(self) -> EpochSampler:
         """Order of the stream of which an epoch is one pass; the trainer numbers its epochs."""
+        assert isinstance(self.epochs.sampler, EpochSampler)
         return self.epochs.sampler
 
     @property
@@ -140,8 +141,9 @@ class StreamsLoader(ResumableLoader):
         """How many batches of the present size have gone before, of an epoch that is resumed; 0 where none is."""
         return self.epochs.n_resumed_batches
 
-    def rewind(self, n_batches: int, n_examples_per_batch: Any) -> None:
+    def rewind(self, n_batches: int, n_examples_per_batch: BatchSize) -> None:
         """Go back so many batches, of that many examples of each stream, in an epoch that is resumed."""
+        assert isinstance(n_examples_per_batch, dict)
         self.epochs.rewind(n_batches, n_examples_per_batch[self.epoch_of])
         for name, loader in self.endless.items():
             loader.go_to(max(0, loader.position - n_batches * n_examples_per_batch[name]))
@@ -172,6 +174,6 @@ class StreamsLoader(ResumableLoader):
                 f" {', '.join(sorted(self.endless))}: training goes on with the streams that it began with"
                 " (data.init_args.streams and epoch_of)."
             )
-        self.epochs.load_state_dict(state)
+        self.epochs.load_state_dict({key: state[key] for key in state.keys() - {"epoch_of", "beside"}})
         for name, position in state["beside"].items():
             self.endless[name].go_to(position)

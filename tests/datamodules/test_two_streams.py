@@ -240,6 +240,13 @@ def test_a_position_of_other_streams_is_refused(change: dict[str, str] | None) -
         streams_of(0, 1, (4, 7), **(change or {})).load_state_dict(state)
 
 
+def test_a_position_of_two_streams_is_not_one_stream_s() -> None:
+    state = streams_of(0, 1, (4, 7)).state_dict()
+    loader = pair().first.train_dataloader()
+    with pytest.raises(ConfigError, match="epochs are of a beside b, and the data are one stream"):
+        loader.load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

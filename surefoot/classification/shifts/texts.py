@@ -31,11 +31,11 @@ def _drop(words: list[str], share: float, draw: random.Random) -> list[str]:
 
 
 def _shuffle(words: list[str], share: float, draw: random.Random) -> list[str]:
-    """Let words change places among themselves."""
-    places = _chosen(len(words), share, draw)
-    moved = [words[i] for i in places]
+    """Let words change positions among themselves."""
+    positions = _chosen(len(words), share, draw)
+    moved = [words[i] for i in positions]
     draw.shuffle(moved)
-    for i, word in zip(places, moved, strict=True):
+    for i, word in zip(positions, moved, strict=True):
         words[i] = word
     return words
 
