@@ -23,6 +23,7 @@ from surefoot.storage.json_files import fingerprint, read_json, write_json
 from surefoot.storage.locks import is_held_by_this_launch, one_at_a_time
 
 __all__ = (
+    "RUN_VARIABLE",
     "Run",
     "await_run",
     "describe_environment",
@@ -31,6 +32,8 @@ __all__ = (
     "open_run",
 )
 
+#: Environment variable that tells the ranks that Lightning launches where to write
+RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"
 _IDENTITY = "identity.json"
 _PACKAGES = (
     "surefoot",

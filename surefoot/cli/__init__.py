@@ -10,6 +10,7 @@ from surefoot.cli.error_report import error_line
 from surefoot.cli.interruption import Interrupted, interruptible
 from surefoot.cli.own_code import find_own_modules, join_own_packages
 from surefoot.errors import ConfigError, SurefootError
+from surefoot.runs import RUN_VARIABLE
 
 __all__ = ("find_verb", "main")
 
@@ -34,8 +35,6 @@ Measure and report:
   --version   show the version
 """
 
-#: Environment variable that tells the ranks that Lightning launches where to write.
-RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
 #: Flags whose value is a path or a name
 _PATHS = ("--runs_root", "--experiment", "--ckpt_path", "--config", "-c", "--out", "--recorded")

@@ -10,12 +10,11 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from surefoot.cli import RUN_VARIABLE
 from surefoot.cli.checkpoints import LAST, PREVIOUS, recover
 from surefoot.cli.settings import differences, stored_inputs, stored_settings
 from surefoot.errors import ConfigError
 from surefoot.processes import die_with_parent
-from surefoot.runs import Run, await_run, list_runs, mark_latest, open_run
+from surefoot.runs import RUN_VARIABLE, Run, await_run, list_runs, mark_latest, open_run
 from surefoot.storage.contents import contents_read, differing_contents
 from surefoot.storage.files import remove_partials
 from surefoot.storage.locks import hold
