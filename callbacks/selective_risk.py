@@ -15,7 +15,7 @@ from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, CrossEntropy, PredictionLoss, RewardPrediction
 from surefoot.metrics.selective_risk import (
     ABSTAIN,
-    Rewards,
+    DecisionRewards,
     act_above,
     act_always,
     act_on_rewards,
@@ -65,7 +65,7 @@ class SelectiveRisk(EvaluationObserver):
         if not wrong < abstain < right:
             raise ConfigError(f"rewards must be ordered wrong < abstain < right, got {wrong}, {abstain}, {right}.")
         super().__init__()
-        self.rewards, self.figures = Rewards(right, wrong, abstain), figures
+        self.rewards, self.figures = DecisionRewards(right, wrong, abstain), figures
         self.results: list[dict[str, Any]] = []
         self._outputs: dict[str, list[tuple[list[float], int]]] = {}
 

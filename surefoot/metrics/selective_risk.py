@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 __all__ = (
     "ABSTAIN",
-    "Rewards",
+    "DecisionRewards",
     "act_above",
     "act_always",
     "act_on_rewards",
@@ -26,7 +26,7 @@ __all__ = (
 ABSTAIN = -1
 
 
-class Rewards(NamedTuple):
+class DecisionRewards(NamedTuple):
     """What decisions earn."""
 
     right: float = 1.0
@@ -57,7 +57,7 @@ def act_above(logits: Float[Tensor, "batch classes"], threshold: float) -> Int[T
 
 
 def reward_of(
-    decision: Int[Tensor, " batch"], target: Int[Tensor, " batch"], rewards: Rewards
+    decision: Int[Tensor, " batch"], target: Int[Tensor, " batch"], rewards: DecisionRewards
 ) -> Float[Tensor, " batch"]:
     """Return what each decision earns, ``(batch,)``, float64."""
     earned = torch.full(decision.shape, rewards.wrong, dtype=torch.float64, device=decision.device)

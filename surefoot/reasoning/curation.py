@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.language_models import LanguageModel, perplexities
-from surefoot.reasoning.learning_dynamics import RecordedRun
+from surefoot.reasoning.learning_dynamics import TrackedRun
 from surefoot.reasoning.metrics.memorization import pre_memorization_accuracies
 from surefoot.reasoning.problems import Problem, checked_reference, read_jsonl
 from surefoot.reasoning.prompts import Prompt
@@ -40,7 +40,7 @@ CURATED = "curated.jsonl"
 def choose_parents(
     arm: Arm,
     problems: Sequence[Problem],
-    record: RecordedRun | None = None,
+    record: TrackedRun | None = None,
     log_log_threshold: float = -2.3,
     accuracy_threshold: float = 0.75,
     difficulties: Mapping[str, float] | None = None,

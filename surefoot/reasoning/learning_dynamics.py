@@ -24,7 +24,7 @@ from surefoot.reasoning.metrics.memorization import LearningCurves
 
 __all__ = (
     "COLUMNS",
-    "RecordedRun",
+    "TrackedRun",
     "checkpoint_path",
     "checkpoint_step",
     "learning_curves",
@@ -50,7 +50,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class RecordedRun:
+class TrackedRun:
     """One run's counts of correct samples."""
 
     name: str
@@ -81,7 +81,7 @@ class RecordedRun:
         return LearningCurves(self.name, self.train_accuracies, self.train_perplexities.double(), test)
 
 
-def read_recorded_runs(path: Path) -> list[RecordedRun]:
+def read_recorded_runs(path: Path) -> list[TrackedRun]:
     """Return the runs of an .npz file, of a tracker's folder, or of all trackers' folders below a folder.
 
     Raises:
@@ -106,7 +106,7 @@ def read_recorded_runs(path: Path) -> list[RecordedRun]:
     return _from_arrays(arrays, path)
 
 
-def _from_arrays(arrays: Mapping[str, Any], path: Path) -> list[RecordedRun]:
+def _from_arrays(arrays: Mapping[str, Any], path: Path) -> list[TrackedRun]:
     try:
         meta = json.loads(str(arrays["meta"]))
         described = {str(name): dict(about) for name, about in meta.items()}
@@ -117,7 +117,7 @@ def _from_arrays(arrays: Mapping[str, Any], path: Path) -> list[RecordedRun]:
     return [_one_run(name, about, arrays, path) for name, about in described.items()]
 
 
-def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], path: Path) -> RecordedRun:
+def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], path: Path) -> TrackedRun:
     def array(key: str) -> Tensor:
         full = f"{name}/{key}"
         if full not in arrays:
@@ -134,7 +134,7 @@ def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], pat
         raise DataError(
             f"{path}: the run {name} needs steps, samples_per_train_example and samples_per_test_example in `meta`."
         ) from error
-    run = RecordedRun(
+    run = TrackedRun(
         name,
         steps,
         n_train,
@@ -147,7 +147,7 @@ def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], pat
     return run
 
 
-def _check(run: RecordedRun, where: str) -> None:
+def _check(run: TrackedRun, where: str) -> None:
     """Raise a `DataError` if counts and shapes do not fit together."""
     shape = run.train_correct.shape
     if shape != run.train_perplexities.shape or shape[0] != len(run.steps) or 0 in shape:
@@ -171,7 +171,7 @@ def _check(run: RecordedRun, where: str) -> None:
             )
 
 
-def write_recorded_runs(runs: Sequence[RecordedRun], path: Path) -> None:
+def write_recorded_runs(runs: Sequence[TrackedRun], path: Path) -> None:
     """Write runs as one .npz file; example ids are not in that form.
 
     Raises:
@@ -223,7 +223,7 @@ def write_checkpoint(folder: Path, step: int, rows: Sequence[Mapping[str, Any]])
     temporary.replace(path)
 
 
-def read_record(folder: Path, name: str) -> RecordedRun:
+def read_record(folder: Path, name: str) -> TrackedRun:
     """Return a tracker's record.
 
     Examples are lined up by their ids, whatever their order was; those that were not measured at every checkpoint are
@@ -252,7 +252,7 @@ def read_record(folder: Path, name: str) -> RecordedRun:
     test, n_test, _, _ = _line_up(tables, "test", folder)
     if not train_ids:
         raise DataError(f"{folder}: no training example was measured at every checkpoint.")
-    run = RecordedRun(
+    run = TrackedRun(
         name,
         sorted(tables),
         n_train,
@@ -295,7 +295,7 @@ def _line_up(
     return lined_up, next(iter(sizes), 0), ids, n_known - len(ids)
 
 
-def thin_samples(run: RecordedRun, n_samples: int, seed: int = 0) -> RecordedRun:
+def thin_samples(run: TrackedRun, n_samples: int, seed: int = 0) -> TrackedRun:
     """Return a run as if fewer samples had been drawn per training example.
 
     The running maximum of noisy accuracies is biased upwards, more so with few samples: runs are compared at equal
@@ -319,7 +319,7 @@ def thin_samples(run: RecordedRun, n_samples: int, seed: int = 0) -> RecordedRun
     return replace(run, n_train_samples=n_samples, train_correct=torch.from_numpy(kept.astype(np.float64)))
 
 
-def learning_curves(runs: Iterable[RecordedRun], equal_samples: bool = True, seed: int = 0) -> list[LearningCurves]:
+def learning_curves(runs: Iterable[TrackedRun], equal_samples: bool = True, seed: int = 0) -> list[LearningCurves]:
     """Return runs' curves, by default thinned to the smallest number of samples per training example.
 
     Raises:

@@ -18,7 +18,7 @@ from surefoot.metrics.ood_score import ood_score
 from surefoot.metrics.recovery import roc_auc
 from surefoot.metrics.selective_risk import (
     ABSTAIN,
-    Rewards,
+    DecisionRewards,
     act_above,
     act_always,
     act_on_rewards,
@@ -87,7 +87,7 @@ def test_ood_score_grows_with_the_shift_and_is_half_without_one() -> None:
 
 
 def test_policies_by_hand() -> None:
-    rewards = Rewards()
+    rewards = DecisionRewards()
     assert rewards.threshold == pytest.approx(0.8)  # c / (1 + c) with c = 4
     predicted = torch.tensor([[0.5, -1.0, 0.0], [-0.5, -1.0, 0.0]])
     assert act_on_rewards(predicted).tolist() == [0, ABSTAIN]

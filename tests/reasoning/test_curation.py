@@ -22,7 +22,7 @@ from surefoot.reasoning.curation import (
     write_curated,
 )
 from surefoot.reasoning.language_models import TinyLanguageModel, perplexities
-from surefoot.reasoning.learning_dynamics import RecordedRun
+from surefoot.reasoning.learning_dynamics import TrackedRun
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.sequences import PromptCompletion
@@ -33,11 +33,11 @@ ROOT = Path(__file__).parents[2]
 PROBLEMS = [Problem(str(i), f"{i}+1=", str(i + 1), "line\n" * (i + 1)) for i in range(4)]
 
 
-def record(accuracies: list[list[float]], perplexities_: list[list[float]]) -> RecordedRun:
+def record(accuracies: list[list[float]], perplexities_: list[list[float]]) -> TrackedRun:
     counts = 5 * torch.tensor(accuracies, dtype=torch.float64)
     ids = [str(i) for i in range(len(accuracies[0]))]
     measured = torch.tensor(perplexities_, dtype=torch.float64)
-    return RecordedRun("r", list(range(len(accuracies))), 5, counts, measured, train_ids=ids)
+    return TrackedRun("r", list(range(len(accuracies))), 5, counts, measured, train_ids=ids)
 
 
 def test_low_pre_memorization_accuracy_chooses_what_was_not_learned() -> None:

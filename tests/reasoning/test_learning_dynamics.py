@@ -11,7 +11,7 @@ import torch
 
 from surefoot.errors import DataError
 from surefoot.reasoning.learning_dynamics import (
-    RecordedRun,
+    TrackedRun,
     learning_curves,
     read_record,
     read_recorded_runs,
@@ -21,12 +21,12 @@ from surefoot.reasoning.learning_dynamics import (
 )
 
 
-def run(name: str = "a", n: int = 5, seed: int = 0) -> RecordedRun:
+def run(name: str = "a", n: int = 5, seed: int = 0) -> TrackedRun:
     draw = torch.Generator().manual_seed(seed)
     correct = torch.randint(n + 1, (3, 20), generator=draw).double()
     perplexities = 1 + torch.rand(3, 20, generator=draw, dtype=torch.float64)
     test = torch.randint(n + 1, (3, 8), generator=draw).double()
-    return RecordedRun(name, [10, 20, 30], n, correct, perplexities.float().double(), n, test)
+    return TrackedRun(name, [10, 20, 30], n, correct, perplexities.float().double(), n, test)
 
 
 def row(split: str, identity: str, step: int, **changes: Any) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def test_a_torn_checkpoint_is_named(tmp_path: Path) -> None:
 def test_thinning_keeps_the_mean_and_lowers_the_running_maximum() -> None:
     n, kept = 50, 5
     correct = torch.full((6, 4000), 20.0, dtype=torch.float64)
-    many = RecordedRun("m", list(range(6)), n, correct, correct * 0 + 3, n, correct)
+    many = TrackedRun("m", list(range(6)), n, correct, correct * 0 + 3, n, correct)
     few = thin_samples(many, kept)
     assert few.n_train_samples == kept
     accuracies = few.train_accuracies
@@ -166,7 +166,7 @@ def test_runs_are_compared_at_equal_numbers_of_samples() -> None:
     assert {round(v * 5, 9) % 1 for v in curves[1].train_accuracies.flatten().tolist()} == {0.0}
     raw = learning_curves([run("a", 5), run("b", 20, 1)], equal_samples=False)
     assert any(math.fmod(round(v * 5, 9), 1) for v in raw[1].train_accuracies.flatten().tolist())
-    without = RecordedRun("c", [1], 5, torch.zeros(1, 2), torch.ones(1, 2))
+    without = TrackedRun("c", [1], 5, torch.zeros(1, 2), torch.ones(1, 2))
     with pytest.raises(DataError, match="no test samples"):
         learning_curves([without])
     with pytest.raises(DataError, match="no test samples"):

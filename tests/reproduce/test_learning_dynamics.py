@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from surefoot.cli import main
-from surefoot.reasoning.learning_dynamics import RecordedRun, write_recorded_runs
+from surefoot.reasoning.learning_dynamics import TrackedRun, write_recorded_runs
 from surefoot.reasoning.metrics.memorization import pre_memorization_accuracies
 from surefoot.reproduce.claims import measure_claims
 from surefoot.reproduce.learning_dynamics import PAPER
 from surefoot.reproduce.results import Results
 
 
-def recorded_run(name: str, seed: int, threshold: float = -2.0, n_samples: int = 5) -> RecordedRun:
+def recorded_run(name: str, seed: int, threshold: float = -2.0, n_samples: int = 5) -> TrackedRun:
     """Return a run whose test accuracy is, up to counts, its pre-memorization accuracy at a known threshold."""
     draw = torch.Generator().manual_seed(seed)
     n, steps = 300, 4
@@ -30,7 +30,7 @@ def recorded_run(name: str, seed: int, threshold: float = -2.0, n_samples: int =
     perplexities = level.exp().exp()
     pre = pre_memorization_accuracies(correct / n_samples, perplexities, threshold).mean(1)
     test = (pre * 1000).round()[:, None].expand(-1, 7).contiguous()
-    return RecordedRun(name, list(range(steps)), n_samples, correct, perplexities, 1000, test)
+    return TrackedRun(name, list(range(steps)), n_samples, correct, perplexities, 1000, test)
 
 
 def reproduce(out: Path, *flags: str) -> dict[str, dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_any_record_in_the_schema(tmp_path: Path) -> None:
 
 def test_caveats_are_written_under_the_table(tmp_path: Path) -> None:
     never = recorded_run("never", 1)
-    never = RecordedRun(
+    never = TrackedRun(
         "never", never.steps, 5, never.train_correct * 0, never.train_perplexities * 0 + 50, 1000,
         never.test_correct,
     )  # fmt: skip

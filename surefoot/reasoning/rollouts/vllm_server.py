@@ -52,7 +52,7 @@ _METRICS = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total")
 
 
 class VLLMServerEngine(RolloutEngine):
-    """Talks to ``vllm serve`` over HTTP; prompts are dealt out to all hosts.
+    """Talks to ``vllm serve`` over HTTP; prompts go to all hosts in turn.
 
     A server that is joined has to be started with ``VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --worker-extension-cls
     surefoot.reasoning.rollouts.vllm_worker.WeightReloader --logprobs-mode processed_logprobs --generation-config vllm``

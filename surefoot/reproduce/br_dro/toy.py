@@ -10,7 +10,7 @@ from surefoot.reproduce.claims import ClaimDefinition, undecided
 from surefoot.reproduce.jobs import run_calls
 from surefoot.reproduce.results import Results, Rows
 from surefoot.reproduce.running import Measured
-from surefoot.reproduce.tasks.linear import METHODS, Method, Outcome, Problem, make_data, train, with_penalty
+from surefoot.reproduce.tasks.linear import METHODS, Method, ToyOutcome, ToyProblem, make_data, train, with_penalty
 
 __all__ = ("PENALTIES", "REFERENCE", "at_penalty", "measure_toy")
 
@@ -92,7 +92,7 @@ def measure_toy(claims: Sequence[ClaimDefinition], quick: bool) -> Measured:
 class Trained(NamedTuple):
     """A method's outcome, and the mean weight of minority and majority examples per seed."""
 
-    outcome: Outcome
+    outcome: ToyOutcome
     minority_weight: list[float]
     majority_weight: list[float]
 
@@ -103,7 +103,7 @@ def _train(methods: Mapping[Setting, Method], n_seeds: int) -> tuple[dict[Settin
 
 
 def _train_one(setting: Setting, method: Method, n_seeds: int) -> Trained:
-    data = make_data(Problem(label_noise=setting.label_noise, n_nuisance=setting.n_nuisance), n_seeds)
+    data = make_data(ToyProblem(label_noise=setting.label_noise, n_nuisance=setting.n_nuisance), n_seeds)
     outcome = train(data, method)
     minority = (outcome.weights * data.minority).sum(1) / data.minority.sum(1)
     majority = (outcome.weights * ~data.minority).sum(1) / (~data.minority).sum(1)
@@ -142,7 +142,7 @@ def _lines(method: str, trained: Trained) -> Rows:
 
 def _points() -> Rows:
     """Return the first seed's training examples, the spurious feature moved a little so that all can be seen."""
-    data = make_data(Problem(), 1)
+    data = make_data(ToyProblem(), 1)
     spurious = data.x[0, :, 1]
     order = torch.randperm(len(spurious), generator=torch.Generator().manual_seed(0))
     moved = spurious + torch.linspace(-0.15, 0.15, len(spurious))[order]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from surefoot.reasoning.learning_dynamics import RecordedRun, learning_curves
+from surefoot.reasoning.learning_dynamics import TrackedRun, learning_curves
 from surefoot.reasoning.metrics.memorization import (
     LearningCurves,
     LeaveOneRunOut,
@@ -39,14 +39,14 @@ class Record:
 
     label: str
     own: bool
-    runs: Sequence[RecordedRun]
+    runs: Sequence[TrackedRun]
     curves: Sequence[LearningCurves]
     sweep: ThresholdSweep
     given: float | None
     left_out: LeaveOneRunOut | None
 
     @classmethod
-    def of(cls, runs: Sequence[RecordedRun], label: str, given: float | None = None, own: bool = False) -> "Record":
+    def of(cls, runs: Sequence[TrackedRun], label: str, given: float | None = None, own: bool = False) -> "Record":
         """Compute the predictions at every threshold.
 
         Args:

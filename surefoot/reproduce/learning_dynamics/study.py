@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from surefoot.reasoning.learning_dynamics import RecordedRun, read_record, write_recorded_runs
+from surefoot.reasoning.learning_dynamics import TrackedRun, read_record, write_recorded_runs
 from surefoot.reasoning.metrics.generalization import atc_accuracy, atc_threshold
 from surefoot.reasoning.metrics.memorization import (
     ThresholdSweep,
@@ -36,7 +36,7 @@ class Seed(NamedTuple):
     """The fine-tuning runs of one seed."""
 
     number: int
-    runs: Mapping[Variant, RecordedRun]
+    runs: Mapping[Variant, TrackedRun]
     results: Mapping[Variant, Result]
     folders: Mapping[Variant, Path]  # of the tracker's records
     threshold: float  # log(log(perplexity)) that all of the seed's runs choose
@@ -144,7 +144,7 @@ def _gap_rows(seed: Seed, size: Size) -> Rows:
     return rows
 
 
-def _confidences(run: RecordedRun) -> Any:
+def _confidences(run: TrackedRun) -> Any:
     """Return the probabilities of greedy answers, ``(checkpoints, examples)``."""
     assert run.greedy_logprobs is not None  # `fine_tuning` asks the tracker for them
     return run.greedy_logprobs.exp()

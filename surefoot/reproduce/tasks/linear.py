@@ -20,11 +20,11 @@ from surefoot.losses import (
     update_group_log_weights,
 )
 
-__all__ = ("METHODS", "Method", "Outcome", "Problem", "ToyData", "make_data", "train")
+__all__ = ("METHODS", "Method", "ToyData", "ToyOutcome", "ToyProblem", "make_data", "train")
 
 
 @dataclass(frozen=True)
-class Problem:
+class ToyProblem:
     """How the data are drawn; the labels' noise is a simple function of (core, label) by construction."""
 
     n_train: int = 500
@@ -47,7 +47,7 @@ class ToyData(NamedTuple):
     test_group: Tensor
 
 
-def make_data(problem: Problem, n_seeds: int) -> ToyData:
+def make_data(problem: ToyProblem, n_seeds: int) -> ToyData:
     """Draw every seed's data.
 
     y is uniform on {-1, +1}; core = 0.5 N(y, 0.5^2); spurious = y in the majority, -y in the minority; nuisance N(0,
@@ -106,7 +106,7 @@ METHODS: dict[str, Method] = {
 _RATE, _JTT_STEPS, _JTT_UPWEIGHT, _GROUP_STEP = 0.1, 500, 20.0, 0.01
 
 
-class Outcome(NamedTuple):
+class ToyOutcome(NamedTuple):
     """What a method reached, one number a seed."""
 
     worst_group: Tensor  # accuracy on the shifted test set, (seeds,)
@@ -145,7 +145,7 @@ def _rows(values: Tensor, rows: Tensor) -> Tensor:
     return values[torch.arange(len(values))[:, None], rows]
 
 
-def train(data: ToyData, method: Method) -> Outcome:
+def train(data: ToyData, method: Method) -> ToyOutcome:
     """Train every seed's learner and evaluate it on its shifted test set.
 
     Args:
@@ -171,9 +171,9 @@ def train(data: ToyData, method: Method) -> Outcome:
     per_group = torch.einsum("st,stg->sg", correct, members) / members.sum(1)
     learner = torch.cat([weight[..., 1] - weight[..., 0], bias[..., 1] - bias[..., 0]], dim=1)
     if adversary is None:
-        return Outcome(per_group.min(1).values, correct.mean(1), seen, learner, None)
+        return ToyOutcome(per_group.min(1).values, correct.mean(1), seen, learner, None)
     weights = _adversary_weights(adversary.maps, data.x, F.one_hot(data.y, 2).float())
-    return Outcome(per_group.min(1).values, correct.mean(1), weights, learner, adversary.maps)
+    return ToyOutcome(per_group.min(1).values, correct.mean(1), weights, learner, adversary.maps)
 
 
 def _batches(data: ToyData, method: Method) -> Callable[[], Tensor | None]:
