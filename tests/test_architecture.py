@@ -154,11 +154,6 @@ def test_every_public_file_says_what_it_exports() -> None:
 
 
 FOLDERS = ("surefoot", *ROOMS, "tests", "benchmarks")
-#: Files that still take what another file keeps to itself; none is added
-PRIVATE_IMPORTS = {
-    "tests/privacy/test_subspaces_users_and_audits.py",
-    "tests/reasoning/language_models/test_check.py",
-}
 
 
 def private_imports(path: Path) -> set[str]:
@@ -197,8 +192,7 @@ def _is_module(name: str) -> bool:
 def test_no_file_takes_what_another_keeps_to_itself() -> None:
     files = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
     found = {str(p.relative_to(ROOT)): names for p in files if (names := private_imports(p))}
-    assert {f: names for f, names in found.items() if f not in PRIVATE_IMPORTS} == {}
-    assert set(found) >= PRIVATE_IMPORTS, "an exception that is no longer needed"
+    assert found == {}
 
 
 def test_private_imports_are_found(tmp_path: Path) -> None:

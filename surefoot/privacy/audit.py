@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ("Audit", "audit_mechanism", "epsilon_lower_bound")
+__all__ = ("Audit", "audit_mechanism", "clopper_pearson", "epsilon_lower_bound")
 
 
 class Audit(NamedTuple):
@@ -32,8 +32,17 @@ class Audit(NamedTuple):
         return self.epsilon_lower_bound <= self.claimed
 
 
-def _clopper_pearson(hits: int, n: int, confidence: float) -> tuple[float, float]:
-    """Return one-sided bounds on a rate, each of which holds with the confidence."""
+def clopper_pearson(hits: int, n: int, confidence: float) -> tuple[float, float]:
+    """Return one-sided bounds on a rate, each of which holds with the confidence.
+
+    Args:
+        hits: Successes, in [0, n].
+        n: Trials, at least 1.
+        confidence: Of each bound, in (0, 1).
+
+    Returns:
+        The lower and the upper bound, in [0, 1].
+    """
     from scipy.stats import beta
 
     low = 0.0 if hits == 0 else float(beta.ppf(1 - confidence, hits, n - hits + 1))
@@ -72,8 +81,8 @@ def epsilon_lower_bound(
 
     def bound(inside: Tensor, outside: Tensor, threshold: float, above: bool) -> float:
         hits, false = (int(((s > threshold) if above else (s <= threshold)).sum()) for s in (inside, outside))
-        low = _clopper_pearson(hits, len(inside), each)[0]
-        high = _clopper_pearson(false, len(outside), each)[1]
+        low = clopper_pearson(hits, len(inside), each)[0]
+        high = clopper_pearson(false, len(outside), each)[1]
         return math.log((low - delta) / high) if low > delta else -math.inf
 
     first = scores_with[:half], scores_without[:half]

@@ -154,11 +154,11 @@ def test_lower_bounds_hold_for_a_mechanism_whose_epsilon_is_known() -> None:
 def test_clopper_pearson_equals_scipys() -> None:
     from scipy.stats import binomtest
 
-    from surefoot.privacy.audit import _clopper_pearson
+    from surefoot.privacy.audit import clopper_pearson
 
     for hits, n in ((0, 20), (7, 20), (20, 20)):
         interval = binomtest(hits, n).proportion_ci(0.9, "exact")
-        assert _clopper_pearson(hits, n, 0.95) == pytest.approx((interval.low, interval.high))
+        assert clopper_pearson(hits, n, 0.95) == pytest.approx((interval.low, interval.high))
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ from surefoot.reasoning.sequences import PACKED_ATTENTION, Pack, PromptCompletio
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ("Examples", "choose_path", "trial_of")
+__all__ = ("MOST_COPIED", "Examples", "choose_path", "trial_of")
 
 T = TypeVar("T")
 
 #: Models of at most so many parameters are checked on a copy in float32 with large random weights.
-_COPIED = 10**7
+MOST_COPIED = 10**7
 #: Models of at most so many, in float32 and on a CPU, have a gradient checked.
 _DIFFERENTIATED = 5 * 10**8
 #: How much a log-probability may differ, in nats, and a tenth of how much a gradient may of its largest element. A copy
@@ -233,7 +233,7 @@ def _watched(base: "PreTrainedModel") -> list[nn.Parameter]:
     """Return the parameters whose gradient is compared: all of a small model's, one of a larger one's."""
     n = sum(p.numel() for p in base.parameters())
     trained = [p for p in base.parameters() if p.requires_grad]
-    if n <= _COPIED:
+    if n <= MOST_COPIED:
         return trained
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in base.parameters())
     if n > _DIFFERENTIATED or half or base.device.type != "cpu":
@@ -254,7 +254,7 @@ def _with_gradient(base: "PreTrainedModel", logprobs: Tensor) -> tuple[Tensor, T
 
 def _trial(base: "PreTrainedModel") -> "PreTrainedModel":
     """Return the model that is checked: for a small one, a copy with other weights."""
-    if sum(p.numel() for p in base.parameters()) > _COPIED:
+    if sum(p.numel() for p in base.parameters()) > MOST_COPIED:
         return base
     trial: PreTrainedModel = copy.deepcopy(base).float().eval()
     generator = torch.Generator().manual_seed(1)

@@ -21,7 +21,7 @@ from surefoot.reasoning.rollouts.engine import (
 from surefoot.reasoning.sequences import PromptCompletion, TokenScores
 from surefoot.training.modes import evaluation_mode
 
-__all__ = ("HFEngine", "sampling_distribution")
+__all__ = ("CachedDecoding", "HFEngine", "sampling_distribution")
 
 #: Nats that a log-probability with a cache may differ from one without, in float32.
 _TOLERANCE = 1e-3
@@ -105,7 +105,7 @@ class HFEngine(RolloutEngine):
         rope_limit, lengths = model.path.rope_limit, [len(p) for p in prompts]
         longest = max(a + b for a, b in zip(lengths, limits, strict=True))
         alike = rope_limit is None or longest <= rope_limit or min(lengths) > rope_limit
-        decode = _CachedDecoding if self._cached and alike else _PlainDecoding
+        decode = CachedDecoding if self._cached and alike else _PlainDecoding
         decoding = decode(model.base, prompts, n, device)
         budgets = [limit for limit in limits for _ in range(n)]
         uniforms = torch.zeros(len(budgets), max(limits), dtype=torch.float64)
@@ -150,10 +150,18 @@ class HFEngine(RolloutEngine):
         self._model, self._started = None, False
 
 
-class _CachedDecoding:
+class CachedDecoding:
     """Sequences that grow together: prompts padded on the left, keys and values kept."""
 
     def __init__(self, base: Any, prompts: Sequence[Sequence[int]], n: int, device: torch.device) -> None:
+        """Encode the prompts.
+
+        Args:
+            base: A causal language model of transformers.
+            prompts: Token ids of each prompt.
+            n: Sequences that begin with each.
+            device: Where the model is.
+        """
         longest = max(len(p) for p in prompts)
         tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -232,7 +240,7 @@ def _cached_scores(
     base: Any, prompted: Sequence[PromptCompletion], sequences: Sequence[PromptCompletion]
 ) -> list[Tensor]:
     """Return the log-probabilities of given completions with a cache, as if they were sampled; two of each prompt."""
-    decoding = _CachedDecoding(base, [s.prompt for s in prompted], 2, base.device)
+    decoding = CachedDecoding(base, [s.prompt for s in prompted], 2, base.device)
     scores: list[list[Tensor]] = [[] for _ in sequences]
     alive = list(range(len(sequences)))
     for step in range(max(len(s.completion) for s in sequences)):

@@ -54,7 +54,7 @@ def test_what_is_broken_in_attention_is_found(fault: str, large: bool, monkeypat
     family, name, argument_index, value = FAULTS[fault]
     monkeypatch.setattr(attention, name, weakened(name, argument_index, value))
     if large:  # as models are checked that are too large for a copy, in half precision too
-        monkeypatch.setattr(check, "_COPIED", 0)
+        monkeypatch.setattr(check, "MOST_COPIED", 0)
     model = tiny_family(family).to(torch.bfloat16 if large else torch.float32)
     with pytest.warns(UserWarning, match=rf"{family} cannot be packed \(a log-probability differs by"):
         assert not build(model).path.packed
@@ -112,7 +112,7 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
 def test_nothing_is_disturbed(
     copied: int, dtype: torch.dtype, lora: LoRA | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "_COPIED", copied)
+    monkeypatch.setattr(check, "MOST_COPIED", copied)
     model = tiny_family("gemma2").to(dtype)
     model.train()
     model.model.layers[0].eval()
@@ -257,14 +257,14 @@ def test_vllm_s_positions_of_one_length_are_refused(engine: Any) -> None:
 
 def test_a_cache_that_changes_the_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if each token that is sampled stood one position too far."""
-    plain = hf._CachedDecoding.append
+    plain = hf.CachedDecoding.append
 
     def shifted(self: Any, rows: Any, tokens: Any) -> None:
         self._positions = self._positions + 1
         plain(self, rows, tokens)
 
     model, engine = build(tiny_family("llama")), HFEngine()
-    monkeypatch.setattr(hf._CachedDecoding, "append", shifted)
+    monkeypatch.setattr(hf.CachedDecoding, "append", shifted)
     with pytest.warns(UserWarning, match="llama is sampled without a cache, .* differs by"):
         engine.start(model)
     prompt = list(range(3, 12))
