@@ -20,7 +20,7 @@ from surefoot.training.loading import EpochSampler, ResumableDataLoader, ShardSa
 
 __all__ = ("ClassificationDataModule",)
 
-Sampling = Literal["uniform", "class_balanced", "group_balanced", "class_subsampled", "group_subsampled"]
+SamplingRule = Literal["uniform", "class_balanced", "group_balanced", "class_subsampled", "group_subsampled"]
 
 
 class _Subsampled(Subset[Batch]):
@@ -54,7 +54,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         batch_size: int = 64,
         eval_batch_size: int = 512,
         num_workers: int = 0,
-        sampling: Sampling = "uniform",
+        sampling: SamplingRule = "uniform",
         group_labels: Literal["given", "hidden"] = "given",
         train_split: Literal["train", "val"] = "train",
         evaluate_test_during_fit: bool = True,

@@ -2,14 +2,13 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, overload
 
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
-from surefoot.errors import ConfigError
 from surefoot.reasoning.arithmetic import (
-    STYLES,
+    Chains,
     ProceduralPolicy,
     arithmetic_problem,
     solved_problem,
@@ -32,10 +31,16 @@ class _Problems(Sequence[Problem]):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self.size:
-            raise IndexError(index)
-        return self.module.problem(self.split, index)
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(self.size)[index]]
+        return self.module.problem(self.split, range(self.size)[index])
 
     def __iter__(self) -> Iterator[Problem]:
         return (self[i] for i in range(self.size))
@@ -54,15 +59,8 @@ class ArithmeticDataModule(RecordsDataModule):
         n_train: int = 20_000,
         n_val: int = 256,
         n_test: int = 1000,
-        min_steps: int = 3,
-        max_steps: int = 5,
-        modulus: int | None = 10,
-        operators: str = "+-*",
-        max_operand: int = 9,
-        n_styles: int = 1,
-        spurious_rate: float = 0.0,
-        error_rate: float = 0.0,
-        retry_rate: float = 0.0,
+        chains: Chains | None = None,
+        solutions: ProceduralPolicy | None = None,
         **loading: Any,
     ) -> None:
         """Initialize the world.
@@ -71,49 +69,19 @@ class ArithmeticDataModule(RecordsDataModule):
             n_train: Training problems.
             n_val: Validation problems.
             n_test: Test problems.
-            min_steps: Fewest operations.
-            max_steps: Most operations.
-            modulus: Results are taken modulo this; null for whole numbers with carries.
-            operators: Operators to choose from.
-            max_operand: Largest operand.
-            n_styles: Ways of writing a step, 1 to 3; a solution keeps to one.
-            spurious_rate: Probability of a true but useless line before each step of a reference solution.
-            error_rate: Probability of a wrong result in a reference solution's step.
-            retry_rate: Probability that a wrong result is noticed, taken back and done again.
+            chains: What questions are drawn from; by default 3 to 5 operations modulo 10.
+            solutions: How reference solutions are written; by default without errors, retries and spurious lines.
             loading: Arguments of `RecordsDataModule`.
-
-        Raises:
-            ConfigError: If a number is out of range.
         """
         super().__init__(**loading)
-        rates = (spurious_rate, error_rate, retry_rate)
-        if not 1 <= min_steps <= max_steps or not 1 <= n_styles <= len(STYLES):
-            raise ConfigError(
-                f"expected 1 <= min_steps <= max_steps and n_styles in 1..{len(STYLES)}, got"
-                f" {min_steps}, {max_steps} and {n_styles}."
-            )
-        if not all(0 <= r <= 1 for r in rates) or not operators or set(operators) - set("+-*"):
-            raise ConfigError(f"rates lie in [0, 1] and operators in '+-*'; got {rates}, {operators!r}.")
-        if error_rate * retry_rate == 1:
-            raise ConfigError("with error_rate and retry_rate 1 a solution never ends.")
         self.sizes = {"train": n_train, "val": n_val, "test": n_test}
-        self.n_steps, self.modulus = (min_steps, max_steps), modulus
-        self.operators, self.max_operand = operators, max_operand
-        self.policy = ProceduralPolicy(error_rate, retry_rate, spurious_rate, tuple(range(n_styles)))
+        self.chains, self.solutions = chains or Chains(), solutions or ProceduralPolicy()
 
     def problem(self, split: str, index: int) -> Problem:
         """Return a split's problem number ``index``."""
         attempt = 0
         while True:
-            problem = arithmetic_problem(
-                self.seed,
-                index * 1000 + attempt,
-                self.n_steps,
-                self.modulus,
-                self.operators,
-                self.max_operand,
-                self.policy,
-            )
+            problem = arithmetic_problem(self.seed, index * 1000 + attempt, self.chains, self.solutions)
             if _split_of(problem.question) == split:
                 return problem._replace(id=f"arithmetic-{self.seed}-{split}-{index}")
             attempt += 1
@@ -127,11 +95,11 @@ class ArithmeticDataModule(RecordsDataModule):
         """
         draw = random.Random(f"{parent.id}/{number}")
         while True:
-            question = vary_chain(parent.question, draw, self.operators, self.max_operand)
+            question = vary_chain(parent.question, draw, self.chains.operators, self.chains.max_operand)
             if _split_of(question) == "train":
                 break
         identity = f"{parent.id}-variant-{number}"
-        return solved_problem(identity, question, self.policy, draw)
+        return solved_problem(identity, question, self.solutions, draw)
 
     def problems(self, split: str) -> Sequence[Problem]:
         """Return a split's problems."""

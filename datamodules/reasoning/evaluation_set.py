@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.reasoning.problems import ProblemsDataModule, Split
+from datamodules.reasoning.problems import ProblemsDataModule, SplitName
 from surefoot.reasoning.problems import (
     Problem,
     first_answer,
@@ -38,7 +38,7 @@ class EvaluationSetDataModule(ProblemsDataModule):
         super().__init__(**arguments | splits)
         self.set, self.root = name, root
 
-    def read(self, split: Split) -> Sequence[Problem] | None:
+    def read(self, split: SplitName) -> Sequence[Problem] | None:
         """Return the test problems, and nothing for train and val."""
         if split != "test":
             return []

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.reasoning.problems import ProblemsDataModule, Split
+from datamodules.reasoning.problems import ProblemsDataModule, SplitName
 from surefoot.errors import DataError
 from surefoot.reasoning.problems import Problem, first_field, read_jsonl, real_data_folder
 
@@ -38,7 +38,7 @@ class GSM8KDataModule(ProblemsDataModule):
         super().__init__(**splits)
         self.root, self.hub, self.annotations = root, hub, calculator_annotations
 
-    def _rows(self, split: Split) -> tuple[Iterable[dict[str, Any]], str]:
+    def _rows(self, split: SplitName) -> tuple[Iterable[dict[str, Any]], str]:
         if self.hub is not None:
             from datasets import load_dataset
 
@@ -46,14 +46,14 @@ class GSM8KDataModule(ProblemsDataModule):
         path = real_data_folder("gsm8k", self.root) / f"{split}.jsonl"
         return read_jsonl(path), str(path)
 
-    def read(self, split: Split) -> Sequence[Problem] | None:
+    def read(self, split: SplitName) -> Sequence[Problem] | None:
         """Return a split's problems; validation is held out of train."""
         if split == "val":
             return None
         rows, where = self._rows(split)
         return [self._problem(row, split, i, f"{where}, row {i + 1}") for i, row in enumerate(rows)]
 
-    def _problem(self, row: dict[str, Any], split: Split, i: int, where: str) -> Problem:
+    def _problem(self, row: dict[str, Any], split: SplitName, i: int, where: str) -> Problem:
         question, solution = (
             first_field(row, ["question"], where),
             first_field(row, ["answer"], where),

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from datamodules.reasoning.problems import ProblemsDataModule, Split
+from datamodules.reasoning.problems import ProblemsDataModule, SplitName
 from surefoot.errors import DataError
 from surefoot.reasoning.problems import Problem, first_answer
 
@@ -30,10 +30,10 @@ class GSMSymbolicDataModule(ProblemsDataModule):
         """
         arguments: dict[str, Any] = {"n_train": n_train, "n_test": n_test, "contamination": "off"}
         super().__init__(**arguments | splits)
-        self.sizes: dict[Split, int] = {"train": n_train, "val": self.n_val, "test": n_test}
-        self._drawn: dict[Split, list[Problem]] = {}
+        self.sizes: dict[SplitName, int] = {"train": n_train, "val": self.n_val, "test": n_test}
+        self._drawn: dict[SplitName, list[Problem]] = {}
 
-    def read(self, split: Split) -> Sequence[Problem] | None:
+    def read(self, split: SplitName) -> Sequence[Problem] | None:
         """Return a split's problems, generated once."""
         if not self._drawn:
             seen: set[str] = set()
@@ -59,7 +59,7 @@ class GSMSymbolicDataModule(ProblemsDataModule):
             entry = dataset.generators[template](draw, dataset.config.difficulty)
         return _problem(f"{parent.id}-variant-{number}", entry, template)
 
-    def _draw(self, split: Split, seen: set[str]) -> list[Problem]:
+    def _draw(self, split: SplitName, seen: set[str]) -> list[Problem]:
         try:
             import reasoning_gym
         except ImportError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.reasoning.problems import ProblemsDataModule, Split
+from datamodules.reasoning.problems import ProblemsDataModule, SplitName
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.problems import (
     Detail,
@@ -70,7 +70,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
         self.root, self.hub, self.math500 = root, hub, math500
         self.levels, self.subjects = levels, subjects
 
-    def _rows(self, split: Split) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _rows(self, split: SplitName) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield where a row comes from, and the row."""
         if split == "test" and self.math500 is not None:
             for i, row in enumerate(read_jsonl(Path(self.math500))):
@@ -100,7 +100,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
                 " data.init_args.hub EleutherAI/hendrycks_math."
             )
 
-    def read(self, split: Split) -> Sequence[Problem] | None:
+    def read(self, split: SplitName) -> Sequence[Problem] | None:
         """Return a split's problems; validation is held out of train."""
         if split == "val":
             return None
@@ -119,7 +119,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
         return (self.levels is None or level in self.levels) and (self.subjects is None or subject in self.subjects)
 
 
-def _problem(row: dict[str, Any], split: Split, i: int, where: str) -> Problem:
+def _problem(row: dict[str, Any], split: SplitName, i: int, where: str) -> Problem:
     try:
         question, solution = str(row["problem"]), str(row["solution"])
     except KeyError as error:

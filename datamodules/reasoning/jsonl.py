@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.reasoning.problems import ProblemsDataModule, Split
+from datamodules.reasoning.problems import ProblemsDataModule, SplitName
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.problems import Detail, Problem, first_answer, first_field, last_boxed, read_jsonl
 
@@ -48,12 +48,12 @@ class JSONLDataModule(ProblemsDataModule):
         if train is None:  # nothing to hold validation problems out of
             splits = {"n_val": 256 if val is not None else 0} | splits
         super().__init__(**splits)
-        self.files: dict[Split, Path | None] = {"train": train, "val": val, "test": test}
+        self.files: dict[SplitName, Path | None] = {"train": train, "val": val, "test": test}
         if not any(self.files.values()):
             raise ConfigError("JSONLDataModule needs a file: set data.init_args.train, val or test.")
         self.question, self.answer, self.solution, self.id = question, answer, solution, id
 
-    def read(self, split: Split) -> Sequence[Problem] | None:
+    def read(self, split: SplitName) -> Sequence[Problem] | None:
         """Return a split's problems.
 
         Raises:

@@ -13,9 +13,9 @@ from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.contamination import find_contaminated
 from surefoot.reasoning.problems import Problem, checked_reference, unreadable_references
 
-__all__ = ("ProblemsDataModule", "Split")
+__all__ = ("ProblemsDataModule", "SplitName")
 
-Split = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "test"]
 
 
 class ProblemsDataModule(RecordsDataModule, ABC):
@@ -52,19 +52,19 @@ class ProblemsDataModule(RecordsDataModule, ABC):
             raise ConfigError("n_train, n_val and n_test must not be negative.")
         self.limit_train, self.n_val, self.limit_test = n_train, n_val, n_test
         self.contamination, self.contamination_ngram = contamination, contamination_ngram
-        self.splits: dict[Split, list[Problem]] = {}
+        self.splits: dict[SplitName, list[Problem]] = {}
         #: Per evaluation split, the ids of problems that share words with a training problem.
-        self.contaminated: dict[Split, list[str]] = {}
+        self.contaminated: dict[SplitName, list[str]] = {}
 
     def recorded_splits(self) -> Mapping[str, Sequence[Problem]]:
         """Return the splits."""
         return dict(self.splits.items())
 
     @abstractmethod
-    def read(self, split: Split) -> Sequence[Problem] | None:
+    def read(self, split: SplitName) -> Sequence[Problem] | None:
         """Return a split's problems; none if there is no such file. Without ``val``, train is split."""
 
-    def _read(self, split: Split) -> list[Problem] | None:
+    def _read(self, split: SplitName) -> list[Problem] | None:
         problems = self.read(split)
         if problems is None:
             return None
@@ -123,7 +123,7 @@ class ProblemsDataModule(RecordsDataModule, ABC):
             if self.contamination == "drop":
                 self.splits[split] = [p for i, p in enumerate(problems) if i not in found]
 
-    def problems(self, split: Split) -> list[Problem]:
+    def problems(self, split: SplitName) -> list[Problem]:
         """Return a split's problems.
 
         Raises:

@@ -13,7 +13,7 @@ from surefoot.cli.verb_parser import VerbParser, verb_parser
 from surefoot.contracts import VariantSource, offers
 from surefoot.errors import ConfigError
 from surefoot.reasoning.curation import (
-    Arm,
+    CurationMethod,
     choose_parents,
     draw_variants,
     instruction_following_difficulties,
@@ -37,7 +37,7 @@ def _parser() -> VerbParser:
     parser.add_subclass_arguments(LanguageModel, "model", required=False)
     parser.add_subclass_arguments(Prompt, "prompt", required=False)
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
-    parser.add_argument("--arm", type=Arm, default="pre_memorization", help="Rule that chooses parents.")
+    parser.add_argument("--method", type=CurationMethod, default="pre_memorization", help="Rule that chooses parents.")
     parser.add_argument(
         "--run",
         type=Path | None,
@@ -91,13 +91,13 @@ def run_curate(arguments: Sequence[str]) -> None:
 def _curate(parsed: Namespace, objects: Namespace, data: Any) -> None:
     originals = list(data.problems("train"))
     record, difficulties = None, None
-    if parsed.arm == "pre_memorization" and parsed.run is not None:
+    if parsed.method == "pre_memorization" and parsed.run is not None:
         record = read_record(parsed.run / "memorization", parsed.run.name)
-    if parsed.arm == "ifd" and objects.get("model") is not None:
+    if parsed.method == "ifd" and objects.get("model") is not None:
         prompt = objects.get("prompt") or PlainPrompt()
         difficulties = instruction_following_difficulties(originals, objects.model, prompt, 4096)
     parents = choose_parents(
-        parsed.arm,
+        parsed.method,
         originals,
         record,
         parsed.log_log_threshold,

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
+from surefoot.errors import ConfigError
 from surefoot.reasoning.problems import Problem
 
 __all__ = (
     "RETRY",
     "STYLES",
     "Chain",
+    "Chains",
     "ProceduralPolicy",
     "State",
     "StepKind",
@@ -161,12 +163,33 @@ class ProceduralPolicy:
     probability ``error_rate``, uniformly over the wrong results. After a wrong result it notices with probability
     ``retry_rate``, writes ``wait`` and does the step again; errors that it does not notice at once stay. At the end it
     states its value.
+
+    Args:
+        error_rate: Probability of a wrong result in a step.
+        retry_rate: Probability that a wrong result is noticed, taken back and done again.
+        spurious_rate: Probability of a true but useless line before each step.
+        styles: Ways of writing a step, 0 to 2; one is chosen uniformly per solution.
     """
 
     error_rate: float = 0.0
     retry_rate: float = 0.0
     spurious_rate: float = 0.0
-    styles: tuple[int, ...] = (0,)  # positions in STYLES, chosen uniformly per solution
+    styles: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: If one is out of range, or a solution would never end.
+        """
+        object.__setattr__(self, "styles", tuple(self.styles))  # a list would have no hash
+        rates = (self.error_rate, self.retry_rate, self.spurious_rate)
+        if not all(0 <= r <= 1 for r in rates):
+            raise ConfigError(f"error_rate, retry_rate and spurious_rate lie in [0, 1], got {rates}.")
+        if self.error_rate * self.retry_rate == 1:
+            raise ConfigError("with error_rate and retry_rate 1 a solution never ends.")
+        if not self.styles or not set(self.styles) <= set(range(len(STYLES))):
+            raise ConfigError(f"styles are numbers in 0..{len(STYLES) - 1}, at least one; got {list(self.styles)}.")
 
     def solve(self, question: str, random_state: random.Random, prefix: Sequence[str] = ()) -> list[str]:
         """Return the lines that the policy writes after a prefix."""
@@ -249,32 +272,59 @@ class ProceduralPolicy:
         return distribution.get(chain.values[-1], 0.0)
 
 
+@dataclass(frozen=True)
+class Chains:
+    """What chains are drawn from.
+
+    Args:
+        min_steps: Fewest operations.
+        max_steps: Most operations.
+        modulus: Results are taken modulo this; null for whole numbers with carries.
+        operators: Operators to choose from.
+        max_operand: Largest operand; the smallest is 0, or 1 without a modulus.
+    """
+
+    min_steps: int = 3
+    max_steps: int = 5
+    modulus: int | None = 10
+    operators: str = "+-*"
+    max_operand: int = 9
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: If one is out of range.
+        """
+        if not 1 <= self.min_steps <= self.max_steps:
+            raise ConfigError(f"expected 1 <= min_steps <= max_steps, got {self.min_steps} and {self.max_steps}.")
+        if not self.operators or set(self.operators) - set("+-*"):
+            raise ConfigError(f"operators lie in '+-*', at least one; got {self.operators!r}.")
+
+    def draw(self, random_state: random.Random) -> Chain:
+        """Return a chain."""
+        low = 0 if self.modulus is not None else 1
+        n = random_state.randint(self.min_steps, self.max_steps)
+        start = random_state.randint(low, self.max_operand)
+        operations = tuple(
+            (random_state.choice(self.operators), random_state.randint(low, self.max_operand)) for _ in range(n)
+        )
+        return Chain(start, operations, self.modulus)
+
+
 def arithmetic_problem(
-    seed: int,
-    index: int,
-    n_steps: tuple[int, int] = (3, 5),
-    modulus: int | None = 10,
-    operators: str = "+-*",
-    max_operand: int = 9,
-    policy: ProceduralPolicy | None = None,
+    seed: int, index: int, chains: Chains | None = None, policy: ProceduralPolicy | None = None
 ) -> Problem:
     """Return problem number ``index`` of an unlimited, seeded sequence.
 
     Args:
         seed: Seed of the sequence.
         index: Number of the problem.
-        n_steps: Fewest and most operations.
-        modulus: Results are taken modulo this; none for whole numbers with carries.
-        operators: Operators to choose from.
-        max_operand: Largest operand; the smallest is 0, or 1 without a modulus.
+        chains: What it is drawn from; by default 3 to 5 operations modulo 10.
         policy: Writes the reference solution; by default without errors, retries and spurious lines.
     """
     draw = random.Random(f"{seed}/{index}")
-    low = 0 if modulus is not None else 1
-    n = draw.randint(*n_steps)
-    start = draw.randint(low, max_operand)
-    operations = tuple((draw.choice(operators), draw.randint(low, max_operand)) for _ in range(n))
-    question = Chain(start, operations, modulus).question
+    question = (chains or Chains()).draw(draw).question
     return solved_problem(f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw)
 
 

@@ -21,9 +21,9 @@ from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.sequences import PromptCompletion
 
 __all__ = (
-    "ARMS",
     "CURATED",
-    "Arm",
+    "CURATION_METHODS",
+    "CurationMethod",
     "choose_parents",
     "draw_variants",
     "instruction_following_difficulties",
@@ -31,14 +31,14 @@ __all__ = (
     "write_curated",
 )
 
-Arm = Literal["pre_memorization", "iid", "ifd", "heuristic"]
-ARMS: tuple[Arm, ...] = get_args(Arm)
+CurationMethod = Literal["pre_memorization", "iid", "ifd", "heuristic"]
+CURATION_METHODS: tuple[CurationMethod, ...] = get_args(CurationMethod)
 #: Name of the file of curated problems.
 CURATED = "curated.jsonl"
 
 
 def choose_parents(
-    arm: Arm,
+    method: CurationMethod,
     problems: Sequence[Problem],
     record: TrackedRun | None = None,
     log_log_threshold: float = -2.3,
@@ -49,7 +49,7 @@ def choose_parents(
     """Return the original problems of which new ones are made.
 
     Args:
-        arm: ``pre_memorization``: those whose pre-memorization accuracy at the last checkpoint is at most
+        method: ``pre_memorization``: those whose pre-memorization accuracy at the last checkpoint is at most
             ``accuracy_threshold``; ``iid``: all; ``ifd``: those whose difficulty is above the percentile;
             ``heuristic``: those whose solution has more lines than the percentile.
         problems: The originals.
@@ -60,13 +60,13 @@ def choose_parents(
         percentile: In [0, 100].
 
     Raises:
-        ConfigError: If the arm lacks what it chooses by.
+        ConfigError: If the method lacks what it chooses by.
         DataError: If the record lacks an original, or no parent is left.
     """
     chosen = list(problems)
-    if arm == "pre_memorization":
+    if method == "pre_memorization":
         if record is None:
-            raise ConfigError("the arm pre_memorization needs the record of a tracked run.")
+            raise ConfigError("the method pre_memorization needs the record of a tracked run.")
         last = pre_memorization_accuracies(record.train_accuracies, record.train_perplexities, log_log_threshold)[-1]
         values = dict(zip(record.train_ids, last.tolist(), strict=True))
         missing = [p.id for p in problems if p.id not in values]
@@ -76,15 +76,15 @@ def choose_parents(
                 f" {missing[0]}: was it made with other data, or with a smaller budget of samples?"
             )
         chosen = [p for p in problems if values[p.id] <= accuracy_threshold]
-    elif arm == "ifd":
+    elif method == "ifd":
         if difficulties is None:
-            raise ConfigError("the arm ifd needs the difficulty of each problem: give a model.")
+            raise ConfigError("the method ifd needs the difficulty of each problem: give a model.")
         chosen = _above(problems, [difficulties[p.id] for p in problems], percentile)
-    elif arm == "heuristic":
+    elif method == "heuristic":
         n_lines = [float(len(p.solution.strip().split("\n"))) for p in problems]
         chosen = _above(problems, n_lines, percentile)
     if not chosen:
-        raise DataError(f"the arm {arm} leaves no parent among {len(problems)} problems.")
+        raise DataError(f"the method {method} leaves no parent among {len(problems)} problems.")
     return chosen
 
 

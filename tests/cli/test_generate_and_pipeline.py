@@ -240,10 +240,7 @@ def test_rft_as_a_pipeline_resumes_at_the_first_missing_stage(
     monkeypatch.chdir(tmp_path)
     sampled = settings(sampling={"n": 8, "max_tokens": 40}, grader={"rule": "mixed"}, split="train")
     easy = {
-        "min_steps": 1,
-        "max_steps": 1,
-        "modulus": 2,
-        "max_operand": 1,
+        "chains": {"min_steps": 1, "max_steps": 1, "modulus": 2, "max_operand": 1},
         "n_train": 64,
         "n_test": 4,
     }
@@ -555,7 +552,7 @@ def test_a_second_process_on_the_same_folder_is_refused(tmp_path: Path, capsys: 
     next(out.glob("*.arrow")).unlink()
     world = {"class_path": "ArithmeticDataModule", "init_args": {"n_train": 8}}
     config = tmp_path / "curate.yaml"
-    config.write_text(yaml.safe_dump({"data": world, "arm": "iid", "n": 4}))
+    config.write_text(yaml.safe_dump({"data": world, "method": "iid", "n": 4}))
     code = (
         "import sys, time; from pathlib import Path; from surefoot.storage.locks import hold\n"
         "with hold(Path(sys.argv[1])), hold(Path(sys.argv[2])):\n"

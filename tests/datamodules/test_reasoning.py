@@ -1,6 +1,7 @@
 """Datamodules of problems: real files, splits that share nothing, damaged files that say where."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from datamodules import (
     PreferencesDataModule,
 )
 from surefoot.errors import ConfigError, DataError
-from surefoot.reasoning.arithmetic import judge_steps
+from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy, judge_steps
 
 
 def test_gsm8k(data_root: Path) -> None:
@@ -129,7 +130,9 @@ def test_gsm_symbolic_is_seeded_and_splits_are_disjoint() -> None:
 
 
 def test_arithmetic_splits_share_no_question_and_solutions_are_right() -> None:
-    data = ArithmeticDataModule(n_train=300, n_val=50, n_test=50, n_styles=3, spurious_rate=0.2)
+    data = ArithmeticDataModule(
+        n_train=300, n_val=50, n_test=50, solutions=ProceduralPolicy(styles=(0, 1, 2), spurious_rate=0.2)
+    )
     problems = {s: list(data.problems(s)) for s in ("train", "val", "test")}
     questions = {s: {p.question for p in ps} for s, ps in problems.items()}
     assert not questions["train"] & questions["test"]
@@ -140,23 +143,29 @@ def test_arithmetic_splits_share_no_question_and_solutions_are_right() -> None:
         list(ArithmeticDataModule(n_train=5).problems("train"))[3]
         == ArithmeticDataModule(n_train=9).problems("train")[3]
     )
-    noisy = ArithmeticDataModule(n_train=50, error_rate=0.5, retry_rate=0.8)
+    assert data.problems("train")[:3] == problems["train"][:3]
+    assert data.problems("train")[-1] == problems["train"][-1]
+    with pytest.raises(IndexError):
+        data.problems("train")[300]
+    noisy = ArithmeticDataModule(n_train=50, solutions=ProceduralPolicy(0.5, 0.8))
     assert any("wait" in p.solution for p in noisy.problems("train"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("make", "message"),
     [
-        ({"min_steps": 4, "max_steps": 3}, "1 <= min_steps <= max_steps"),
-        ({"operators": "/"}, "operators in"),
-        ({"error_rate": 1.0, "retry_rate": 1.0}, "never ends"),
-        ({"n_styles": 4}, "n_styles in 1..3"),
-        ({"batch_size": 0}, "batch sizes must be positive"),
+        (lambda: Chains(4, 3), "1 <= min_steps <= max_steps"),
+        (lambda: Chains(operators="/"), "operators lie in"),
+        (lambda: ProceduralPolicy(1.0, 1.0), "never ends"),
+        (lambda: ProceduralPolicy(-0.1), r"lie in \[0, 1\]"),
+        (lambda: ProceduralPolicy(styles=(3,)), r"numbers in 0\.\.2"),
+        (lambda: ProceduralPolicy(styles=()), "at least one"),
+        (lambda: ArithmeticDataModule(batch_size=0), "batch sizes must be positive"),
     ],
 )
-def test_arithmetic_refuses_nonsense(arguments: dict[str, object], message: str) -> None:
+def test_arithmetic_refuses_nonsense(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        ArithmeticDataModule(**arguments)  # type: ignore[arg-type]
+        make()
 
 
 def test_missing_and_damaged_files_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from surefoot.reasoning.arithmetic import (
     Chain,
+    Chains,
     ProceduralPolicy,
     arithmetic_problem,
     judge_steps,
@@ -49,7 +50,7 @@ def test_reference_solutions_are_right_in_every_style(
     seed: int, modulus: int | None, spurious: float, retry: float
 ) -> None:
     policy = ProceduralPolicy(0.0, retry, spurious, (0, 1, 2))
-    problem = arithmetic_problem(seed, 0, (3, 8), modulus, policy=policy)
+    problem = arithmetic_problem(seed, 0, Chains(3, 8, modulus), policy)
     kinds = judge_steps(problem.question, problem.solution.split("\n"))
     assert set(kinds) <= {"correct", "spurious", "answer"}
     assert kinds[-1] == "answer"
@@ -64,7 +65,7 @@ def test_the_oracle_is_the_frequency_of_success(modulus: int | None, prefix_leng
     draw = random.Random(prefix_length)
     n = 4000
     for index in range(2):
-        problem = arithmetic_problem(3, index, (4, 4), modulus)
+        problem = arithmetic_problem(3, index, Chains(4, 4, modulus))
         prefix = policy.solve(problem.question, random.Random(index))[:prefix_length]
         expected = policy.success_probability(problem.question, prefix)
         won = 0

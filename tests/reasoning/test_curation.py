@@ -13,7 +13,7 @@ from tiny_reasoning import tiny_reasoning
 from datamodules import ArithmeticDataModule, CuratedDataModule, GSMSymbolicDataModule
 from surefoot.cli import main
 from surefoot.errors import ConfigError, DataError
-from surefoot.reasoning.arithmetic import judge_steps, read_chain, vary_chain
+from surefoot.reasoning.arithmetic import ProceduralPolicy, judge_steps, read_chain, vary_chain
 from surefoot.reasoning.curation import (
     choose_parents,
     draw_variants,
@@ -101,7 +101,7 @@ def test_a_variant_of_a_chain_differs_in_one_place() -> None:
 
 
 def test_variants_are_solved_training_problems() -> None:
-    data = ArithmeticDataModule(n_train=20, n_styles=3, spurious_rate=0.3)
+    data = ArithmeticDataModule(n_train=20, solutions=ProceduralPolicy(styles=(0, 1, 2), spurious_rate=0.3))
     parents = list(data.problems("train"))
     known = {p.question for p in parents}
     found = draw_variants(parents[:5], 60, data.variant, known, seed=1)
@@ -168,7 +168,7 @@ def test_the_verb_reads_a_tracked_run(fit: Fit, tmp_path: Path, capsys: pytest.C
     main(["curate", *flags, "--earlier", earlier, "--out", str(tmp_path / "two")])
     assert not {p.question for p in first} & {p.question for p in read_curated(tmp_path / "two")}
     model = tiny_reasoning("SFT")["model"]["init_args"]["language_model"]
-    path.write_text(yaml.safe_dump(curate_settings(model=model, arm="ifd")))
+    path.write_text(yaml.safe_dump(curate_settings(model=model, method="ifd")))
     main(["curate", "--config", str(path), "--out", str(tmp_path / "three")])
     assert len(read_curated(tmp_path / "three")) == 6
 
@@ -176,7 +176,7 @@ def test_the_verb_reads_a_tracked_run(fit: Fit, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--arm", "best"], "'pre_memorization', 'iid', 'ifd', 'heuristic'"),
+        (["--method", "best"], "'pre_memorization', 'iid', 'ifd', 'heuristic'"),
         ([], "needs the record of a tracked run"),
         (["--n", "0"], "--n must be positive"),
         (["--run", "nowhere"], "holds no step-*.parquet"),

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from surefoot.reasoning.curation import (
-    ARMS,
     CURATED,
-    Arm,
+    CURATION_METHODS,
+    CurationMethod,
     choose_parents,
     draw_variants,
     instruction_following_difficulties,
@@ -50,7 +50,7 @@ class Branch:
     """
 
     seed: int
-    method: Arm
+    method: CurationMethod
     run: str
     added: list[Path] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
@@ -70,7 +70,7 @@ def measure_curation(scale: Scale, out: Path, log_log_threshold: float, n_seeds:
     first = {s: curation_round(s, size, out, "originals", []) for s in seeds}
     done = run_jobs([pretraining(s, size) for s in seeds], out)
     done |= run_jobs(list(first.values()), out)
-    branches = [Branch(s, method, first[s].name) for s in seeds for method in ARMS]
+    branches = [Branch(s, method, first[s].name) for s in seeds for method in CURATION_METHODS]
     for branch in branches:
         branch.accuracies.append(done[branch.run].last[TEST_ACCURACY])
     for number in range(1, size.curation_rounds + 1):

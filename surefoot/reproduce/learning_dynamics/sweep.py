@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy
 from surefoot.reproduce.claims import Scale
 from surefoot.reproduce.jobs import QUIET, Job
 
@@ -21,7 +22,9 @@ __all__ = (
 PREFIXES = ("1+1=2\n", "so 2*3 is 6\n")
 
 #: Several styles and useless lines: having memorized a trace differs from being able to solve the problem.
-WORLD: dict[str, Any] = {"min_steps": 3, "max_steps": 3, "n_styles": 3, "spurious_rate": 0.1}
+CHAINS = {"min_steps": 3, "max_steps": 3}
+SOLUTIONS = {"styles": [0, 1, 2], "spurious_rate": 0.1}
+WORLD: dict[str, Any] = {"chains": CHAINS, "solutions": SOLUTIONS}
 
 
 #: How answers are sampled, as in the paper.
@@ -187,16 +190,18 @@ def _pretrained(out: Path, seed: int) -> dict[str, Any]:
 
 
 def _curation_arguments(seed: int, size: Size) -> dict[str, Any]:
-    steps = {"min_steps": 2, "max_steps": 4}
+    chains = {"chains": {"min_steps": 2, "max_steps": 4}}
     numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
-    return WORLD | steps | numbers | {"seed": 500 + seed}
+    return WORLD | chains | numbers | {"seed": 500 + seed}
 
 
 def curation_data(seed: int, size: Size) -> Any:
     """Return the datamodule of a seed's originals."""
     from surefoot.cli.generate import datamodules
 
-    return datamodules.ArithmeticDataModule(**_curation_arguments(seed, size))
+    arguments = _curation_arguments(seed, size)
+    arguments |= {"chains": Chains(**arguments["chains"]), "solutions": ProceduralPolicy(**arguments["solutions"])}
+    return datamodules.ArithmeticDataModule(**arguments)
 
 
 def curation_round(seed: int, size: Size, out: Path, name: str, additions: Sequence[Path]) -> Job:
