@@ -4,6 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,41 @@ from surefoot.reasoning.sequences import PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.distributed import gather_rows
 
-__all__ = ("MemorizationTracker",)
+__all__ = ("MemorizationTracker", "TrackedAnswers", "TrackedProblems")
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrackedProblems:
+    """Which problems are tracked.
+
+    Args:
+        data: Datamodule whose training problems are tracked, where the run's own has none (pairs, completions).
+        test_split: Also sample answers to this split's problems, to compare; none by default.
+        samples_per_checkpoint: Most answers sampled at a checkpoint, which bounds the cost: of more training (and test)
+            problems than that allows a fixed subset is tracked.
+    """
+
+    data: LightningDataModule | None = None
+    test_split: Literal["val", "test"] | None = None
+    samples_per_checkpoint: int = 10_000
+
+
+@dataclass(frozen=True)
+class TrackedAnswers:
+    """How tracked problems are answered.
+
+    Args:
+        sampling: How answers are sampled; by default 5 at temperature 0.8 and top_p 0.95 of at most 512 tokens.
+        greedy: Also take each training problem's greedy answer and its log-probability (for ATC).
+        prefixes: At the end of training, also sample with the answer started by each of these texts: what was memorized
+            fails under such a start.
+    """
+
+    sampling: Sampling | None = None
+    greedy: bool = False
+    prefixes: tuple[str, ...] = ()
 
 
 class MemorizationTracker(Callback):
@@ -44,35 +77,25 @@ class MemorizationTracker(Callback):
 
     def __init__(
         self,
-        sampling: Sampling | None = None,
+        problems: TrackedProblems | None = None,
+        answers: TrackedAnswers | None = None,
         log_log_threshold: float = -2.3,
-        samples_per_checkpoint: int = 10_000,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
-        test_split: Literal["val", "test"] | None = None,
-        prefixes: Sequence[str] = (),
-        greedy: bool = False,
         engine: RolloutEngine | None = None,
-        data: LightningDataModule | None = None,
         folder: str = "memorization",
         seed: int | None = None,
     ) -> None:
         """Initialize the tracker.
 
         Args:
-            sampling: How answers are sampled; by default 5 at temperature 0.8 and top_p 0.95 of at most 512 tokens.
+            problems: Which problems are tracked; by default the training problems, within a budget.
+            answers: How they are answered; by default by 5 samples of each problem.
             log_log_threshold: log(log()) of the perplexity below which an example counts as memorized; the paper's are
                 -2.3 for GSM8K and -1.7 for MATH. The record holds perplexities: another threshold needs no other run.
-            samples_per_checkpoint: Most answers sampled at a checkpoint, which bounds the cost: of more training (and
-                test) problems than that allows a fixed subset is tracked.
             every_n_epochs: Epochs between checkpoints.
             every_n_steps: Optimizer steps between checkpoints, instead of epochs.
-            test_split: Also sample answers to this split's problems, to compare; none by default.
-            prefixes: At the end of training, also sample with the answer started by each of these texts: what was
-                memorized fails under such a start.
-            greedy: Also take each training problem's greedy answer and its log-probability (for ATC).
             engine: Samples; by default the module's own, or else an HFEngine.
-            data: Datamodule whose training problems are tracked, where the run's own has none (pairs, completions).
             folder: Name of the record's folder within the run folder.
             seed: Seed of the subset and of the sampling; the run's ``seed_everything`` by default, 0 outside the
                 command line.
@@ -80,7 +103,9 @@ class MemorizationTracker(Callback):
         Raises:
             ConfigError: If a number is out of range.
         """
-        self.sampling = sampling or Sampling(n=5, temperature=0.8, top_p=0.95, max_tokens=512)
+        self.problems, self.answers = problems or TrackedProblems(), answers or TrackedAnswers()
+        self.sampling = self.answers.sampling or Sampling(n=5, temperature=0.8, top_p=0.95, max_tokens=512)
+        samples_per_checkpoint = self.problems.samples_per_checkpoint
         if min(every_n_epochs, every_n_steps or 1) < 1 or every_n_steps == 0:
             raise ConfigError(
                 f"every_n_epochs and every_n_steps must be positive, got {every_n_epochs} and {every_n_steps}."
@@ -90,14 +115,9 @@ class MemorizationTracker(Callback):
                 f"samples_per_checkpoint is {samples_per_checkpoint}, fewer than the {self.sampling.n} samples of one"
                 " problem."
             )
-        self.log_log_threshold, self.samples_per_checkpoint = (
-            log_log_threshold,
-            samples_per_checkpoint,
-        )
+        self.log_log_threshold = log_log_threshold
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
-        self.test_split, self.prefixes = test_split, prefixes
-        self.greedy, self.engine, self.data = greedy, engine, data
-        self.folder, self.seed = folder, seed or 0
+        self.engine, self.folder, self.seed = engine, folder, seed or 0
         self.accuracies: dict[str, float] = {}
         self._best: dict[str, float] = {}  # best accuracy so far while not memorized
         self._ever_memorized = False
@@ -123,15 +143,15 @@ class MemorizationTracker(Callback):
             self._source(trainer)
         except ConfigError as error:
             raise ConfigError(
-                f"{error} Set the tracker's init_args.data, such as {{class_path: GSM8KDataModule}}."
+                f"{error} Set the tracker's init_args.problems.data, such as {{class_path: GSM8KDataModule}}."
             ) from error
 
     def _module(self, module: LightningModule) -> PolicyModule:
         return module_as(module, PolicyModule, "MemorizationTracker")
 
     def _source(self, trainer: Trainer) -> ProblemSource:
-        if self.data is not None:
-            return contract_of(self.data, ProblemSource, "MemorizationTracker")
+        if self.problems.data is not None:
+            return contract_of(self.problems.data, ProblemSource, "MemorizationTracker")
         return datamodule_as(trainer, ProblemSource, "MemorizationTracker")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,7 +159,7 @@ class MemorizationTracker(Callback):
         self._began = time.perf_counter()
         source = self._source(trainer)
         train = list(source.problems("train"))
-        test = list(source.problems(self.test_split)) if self.test_split else []
+        test = list(source.problems(self.problems.test_split)) if self.problems.test_split else []
         self._problems = self._within_budget({"train": train, "test": test})
         unsolved = next((p.id for p in self._problems["train"] if not p.solution), None)
         if unsolved is not None:
@@ -156,8 +176,8 @@ class MemorizationTracker(Callback):
 
     def _within_budget(self, problems: dict[str, list[Problem]]) -> dict[str, list[Problem]]:
         """Return as many problems of each split as the budget allows, the same in every run; their order stays."""
-        per_problem = self.sampling.n + int(self.greedy)
-        allowed = max(1, self.samples_per_checkpoint // per_problem)
+        per_problem = self.sampling.n + int(self.answers.greedy)
+        allowed = max(1, self.problems.samples_per_checkpoint // per_problem)
         n_all = sum(len(p) for p in problems.values())
         kept = {}
         for split, given in problems.items():
@@ -188,7 +208,7 @@ class MemorizationTracker(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample with started answers, say so if the metric was trivial, and close an engine of one's own."""
-        if self.prefixes and self.accuracies:
+        if self.answers.prefixes and self.accuracies:
             self._perturb(trainer, pl_module)
         if self.accuracies and not self._ever_memorized and trainer.is_global_zero:
             warnings.warn(
@@ -242,7 +262,7 @@ class MemorizationTracker(Callback):
                 module.language_model, traces, module.max_tokens_per_pack, module.equalise_packs
             ).tolist()
             greedy: Sequence[Sequence[Trajectory]] = ()
-            if self.greedy and split == "train":
+            if self.answers.greedy and split == "train":
                 one = Sampling(n=1, temperature=0.0, max_tokens=self.sampling.max_tokens)
                 greedy = self._sample(trainer, pl_module, mine, one)
             for i, (problem, group) in enumerate(zip(mine, groups, strict=True)):
@@ -318,7 +338,7 @@ class MemorizationTracker(Callback):
         problems = self._problems["train"][trainer.global_rank :: trainer.world_size]
         rows: list[Row] = []
         with trainer.precision_plugin.forward_context(), torch.no_grad():
-            for prefix in ("", *self.prefixes):
+            for prefix in ("", *self.answers.prefixes):
                 groups = self._sample(trainer, pl_module, problems, self.sampling, prefix)
                 rows += [
                     {

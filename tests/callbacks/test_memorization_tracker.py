@@ -25,7 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 TRACKER: dict[str, Any] = {
     "class_path": "MemorizationTracker",
     "init_args": {
-        "sampling": {"n": 3, "temperature": 0.8, "top_p": 0.95, "max_tokens": 10},
+        "answers": {"sampling": {"n": 3, "temperature": 0.8, "top_p": 0.95, "max_tokens": 10}},
+        "problems": {},
         "log_log_threshold": 1.2,
     },
 }
@@ -35,12 +36,13 @@ def settings(method: str, folder: Path, **tracker: Any) -> dict[str, Any]:
     config = tiny_reasoning(method)
     config["trainer"]["limit_val_batches"] = 0
     init = TRACKER["init_args"] | tracker
+    init["answers"] = TRACKER["init_args"]["answers"] | tracker.get("answers", {})
     config["model"]["init_args"]["grader"] = {
         "class_path": "surefoot.reasoning.answers.Grader",
         "init_args": {"rule": "last_number"},
     }
     if method == "DPO":
-        init["data"] = config["data"]
+        init["problems"] = init["problems"] | {"data": config["data"]}
         config["data"] = {
             "class_path": "PreferencesDataModule",
             "init_args": {"pairs": str(write_pairs(folder)), "batch_size": 4},
@@ -59,7 +61,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", ["SFT", "RFT", "DPO", "GRPO"])
 def test_training_does_not_notice(method: str, fit: Fit, tmp_path: Path) -> None:
-    tracked = settings(method, tmp_path, every_n_steps=2, prefixes=["so "], greedy=True)
+    tracked = settings(method, tmp_path, every_n_steps=2, answers={"prefixes": ["so "], "greedy": True})
     if method != "DPO":  # whose datamodule has no problems
         predictors = {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}}
         tracked["trainer"]["callbacks"].append(predictors)
@@ -78,7 +80,7 @@ def test_training_does_not_notice(method: str, fit: Fit, tmp_path: Path) -> None
 
 
 def test_what_is_recorded_and_logged(fit: Fit, tmp_path: Path) -> None:
-    config = settings("SFT", tmp_path, test_split="test", prefixes=["1+1=2\n"])
+    config = settings("SFT", tmp_path, problems={"test_split": "test"}, answers={"prefixes": ["1+1=2\n"]})
     config["trainer"]["max_epochs"] = 3
     run = fit(config)
     record = read_record(run / "memorization", "r")
@@ -168,7 +170,7 @@ def test_a_killed_run_ends_with_the_same_record(fit: Fit, tmp_path: Path) -> Non
 
 def test_the_budget_bounds_the_samples(fit: Fit, tmp_path: Path) -> None:
     """24 answers of 3 each, over 32 training and 8 test problems: 8 problems, 6 of them of training."""
-    config = settings("SFT", tmp_path, samples_per_checkpoint=24, test_split="test", seed=0)
+    config = settings("SFT", tmp_path, problems={"samples_per_checkpoint": 24, "test_split": "test"}, seed=0)
     runs = [fit(config, name="a"), fit(config, "--seed_everything", "5", name="b")]
     records = [read_record(r / "memorization", "r") for r in runs]
     assert records[0].train_correct.shape == (2, 6)
@@ -186,7 +188,7 @@ def test_a_run_that_never_memorizes_says_that_the_metric_is_trivial(fit: Fit, tm
     ("changes", "message"),
     [
         ({"tracker": {"every_n_steps": 0}}, "must be positive, got 1 and 0"),
-        ({"tracker": {"samples_per_checkpoint": 2}}, "fewer than the 3 samples"),
+        ({"tracker": {"problems": {"samples_per_checkpoint": 2}}}, "fewer than the 3 samples"),
         ({"method": "DPO"}, "needs a datamodule with problems (ProblemSource); PreferencesDataModule has none. Set"),
     ],
 )
@@ -196,7 +198,7 @@ def test_what_does_not_fit_ends_in_one_line(
     config = settings(changes.get("method", "SFT"), tmp_path, **changes.get("tracker", {}))
     tracker = config["trainer"]["callbacks"][-1]
     if changes.get("method") == "DPO":
-        del tracker["init_args"]["data"]
+        del tracker["init_args"]["problems"]
     with pytest.raises(SystemExit) as stop:
         fit(config)
     assert stop.value.code == 2

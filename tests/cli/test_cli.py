@@ -411,7 +411,8 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
             if method == "GRPO":
                 config["model"]["init_args"]["updates"] = {"minibatches": 2}
             if method == "SFT":
-                tracker = {"sampling": {"n": 2, "max_tokens": 8}, "test_split": "test"}
+                answers = {"sampling": {"n": 2, "max_tokens": 8}}
+                tracker = {"answers": answers, "problems": {"test_split": "test"}}
                 config["trainer"]["callbacks"] += [
                     {"class_path": "MemorizationTracker", "init_args": tracker},
                     {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}},

@@ -155,7 +155,7 @@ def curate_settings(**changes: Any) -> dict[str, Any]:
 
 def test_the_verb_reads_a_tracked_run(fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_reasoning("SFT")
-    tracker = {"sampling": {"n": 2, "max_tokens": 8}, "log_log_threshold": 1.2}
+    tracker = {"answers": {"sampling": {"n": 2, "max_tokens": 8}}, "log_log_threshold": 1.2}
     config["trainer"]["callbacks"] = [{"class_path": "MemorizationTracker", "init_args": tracker}]
     run = fit(config)
     path = tmp_path / "curate.yaml"

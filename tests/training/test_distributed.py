@@ -86,7 +86,7 @@ def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any
         observers = [
             {
                 "class_path": "MemorizationTracker",
-                "init_args": {"sampling": sampling, "log_log_threshold": 1.3, "greedy": True},
+                "init_args": {"answers": {"sampling": sampling, "greedy": True}, "log_log_threshold": 1.3},
             },
             {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}},
         ]

@@ -112,7 +112,7 @@ def test_supervised_training_has_dropout_and_the_tracker_leaves_it_alone(fit: Fi
     settings["trainer"]["callbacks"] = []
     runs = [fit(settings, name="plain")]
     sampling = {"n": 2, "max_tokens": 5}
-    tracker = {"sampling": sampling, "every_n_steps": 1, "samples_per_checkpoint": 8}
+    tracker = {"answers": {"sampling": sampling}, "every_n_steps": 1, "problems": {"samples_per_checkpoint": 8}}
     settings["trainer"]["callbacks"] = [
         {"class_path": "MemorizationTracker", "init_args": tracker},
         {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 2}},

@@ -14,7 +14,7 @@ import urllib.request
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,12 +43,31 @@ from surefoot.reasoning.rollouts.vllm import (
     write_weights,
 )
 
-__all__ = ("VLLMServerEngine",)
+__all__ = ("ServerLaunch", "VLLMServerEngine")
 
 #: Seconds that a server has to end by itself.
 _PATIENCE_SECONDS = 20.0
 _ERROR = re.compile(r"\b\w*(Error|Exception): |\d+ validation errors? for")
 _METRICS = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total")
+
+
+@dataclass(frozen=True)
+class ServerLaunch:
+    """How a server is started.
+
+    Args:
+        memory_share: Share of a GPU's memory, in [0, 1].
+        cache_gib: Memory for keys and values on a CPU, GiB.
+        block_size: Tokens of a block of the prefix cache; a multiple of 32 on a CPU.
+        enforce_eager: Do not compile; starts faster.
+        dtype: Precision; auto takes the model's.
+    """
+
+    memory_share: float = 0.9
+    cache_gib: float = 1.0
+    block_size: int = 32
+    enforce_eager: bool = True
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 class VLLMServerEngine(RolloutEngine):
@@ -65,11 +84,7 @@ class VLLMServerEngine(RolloutEngine):
         urls: list[str] | None = None,
         exchange: Path | None = None,
         max_model_length: int = 2048,
-        memory_share: float = 0.9,
-        cache_gib: float = 1.0,
-        block_size: int = 32,
-        enforce_eager: bool = True,
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        launch: ServerLaunch | None = None,
         max_requests: int = 64,
         startup_seconds: float = 600.0,
         request_seconds: float = 3600.0,
@@ -80,11 +95,7 @@ class VLLMServerEngine(RolloutEngine):
             urls: Addresses of running servers, such as http://host:8000; by default one is started here.
             exchange: Folder for new weights that every server sees; by default one in this host's memory.
             max_model_length: Most tokens of prompt and completion together.
-            memory_share: Share of a GPU's memory for a server that is started here.
-            cache_gib: Memory for keys and values on a CPU, GiB, of a server that is started here.
-            block_size: Tokens of a block of the prefix cache of a server that is started here.
-            enforce_eager: Whether a server that is started here does not compile.
-            dtype: Precision of a server that is started here; auto takes the model's.
+            launch: Settings of a server that is started here.
             max_requests: Prompts that are under way at once.
             startup_seconds: How long to wait for a server.
             request_seconds: How long to wait for a completion.
@@ -92,13 +103,12 @@ class VLLMServerEngine(RolloutEngine):
         Raises:
             ConfigError: If a number is out of range.
         """
-        check_settings(max_model_length, memory_share, cache_gib, block_size)
+        self.launch = launch or ServerLaunch()
+        check_settings(max_model_length, self.launch.memory_share, self.launch.cache_gib, self.launch.block_size)
         if max_requests < 1:
             raise ConfigError(f"max_requests must be positive, got {max_requests}.")
         self.urls = [u.rstrip("/") for u in urls] if urls else None
         self.exchange, self.max_model_length = exchange, max_model_length
-        self.memory_share, self.cache_gib, self.block_size = memory_share, cache_gib, block_size
-        self.enforce_eager, self.dtype = enforce_eager, dtype
         self.max_requests = max_requests
         self.startup_seconds, self.request_seconds = startup_seconds, request_seconds
         self._hosts: list[str] = []
@@ -148,19 +158,19 @@ class VLLMServerEngine(RolloutEngine):
             "host": "127.0.0.1",
             "port": port,
             "max-model-len": self.max_model_length,
-            "dtype": dtype if self.dtype == "auto" else self.dtype,
-            "block-size": self.block_size,
-            "gpu-memory-utilization": self.memory_share,
+            "dtype": dtype if self.launch.dtype == "auto" else self.launch.dtype,
+            "block-size": self.launch.block_size,
+            "gpu-memory-utilization": self.launch.memory_share,
             "worker-extension-cls": EXTENSION,
             "logprobs-mode": "processed_logprobs",
             "generation-config": "vllm",
         }
         command += [x for k, v in options.items() for x in (f"--{k}", str(v))]
-        command += ["--enable-prefix-caching", *(["--enforce-eager"] if self.enforce_eager else [])]
+        command += ["--enable-prefix-caching", *(["--enforce-eager"] if self.launch.enforce_eager else [])]
         if not torch.cuda.is_available():  # as in VLLMEngine
             batched = max(8192, self.max_model_length)
             command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(batched)]
-            command += ["--kv-cache-memory-bytes", str(round(self.cache_gib * 2**30))]
+            command += ["--kv-cache-memory-bytes", str(round(self.launch.cache_gib * 2**30))]
         root = str(Path(__file__).parents[3])
         environment = os.environ | {
             "VLLM_SERVER_DEV_MODE": "1",

@@ -155,11 +155,9 @@ def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bo
     shares = {"full": 1, "half": 2, "quarter": 4}
     every = 10 if variant.share == "quarter" else 5
     tracker = {
-        "sampling": SAMPLING,
+        "problems": {"test_split": "test"},
+        "answers": {"sampling": SAMPLING, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []},
         "every_n_epochs": every,
-        "test_split": "test",
-        "greedy": True,
-        "prefixes": list(PREFIXES) if prefixes else [],
     }
     observers = [
         {"class_path": "MemorizationTracker", "init_args": tracker},
@@ -211,8 +209,9 @@ def curation_round(seed: int, size: Size, out: Path, name: str, additions: Seque
         "init_args": _curation_arguments(seed, size),
     }
     every = max(1, size.curation_epochs // 3)
-    tracker = {"sampling": SAMPLING, "test_split": "test", "every_n_epochs": every}
-    observers = [{"class_path": "MemorizationTracker", "init_args": tracker | {"data": originals}}]
+    tracked = {"test_split": "test", "data": originals}
+    tracker = {"problems": tracked, "answers": {"sampling": SAMPLING}, "every_n_epochs": every}
+    observers = [{"class_path": "MemorizationTracker", "init_args": tracker}]
     trainer = _trainer(size.curation_epochs, observers) | {"limit_val_batches": 0}
     data = {"data": originals, "additions": [str(a.resolve()) for a in additions], "batch_size": 16}
     return Job(

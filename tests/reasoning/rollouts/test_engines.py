@@ -29,7 +29,7 @@ from surefoot.reasoning.rollouts import (
 from surefoot.reasoning.rollouts import vllm as vllm_engine
 from surefoot.reasoning.rollouts.hf import sampling_distribution
 from surefoot.reasoning.rollouts.vllm import start_error
-from surefoot.reasoning.rollouts.vllm_server import is_local, root_cause
+from surefoot.reasoning.rollouts.vllm_server import ServerLaunch, is_local, root_cause
 from surefoot.reasoning.sequences import PromptCompletion, pack_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -449,9 +449,11 @@ def test_bad_engine_settings_end_in_one_line_before_vllm_starts() -> None:
         ({"cache_gib": 0.0}, "cache_gib > 0"),
         ({"max_model_length": 0}, "max_model_length >= 1"),
     ):
-        for engine in (VLLMEngine, VLLMServerEngine):
-            with pytest.raises(ConfigError, match=message):
-                engine(**arguments)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=message):
+            VLLMEngine(**arguments)  # type: ignore[arg-type]
+        length = int(arguments.pop("max_model_length", 256))
+        with pytest.raises(ConfigError, match=message):
+            VLLMServerEngine(max_model_length=length, launch=ServerLaunch(**arguments))  # type: ignore[arg-type]
 
     class Model(BaseModel):
         a: int = Field(gt=0)
