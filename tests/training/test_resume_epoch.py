@@ -203,6 +203,7 @@ def test_jtt_draws_its_errors_more_often_from_every_loader() -> None:
 RANK = """
 import sys
 from pathlib import Path
+import surefoot  # before lightning, which imports torchvision
 from test_resume_epoch import Killed, Seen, fit
 
 one, two = Path(sys.argv[1]), Path(sys.argv[2])
@@ -232,7 +233,7 @@ def test_one_rank_goes_on_as_two_and_two_as_one(tmp_path: Path) -> None:
         port = str(free.getsockname()[1])
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    common["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parents[2]), str(Path(__file__).parents[1])))
+    common["PYTHONPATH"] = os.pathsep.join(str(Path(__file__).parents[i]) for i in (2, 0))
     ranks = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", RANK, str(one), str(two), str(r)],
