@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
@@ -77,7 +76,7 @@ def run_curate(arguments: Sequence[str]) -> None:
     if parsed.n < 1:
         raise ConfigError(f"--n must be positive, got {parsed.n}.")
     objects = parser.instantiate_classes(parsed)
-    data: Any = objects.data
+    data: VariantSource = objects.data
     if not offers(data, VariantSource):
         raise ConfigError(
             f"{type(data).__name__} cannot make variants of its problems: use ArithmeticDataModule or"
@@ -88,7 +87,7 @@ def run_curate(arguments: Sequence[str]) -> None:
         _curate(parsed, objects, data)
 
 
-def _curate(parsed: Namespace, objects: Namespace, data: Any) -> None:
+def _curate(parsed: Namespace, objects: Namespace, data: VariantSource) -> None:
     originals = list(data.problems("train"))
     record, difficulties = None, None
     if parsed.method == "pre_memorization" and parsed.run is not None:

@@ -72,7 +72,7 @@ def run_generate(arguments: Sequence[str]) -> None:
     contents = named_contents(_plain(named))
     objects = parser.instantiate_classes(parsed)
     contents = named_contents(_plain(named)) | contents  # a hub's model may have come only now
-    data: Any = objects.data
+    data: ProblemSource = objects.data
     if not offers(data, ProblemSource) or parsed.split not in ("train", "val", "test"):
         raise ConfigError(
             f"{type(data).__name__} with --split {parsed.split} has no problems to solve: use GSM8KDataModule or the"
