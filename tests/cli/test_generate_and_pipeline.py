@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -27,10 +28,11 @@ from surefoot.errors import DataError
 from surefoot.reasoning.answers import Grade
 from surefoot.reasoning.completions.pairs import RandomPairs
 from surefoot.reasoning.completions.selection import correct_completions
-from surefoot.reasoning.completions.store import read_completions
+from surefoot.reasoning.completions.store import read_columns, read_completions, read_trajectories
 from surefoot.reasoning.problems import Problem
-from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.trajectories import REQUIRED_COLUMNS, Trajectory
 from surefoot.storage.files import partial_path
+from surefoot.storage.json_files import read_json
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
@@ -170,6 +172,32 @@ def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         generate(tmp_path, "other")
     assert "is not empty and not a folder of surefoot generate" in capsys.readouterr().err
+
+
+def test_a_folder_of_an_earlier_schema_is_read_if_finished_and_refused_if_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = generate(tmp_path, "a")
+    written = [t.completion for t in read_trajectories(out)]
+    for path in out.glob("data-*.arrow"):  # as the first schema has it
+        table = read_columns(path, REQUIRED_COLUMNS)
+        path.unlink()  # the table is a map of it
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    described = read_json(out / "dataset_info.json")
+    described["features"] = {k: v for k, v in described["features"].items() if k in REQUIRED_COLUMNS}
+    (out / "dataset_info.json").write_text(json.dumps(described))
+    record = {k: v for k, v in read_json(out / "generation.json").items() if k != "schema_version"}
+    (out / "generation.json").write_text(json.dumps(record))
+    generate(tmp_path, "a")  # finished: nothing is sampled
+    assert [t.completion for t in read_trajectories(out)] == written
+    assert all(t.n_given == 0 and not t.values for t in read_trajectories(out))
+    (out / "dataset_info.json").unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        generate(tmp_path, "a")
+    assert stop.value.code == 2
+    assert "was begun by a version of Surefoot that stores other columns" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
