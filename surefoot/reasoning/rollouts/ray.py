@@ -65,7 +65,7 @@ class RayEngine(RolloutEngine):
         """Join or start the cluster and put the weights where the workers find them.
 
         Raises:
-            ConfigError: If Ray is not installed.
+            ConfigError: If Ray is not installed, or no cluster answers at the address.
         """
         self.close()
         try:
@@ -83,15 +83,21 @@ class RayEngine(RolloutEngine):
         if not ray.is_initialized():
             root = str(Path(__file__).parents[3])
             path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-            with self._processes.starting():
-                ray.init(
-                    address=self.address,
-                    num_cpus=None if self.address else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
-                    include_dashboard=None if self.address else False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    runtime_env={"env_vars": {"PYTHONPATH": path}},
-                )
+            try:
+                with self._processes.starting():
+                    ray.init(
+                        address=self.address,
+                        num_cpus=None if self.address else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
+                        include_dashboard=None if self.address else False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        runtime_env={"env_vars": {"PYTHONPATH": path}},
+                    )
+            except ConnectionError as error:
+                raise ConfigError(
+                    f"no Ray cluster can be joined at {self.address}: {str(error).splitlines()[0]}. Start one with `ray"
+                    " start --head`; one with token authentication (Ray's default) needs RAY_AUTH_MODE=token here too."
+                ) from error
         self._folder = OwnedFolder("surefoot-weights-", self.exchange)
         model.save(self._folder.path)
         self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -111,6 +117,7 @@ class RayEngine(RolloutEngine):
         folder = self._folder.path
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4 * self.n_workers))
         sampled = dataset.map_batches(
             _Worker,

@@ -2,11 +2,12 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from surefoot.errors import ConfigError, SurefootError
-from surefoot.processes import marked_processes
+from surefoot.processes import ProcessTree, marked_processes
 from surefoot.reasoning.language_models import LanguageModel, LoRA, TinyLanguageModel
 from surefoot.reasoning.rollouts import (
     HFEngine,
@@ -495,8 +496,68 @@ time.sleep(600)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while (marked_processes([mark]) or Path(folder).exists()) and time.monotonic() < deadline:
+    assert wait_until(lambda: not marked_processes([mark]) and not Path(folder).exists(), 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("joined", [False, True], ids=["own-cluster", "joined-cluster"])
+def test_ray_s_workers_and_weights_end_with_a_killed_driver(joined: bool, tmp_path: Path) -> None:
+    """In the midst of sampling; a cluster that the driver joined stays, without the driver's workers."""
+    pytest.importorskip("ray")
+    code = """
+import sys
+sys.path.insert(0, "tests/reasoning/rollouts")
+from test_engines import prompts, sharp_model
+from surefoot.reasoning.rollouts import HFEngine, RayEngine, Sampling
+model, address = sharp_model(0), sys.argv[2] or None
+engine = RayEngine(HFEngine(), n_workers=2, batch_size=1, address=address, exchange=sys.argv[1])
+engine.start(model)
+print(engine._processes.mark, flush=True)
+many = prompts(model) * 2000
+engine.generate(many, Sampling(max_tokens=200), range(len(many)))
+"""
+    root = Path(__file__).parents[3]
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environment |= {"PYTHONPATH": str(root), "RAY_AUTH_MODE": "disabled"}
+    cluster, address = ProcessTree(), ""
+    try:
+        if joined:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                address = f"127.0.0.1:{free.getsockname()[1]}"
+            command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=3"]
+            where = [f"--port={address.split(':')[1]}", "--include-dashboard=false", "--disable-usage-stats"]
+            subprocess.run([*command, *where], env=cluster.environment(environment), check=True, capture_output=True)
+        driver = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code, str(tmp_path), address],
+            cwd=root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert driver.stdout is not None
+        mark = driver.stdout.readline().strip()
+        marks = [cluster.mark if joined else mark]
+        assert wait_until(lambda: len(ray_workers(marks)) == 2, 60)
+        assert list(tmp_path.glob("surefoot-weights-*/"))
+        driver.kill()
+        driver.wait()
+        driver.stdout.close()
+        assert wait_until(lambda: not ray_workers(marks), 30)
+        assert joined or wait_until(lambda: not marked_processes(marks), 10), "its own cluster ends with it"
+        assert not joined or marked_processes(marks), "that of others stays"
+        assert wait_until(lambda: not list(tmp_path.glob("surefoot-weights-*")), 10)
+    finally:
+        cluster.kill()
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not marked_processes([mark])
-    assert not Path(folder).exists()
+    return true()
+
+
+def ray_workers(marks: list[str]) -> list[int]:
+    """Return the marked processes that sample."""
+    return [p for p in marked_processes(marks) if b"MapWorker" in Path(f"/proc/{p}/cmdline").read_bytes()]
