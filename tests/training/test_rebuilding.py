@@ -1,12 +1,16 @@
 """A checkpoint rebuilds its model when the network and every file that it was made from are gone."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import Fit, from_weights, tiny
 from small_datasets import write_madlibs, write_pairs
 from tiny_reasoning import tiny_reasoning
@@ -298,3 +302,91 @@ def test_descriptions_keep_bytes_and_write_nowhere_else(tmp_path: Path) -> None:
         described_folder("part"),
     ):
         pass
+
+
+#: Runs commands as a machine does that reaches no hub and has this cache of it.
+OFFLINE = """
+import json, sys
+import surefoot
+from surefoot.cli import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit as stop:
+        assert stop.code in (0, 2), stop.code
+"""
+
+
+def in_cache(home: Path, name: str) -> Path:
+    """Return the folder where the hub's client keeps a model's files."""
+    folder = home / "hub" / f"models--{name.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("0" * 40)
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    return snapshot
+
+
+def offline(home: Path, *commands: list[str]) -> list[str]:
+    """Run commands and return their errors."""
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "PYTHONPATH": str(root)}
+    command = [sys.executable, "-W", "ignore", "-c", OFFLINE, json.dumps(commands)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=home.parent, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith("surefoot: error:")]
+
+
+@pytest.mark.slow
+def test_models_of_the_hub_without_the_hub_and_its_cache(tmp_path: Path) -> None:
+    """An encoder of timm, one of transformers with its tokenizer, and a language model, all trained by name."""
+    import timm
+    from safetensors.torch import save_file
+    from transformers import BertConfig, BertModel
+
+    from datamodules.texts import word_tokenizer
+
+    full, empty = tmp_path / "full", tmp_path / "empty"
+    torch.manual_seed(5)
+    network = timm.create_model("test_resnet")
+    save_file(network.state_dict(), in_cache(full, network.pretrained_cfg["hf_hub_id"]) / "model.safetensors")
+    words = word_tokenizer(["you are a good bad person"])
+    bert = BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    folder = in_cache(full, "someone/tiny-bert")
+    BertModel(bert).save_pretrained(folder)
+    words.save_pretrained(folder)
+    pretrained(in_cache(full, "someone/tiny-llama"))
+    (tmp_path / "madlibs").mkdir()
+    write_madlibs(tmp_path / "madlibs")
+    images, texts = tiny(), tiny()
+    short = {"max_epochs": 1, "limit_train_batches": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
+    images["trainer"] |= short
+    images["model"]["init_args"]["encoder"] = {"class_path": "TimmEncoder", "init_args": {"name": "test_resnet"}}
+    images["model"]["init_args"]["encoder"]["init_args"]["pretrained"] = True
+    texts["trainer"] |= short
+    name = "someone/tiny-bert"
+    texts["model"]["init_args"]["encoder"] = {"class_path": "TransformersEncoder", "init_args": {"name": name}}
+    data = {"root": str(tmp_path / "madlibs"), "tokenizer": name, "batch_size": 8}
+    texts["data"] = {"class_path": "MadlibsDataModule", "init_args": data}
+    model = {"class_path": "PretrainedLanguageModel", "init_args": {"name": "someone/tiny-llama"}}
+    every = {"images": images, "texts": texts, "llama": reasoning("SFT", tmp_path, model)}
+    for experiment, settings in every.items():
+        (tmp_path / f"{experiment}.yaml").write_text(yaml.safe_dump(settings))
+
+    def evaluations(runs: str) -> list[list[str]]:
+        checkpoints = [last(tmp_path / "runs" / e / "0") for e in every]
+        verbs = [(v, c) for v in ("test", "predict") for c in checkpoints]
+        return [[v, "--ckpt_path", str(c), "--runs_root", str(tmp_path / runs)] for v, c in verbs]
+
+    fits = [["fit", "--config", f"{tmp_path}/{e}.yaml", "--runs_root", str(tmp_path / "runs")] for e in every]
+    assert offline(full, *fits, *evaluations("before")) == []
+    errors = offline(empty, *evaluations("after"), *([*f, "--fresh", "true"] for f in fits))
+    assert len(errors) == len(fits), "a new fit, and it alone, needs what the cache had"
+    assert not list(empty.rglob("*.safetensors"))
+    for experiment in every:
+        for verb in ("test", "predict"):
+            before, after = (numbers(tmp_path / r / f"{experiment}-{verb}" / "0") for r in ("before", "after"))
+            assert before == after
