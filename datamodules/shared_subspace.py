@@ -1,5 +1,6 @@
 """Made-up regression tasks that share a subspace."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
 
 __all__ = ("SharedSubspaceDataModule",)
 
+_PROBLEM = SubspaceProblem()
+
 
 class SharedSubspaceDataModule(PrivateDataModule):
     """One private regression task, or one of several, and public tasks in the same subspace or a turned one.
@@ -25,15 +28,8 @@ class SharedSubspaceDataModule(PrivateDataModule):
     def __init__(
         self,
         source: NoiseSource,
-        d: int = 25,
-        k: int = 5,
-        n_public_tasks: int = 20,
-        n_public_per_task: int = 100,
-        n_private: int = 1000,
-        n_private_tasks: int = 1,
+        problem: SubspaceProblem = _PROBLEM,
         private_task: int = 0,
-        noise: float = 0.5,
-        misalignment: float = 0.0,
         n_eval: int = 1000,
         **loading: Any,
     ) -> None:
@@ -41,45 +37,29 @@ class SharedSubspaceDataModule(PrivateDataModule):
 
         Args:
             source: Where the samples of a step come from.
-            d: Dimensions.
-            k: Directions of the subspace.
-            n_public_tasks: Public tasks.
-            n_public_per_task: Samples of each.
-            n_private: Training samples of a private task.
-            n_private_tasks: Private tasks (users).
-            private_task: Which of them this run learns.
-            noise: Deviation of the labels' noise.
-            misalignment: Sine of the angle between the private subspace and the public one.
-            n_eval: Samples of val and test each.
+            problem: Sizes and noise of the tasks.
+            private_task: Which of the private tasks this run learns.
+            n_eval: Samples of val and test each, drawn beside the task's training samples.
             loading: Arguments of `PrivateDataModule`.
 
         Raises:
             ConfigError: If a number is out of range.
         """
         super().__init__(source, **loading)
-        if not 0 <= private_task < n_private_tasks or n_eval < 1:
+        if not 0 <= private_task < problem.n_private_tasks or n_eval < 1:
             raise ConfigError(
-                f"private_task must be in [0, {n_private_tasks}) and n_eval at least 1,"
+                f"private_task must be in [0, {problem.n_private_tasks}) and n_eval at least 1,"
                 f" got {private_task} and {n_eval}."
             )
-        self.problem = SubspaceProblem(
-            d,
-            k,
-            n_public_tasks,
-            n_public_per_task,
-            n_private + 2 * n_eval,
-            n_private_tasks,
-            noise,
-            misalignment,
-        )
-        self.problem.check()
+        self.problem = problem
         self.private_task, self.n_eval = private_task, n_eval
         self.true_weight = torch.zeros(0)
         self._public: PublicData | None = None
 
     def build(self) -> dict[str, TensorExamples]:
         """Draw the tasks."""
-        drawn = make_problem(self.problem, self.seed)
+        sizes = [self.problem.n_private, self.n_eval, self.n_eval]
+        drawn = make_problem(replace(self.problem, n_private=sum(sizes)), self.seed)
         self._public = PublicData(
             drawn.public_inputs.float(),
             drawn.public_target.float(),
@@ -88,8 +68,6 @@ class SharedSubspaceDataModule(PrivateDataModule):
         )
         self.true_weight = drawn.weights[self.private_task].float()
         inputs, target = (t[self.private_task].float() for t in (drawn.inputs, drawn.target))
-        n_train = len(target) - 2 * self.n_eval
-        sizes = [n_train, self.n_eval, self.n_eval]
         parts: list[tuple[Tensor, Tensor]] = list(zip(inputs.split(sizes), target.split(sizes), strict=True))
         return {
             name: TensorExamples(input=x, target=y)

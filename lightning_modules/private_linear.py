@@ -1,7 +1,7 @@
-"""Private linear models: descent with clipped gradients and noise, in all dimensions or in a public subspace."""
+"""Private linear models: fitted by a mechanism with noise, in all dimensions or in a public subspace."""
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,14 @@ from torch import Tensor, nn
 from lightning_modules.base import ResumableModule
 from surefoot.contracts import PrivateExamples, datamodule_as
 from surefoot.errors import ConfigError
-from surefoot.privacy.accounting import Accountant, Ledger, calibrate_noise, warn_of_large_delta
-from surefoot.privacy.descent import noisy_gradient
+from surefoot.privacy.accounting import Budget, Ledger, warn_of_large_delta
+from surefoot.privacy.descent import NoisyGradientDescent
 from surefoot.privacy.estimators import SubspaceEstimator
-from surefoot.privacy.linear_models import (
-    LinearLoss,
-    clipped_gradient_sum,
-    linear_losses,
-    n_outputs,
-)
-from surefoot.privacy.mechanisms import objective_perturbation, output_perturbation
+from surefoot.privacy.linear_models import LinearLoss, linear_losses, n_outputs
+from surefoot.privacy.mechanisms import Mechanism, PrivateFit
 from surefoot.privacy.noise import NoiseSource
 from surefoot.privacy.risk import excess_risk
-from surefoot.training.distributed import is_distributed, sum_over_ranks
+from surefoot.training.distributed import is_distributed
 
 __all__ = ("PrivateLinear",)
 
@@ -29,11 +24,10 @@ __all__ = ("PrivateLinear",)
 class PrivateLinear(ResumableModule):
     """A linear model that is (epsilon, delta)-private for adding or removing one training example.
 
-    Steps are Poisson samples from the datamodule; each example's gradient is clipped, noise is added to their sum, and
-    the sum is divided by the expected size of a sample. The noise is calibrated to all steps that the trainer will
-    take. The ledger is part of the checkpoint: a resumed run cannot change noise, sampling or clipping. Nothing that
-    depends on private examples except through the noise is logged in training; val is taken to be public or a separate
-    holding.
+    Steps are Poisson samples from the datamodule; a `Mechanism` turns each into new weights. Its noise is calibrated to
+    all steps that the trainer will take. The ledger is part of the checkpoint: a resumed run cannot change noise,
+    sampling or clipping. Nothing that depends on private examples except through the noise is logged in training; val
+    is taken to be public or a separate holding.
 
     Reference: Abadi et al., CCS 2016; Thaker et al., NeurIPS 2024, arXiv 2312.15551 (in a public subspace).
 
@@ -48,56 +42,37 @@ class PrivateLinear(ResumableModule):
     def __init__(
         self,
         loss: LinearLoss,
-        epsilon: float,
-        delta: float,
+        budget: Budget,
         noise: NoiseSource,
-        clip: float = 1.0,
-        learning_rate: float = 0.5,
+        mechanism: Mechanism | None = None,
         subspace: SubspaceEstimator | None = None,
-        mechanism: Literal["descent", "output_perturbation", "objective_perturbation"] = "descent",
-        average_last: float = 0.5,
-        l2: float = 0.01,
-        accountant: Accountant = "pld",
         n_classes: int | None = None,
     ) -> None:
         """Initialize the model.
 
         Args:
             loss: ``squared``, ``logistic`` (two classes) or ``softmax``.
-            epsilon: Budget; ``.inf`` runs the same code without noise.
-            delta: Delta, below one over the number of examples.
+            budget: What the whole run may spend: ``epsilon`` and ``delta``.
             noise: Where the noise comes from: SeededNoise to repeat an experiment, SecureNoise to publish a model.
-            clip: Largest norm of an example's gradient.
-            learning_rate: Learning rate.
+            mechanism: How the weights are found: NoisyGradientDescent (default), or OutputPerturbation or
+                ObjectivePerturbation, which solve a logistic regression at once (``sampling_rate`` 1, one step).
             subspace: How directions are found in public data; all dimensions by default.
-            mechanism: ``descent``, or one of the two that solve a logistic regression at once (``sampling_rate`` 1, one
-                step).
-            average_last: Share of the last steps whose weights are averaged.
-            l2: Strength of the l2 penalty of the two perturbations.
-            accountant: ``pld`` (tight) or ``rdp``.
             n_classes: Number of classes; filled in from the datamodule.
 
         Raises:
-            ConfigError: If a number is out of range.
+            ConfigError: If the mechanism is not defined for the loss or the budget, or the classes do not fit the loss.
         """
         super().__init__()
-        if not clip > 0 or not learning_rate > 0 or not 0 <= average_last <= 1:
-            raise ConfigError(
-                "clip and learning_rate must be above 0 and average_last in [0, 1],"
-                f" got {clip}, {learning_rate} and {average_last}."
-            )
-        if mechanism != "descent" and loss != "logistic":
-            raise ConfigError(f"{mechanism} is defined for the logistic loss, got {loss}.")
         self.automatic_optimization = False
-        self.loss, self.epsilon, self.delta, self.noise = loss, epsilon, delta, noise
-        self.clip, self.learning_rate, self.average_last = clip, learning_rate, average_last
-        self.subspace, self.mechanism, self.l2 = subspace, mechanism, l2
-        self.accountant = accountant
+        self.loss, self.budget, self.noise, self.subspace = loss, budget, noise, subspace
+        self.mechanism = mechanism or NoisyGradientDescent()
+        self.mechanism.check(loss, budget)
         self.n_outputs = n_outputs(loss, n_classes)
         self.weight = nn.Parameter(torch.zeros(0, self.n_outputs))
         for name in ("basis", "average", "n_averaged"):
             self.register_buffer(name, torch.zeros(0))
         self.ledger: Ledger | None = None
+        self._settled: PrivateFit | None = None
         self._spent: dict[str, float] | None = None
 
     def setup(self, stage: str) -> None:
@@ -134,90 +109,67 @@ class PrivateLinear(ResumableModule):
     def on_fit_start(self) -> None:
         """Calibrate the noise to all steps, and check delta and a resumed run's ledger."""
         data = self._data()
-        if self.mechanism != "descent" and (data.sampling_rate < 1 or self.n_steps() != 1):
-            raise ConfigError(
-                f"{self.mechanism} solves once, on all examples: set data.init_args.sampling_rate to 1, steps_per_epoch"
-                " to 1 and trainer.max_epochs to 1."
-            )
-        if self.trainer.is_global_zero and self.mechanism == "descent":  # the others say so themselves
-            warn_of_large_delta(self.epsilon, self.delta, data.n_train)
-        multiplier = calibrate_noise(self.epsilon, self.delta, data.sampling_rate, self.n_steps(), self.accountant)
-        ledger = Ledger(multiplier, data.sampling_rate, self.clip)
+        settled = PrivateFit(self.loss, self.budget, self.noise, self.n_steps(), data.n_train, data.sampling_rate)
+        ledger = self.mechanism.ledger(settled)
+        if self.trainer.is_global_zero:
+            warn_of_large_delta(self.budget, data.n_train)
         if self._spent is not None:
             spent = Ledger(**self._spent)  # type: ignore[arg-type]
             spent.check_unchanged(ledger)
             ledger = ledger._replace(n_steps=int(spent.n_steps))
-        self.ledger = ledger
+        self._settled, self.ledger = settled, ledger
 
     def configure_optimizers(self) -> None:
         """Have no optimizer: a step is one line."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return outputs of the averaged weights, where some have been averaged, ``(batch, outputs)``."""
-        averaged = bool(self.n_averaged > 0)
-        weight = self.average / self.n_averaged if averaged else self.weight.detach()
-        return self._project(input) @ weight.to(input)
+        return self._project(input) @ self._final_weight().to(input)
 
     def _project(self, input: Tensor) -> Tensor:
         return input @ self.basis if self.basis.numel() else input
 
+    def _final_weight(self) -> Tensor:
+        averaged = bool(self.n_averaged > 0)
+        return self.average / self.n_averaged if averaged else self.weight.detach()
+
     def full_weight(self) -> Tensor:
         """Return the weights in all dimensions, ``(features, outputs)``."""
-        averaged = bool(self.n_averaged > 0)
-        weight = self.average / self.n_averaged if averaged else self.weight.detach()
+        weight = self._final_weight()
         return self.basis @ weight if self.basis.numel() else weight
 
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Take one private step."""
         assert self.ledger is not None
-        data = self._data()
-        step = self.ledger.n_steps
-        if step >= self.n_steps():
-            raise ConfigError(f"the budget covers {self.n_steps()} steps; another would exceed it.")
+        assert self._settled is not None
+        n_steps, step = self._settled.n_steps, self.ledger.n_steps
+        if step >= n_steps:
+            raise ConfigError(f"the budget covers {n_steps} steps; another would exceed it.")
         inputs = self._project(batch["input"])
-        if self.mechanism != "descent":
-            self._solve(inputs, batch["target"])
-        else:
-            summed = clipped_gradient_sum(self.weight, inputs, batch["target"], self.loss, self.clip).gradient
-            summed = sum_over_ranks(summed)
-            noise = self.noise.normal(tuple(summed.shape), step)  # the same on every rank
-            expected = data.sampling_rate * data.n_train
-            gradient = noisy_gradient(summed, noise, self.ledger.noise_multiplier, self.clip, expected)
-            self.weight.sub_(self.learning_rate * gradient)
-            last = max(1, round(self.average_last * self.n_steps()))
-            if self.average_last > 0 and step >= self.n_steps() - last:
-                self.average += self.weight
-                self.n_averaged += 1
+        found = self.mechanism.step(self._settled, self.ledger, self.weight, inputs, batch["target"])
+        self.weight.copy_(found)
+        if step >= n_steps - self.mechanism.n_averaged(n_steps):
+            self.average += self.weight
+            self.n_averaged += 1
         self.check_finite(self.weight.sum())
         self.ledger = self.ledger.spend()
         self.count_step()
 
-    def _solve(self, inputs: Tensor, target: Tensor) -> None:
-        if is_distributed():
-            raise ConfigError(f"{self.mechanism} runs on one rank; take descent for several.")
-        solve = output_perturbation if self.mechanism == "output_perturbation" else objective_perturbation
-        found = solve(inputs, target, self.epsilon, self.delta, self.l2, self.noise)
-        self.weight.copy_(found)
-
     def unfinished(self) -> str | None:
         """Return what is missing until some of the last steps' weights have been averaged."""
         missing = super().unfinished()
-        averages = self.mechanism == "descent" and self.average_last > 0
-        if missing is None and averages and not self.n_averaged > 0:
+        if missing is None and self.mechanism.n_averaged(self.n_steps()) and not self.n_averaged > 0:
             return (
                 f"the noise was calibrated to {self.n_steps()} steps, of which the last are averaged, and training"
-                " ended after"
-                f" {self.trainer.global_step}: let it go on, or set average_last to 0"
+                f" ended after {self.trainer.global_step}: let it go on, or set average_last to 0"
             )
         return missing
 
     def on_train_epoch_end(self) -> None:
         """Log what has been spent."""
         assert self.ledger is not None
-        spent = self.ledger.epsilon(self.delta, self.accountant)
-        if self.mechanism != "descent":
-            spent = self.epsilon
+        spent = self.mechanism.spent(self.ledger, self.budget)
         if math.isfinite(spent):
             self.log("privacy/epsilon", spent)
         self.log("privacy/noise_multiplier", self.ledger.noise_multiplier)

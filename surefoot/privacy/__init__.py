@@ -2,13 +2,14 @@
 
 from surefoot.privacy.accounting import (
     Accountant,
+    Budget,
     Ledger,
     calibrate_noise,
     epsilon_of,
     epsilon_of_gaussian,
 )
 from surefoot.privacy.audit import Audit, audit_mechanism, epsilon_lower_bound
-from surefoot.privacy.descent import DescentSettings, noisy_gradient, private_descent
+from surefoot.privacy.descent import DescentSettings, NoisyGradientDescent, noisy_gradient, private_descent
 from surefoot.privacy.linear_models import (
     LinearLoss,
     clipped_gradient_sum,
@@ -16,11 +17,7 @@ from surefoot.privacy.linear_models import (
     linear_residuals,
     n_outputs,
 )
-from surefoot.privacy.mechanisms import (
-    gaussian_mechanism,
-    objective_perturbation,
-    output_perturbation,
-)
+from surefoot.privacy.mechanisms import Mechanism, PrivateFit, gaussian_mechanism
 from surefoot.privacy.noise import NoiseSource, SecureNoise, SeededNoise
 from surefoot.privacy.personalisation import (
     CoordinationSettings,
@@ -28,6 +25,7 @@ from surefoot.privacy.personalisation import (
     local_regressions,
     private_alternating_minimisation,
 )
+from surefoot.privacy.perturbation import ObjectivePerturbation, OutputPerturbation
 from surefoot.privacy.risk import (
     excess_risk,
     full_dimension_bound,
@@ -47,11 +45,17 @@ from surefoot.privacy.subspace import (
 __all__ = (
     "Accountant",
     "Audit",
+    "Budget",
     "CoordinationSettings",
     "DescentSettings",
     "Ledger",
     "LinearLoss",
+    "Mechanism",
     "NoiseSource",
+    "NoisyGradientDescent",
+    "ObjectivePerturbation",
+    "OutputPerturbation",
+    "PrivateFit",
     "SecureNoise",
     "SeededNoise",
     "alternating_minimisation",
@@ -72,9 +76,7 @@ __all__ = (
     "moments_gamma_bound",
     "n_outputs",
     "noisy_gradient",
-    "objective_perturbation",
     "orthonormal",
-    "output_perturbation",
     "principal_directions",
     "private_alternating_minimisation",
     "private_descent",

@@ -5,14 +5,46 @@ Neighbours differ by adding or removing one example throughout.
 
 import math
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from surefoot.errors import ConfigError
 
-__all__ = ("Accountant", "Ledger", "calibrate_noise", "epsilon_of", "epsilon_of_gaussian", "warn_of_large_delta")
+__all__ = (
+    "Accountant",
+    "Budget",
+    "Ledger",
+    "calibrate_noise",
+    "epsilon_of",
+    "epsilon_of_gaussian",
+    "warn_of_large_delta",
+)
 
 Accountant = Literal["pld", "rdp"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent: (epsilon, delta) for adding or removing one example, or one user.
+
+    Args:
+        epsilon: Epsilon above 0; ``.inf`` runs the same code without noise.
+        delta: Delta in (0, 1), to be chosen below one over the number of examples.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not self.epsilon > 0:
+            raise ConfigError(f"epsilon must be above 0, got {self.epsilon}.")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"delta must be in (0, 1), got {self.delta}.")
 
 
 def _event(noise_multiplier: float, sampling_rate: float, n_steps: int) -> Any:
@@ -43,19 +75,18 @@ def _check(delta: float, sampling_rate: float, n_steps: int) -> None:
         raise ConfigError(f"n_steps must be at least 0, got {n_steps}.")
 
 
-def warn_of_large_delta(epsilon: float, delta: float, n: int, units: str = "private examples") -> None:
+def warn_of_large_delta(budget: Budget, n: int, units: str = "private examples") -> None:
     """Warn where delta is not below one over the number of units, which would allow to publish whole ones.
 
     Args:
-        epsilon: Nothing is said where it is infinite.
-        delta: Delta.
+        budget: Nothing is said where its epsilon is infinite.
         n: Number of units.
         units: What adding or removing one of is private.
     """
-    if math.isfinite(epsilon) and delta * n >= 1:
+    if math.isfinite(budget.epsilon) and budget.delta * n >= 1:
         warnings.warn(
-            f"delta {delta:g} is not below 1/{n}, one over the number of {units}: such a delta allows to publish whole"
-            f" {units.split()[-1]}.",
+            f"delta {budget.delta:g} is not below 1/{n}, one over the number of {units}: such a delta allows to publish"
+            f" whole {units.split()[-1]}.",
             stacklevel=3,
         )
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.privacy.accounting import calibrate_noise, warn_of_large_delta
+from surefoot.privacy.accounting import Budget, calibrate_noise, warn_of_large_delta
 from surefoot.privacy.linear_models import check_finite_examples
 from surefoot.privacy.noise import NoiseSource
 from surefoot.privacy.subspace import Basis
@@ -27,8 +27,7 @@ __all__ = (
 class CoordinationSettings:
     """How users coordinate, and the guarantee for adding or removing a whole user."""
 
-    epsilon: float
-    delta: float
+    budget: Budget
     clip: float  # of what one user sends in a round
     n_rounds: int
     learning_rate: float = 1.0
@@ -92,8 +91,8 @@ def private_alternating_minimisation(
         DataError: If an input or target is NaN or infinite.
     """
     check_finite_examples({"inputs": inputs, "target": target}, "the users' data")
-    warn_of_large_delta(settings.epsilon, settings.delta, len(inputs), "users")
-    multiplier = calibrate_noise(settings.epsilon, settings.delta, 1.0, settings.n_rounds)
+    warn_of_large_delta(settings.budget, len(inputs), "users")
+    multiplier = calibrate_noise(settings.budget.epsilon, settings.budget.delta, 1.0, settings.n_rounds)
     n_users, n_examples, _ = inputs.shape
     basis = start
     for step in range(settings.n_rounds):
@@ -136,8 +135,8 @@ def dp_federated_averaging(
         DataError: If an input or target is NaN or infinite.
     """
     check_finite_examples({"inputs": inputs, "target": target}, "the users' data")
-    warn_of_large_delta(settings.epsilon, settings.delta, len(inputs), "users")
-    multiplier = calibrate_noise(settings.epsilon, settings.delta, 1.0, settings.n_rounds)
+    warn_of_large_delta(settings.budget, len(inputs), "users")
+    multiplier = calibrate_noise(settings.budget.epsilon, settings.budget.delta, 1.0, settings.n_rounds)
     n_users, n_examples, n_features = inputs.shape
     weight = inputs.new_zeros(n_features)
     for step in range(settings.n_rounds):

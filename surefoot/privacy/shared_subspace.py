@@ -5,6 +5,7 @@ directions in d dimensions.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,26 +17,40 @@ from surefoot.privacy.risk import orthonormal
 __all__ = ("SharedSubspace", "SubspaceProblem", "make_problem")
 
 
-class SubspaceProblem(NamedTuple):
-    """Sizes and noise of a problem."""
+@dataclass(frozen=True)
+class SubspaceProblem:
+    """Sizes and noise of a problem.
 
-    d: int = 25  # dimensions
-    k: int = 5  # directions of the subspace
+    Args:
+        d: Dimensions.
+        k: Directions of the subspace.
+        n_public_tasks: Public tasks.
+        n_public_per_task: Samples of each.
+        n_private: Training samples of each private task.
+        n_private_tasks: Private tasks (users).
+        noise: Deviation of the labels' noise.
+        misalignment: Sine of the angle of each private direction to the public subspace.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    d: int = 25
+    k: int = 5
     n_public_tasks: int = 20
     n_public_per_task: int = 100
-    n_private: int = 1000  # samples of each private task
+    n_private: int = 1000
     n_private_tasks: int = 1
-    noise: float = 0.5  # deviation of the labels
-    misalignment: float = 0.0  # sine of the angle of each private direction to the public subspace
+    noise: float = 0.5
+    misalignment: float = 0.0
 
-    def check(self) -> None:
-        """Raise a `ConfigError` if a number is out of range."""
+    def __post_init__(self) -> None:
+        """Check the numbers."""
         sizes = (self.n_public_tasks, self.n_public_per_task, self.n_private, self.n_private_tasks)
-        if not 1 <= self.k <= self.d or min(sizes) < 1 or self.noise < 0:
+        if not 1 <= self.k <= self.d or min(sizes) < 1 or not 0 <= self.noise < math.inf:
             raise ConfigError(
-                "a shared-subspace problem needs 1 <= k <= d, at least one of each task and sample and noise at least"
-                " 0,"
-                f" got {self}."
+                "a shared-subspace problem needs 1 <= k <= d, at least one of each task and sample, and a finite noise"
+                f" of at least 0, got {self}."
             )
         if not 0 <= self.misalignment <= 1 or (self.misalignment > 0 and 2 * self.k > self.d):
             raise ConfigError(f"misalignment must be in [0, 1], and 0 where 2 k > d, got {self.misalignment}.")
@@ -54,12 +69,7 @@ class SharedSubspace(NamedTuple):
 
 
 def make_problem(problem: SubspaceProblem, seed: int) -> SharedSubspace:
-    """Draw a problem: standard normal inputs, public coefficients of expected norm 1, private ones of norm 1.
-
-    Raises:
-        ConfigError: If a size is out of range.
-    """
-    problem.check()
+    """Draw a problem: standard normal inputs, public coefficients of expected norm 1, private ones of norm 1."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.errors import ConfigError, DataError
-from surefoot.privacy.accounting import calibrate_noise, warn_of_large_delta
+from surefoot.privacy.accounting import Budget, calibrate_noise, warn_of_large_delta
 from surefoot.privacy.linear_models import check_finite_examples
 from surefoot.privacy.noise import NoiseSource
 
@@ -161,8 +161,7 @@ def private_moments(
     inputs: Float[Tensor, "examples features"],
     target: Float[Tensor, " examples"],
     n_directions: int,
-    epsilon: float,
-    delta: float,
+    budget: Budget,
     clip: float,
     source: NoiseSource,
 ) -> Basis:
@@ -175,8 +174,7 @@ def private_moments(
         inputs: Private inputs, ``(examples, features)``.
         target: Private targets, ``(examples,)``.
         n_directions: Directions of the subspace.
-        epsilon: Infinite for no noise.
-        delta: Delta.
+        budget: What it may cost.
         clip: Largest norm of ``y x``.
         source: Where the noise comes from.
 
@@ -185,12 +183,12 @@ def private_moments(
     """
     _check(n_directions, inputs.shape[1])
     check_finite_examples({"inputs": inputs, "target": target}, "the private data")
-    warn_of_large_delta(epsilon, delta, len(inputs))
+    warn_of_large_delta(budget, len(inputs))
     weighted = inputs * target[:, None]
     norms = torch.linalg.vector_norm(weighted, dim=1, keepdim=True)
     weighted = weighted * (clip / norms.clamp_min(1e-30)).clamp_max(1)
     moments = (weighted.T @ weighted).double()
-    multiplier = calibrate_noise(epsilon, delta, 1.0, 1)
+    multiplier = calibrate_noise(budget.epsilon, budget.delta, 1.0, 1)
     if multiplier > 0:
         noise = source.normal(tuple(moments.shape), 1_000_000).triu()
         noise = noise + noise.triu(1).T

@@ -24,6 +24,7 @@ from surefoot.classification import Flip, Views
 from surefoot.cli import main
 from surefoot.errors import ConfigError
 from surefoot.privacy.noise import SeededNoise
+from surefoot.privacy.shared_subspace import SubspaceProblem
 from surefoot.training.loading import EpochSampler, ResumableDataLoader
 from surefoot.training.streams import StreamsLoader
 
@@ -36,7 +37,7 @@ def digits(**settings: Any) -> DigitsDataModule:
 
 
 def private() -> SharedSubspaceDataModule:
-    return SharedSubspaceDataModule(SeededNoise(0), n_private=40, n_eval=8)
+    return SharedSubspaceDataModule(SeededNoise(0), SubspaceProblem(n_private=40), n_eval=8)
 
 
 def pair(first: Any = None, second: Any = None, **settings: Any) -> TwoStreamDataModule:

@@ -13,6 +13,7 @@ import torch
 from conftest import Fit, tiny
 from logged import metric_values
 from small_datasets import write_cifar10
+from torch import Tensor
 
 from datamodules import CIFAR10DataModule, FrozenFeaturesDataModule, SharedSubspaceDataModule
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder
@@ -21,20 +22,43 @@ from surefoot.cli import main
 from surefoot.cli.loading import build_datamodule, load_module
 from surefoot.errors import ConfigError, DataError
 from surefoot.privacy import (
+    Budget,
     DescentSettings,
+    Ledger,
+    LinearLoss,
+    Mechanism,
+    NoisyGradientDescent,
+    PrivateFit,
     SeededNoise,
+    calibrate_noise,
     clipped_gradient_sum,
     epsilon_of,
     private_descent,
 )
+from surefoot.privacy.shared_subspace import SubspaceProblem
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 SEEDED = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
 
 
+def descent(**settings: Any) -> dict[str, Any]:
+    """Return the config of noisy gradient descent."""
+    return {"class_path": "NoisyGradientDescent", "init_args": {"clip": 2.0} | settings}
+
+
+def perturbation(kind: str, **settings: Any) -> dict[str, Any]:
+    """Return the config of output or objective perturbation."""
+    return {"class_path": f"{kind}Perturbation", "init_args": settings}
+
+
 def private(**model: Any) -> dict[str, Any]:
     """Return a config of a small private regression on Poisson samples."""
-    init = {"loss": "squared", "epsilon": 2.0, "delta": 1e-5, "noise": SEEDED, "clip": 2.0}
+    init = {
+        "loss": "squared",
+        "budget": {"epsilon": 2.0, "delta": 1e-5},
+        "noise": SEEDED,
+        "mechanism": descent(),
+    }
     return {
         "seed_everything": 3,
         "trainer": {
@@ -49,10 +73,7 @@ def private(**model: Any) -> dict[str, Any]:
             "class_path": "SharedSubspaceDataModule",
             "init_args": {
                 "source": SEEDED,
-                "d": 12,
-                "k": 2,
-                "n_public_per_task": 40,
-                "n_private": 300,
+                "problem": {"d": 12, "k": 2, "n_public_per_task": 40, "n_private": 300},
                 "n_eval": 100,
                 "sampling_rate": 0.2,
                 "steps_per_epoch": 10,
@@ -74,23 +95,24 @@ def test_a_run_is_the_algorithm_and_spends_what_it_says(subspace: Any, fit: Fit)
     data: Any = build_datamodule(private()["data"])
     data.setup("fit")
     examples = data.splits["train"].tensors
-    given = DescentSettings(2.0, 1e-5, 2.0, 20, 0.5, 0.2)
+    given = DescentSettings(NoisyGradientDescent(2.0, 0.5), Budget(2.0, 1e-5), 20, 0.2)
+    multiplier = calibrate_noise(2.0, 1e-5, 0.2, 20)
     basis = module.basis if subspace else None
     expected = private_descent(examples["input"], examples["target"], "squared", given, SeededNoise(0), basis)
     torch.testing.assert_close(module.full_weight(), expected, rtol=1e-4, atol=1e-6)
     (noise,) = set(metric_values(run, "privacy/noise_multiplier"))
-    assert noise == pytest.approx(given.noise_multiplier(), rel=1e-5)
+    assert noise == pytest.approx(multiplier, rel=1e-5)
     spent = metric_values(run, "privacy/epsilon")
-    assert spent[-1] == pytest.approx(epsilon_of(given.noise_multiplier(), 0.2, 20, 1e-5), rel=1e-4)
+    assert spent[-1] == pytest.approx(epsilon_of(multiplier, 0.2, 20, 1e-5), rel=1e-4)
     assert spent[0] < spent[-1] <= 2.0
     risk = float((expected[:, 0] - data.true_weight).square().sum())
     assert metric_values(run, "val/excess_risk")[-1] == pytest.approx(risk, rel=1e-3)
 
 
 def test_without_noise_the_same_code_nears_least_squares(fit: Fit) -> None:
-    config = private(epsilon=math.inf, clip=1e6, average_last=0.1)
+    free = {"epsilon": math.inf, "delta": 1e-5}
+    config = private(budget=free, mechanism=descent(clip=1e6, average_last=0.1))
     config["data"]["init_args"] |= {"sampling_rate": 1.0, "steps_per_epoch": 40}
-    config["model"]["init_args"]["epsilon"] = float("inf")
     run = fit(config)
     data: Any = build_datamodule(config["data"])
     data.setup("fit")
@@ -134,8 +156,8 @@ def test_kill_and_resume_are_bit_for_bit(fit: Fit, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "name"),
     [
-        ("--model.init_args.clip", "1.0", "clip"),
-        ("--model.init_args.epsilon", "8.0", "noise_multiplier"),
+        ("--model.init_args.mechanism.init_args.clip", "1.0", "clip"),
+        ("--model.init_args.budget.epsilon", "8.0", "noise_multiplier"),
         ("--data.init_args.sampling_rate", "0.4", "noise_multiplier"),
     ],
 )
@@ -157,11 +179,11 @@ def test_classifiers_and_one_shot_mechanisms(fit: Fit, tmp_path: Path) -> None:
     write_cifar10(tmp_path, 200)
     inner = {"class_path": "CIFAR10DataModule", "init_args": {"root": str(tmp_path)}}
     for mechanism, loss, classes, steps in (
-        ("descent", "softmax", [0, 1, 2], 5),
-        ("output_perturbation", "logistic", [0, 1], 1),
-        ("objective_perturbation", "logistic", [0, 1], 1),
+        ("NoisyGradientDescent", "softmax", [0, 1, 2], 5),
+        ("OutputPerturbation", "logistic", [0, 1], 1),
+        ("ObjectivePerturbation", "logistic", [0, 1], 1),
     ):
-        config = private(mechanism=mechanism, loss=loss)
+        config = private(mechanism={"class_path": mechanism}, loss=loss)
         config["trainer"]["max_epochs"] = 1
         config["data"] = {
             "class_path": "FrozenFeaturesDataModule",
@@ -179,6 +201,36 @@ def test_classifiers_and_one_shot_mechanisms(fit: Fit, tmp_path: Path) -> None:
         assert module.full_weight().shape == (3072, 3 if loss == "softmax" else 1)
         assert bool((module.full_weight() != 0).any())
         main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--runs_root", str(run)])
+
+
+class RandomWeights(Mechanism):
+    """A mechanism of one's own: weights that no example has any part in, so that nothing is spent."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def check(self, loss: LinearLoss, budget: Budget) -> None:
+        pass
+
+    def ledger(self, fit: PrivateFit) -> Ledger:
+        return Ledger(1.0, fit.sampling_rate, 1.0)
+
+    def step(self, fit: PrivateFit, ledger: Ledger, weight: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
+        return self.scale * fit.source.normal(tuple(weight.shape), ledger.n_steps)
+
+    def spent(self, ledger: Ledger, budget: Budget) -> float:
+        return 0.0
+
+    def n_averaged(self, n_steps: int) -> int:
+        return 3
+
+
+def test_a_mechanism_of_ones_own_is_a_class_path(fit: Fit) -> None:
+    own = {"class_path": f"{__name__}.RandomWeights", "init_args": {"scale": 2.0}}
+    run = fit(private(mechanism=own))
+    drawn = torch.stack([2 * SeededNoise(0).normal((12, 1), step) for step in (17, 18, 19)]).float()
+    torch.testing.assert_close(trained(run).full_weight(), drawn.mean(0))
+    assert metric_values(run, "privacy/epsilon") == [0.0, 0.0]
 
 
 def test_features_are_those_of_public_statistics(tmp_path: Path) -> None:
@@ -223,13 +275,20 @@ def test_secure_noise_does_not_repeat(fit: Fit) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": {"clip": 0.0}}, "clip and learning_rate must be above 0"),
-        ({"model": {"mechanism": "output_perturbation"}}, "defined for the logistic loss"),
+        ({"model": {"mechanism": descent(clip=0.0)}}, "clip, learning_rate and radius must be above 0"),
+        ({"model": {"mechanism": descent(l2=0.1)}}, "Option 'l2' is not accepted"),
+        ({"model": {"mechanism": {"class_path": "OutputPerturbation"}}}, "defined for the logistic loss"),
+        ({"model": {"mechanism": perturbation("Output", clip=1.0)}}, "Option 'clip' is not accepted"),
+        ({"model": {"mechanism": perturbation("Output", l2=0.0)}}, "needs a finite l2 above 0"),
+        ({"model": {"mechanism": perturbation("Objective", l2=-1.0)}}, "a finite l2 of at least 0"),
+        ({"model": {"mechanism": perturbation("Output"), "loss": "logistic"}}, "solves once, on all examples"),
         ({"model": {"loss": "softmax"}}, "softmax needs at least two classes"),
-        ({"model": {"delta": 1.0}}, "delta must be in"),
+        ({"model": {"budget": {"epsilon": 1.0, "delta": 1.0}}}, "delta must be in"),
+        ({"model": {"budget": {"epsilon": 0.0, "delta": 1e-5}}}, "epsilon must be above 0"),
         ({"data": {"sampling_rate": 0.0}}, "sampling_rate must be in"),
-        ({"data": {"k": 13}}, "1 <= k <= d"),
-        ({"data": {"misalignment": 2.0}}, "misalignment must be in"),
+        ({"data": {"problem": {"d": 12, "k": 13}}}, "1 <= k <= d"),
+        ({"data": {"problem": {"misalignment": 2.0}}}, "misalignment must be in"),
+        ({"data": {"problem": {"dimensions": 3}}}, "Group 'problem' does not accept option 'dimensions'"),
         ({"data": {"private_task": 1}}, "private_task must be in"),
         (
             {"model": {"subspace": {"class_path": "TasksSVD", "init_args": {"n_directions": 50}}}},
@@ -252,7 +311,7 @@ def test_wrong_settings_end_in_one_line(
 
 def test_users_share_a_subspace_and_a_run_learns_one() -> None:
     first, second = (
-        SharedSubspaceDataModule(SeededNoise(0), n_private_tasks=3, private_task=t, n_private=50) for t in (0, 2)
+        SharedSubspaceDataModule(SeededNoise(0), SubspaceProblem(n_private_tasks=3, n_private=50), t) for t in (0, 2)
     )
     for data in (first, second):
         data.setup("fit")
@@ -327,14 +386,14 @@ def test_an_example_that_overflows_adds_nothing() -> None:
     weight, target = torch.full((2, 1), 1e10), torch.zeros(4)
     summed = clipped_gradient_sum(weight, inputs, target, "squared", 1.0)
     torch.testing.assert_close(summed.gradient, torch.tensor([[1.0], [0.0]]))
-    given = DescentSettings(1.0, 1e-5, 1.0, 2, 0.1)
+    given = DescentSettings(NoisyGradientDescent(1.0, 0.1), Budget(1.0, 1e-5), 2)
     with pytest.raises(DataError, match="2 of 4 rows of inputs in the private data"):
         private_descent(inputs, target, "squared", given, SeededNoise(0))
 
 
 def test_a_delta_of_one_over_the_number_of_examples_is_warned_of(fit: Fit) -> None:
     with pytest.warns(UserWarning, match="delta 0.01 is not below 1/300"):
-        fit(private(delta=0.01))
+        fit(private(budget={"epsilon": 2.0, "delta": 0.01}))
 
 
 def test_what_the_encoder_has_seen_is_known_or_said_not_to_be(fit: Fit, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from surefoot.errors import DataError
 from surefoot.privacy import SeededNoise
-from surefoot.privacy.descent import DescentSettings, private_descent
-from surefoot.privacy.mechanisms import objective_perturbation, output_perturbation
+from surefoot.privacy.accounting import Budget
+from surefoot.privacy.descent import DescentSettings, NoisyGradientDescent, private_descent
 from surefoot.privacy.personalisation import (
     CoordinationSettings,
     dp_federated_averaging,
     private_alternating_minimisation,
 )
+from surefoot.privacy.perturbation import ObjectivePerturbation, OutputPerturbation
 from surefoot.privacy.subspace import private_moments
 
 N = 20  # examples, or users
@@ -29,15 +30,17 @@ def users(inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 FITS: dict[str, Fit] = {
-    "descent": lambda x, y, e, d: private_descent(x, y, "squared", DescentSettings(e, d, 1.0, 2, 0.1), SeededNoise(0)),
-    "output_perturbation": lambda x, y, e, d: output_perturbation(x, y, e, d, 0.1, SeededNoise(0)),
-    "objective_perturbation": lambda x, y, e, d: objective_perturbation(x, y, e, d, 0.1, SeededNoise(0)),
-    "moments": lambda x, y, e, d: private_moments(x, y, 1, e, d, 1.0, SeededNoise(0)),
+    "descent": lambda x, y, e, d: private_descent(
+        x, y, "squared", DescentSettings(NoisyGradientDescent(1.0, 0.1), Budget(e, d), 2), SeededNoise(0)
+    ),
+    "output_perturbation": lambda x, y, e, d: OutputPerturbation(0.1).fit(x, y, Budget(e, d), SeededNoise(0)),
+    "objective_perturbation": lambda x, y, e, d: ObjectivePerturbation(0.1).fit(x, y, Budget(e, d), SeededNoise(0)),
+    "moments": lambda x, y, e, d: private_moments(x, y, 1, Budget(e, d), 1.0, SeededNoise(0)),
     "federated_averaging": lambda x, y, e, d: dp_federated_averaging(
-        *users(x, y), CoordinationSettings(e, d, 1.0, 2), SeededNoise(0)
+        *users(x, y), CoordinationSettings(Budget(e, d), 1.0, 2), SeededNoise(0)
     ),
     "alternating_minimisation": lambda x, y, e, d: private_alternating_minimisation(
-        *users(x, y), torch.eye(3)[:, :1], CoordinationSettings(e, d, 1.0, 2), SeededNoise(0)
+        *users(x, y), torch.eye(3)[:, :1], CoordinationSettings(Budget(e, d), 1.0, 2), SeededNoise(0)
     ),
 }
 

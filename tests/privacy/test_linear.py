@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -7,8 +8,13 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 from surefoot.privacy import (
+    Budget,
     DescentSettings,
+    NoisyGradientDescent,
+    ObjectivePerturbation,
+    OutputPerturbation,
     SeededNoise,
+    calibrate_noise,
     clipped_gradient_sum,
     epsilon_of,
     excess_risk,
@@ -17,10 +23,9 @@ from surefoot.privacy import (
     linear_residuals,
     n_outputs,
     noisy_gradient,
-    objective_perturbation,
-    output_perturbation,
     private_descent,
 )
+from surefoot.privacy.shared_subspace import SubspaceProblem
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(30, 5, generator=GENERATOR, dtype=torch.float64)
@@ -74,9 +79,14 @@ def test_an_empty_batch_is_noise_alone() -> None:
     torch.testing.assert_close(step, noise * 2.0 * 0.5 / 10.0)
 
 
-def settings(**changes: float) -> DescentSettings:
-    given = {"epsilon": math.inf, "delta": 1e-5, "clip": math.inf, "n_steps": 500} | changes
-    return DescentSettings(**({"learning_rate": 0.5, "average_last": 0.01} | given))  # type: ignore[arg-type]
+FREE = Budget(math.inf, 1e-5)
+
+
+def settings(
+    epsilon: float = math.inf, n_steps: int = 500, sampling_rate: float = 1.0, **mechanism: float
+) -> DescentSettings:
+    given = {"clip": math.inf, "learning_rate": 0.5, "average_last": 0.01} | mechanism
+    return DescentSettings(NoisyGradientDescent(**given), Budget(epsilon, 1e-5), n_steps, sampling_rate)  # type: ignore[arg-type]
 
 
 def test_without_noise_descent_is_least_squares_in_the_subspace() -> None:
@@ -94,7 +104,7 @@ def test_descent_equals_its_algorithm_step_by_step() -> None:
     y, source = target_of("squared"), SeededNoise(4)
     given = settings(epsilon=2.0, clip=1.0, n_steps=6, sampling_rate=0.3, average_last=0.5)
     found = private_descent(X, y, "squared", given, source)
-    multiplier = given.noise_multiplier()
+    multiplier = calibrate_noise(2.0, 1e-5, 0.3, 6)
     assert epsilon_of(multiplier, 0.3, 6, 1e-5) <= 2.0
     weight, kept = torch.zeros(5, 1, dtype=torch.float64), []
     for step in range(6):
@@ -123,7 +133,7 @@ def test_private_classifiers_learn() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 5, generator=generator)
     y = (x @ torch.randn(5, 3, generator=generator)).argmax(1)
-    given = DescentSettings(1.0, 1e-5, 1.0, 50, 2.0)
+    given = DescentSettings(NoisyGradientDescent(1.0, 2.0), Budget(1.0, 1e-5), 50)
     weight = private_descent(x, y, "softmax", given, SeededNoise(0), n_classes=3)
     assert float(((x @ weight).argmax(1) == y).float().mean()) > 0.85
     assert weight.dtype == torch.float32
@@ -134,22 +144,23 @@ def test_perturbed_solutions_without_noise_are_scikit_learns() -> None:
     y = target_of("logistic")
     l2 = 0.05
     theirs = LogisticRegression(C=1 / (l2 * 30), fit_intercept=False, tol=1e-10).fit(x, y).coef_[0]
-    for solve in (output_perturbation, objective_perturbation):
-        found = solve(x, y, math.inf, 1e-5, l2, SeededNoise(0))
+    for mechanism in (OutputPerturbation(l2), ObjectivePerturbation(l2)):
+        found = mechanism.fit(x, y, FREE, SeededNoise(0))
         torch.testing.assert_close(found[:, 0], torch.from_numpy(theirs), rtol=1e-4, atol=1e-6)
 
 
 def test_output_perturbation_adds_noise_of_its_sensitivity() -> None:
     y, l2 = target_of("logistic"), 0.1
-    exact = output_perturbation(X, y, math.inf, 1e-5, l2, SeededNoise(0))
-    draws = torch.stack([output_perturbation(X, y, 1.0, 1e-5, l2, SeededNoise(s)) - exact for s in range(200)])
+    mechanism, budget = OutputPerturbation(l2), Budget(1.0, 1e-5)
+    exact = mechanism.fit(X, y, FREE, SeededNoise(0))
+    draws = torch.stack([mechanism.fit(X, y, budget, SeededNoise(s)) - exact for s in range(200)])
     value = torch.zeros(1, dtype=torch.float64)
-    unit = torch.stack([gaussian_mechanism(value, 1.0, 1.0, 1e-5, SeededNoise(s)) for s in range(400)])
+    unit = torch.stack([gaussian_mechanism(value, 1.0, budget, SeededNoise(s)) for s in range(400)])
     assert float(draws.std()) == pytest.approx(float(unit.std()) / (l2 * 30), rel=0.1)
     # removing one example moves the minimum by at most the sensitivity
     inputs = X.clone()
     inputs[3] = 0.0
-    moved = output_perturbation(inputs, y, math.inf, 1e-5, l2, SeededNoise(0))
+    moved = mechanism.fit(inputs, y, FREE, SeededNoise(0))
     assert float((moved - exact).norm()) <= 1 / (l2 * 30)
 
 
@@ -157,7 +168,7 @@ def test_objective_perturbation_keeps_most_of_the_accuracy() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5000, 4, generator=generator, dtype=torch.float64)
     y = (x[:, 0] > 0).long()
-    weight = objective_perturbation(x, y, 1.0, 1e-5, 1e-4, SeededNoise(0))
+    weight = ObjectivePerturbation(1e-4).fit(x, y, Budget(1.0, 1e-5), SeededNoise(0))
     assert float((((x @ weight)[:, 0] > 0).long() == y).double().mean()) > 0.9
 
 
@@ -168,15 +179,41 @@ def test_excess_risk_is_the_expected_squared_error_beyond_the_noise() -> None:
     assert excess_risk(weight, true, covariance) == pytest.approx(2 + 2 * 0.5 + 1)
 
 
-def test_wrong_numbers() -> None:
-    with pytest.raises(ConfigError, match="a finite epsilon needs a finite clip"):
-        settings(epsilon=1.0)
-    with pytest.raises(ConfigError, match="clip and radius must be above 0"):
-        settings(clip=0.0)
-    with pytest.raises(ConfigError, match="l2 above 0, got 0"):
-        output_perturbation(X, target_of("logistic"), 1.0, 1e-5, 0.0, SeededNoise(0))
-    with pytest.raises(ConfigError, match="l2 must be at least 0"):
-        objective_perturbation(X, target_of("logistic"), 1.0, 1e-5, -1.0, SeededNoise(0))
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NoisyGradientDescent(clip=0.0), "clip, learning_rate and radius must be above 0"),
+        (lambda: NoisyGradientDescent(learning_rate=math.nan), "clip, learning_rate and radius must be above 0"),
+        (lambda: NoisyGradientDescent(radius=-1.0), "clip, learning_rate and radius must be above 0"),
+        (lambda: NoisyGradientDescent(average_last=1.5), r"average_last in \[0, 1\]"),
+        (lambda: OutputPerturbation(0.0), "a finite l2 above 0, got 0"),
+        (lambda: OutputPerturbation(math.inf), "a finite l2 above 0, got inf"),
+        (lambda: ObjectivePerturbation(-1.0), "a finite l2 of at least 0, got -1"),
+        (lambda: ObjectivePerturbation(math.nan), "a finite l2 of at least 0, got nan"),
+        (lambda: Budget(0.0, 1e-5), "epsilon must be above 0, got 0"),
+        (lambda: Budget(math.nan, 1e-5), "epsilon must be above 0, got nan"),
+        (lambda: Budget(1.0, 1.0), r"delta must be in \(0, 1\), got 1"),
+        (lambda: Budget(1.0, math.nan), r"delta must be in \(0, 1\), got nan"),
+        (lambda: OutputPerturbation().check("squared", FREE), "OutputPerturbation is defined for the logistic loss"),
+        (
+            lambda: NoisyGradientDescent(math.inf).check("squared", Budget(1.0, 1e-5)),
+            "a finite epsilon needs a finite clip",
+        ),
+        (
+            lambda: private_descent(X, target_of("squared"), "squared", settings(epsilon=1.0), SeededNoise(0)),
+            "a finite epsilon needs a finite clip",
+        ),
+        (lambda: SubspaceProblem(k=26), "needs 1 <= k <= d"),
+        (lambda: SubspaceProblem(noise=math.nan), "a finite noise of at least 0"),
+        (lambda: SubspaceProblem(d=9, k=5, misalignment=0.1), "0 where 2 k > d"),
+    ],
+)
+def test_wrong_settings(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_wrong_classes() -> None:
     with pytest.raises(ConfigError, match="logistic needs two classes, got 3"):
         n_outputs("logistic", 3)
     with pytest.raises(ConfigError, match="softmax needs at least two classes"):

@@ -5,6 +5,7 @@ import torch
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.privacy import (
+    Budget,
     CoordinationSettings,
     SeededNoise,
     alternating_minimisation,
@@ -82,9 +83,9 @@ def test_joint_least_squares_does_with_fewer_samples_than_dimensions() -> None:
 def test_private_moments_without_noise_are_the_public_ones_and_drown_in_noise() -> None:
     drawn = make_problem(SubspaceProblem(10, 2, 50, 400, 10), 0)
     x, y = drawn.public_inputs, drawn.public_target
-    plain = private_moments(x, y, 2, math.inf, 1e-5, 1e9, SeededNoise(0))
+    plain = private_moments(x, y, 2, Budget(math.inf, 1e-5), 1e9, SeededNoise(0))
     assert sine_of_largest_angle(plain, method_of_moments(x, y, 2)) < 1e-5
-    drowned = private_moments(x[:50], y[:50], 2, 0.1, 1e-5, 3.0, SeededNoise(0))
+    drowned = private_moments(x[:50], y[:50], 2, Budget(0.1, 1e-5), 3.0, SeededNoise(0))
     assert sine_of_largest_angle(drowned, drawn.basis) > 0.5
     with pytest.raises(ConfigError, match="1 to 10 directions, got 11"):
         method_of_moments(x, y, 11)
@@ -104,10 +105,10 @@ def test_users_who_learn_alone_equal_a_loop() -> None:
 def test_coordination_without_noise_learns_the_shared_subspace() -> None:
     drawn = make_problem(SubspaceProblem(10, 2, 1, 1, 60, 80, noise=0.1), 0)
     start = orthonormal(10, 2, torch.Generator().manual_seed(5))
-    free = CoordinationSettings(math.inf, 1e-5, 100.0, 60, 1.0)
+    free = CoordinationSettings(Budget(math.inf, 1e-5), 100.0, 60, 1.0)
     basis = private_alternating_minimisation(drawn.inputs, drawn.target, start, free, SeededNoise(0))
     assert sine_of_largest_angle(basis, drawn.basis) < 0.1 < sine_of_largest_angle(start, drawn.basis)
-    paid = CoordinationSettings(0.1, 1e-5, 1.0, 10, 1.0)
+    paid = CoordinationSettings(Budget(0.1, 1e-5), 1.0, 10, 1.0)
     noisy = private_alternating_minimisation(drawn.inputs, drawn.target, start, paid, SeededNoise(0))
     assert sine_of_largest_angle(noisy, drawn.basis) > 0.5
 
@@ -116,7 +117,7 @@ def test_federated_averaging_without_noise_finds_the_common_weights() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(30, 40, 5, generator=generator, dtype=torch.float64)
     true = torch.randn(5, generator=generator, dtype=torch.float64)
-    free = CoordinationSettings(math.inf, 1e-5, 100.0, 30, 1.0)
+    free = CoordinationSettings(Budget(math.inf, 1e-5), 100.0, 30, 1.0)
     found = dp_federated_averaging(x, x @ true, free, SeededNoise(0))
     torch.testing.assert_close(found, true, rtol=1e-3, atol=1e-4)
 
@@ -181,7 +182,7 @@ def test_the_audit_passes_the_correct_mechanism_and_catches_broken_ones(
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_users_with_numbers_that_are_none_are_refused(wrong: float) -> None:
     x, y = torch.randn(4, 6, 3), torch.randn(4, 6)
-    free = CoordinationSettings(math.inf, 1e-5, 1.0, 2)
+    free = CoordinationSettings(Budget(math.inf, 1e-5), 1.0, 2)
     x[1, 2, 0] = wrong
     for learn in (
         lambda: local_regressions(x, y),

@@ -125,7 +125,7 @@ def value_settings(n_ranks: int) -> dict[str, Any]:
 
 
 def private_settings(n_ranks: int) -> dict[str, Any]:
-    """Return a config of DP-SGD; ranks deal out each Poisson sample, and share the noise."""
+    """Return a config of DP-SGD; ranks share each Poisson sample and the noise."""
     seeded = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
     config = tiny("ERM")
     config["trainer"] |= {"max_epochs": 1, "callbacks": []}
@@ -133,15 +133,14 @@ def private_settings(n_ranks: int) -> dict[str, Any]:
         "class_path": "PrivateLinear",
         "init_args": {
             "loss": "squared",
-            "epsilon": 1.0,
-            "delta": 1e-5,
+            "budget": {"epsilon": 1.0, "delta": 1e-5},
             "noise": seeded,
             "subspace": {"class_path": "MethodOfMoments", "init_args": {"n_directions": 3}},
         },
     }
     config["data"] = {
         "class_path": "SharedSubspaceDataModule",
-        "init_args": {"source": seeded, "n_private": 201, "sampling_rate": 0.05, "n_eval": 64},
+        "init_args": {"source": seeded, "problem": {"n_private": 201}, "sampling_rate": 0.05, "n_eval": 64},
     }
     config["data"]["init_args"]["steps_per_epoch"] = 15
     if n_ranks > 1:

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot.privacy import DescentSettings, SeededNoise, principal_directions, private_descent
+from surefoot.privacy import (
+    Budget,
+    DescentSettings,
+    NoisyGradientDescent,
+    SeededNoise,
+    principal_directions,
+    private_descent,
+)
 from surefoot.reproduce.jobs import QUIET, Job
 from surefoot.reproduce.results import Rows
 
@@ -53,7 +60,7 @@ def encoder_job(seed: int, quick: bool = False) -> Job:
 
 
 def _settings(epsilon: float) -> DescentSettings:
-    return DescentSettings(epsilon, DELTA, clip=_CLIP, n_steps=_STEPS, learning_rate=_RATE)
+    return DescentSettings(NoisyGradientDescent(_CLIP, _RATE), Budget(epsilon, DELTA), _STEPS)
 
 
 def _accuracy(

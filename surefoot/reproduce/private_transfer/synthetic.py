@@ -1,14 +1,17 @@
 """Private regression in shared subspaces, synthetic tasks: errors against samples, epsilon, subspace error and d/k."""
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from surefoot.privacy import (
+    Budget,
     CoordinationSettings,
     DescentSettings,
+    NoisyGradientDescent,
     SeededNoise,
     dp_federated_averaging,
     local_regressions,
@@ -21,7 +24,6 @@ from surefoot.privacy import (
     tasks_svd,
     transfer_bound,
 )
-from surefoot.privacy.accounting import calibrate_noise
 from surefoot.privacy.risk import full_dimension_bound
 from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
 from surefoot.reproduce.results import Rows
@@ -45,37 +47,11 @@ class CurveSizes(NamedTuple):
     svd_per_task: int = 1000
 
 
-def _settings(directions: int, epsilon: float) -> DescentSettings:
-    return DescentSettings(
-        epsilon,
-        DELTA,
-        clip=math.sqrt(directions),
-        n_steps=STEPS,
-        learning_rate=RATE,
-        average_last=AVERAGED,
-    )
-
-
-def _error(
-    x: Tensor,
-    y: Tensor,
-    true: Tensor,
-    basis: Tensor | None,
-    epsilon: float,
-    multiplier: float,
-    seed: int,
-) -> float:
+def _error(x: Tensor, y: Tensor, true: Tensor, basis: Tensor | None, budget: Budget, seed: int) -> float:
     """Return ``|w - w*|`` of private descent."""
     directions = x.shape[1] if basis is None else basis.shape[1]
-    weight = private_descent(
-        x,
-        y,
-        "squared",
-        _settings(directions, epsilon),
-        SeededNoise(seed),
-        basis,
-        noise_multiplier=multiplier,
-    )
+    mechanism = NoisyGradientDescent(math.sqrt(directions), RATE, AVERAGED)
+    weight = private_descent(x, y, "squared", DescentSettings(mechanism, budget, STEPS), SeededNoise(seed), basis)
     return float((weight[:, 0] - true).norm())
 
 
@@ -103,17 +79,16 @@ def curves(sizes: CurveSizes, seed: int, epsilon: float = 1.0) -> Rows:
     name = f"DP, SVD of {sizes.svd_tasks} x {sizes.svd_per_task:,}"
     bases[name] = tasks_svd(*tasks, sizes.k)
     bases["DP, true subspace"] = drawn.basis
-    multiplier = calibrate_noise(epsilon, DELTA, 1.0, STEPS)
+    whole, half = Budget(epsilon, DELTA), Budget(epsilon / 2, DELTA / 2)
     found: Rows = []
     for n in sizes.private:
         least = torch.linalg.lstsq(x[:n], y[:n, None]).solution[:, 0]
         found.append({"curve": "least squares", "n": n, "error": float((least - true).norm())})
         for curve, basis in bases.items():
-            error = _error(x[:n], y[:n], true, basis, epsilon, multiplier, seed)
+            error = _error(x[:n], y[:n], true, basis, whole, seed)
             found.append({"curve": curve, "n": n, "error": error, **_angles(basis, drawn, true)})
-        control = private_moments(x[:n], y[:n], sizes.k, epsilon / 2, DELTA / 2, math.sqrt(sizes.d), SeededNoise(seed))
-        half = calibrate_noise(epsilon / 2, DELTA / 2, 1.0, STEPS)
-        error = _error(x[:n], y[:n], true, control, epsilon / 2, half, seed)
+        control = private_moments(x[:n], y[:n], sizes.k, half, math.sqrt(sizes.d), SeededNoise(seed))
+        error = _error(x[:n], y[:n], true, control, half, seed)
         angles = _angles(control, drawn, true)
         found.append({"curve": "DP, private moments", "n": n, "error": error, **angles})
     return [row | {"seed": seed} for row in found]
@@ -158,13 +133,12 @@ def sweeps(seed: int, quick: bool = False) -> Rows:
 
     def add(sweep: str, value: float, problem: SubspaceProblem, epsilon: float, mode: str) -> None:
         drawn = make_problem(problem, seed)
-        multiplier = calibrate_noise(epsilon, DELTA, 1.0, STEPS)
         basis = {"full": None, "true": drawn.basis, "public": None}[mode]
         if mode == "public":  # what a turned subspace is taken for: the public one
-            straight = make_problem(problem._replace(misalignment=0.0), seed)
+            straight = make_problem(replace(problem, misalignment=0.0), seed)
             basis = straight.basis
         x, y, true = drawn.inputs[0], drawn.target[0], drawn.weights[0]
-        error = _error(x, y, true, basis, epsilon, multiplier, seed)
+        error = _error(x, y, true, basis, Budget(epsilon, DELTA), seed)
         directions = problem.d if mode == "full" else problem.k
         numbers = (problem.misalignment, 1.0, problem.noise, directions, problem.n_private)
         row = {
@@ -180,18 +154,18 @@ def sweeps(seed: int, quick: bool = False) -> Rows:
     epsilons = (0.1, 0.2, 0.4) if quick else (0.05, 0.1, 0.2, 0.4)
     for epsilon in epsilons:
         for mode in ("full", "true"):
-            add("epsilon", epsilon, plain._replace(n_private=4000), epsilon, mode)
+            add("epsilon", epsilon, replace(plain, n_private=4000), epsilon, mode)
     for n in (500, 1000, 2000, 4000):
         for mode in ("full", "true"):
-            add("n", n, plain._replace(n_private=n), 0.2, mode)
+            add("n", n, replace(plain, n_private=n), 0.2, mode)
     for gamma in (0.1, 0.2, 0.4, 0.8):
-        turned = plain._replace(misalignment=gamma, n_private=20_000)
+        turned = replace(plain, misalignment=gamma, n_private=20_000)
         add("gamma", gamma, turned, 1.0, "public")
     for d in (10, 20, 40, 80) if quick else (10, 20, 40, 80, 160):
         for mode in ("full", "true"):
-            add("d over k", d / 5, plain._replace(d=d), 1.0, mode)
+            add("d over k", d / 5, replace(plain, d=d), 1.0, mode)
     for k in (1, 2, 5, 10, 20):
-        add("k", k, plain._replace(k=k), 0.2, "true")
+        add("k", k, replace(plain, k=k), 0.2, "true")
     return found
 
 
@@ -216,7 +190,7 @@ def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: floa
     source = SeededNoise(seed)
     ridge = 0.25 / n_examples  # the labels' noise variance over a weight's, in advance
     grid = [
-        CoordinationSettings(epsilon, DELTA, clip=clip, n_rounds=n_rounds, learning_rate=rate)
+        CoordinationSettings(Budget(epsilon, DELTA), clip=clip, n_rounds=n_rounds, learning_rate=rate)
         for clip in (0.2, 1.0)
         for n_rounds in (2, 10)
         for rate in (0.1, 0.5)
