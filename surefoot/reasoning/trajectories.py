@@ -55,6 +55,7 @@ class Trajectory:
     spans: Sequence[Span] = ()  # steps or episodes; one span over everything where nothing cut it
     steps: Sequence[str] = ()  # the text of each span
     values: Sequence[float] = ()  # of the prompt, then after each span; empty where nothing estimated them
+    value_counts: Sequence[int] = ()  # completions behind each value, where it was sampled; 0 where it is known exactly
     rewards: Sequence[float] = ()  # one per span; an outcome reward stands on the last
     reward_parts: dict[str, float] = field(default_factory=dict)  # by reward function, unweighted
 
@@ -151,6 +152,7 @@ class Trajectory:
             "span_ends": [s.end for s in self.spans],
             "steps": list(self.steps),
             "values": list(self.values),
+            "value_counts": list(self.value_counts),
             "rewards": list(self.rewards),
             "reward_parts": json.dumps(self.reward_parts),
         }
@@ -188,6 +190,7 @@ class Trajectory:
             spans=[Span(*s) for s in spans],
             steps=row.get("steps") or (),
             values=row.get("values") or (),
+            value_counts=row.get("value_counts") or (),
             rewards=row.get("rewards") or (),
             reward_parts=json.loads(row.get("reward_parts") or "{}"),
         )

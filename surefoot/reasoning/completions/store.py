@@ -28,8 +28,9 @@ __all__ = (
 
 #: File that says what a folder of completions is for.
 RECORD = "generation.json"
-#: Stands in that file; shards of different ones do not go together. 1 had no more than `REQUIRED_COLUMNS`.
-SCHEMA_VERSION = 2
+#: Stands in that file; shards of different ones do not go together. 1 had no more than `REQUIRED_COLUMNS`, 2
+#: no ``value_counts``.
+SCHEMA_VERSION = 3
 DESCRIPTION = "dataset_info.json"
 
 
@@ -63,6 +64,7 @@ def schema() -> "pyarrow.Schema":
             "span_ends": tokens,
             "steps": pa.list_(pa.string()),
             "values": numbers,
+            "value_counts": tokens,
             "rewards": numbers,
             "reward_parts": pa.string(),
         }

@@ -1,5 +1,15 @@
 """Values: how likely a completion ends right, from its prompt and from the end of each of its spans."""
 
 from surefoot.reasoning.values.base import ValueEstimator, check_values
+from surefoot.reasoning.values.best_of_k import best_of_k, best_of_k_estimate
+from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, prefixes_of
 
-__all__ = ("ValueEstimator", "check_values")
+__all__ = (
+    "MonteCarloValues",
+    "Prefix",
+    "ValueEstimator",
+    "best_of_k",
+    "best_of_k_estimate",
+    "check_values",
+    "prefixes_of",
+)

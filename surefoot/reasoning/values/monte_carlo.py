@@ -1,0 +1,154 @@
+"""Values by sampling: the share of correct answers among completions that a prover samples from each prefix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.policy import Policy, Start
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.rollouts import Sampling, SeedOf, derive_seed
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values.base import ValueEstimator
+from surefoot.statistics import wilson_interval
+
+__all__ = ("MonteCarloValues", "Prefix", "prefixes_of")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What completions are sampled from: a problem's prompt and the first tokens of an answer to it."""
+
+    problem: str  # its id
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass
+class _Tally:
+    """What is known of a prefix."""
+
+    problem: Problem
+    n: int = 0  # completions sampled
+    n_correct: int = 0
+
+    @property
+    def value(self) -> float:
+        return self.n_correct / self.n
+
+    def is_settled(self, half_width: float) -> bool:
+        interval = wilson_interval(self.n_correct, self.n)
+        return (interval.high - interval.low) / 2 <= half_width
+
+
+def prefixes_of(trajectory: Trajectory) -> list[Prefix]:
+    """Return the prompt's prefix and that of each span but the last: a completion that has ended needs no sampling."""
+    prompt, completion = tuple(trajectory.prompt), tuple(trajectory.completion)
+    ends = [0, *(span.end for span in trajectory.token_spans()[:-1])]
+    return [Prefix(trajectory.problem.id, prompt, completion[:end]) for end in ends]
+
+
+class MonteCarloValues(ValueEstimator):
+    """Samples completions from every prefix, each prefix once, however many trajectories begin with it.
+
+    The value after the last span is the completion's own outcome. ``max_tokens`` bounds the whole completion, what is
+    given of it included, so that a value is the probability to end right within the length that answers may have.
+
+    Prefixes are sampled in the order of their tokens, the longer before the shorter: an engine with a prefix cache
+    computes each token of the tree that they make once. Seeds depend on the prefix, not on what else is sampled.
+
+    Reference: Setlur et al. 2024, arXiv 2410.08146, section 4 and appendix D; Wang et al. 2024, arXiv 2312.08935.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling | None = None,
+        prover: Policy | None = None,
+        half_width: float | None = None,
+        per_round: int | None = None,
+    ) -> None:
+        """Initialize the estimator.
+
+        Args:
+            sampling: How completions are sampled, ``n`` of each prefix at most; by default 20 at temperature 1.
+            prover: What samples them; by default the policy itself.
+            half_width: Stop sampling from a prefix when half of its value's 95% interval (Wilson) is not wider; by
+                default each gets all n. Values that stop early are a little further from 1/2 than they should be.
+            per_round: Completions of a prefix between two looks at its interval; by default a quarter of n.
+
+        Raises:
+            ConfigError: If a number is out of range.
+        """
+        self.sampling = sampling or Sampling(n=20)
+        if half_width is not None and not 0 < half_width < 0.5:
+            raise ConfigError(f"half_width must be in (0, 0.5), got {half_width}.")
+        if per_round is not None and (half_width is None or not 1 <= per_round <= self.sampling.n):
+            raise ConfigError(f"per_round must be in [1, n] and comes with half_width, got {per_round}.")
+        self.prover, self.half_width = prover, half_width
+        self.per_round = self.sampling.n if half_width is None else per_round or max(1, self.sampling.n // 4)
+
+    def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in ``values`` and ``value_counts``.
+
+        Args:
+            policy: The policy that sampled the trajectories; it is ready, and samples where there is no prover.
+            trajectories: Graded ones, cut into spans.
+            seed_of: From what a draw is for to its seed.
+
+        Raises:
+            ConfigError: If the prover reads other texts from the tokens, or a prefix leaves it no tokens.
+            DataError: If a trajectory has no grade.
+        """
+        prover = self.prover or policy
+        if self.prover is not None:
+            prover.ready()
+        for t in trajectories:
+            _check(t, prover)
+        prefixes = [prefixes_of(t) for t in trajectories]
+        problems = {p: t.problem for t, own in zip(trajectories, prefixes, strict=True) for p in own}
+        tallies = self.tallies(prover, problems, seed_of)
+        for t, own in zip(trajectories, prefixes, strict=True):
+            assert t.grade is not None
+            t.values = [*(tallies[p].value for p in own), float(t.grade.correct)]
+            t.value_counts = [*(tallies[p].n for p in own), 0]
+
+    def tallies(self, prover: Policy, problems: dict[Prefix, Problem], seed_of: SeedOf) -> dict[Prefix, "_Tally"]:
+        """Return how many completions of each prefix were sampled, and how many of them were correct."""
+        order = sorted(problems, key=lambda p: (p.prompt, p.tokens, p.problem), reverse=True)
+        found = {prefix: _Tally(problems[prefix]) for prefix in order}
+        samplings = {p: replace(self.sampling, max_tokens=self._left(p)) for p in order}
+        going, done = order, 0
+        while going and done < self.sampling.n:
+            n = min(self.per_round, self.sampling.n - done)
+            starts = [Start(problems[p], p.tokens, group, p.prompt) for group, p in enumerate(going)]
+            seeds = [seed_of(p.problem, "prefix", derive_seed(*p.tokens), done) for p in going]
+            for t in prover.complete(starts, [replace(samplings[p], n=n) for p in going], seeds):
+                assert t.grade is not None
+                tally = found[going[t.group]]
+                tally.n, tally.n_correct = tally.n + 1, tally.n_correct + t.grade.correct
+            done += n
+            if self.half_width is not None:
+                half_width = self.half_width
+                going = [p for p in going if not found[p].is_settled(half_width)]
+        return found
+
+    def _left(self, prefix: Prefix) -> int:
+        left = self.sampling.max_tokens - len(prefix.tokens)
+        if left < 1:
+            raise ConfigError(
+                f"a prefix of {len(prefix.tokens)} tokens leaves nothing of max_tokens {self.sampling.max_tokens}:"
+                " give the prover as many as the completions had."
+            )
+        return left
+
+
+def _check(trajectory: Trajectory, prover: Policy) -> None:
+    """Refuse what the prover cannot go on from."""
+    name = f"a completion of problem {trajectory.problem.id}"
+    if trajectory.grade is None or not trajectory.problem.answer:
+        raise DataError(f"{name} has no grade: values need problems with answers.")
+    written = prover.model.decode(trajectory.completion)
+    if not written.startswith(trajectory.text):
+        raise ConfigError(
+            f"the prover's tokenizer reads {written[:40]!r} from {name}, which is {trajectory.text[:40]!r}: the tokens"
+            " are another tokenizer's, choose a prover that shares it."
+        )

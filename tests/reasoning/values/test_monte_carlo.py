@@ -1,0 +1,157 @@
+"""Values by sampling: against probabilities that are known, shared prefixes, early stops, and what is refused."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.answers import Grader
+from surefoot.reasoning.language_models import TinyLanguageModel
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.prompts import PlainPrompt
+from surefoot.reasoning.rollouts import HFEngine, Sampling, derive_seed
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import MonteCarloValues, best_of_k, best_of_k_estimate, check_values
+
+
+class CountingEngine(HFEngine):
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[Sequence[int], int]] = []  # prompt and completions of it
+
+    def _sample(self, prompts: Sequence[Sequence[int]], samplings: Any, seeds: Sequence[int]) -> Any:
+        self.asked += [(list(p), s.n) for p, s in zip(prompts, samplings, strict=True)]
+        return super()._sample(prompts, samplings, seeds)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Iterator[Policy]:
+    """A random policy that is sure of what it writes."""
+    model = TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(10 if parameter.ndim == 2 else 1)
+    made = Policy(model, PlainPrompt(), CountingEngine(), Grader(rule="last_number"))
+    made.ready()
+    yield made
+    made.close()
+
+
+def probabilities(policy: Policy, tokens: Sequence[int]) -> torch.Tensor:
+    """Of the next token, ``(vocabulary,)``."""
+    with torch.no_grad():
+        return policy.model.base(input_ids=torch.tensor([list(tokens)])).logits[0, -1].softmax(0)
+
+
+def trajectory(policy: Policy, problem: Problem, text: str) -> Trajectory:
+    """A finished completion of a text, cut after each line, and graded."""
+    tokens = policy.model.tokenizer.encode(text, add_special_tokens=False)
+    made = Trajectory(
+        problem,
+        group=0,
+        prompt=policy.prompt.prompt_ids(problem, policy.model),
+        completion=tokens,
+        behaviour_logprobs=[-1.0] * len(tokens),
+        finish_reason="stop",
+        policy_version=0,
+        text=text,
+    )
+    policy.cut_into_steps([made], "\n")
+    policy.grade([made])
+    return made
+
+
+def problem_of(policy: Policy, given: str) -> tuple[Problem, float]:
+    """A problem whose answer is the digit that the policy most likely writes after some text; and how likely."""
+    asked = Problem("p", "1+1=", "0")
+    tokenizer = policy.model.tokenizer
+    digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
+    prompt = [*policy.prompt.prompt_ids(asked, policy.model), *tokenizer.encode(given, add_special_tokens=False)]
+    likely = probabilities(policy, prompt)[digits]
+    return Problem("p", "1+1=", str(int(likely.argmax()))), float(likely.max())
+
+
+def seed_of(*parts: object) -> int:
+    return derive_seed(7, *parts)
+
+
+def test_a_value_is_the_probability_of_a_right_end(policy: Policy) -> None:
+    """After two of three tokens, the last one decides; of 1000 completions, up to 4 standard errors."""
+    first = max("abcdefghijklmnopqrstuvwxyz", key=lambda letter: problem_of(policy, f"{letter}\n")[1])
+    problem, probability = problem_of(policy, f"{first}\n")
+    right, wrong = (trajectory(policy, problem, f"{first}\n{answer}") for answer in (problem.answer, "x"))
+    MonteCarloValues(Sampling(n=1000, max_tokens=3))(policy, [right, wrong], seed_of)
+    assert 0.05 < probability < 0.95
+    assert right.values[1] == pytest.approx(probability, abs=4 * math.sqrt(probability * (1 - probability) / 1000))
+    assert right.values[1:2] == wrong.values[1:2]
+    assert (right.values[2], wrong.values[2]) == (1.0, 0.0)
+    assert right.value_counts == wrong.value_counts == [1000, 1000, 0]
+    check_values([right, wrong], MonteCarloValues())
+
+
+def test_each_prefix_is_sampled_once_and_the_longer_ones_first(policy: Policy) -> None:
+    problem, _ = problem_of(policy, "a\n")
+    asked = policy.engine.asked  # type: ignore[attr-defined]
+    asked.clear()
+    found = [trajectory(policy, problem, text) for text in ("a\nb\n1", "a\nb\n2", "a\nc\n3")]
+    MonteCarloValues(Sampling(n=2, max_tokens=8))(policy, found, seed_of)
+    n_prompt = len(found[0].prompt)
+    decode = policy.model.decode
+    assert [(decode(tokens[n_prompt:]), n) for tokens, n in asked] == [
+        ("a\nc\n", 2),
+        ("a\nb\n", 2),
+        ("a\n", 2),
+        ("", 2),
+    ]
+    again = [trajectory(policy, problem, "a\nc\n3")]
+    MonteCarloValues(Sampling(n=2, max_tokens=8))(policy, again, seed_of)
+    assert again[0].values == found[2].values
+
+
+def test_sampling_stops_where_the_interval_is_narrow(policy: Policy) -> None:
+    """No answer is ever right after many tokens: 8 of 8 wrong leave an interval of half width .16, 12 of 12 .12."""
+    problem = Problem("q", "1+1=", "123456789")
+    stopped = trajectory(policy, problem, "a\nx")
+    MonteCarloValues(Sampling(n=40, max_tokens=4), half_width=0.13, per_round=4)(policy, [stopped], seed_of)
+    assert stopped.value_counts == [12, 12, 0]
+    assert stopped.values == [0.0, 0.0, 0.0]
+
+
+def test_what_a_prover_cannot_go_on_from_is_refused(policy: Policy) -> None:
+    problem, _ = problem_of(policy, "a\n")
+    long = trajectory(policy, problem, "a\nb\n1")
+    with pytest.raises(ConfigError, match="a prefix of 4 tokens leaves nothing of max_tokens 4"):
+        MonteCarloValues(Sampling(n=2, max_tokens=4))(policy, [long], seed_of)
+    long.text = "other"
+    with pytest.raises(ConfigError, match="another tokenizer's"):
+        MonteCarloValues()(policy, [long], seed_of)
+    ungraded = trajectory(policy, problem, "a\n1")
+    ungraded.grade = None
+    with pytest.raises(DataError, match="problem p has no grade"):
+        MonteCarloValues()(policy, [ungraded], seed_of)
+    for settings, message in (({"half_width": 0.6}, "half_width"), ({"per_round": 3}, "per_round")):
+        with pytest.raises(ConfigError, match=message):
+            MonteCarloValues(**settings)
+
+
+def test_best_of_k_is_unbiased_from_as_many_attempts() -> None:
+    """The mean over all outcomes of n attempts is the truth for n >= k, and too low for fewer."""
+    value, k = 0.3, 4
+    assert best_of_k(value, k) == pytest.approx(1 - 0.7**4)
+    assert (best_of_k(1.0, 3), best_of_k(0.0, 3)) == (1.0, 0.0)
+    for n, exact in ((8, True), (4, True), (3, False)):
+        chances = [math.comb(n, c) * value**c * (1 - value) ** (n - c) for c in range(n + 1)]
+        estimates = best_of_k_estimate([c / n for c in range(n + 1)], [n] * (n + 1), k)
+        mean = sum(p * e for p, e in zip(chances, estimates, strict=True))
+        assert mean == pytest.approx(best_of_k(value, k)) if exact else mean < best_of_k(value, k) - 0.05
+    assert best_of_k_estimate([1.0, 0.25], [0, 0], 2) == [1.0, pytest.approx(1 - 0.75**2)]
+    with pytest.raises(ValueError, match="no share of 4"):
+        best_of_k_estimate([0.3], [4], 2)
+    with pytest.raises(ValueError, match=r"got 1\.5 and 2"):
+        best_of_k(1.5, 2)
