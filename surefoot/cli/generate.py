@@ -84,10 +84,11 @@ def run_generate(arguments: Sequence[str]) -> None:
     identity = {n: settings.get(n) for n in names} | {"engine": type(inner).__name__}
     identity["contents"] = contents
     identity["grader"] = {"rule": settings["grader"]["rule"]}
+    policy = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
     began = time.perf_counter()
 
-    def progress(done: int, total: int, rate: float) -> None:
-        left = (time.perf_counter() - began) / done * (total - done)
+    def progress(done: int, total: int) -> None:
+        left, rate = (time.perf_counter() - began) / done * (total - done), policy.engine.statistics().tokens_per_second
         print(
             f"{done}/{total} problems, {rate:.0f} tokens/s, {left:.0f} s left",
             file=sys.stderr,
@@ -96,7 +97,7 @@ def run_generate(arguments: Sequence[str]) -> None:
 
     summary = generate_completions(
         problems,
-        Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader),
+        policy,
         objects.sampling,
         parsed.out,
         identity,

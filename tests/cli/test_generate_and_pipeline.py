@@ -82,11 +82,11 @@ def test_a_dataset_of_graded_completions(tmp_path: Path, capsys: pytest.CaptureF
 
 KILLED = """
 import os, signal, sys
-from surefoot.reasoning.completions import generation
+from surefoot.reasoning.completions import sharded
 from surefoot.cli import main
 from surefoot.storage.files import partial_path
 
-write, n = generation.write_shard, 0
+write, n = sharded.write_shard, 0
 
 def killed(trajectories, path):
     global n
@@ -96,7 +96,7 @@ def killed(trajectories, path):
         os.kill(os.getpid(), signal.SIGKILL)
     write(trajectories, path)
 
-generation.write_shard = killed
+sharded.write_shard = killed
 main(sys.argv[1:])
 """
 
