@@ -36,7 +36,7 @@ from surefoot.storage.manifests import hash_files, manifest_content
 
 __all__ = ("Stage", "content_hash", "read_pipeline", "run_pipeline")
 
-_VERBS = ("fit", "generate", "curate")
+_VERBS = ("fit", "generate", "label", "curate")
 _REFERENCE = re.compile(r"\{(\w+)\}")
 _REFERENCE_BELOW = re.compile(r"\{(\w+)\}((?:/[\w.-]+)*)")
 
@@ -106,7 +106,7 @@ def content_hash(folder: Path, verb: str) -> str:
             raise SurefootError(f"{folder} has no finished.json")
         return manifest_content(folder)
     files = {n: f for n, f in hash_files(folder).items() if n.endswith((".arrow", "curated.jsonl"))}
-    if not files or (verb == "generate" and not (folder / "summary.json").is_file()):
+    if not files or (verb in ("generate", "label") and not (folder / "summary.json").is_file()):
         raise SurefootError(f"{folder} lacks what surefoot {verb} writes")
     return fingerprint(files)
 

@@ -24,6 +24,7 @@ Train and evaluate (LightningCLI: --config FILE.yaml, --dotted.key value overrid
 
 Sample and combine:
   generate    sample and grade k completions per problem; resumable
+  label       values of the steps of stored completions, by sampling from each; resumable
   curate      new training problems near those that a tracked run has not learned
   pipeline    run a method of several stages; a rerun resumes at the first missing one
 
@@ -38,7 +39,7 @@ Measure and report:
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
 #: Flags whose value is a path or a name
 _PATHS = ("--runs_root", "--experiment", "--ckpt_path", "--config", "-c", "--out", "--recorded")
-_OTHER_VERBS = ("generate", "curate", "pipeline", "reproduce", "report")
+_OTHER_VERBS = ("generate", "label", "curate", "pipeline", "reproduce", "report")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -101,7 +102,7 @@ def _launched_rank() -> bool:
 def _interruption(arguments: Sequence[str], signum: int) -> str:
     """Return the line that ends an interrupted verb."""
     line = f"interrupted ({signal.Signals(signum).name})"
-    if arguments[0] not in ("fit", "generate", "curate", "pipeline"):
+    if arguments[0] not in ("fit", "generate", "label", "curate", "pipeline"):
         return line
     fresh = any(a.startswith("--fresh") for a in arguments)
     return f"{line}, the same command {'without --fresh ' if fresh else ''}resumes"
@@ -116,7 +117,7 @@ def find_verb(name: str) -> Callable[[list[str]], None]:
     Raises:
         SurefootError: If there is no such verb.
     """
-    if name in (*_TRAINER_VERBS, "generate", "curate"):
+    if name in (*_TRAINER_VERBS, "generate", "label", "curate"):
         from surefoot.compatibility.lean_imports import without_optional_metrics
 
         with without_optional_metrics():
@@ -124,6 +125,10 @@ def find_verb(name: str) -> Callable[[list[str]], None]:
                 from surefoot.cli.generate import run_generate
 
                 return run_generate
+            if name == "label":
+                from surefoot.cli.label import run_label
+
+                return run_label
             if name == "curate":
                 from surefoot.cli.curate import run_curate
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
 import datamodules
-from surefoot.cli.verb_parser import VerbParser, verb_parser
+from surefoot.cli.verb_parser import VerbParser, plain_settings, print_summary, verb_parser
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
@@ -51,11 +50,6 @@ def _parser() -> VerbParser:
     return parser
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as mappings."""
-    return {n: v.as_dict() if isinstance(v, Namespace) else v for n, v in settings.items()}
-
-
 def run_generate(arguments: Sequence[str]) -> None:
     """Run the verb.
 
@@ -69,9 +63,9 @@ def run_generate(arguments: Sequence[str]) -> None:
     parsed = parser.parse_verb(arguments)
     settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
     named = {n: parsed.get(n) for n in ("model", "prompt")}
-    contents = named_contents(_plain(named))
+    contents = named_contents(plain_settings(named))
     objects = parser.instantiate_classes(parsed)
-    contents = named_contents(_plain(named)) | contents  # a hub's model may have come only now
+    contents = named_contents(plain_settings(named)) | contents  # a hub's model may have come only now
     data: ProblemSource = objects.data
     if not offers(data, ProblemSource) or parsed.split not in ("train", "val", "test"):
         raise ConfigError(
@@ -105,9 +99,5 @@ def run_generate(arguments: Sequence[str]) -> None:
         parsed.problems_per_shard,
         progress,
     )
-    for name, value in summary.items():
-        if not name.endswith(("_low", "_high")):
-            low, high = summary.get(f"{name}_low"), summary.get(f"{name}_high")
-            interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
-            print(f"{name:24s} {value:.3f}{interval}")
+    print_summary(summary)
     print(f"completions: {parsed.out}")

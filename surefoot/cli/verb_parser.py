@@ -1,6 +1,6 @@
 """The parser of verbs without a trainer: YAML files and flags, errors in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from surefoot.cli.settings import check_yaml, flag_values, plain_message
 from surefoot.errors import ConfigError
 
-__all__ = ("VerbParser", "verb_parser")
+__all__ = ("VerbParser", "plain_settings", "print_summary", "verb_parser")
 
 
 def verb_parser(verb: str, description: str) -> "VerbParser":
@@ -46,3 +46,17 @@ class VerbParser(ArgumentParser):
         for config in flag_values(given, "--config", "-c"):
             check_yaml(Path(config))
         return self.parse_args(given)
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parsed settings as mappings."""
+    return {n: v.as_dict() if isinstance(v, Namespace) else v for n, v in settings.items()}
+
+
+def print_summary(summary: Mapping[str, float]) -> None:
+    """Print numbers, a line each, those with ``_low`` and ``_high`` with their interval."""
+    for name, value in summary.items():
+        if not name.endswith(("_low", "_high")):
+            low, high = summary.get(f"{name}_low"), summary.get(f"{name}_high")
+            interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
+            print(f"{name:24s} {value:.3f}{interval}")

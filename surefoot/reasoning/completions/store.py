@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from surefoot.errors import DataError
 from surefoot.reasoning.trajectories import REQUIRED_COLUMNS, Trajectory
 from surefoot.storage.files import replacing
-from surefoot.storage.json_files import fingerprint, write_json
+from surefoot.storage.json_files import fingerprint, read_json, write_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -19,6 +19,7 @@ __all__ = (
     "describe_shards",
     "is_described",
     "n_rows",
+    "read_column",
     "read_columns",
     "read_completions",
     "read_trajectories",
@@ -138,7 +139,8 @@ def read_completions(folder: Path) -> "Dataset":
     from datasets import load_from_disk
 
     if (folder / RECORD).is_file() and not is_described(folder):
-        raise DataError(f"{folder} is not finished: run the same surefoot generate again to go on.")
+        verb = read_json(folder / RECORD).get("verb", "generate")
+        raise DataError(f"{folder} is not finished: run the same surefoot {verb} again to go on.")
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist: expected a folder that surefoot generate wrote.")
     try:
@@ -151,19 +153,25 @@ def read_completions(folder: Path) -> "Dataset":
     return dataset
 
 
-def read_trajectories(folder: Path) -> Iterator[Trajectory]:
+def read_column(folder: Path, name: str) -> list[Any]:
+    """Return one column of stored completions; arguments and errors are those of `read_completions`."""
+    return list(read_completions(folder).with_format("arrow")[:][name].to_pylist())
+
+
+def read_trajectories(folder: Path, rows: Sequence[int] | None = None) -> Iterator[Trajectory]:
     """Return stored completions one after the other.
 
     Args:
         folder: What ``surefoot generate --out`` wrote.
+        rows: Which of them; all by default.
 
     Raises:
         DataError: If it is missing, unfinished, damaged, lacks a column, or a row is no completion.
     """
-    rows: Any = read_completions(folder)
-    for i, row in enumerate(rows):
+    stored: Any = read_completions(folder)
+    for i in range(len(stored)) if rows is None else rows:
         try:
-            trajectory = Trajectory.from_row(row)
+            trajectory = Trajectory.from_row(stored[i])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder}, row {i + 1} is no stored completion: {error}.") from error
         yield trajectory

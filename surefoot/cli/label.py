@@ -1,0 +1,92 @@
+"""The verb label: Monte-Carlo values of every step of stored completions."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse.typing import PositiveInt
+
+from surefoot.cli.verb_parser import VerbParser, plain_settings, print_summary, verb_parser
+from surefoot.reasoning.answers import Grader
+from surefoot.reasoning.completions.labelling import label_completions
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.prompts import PlainPrompt, Prompt
+from surefoot.reasoning.rollouts import RolloutEngine, Sampling
+from surefoot.reasoning.values import MonteCarloValues
+from surefoot.storage.contents import named_contents
+
+__all__ = ("run_label",)
+
+
+def _parser() -> VerbParser:
+    parser = verb_parser(
+        "label",
+        "Estimate how likely each step of stored completions ends right, by completions that a prover samples from it.",
+    )
+    parser.add_argument("--completions", type=Path, help="Folder that surefoot generate wrote.", required=True)
+    parser.add_subclass_arguments(LanguageModel, "model", required=True)
+    parser.add_subclass_arguments(RolloutEngine, "engine", required=True)
+    parser.add_subclass_arguments(Prompt, "prompt", required=False)
+    parser.add_class_arguments(Grader, "grader")
+    parser.add_class_arguments(Sampling, "sampling")
+    parser.add_argument("--half_width", type=float | None, default=None, help="Stop at so narrow an interval.")
+    parser.add_argument("--per_round", type=PositiveInt | None, default=None, help="Completions between two looks.")
+    parser.add_argument("--separator", type=str, default="\n", help="What ends a step.")
+    parser.add_argument("--per_problem", type=PositiveInt | None, default=None, help="Only so many of each problem.")
+    parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the sampling.")
+    parser.add_argument("--problems_per_shard", type=PositiveInt, default=32, help="Problems of a shard.")
+    parser.set_defaults({"sampling.n": 20})
+    return parser
+
+
+def run_label(arguments: Sequence[str]) -> None:
+    """Run the verb.
+
+    Args:
+        arguments: The verb and its options.
+
+    Raises:
+        ConfigError: If the settings make no sense.
+    """
+    parser = _parser()
+    parsed = parser.parse_verb(arguments)
+    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    named = {n: parsed.get(n) for n in ("model", "prompt", "completions")}
+    contents = named_contents(plain_settings(named))
+    objects = parser.instantiate_classes(parsed)
+    contents = named_contents(plain_settings(named)) | contents  # a hub's model may have come only now
+    inner = getattr(objects.engine, "engine", objects.engine)  # Ray's workers run one
+    names = ("model", "prompt", "sampling", "half_width", "per_round")
+    identity = {n: settings.get(n) for n in names} | {"engine": type(inner).__name__, "contents": contents}
+    identity["grader"] = {"rule": settings["grader"]["rule"]}
+    prover = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
+    began = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        seconds, counts = time.perf_counter() - began, prover.engine.statistics()
+        print(
+            f"{done}/{total} problems, {counts.tokens_per_second:.0f} tokens/s, prefix cache"
+            f" {counts.prefix_hit_rate:.0%}, {seconds / done * (total - done):.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    summary = label_completions(
+        parsed.completions,
+        prover,
+        MonteCarloValues(objects.sampling, half_width=parsed.half_width, per_round=parsed.per_round),
+        parsed.out,
+        identity,
+        separator=parsed.separator,
+        per_problem=parsed.per_problem,
+        seed=parsed.seed,
+        problems_per_shard=parsed.problems_per_shard,
+        progress=progress,
+    )
+    print_summary(summary)
+    print(f"values: {parsed.out}")

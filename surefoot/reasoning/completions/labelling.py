@@ -1,0 +1,99 @@
+"""Values of every step of stored completions, into a dataset of the same rows, shard by shard."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
+from surefoot.reasoning.completions.store import read_column, read_columns, read_trajectories
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.rollouts import derive_seed
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import MonteCarloValues
+from surefoot.statistics import mean_interval
+
+__all__ = ("label_completions",)
+
+
+def label_completions(
+    source: Path,
+    prover: Policy,
+    estimator: MonteCarloValues,
+    out: Path,
+    identity: Mapping[str, Any],
+    separator: str = "\n",
+    per_problem: int | None = None,
+    seed: int = 0,
+    problems_per_shard: int = 32,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Estimate the values of stored completions' prefixes under a prover, and write all to a folder.
+
+    The same call again goes on after the last complete shard; a finished one returns at once. Values do not depend on
+    where a run was interrupted, nor on the size of shards.
+
+    Args:
+        source: Folder of completions.
+        prover: What samples from their prefixes; made ready when the first shard is needed, and closed.
+        estimator: How many completions of each prefix it samples, and how.
+        out: Folder to write to.
+        identity: Settings that must not change between the parts of one dataset, as in `generate_completions`.
+        separator: What ends a step, where the completions are not cut already.
+        per_problem: Label only the first completions of each problem; all by default.
+        seed: Seed of the sampling; each prefix' own derives from it.
+        problems_per_shard: Problems of a shard.
+        progress: Told the problems that are done, and all problems.
+
+    Returns:
+        Counts of prefixes and sampled completions, and the mean value by the number of finished steps, with intervals.
+
+    Raises:
+        ConfigError: If the folder holds something else, or the prover cannot go on from the completions.
+        DataError: If the completions cannot be read, are not graded, or none has the separator.
+    """
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, problem in enumerate(read_column(source, "problem_index")):
+        if per_problem is None or len(rows_of[problem]) < per_problem:
+            rows_of[problem].append(row)
+    problems = list(rows_of.values())
+    if not problems or problems_per_shard < 1:
+        raise ConfigError(f"{source} holds no completions.")
+    if not any(separator in text for text in read_column(source, "text")):
+        raise DataError(f"no completion in {source} has the separator {separator!r}: they are of one step each.")
+    parts = [problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)]
+    rows = [[row for problem in part for row in problem] for part in parts]
+    wanted = {**identity, "separator": separator, "per_problem": per_problem, "seed": seed}
+    wanted["problems_per_shard"] = problems_per_shard
+    folder = ShardedFolder(out, "label", wanted, [len(p) for p in parts], [len(r) for r in rows])
+
+    def label(i: int) -> list[Trajectory]:
+        found = list(read_trajectories(source, rows[i]))
+        prover.cut_into_steps([t for t in found if not t.spans], separator)
+        estimator(prover, found, lambda *parts: derive_seed(seed, *parts))
+        return found
+
+    try:
+        return folder.write(label, lambda _: None, prover.ready, _summarise, progress)
+    finally:
+        prover.close()
+
+
+def _summarise(shards: Sequence[Path]) -> dict[str, float]:
+    """Return counts, and the mean value after each number of steps, with 95% intervals over completions."""
+    totals: Counter[str] = Counter()
+    after: dict[int, list[float]] = defaultdict(list)
+    for path in shards:
+        table = read_columns(path, ("values", "value_counts")).to_pydict()
+        for values, counts in zip(table["values"], table["value_counts"], strict=True):
+            totals.update(completions=1, values=len(values), one_step=len(values) == 2)
+            totals["sampled_behind_values"] += sum(counts)
+            for n_steps, value in enumerate(values[:-1]):
+                after[n_steps].append(value)
+    summary: dict[str, float] = {name: float(n) for name, n in totals.items()}
+    for n_steps in sorted(after)[:10]:
+        interval = mean_interval(after[n_steps])
+        name = f"value_after_{n_steps}_steps"
+        summary |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return summary

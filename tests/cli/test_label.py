@@ -1,0 +1,150 @@
+"""surefoot label as users meet it: values of steps, resumed after kill -9, refused when something has changed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_reasoning import tiny_reasoning
+
+from surefoot.cli import main
+from surefoot.reasoning.completions.store import read_completions, read_trajectories
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ROOT = Path(__file__).parents[2]
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {
+        "model": tiny_reasoning("SFT")["model"]["init_args"]["language_model"],
+        "engine": {"class_path": "HFEngine", "init_args": {"max_sequences": 64}},
+        "prompt": {"class_path": "PlainPrompt"},
+        "grader": {"rule": "last_number"},
+        "sampling": {"n": 2, "max_tokens": 24},
+    } | changes
+
+
+@pytest.fixture(scope="module")
+def completions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three completions of each of 10 problems, a few of them of several lines."""
+    folder = tmp_path_factory.mktemp("completions")
+    data = {"class_path": "ArithmeticDataModule", "init_args": {"n_test": 10, "n_train": 10}}
+    sampled = settings(data=data, sampling={"n": 3, "max_tokens": 24})
+    (folder / "generate.yaml").write_text(yaml.safe_dump(sampled))
+    main(["generate", "--config", str(folder / "generate.yaml"), "--out", str(folder / "sampled")])
+    return folder / "sampled"
+
+
+def label(completions: Path, folder: Path, out: str, *flags: str, **changes: Any) -> Path:
+    config = folder / "label.yaml"
+    config.write_text(yaml.safe_dump({"completions": str(completions), "problems_per_shard": 3} | settings(**changes)))
+    main(["label", "--config", str(config), "--out", str(folder / out), *flags])
+    return folder / out
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [dict(row) for row in read_completions(folder)]
+
+
+def test_every_step_has_a_value(completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = label(completions, tmp_path, "a")
+    found = list(read_trajectories(out))
+    assert len(found) == 30
+    assert any(len(t.spans) > 1 for t in found)
+    for t, before in zip(found, read_trajectories(completions), strict=True):
+        assert (t.completion, t.text, t.grade) == (before.completion, before.text, before.grade)
+        assert "".join(t.steps) == t.text
+        assert len(t.values) == len(t.value_counts) == len(t.spans) + 1
+        assert t.grade is not None
+        assert t.values[-1] == t.grade.correct
+        assert list(t.value_counts) == [2] * len(t.spans) + [0]
+        assert all(v in (0, 0.5, 1) for v in t.values)
+    assert len({t.values[0] for t in found if t.problem.id == found[0].problem.id}) == 1
+    printed = capsys.readouterr()
+    assert "completions              30.000" in printed.out
+    assert "value_after_0_steps" in printed.out
+    assert "10/10 problems" in printed.err
+    label(completions, tmp_path, "a")
+    assert "10/10 problems" not in capsys.readouterr().err, "a finished folder is left as it is"
+
+
+KILLED = """
+import os, signal, sys
+from surefoot.reasoning.completions import sharded
+from surefoot.cli import main
+write, n = sharded.write_shard, 0
+
+def killed(trajectories, path):
+    global n
+    n += 1
+    if n == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(trajectories, path)
+
+sharded.write_shard = killed
+main(sys.argv[1:])
+"""
+
+
+def test_killed_it_goes_on_with_the_same_values(completions: Path, tmp_path: Path) -> None:
+    whole = rows(label(completions, tmp_path, "whole", "--seed", "5"))
+    arguments = ["label", "--config", str(tmp_path / "label.yaml"), "--out", str(tmp_path / "killed"), "--seed", "5"]
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    assert len(list((tmp_path / "killed").glob("*.arrow"))) == 1
+    main(arguments)
+    assert rows(tmp_path / "killed") == whole
+    other = rows(label(completions, tmp_path, "shards", "--seed", "5", "--problems_per_shard", "10"))
+    assert other == whole, "values do not depend on the shards"
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes", "message"),
+    [
+        (["--sampling.n", "3"], {}, "holds completions of other settings (sampling differ"),
+        (["--separator", ";"], {}, "separator was '\\n' and is now ';'"),
+        (["--seed", "1"], {}, "seed was 0 and is now 1"),
+    ],
+)
+def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
+    completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], changes: Any, message: str
+) -> None:
+    out = label(completions, tmp_path, "a", "--per_problem", "1")
+    (out / "summary.json").unlink()
+    with pytest.raises(SystemExit) as stop:
+        label(completions, tmp_path, "a", "--per_problem", "1", *flags, **changes)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--separator", "@@"], "has the separator '@@'"),
+        (["--sampling.max_tokens", "2"], "leaves nothing of max_tokens 2"),
+        (["--completions", "nowhere"], "nowhere does not exist"),
+        (["--half_width", "0.7"], "half_width must be in (0, 0.5)"),
+        (["--half_width", "0.2", "--per_round", "3"], "per_round must be in [1, n]"),
+    ],
+)
+def test_what_cannot_be_labelled_ends_in_one_line(
+    completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        label(completions, tmp_path, "a", *flags)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_only_the_first_completions_of_each_problem(completions: Path, tmp_path: Path) -> None:
+    found = rows(label(completions, tmp_path, "a", "--per_problem", "2"))
+    assert [(r["problem_index"], r["sample"]) for r in found] == [(p, s) for p in range(10) for s in range(2)]
