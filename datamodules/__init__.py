@@ -20,6 +20,7 @@ from datamodules.reasoning import (
     GSMSymbolicDataModule,
     HendrycksMathDataModule,
     JSONLDataModule,
+    LabelledCompletionsDataModule,
     PreferencesDataModule,
     ProblemsDataModule,
 )
@@ -48,6 +49,7 @@ __all__ = (
     "HeldOut",
     "HendrycksMathDataModule",
     "JSONLDataModule",
+    "LabelledCompletionsDataModule",
     "MNIST5kDataModule",
     "MadlibsDataModule",
     "OtherDataset",

@@ -11,7 +11,7 @@ from lightning_modules.group_dro import GroupDRO
 from lightning_modules.jtt import JTT
 from lightning_modules.lff import LfF
 from lightning_modules.private_linear import PrivateLinear
-from lightning_modules.reasoning import DPO, GRPO, RFT, SFT, LanguageModelModule, ReasoningModule
+from lightning_modules.reasoning import DPO, GRPO, RFT, SFT, LanguageModelModule, ProcessReward, ReasoningModule
 
 __all__ = (
     "BRDRO",
@@ -28,6 +28,7 @@ __all__ = (
     "LanguageModelModule",
     "LfF",
     "PrivateLinear",
+    "ProcessReward",
     "ReasoningModule",
     "ResumableModule",
     "ReweightedClassifier",

@@ -8,6 +8,7 @@ from datamodules.reasoning.gsm8k import GSM8KDataModule
 from datamodules.reasoning.gsm_symbolic import GSMSymbolicDataModule
 from datamodules.reasoning.hendrycks_math import HendrycksMathDataModule
 from datamodules.reasoning.jsonl import JSONLDataModule
+from datamodules.reasoning.labelled import LabelledCompletionsDataModule
 from datamodules.reasoning.problems import ProblemsDataModule
 
 __all__ = (
@@ -19,6 +20,7 @@ __all__ = (
     "GSMSymbolicDataModule",
     "HendrycksMathDataModule",
     "JSONLDataModule",
+    "LabelledCompletionsDataModule",
     "PreferencesDataModule",
     "ProblemsDataModule",
 )

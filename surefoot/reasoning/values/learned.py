@@ -1,0 +1,79 @@
+"""Values that a trained model predicts: what search, selection and credit read, with one forward pass a completion."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from surefoot.errors import DataError
+from surefoot.reasoning.language_models import PretrainedLanguageModel, ValueHead
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.rollouts import SeedOf
+from surefoot.reasoning.sequences import pack_sequences
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values.base import ValueEstimator
+from surefoot.reasoning.values.judged import judged_sequence, prefix_lengths, value_logits
+from surefoot.storage.manifests import WEIGHTS
+
+__all__ = ("LearnedValues",)
+
+
+class LearnedValues(ValueEstimator):
+    """Predicts the values of completions' prefixes with the model that a run of `ProcessReward` has trained.
+
+    Its tokenizer must be the policy's: completions are judged as they were sampled, token by token.
+    """
+
+    def __init__(self, run: Path, max_tokens_per_pack: int = 8192) -> None:
+        """Load the model.
+
+        Args:
+            run: Run folder, with ``model`` and ``weights.safetensors``.
+            max_tokens_per_pack: Most tokens that are put through the model at once.
+
+        Raises:
+            DataError: If there is no such run.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        file = Path(run) / WEIGHTS
+        if not file.is_file() or not (Path(run) / "model").is_dir():
+            raise DataError(
+                f"{run} is no finished run of ProcessReward: expected {WEIGHTS} and the folder model in it."
+            )
+        self.model = PretrainedLanguageModel(str(Path(run) / "model")).requires_grad_(False)
+        self.head = ValueHead(self.model.width).requires_grad_(False)
+        try:
+            weights = load_file(file)
+            self.head.load_state_dict({n.removeprefix("value_head."): w for n, w in weights.items()})
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise DataError(
+                f"{file} holds no value head of the model beside it: {' '.join(str(error).split())}."
+            ) from error
+        self.max_tokens_per_pack = max_tokens_per_pack
+
+    def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in ``values``; arguments are those of `ValueEstimator`.
+
+        Raises:
+            DataError: If the policy's tokens are others.
+        """
+        for t in trajectories:
+            if self.model.decode(t.completion) != policy.model.decode(t.completion):
+                raise DataError("the value model reads other texts from the policy's tokens: it has another tokenizer.")
+        self.predict(trajectories)
+
+    @torch.inference_mode()
+    def predict(self, trajectories: Sequence[Trajectory]) -> None:
+        """Fill in the values of the prompt and after each span; completions of one prompt share its computation."""
+        lengths = [prefix_lengths(t) for t in trajectories]
+        sequences = [judged_sequence(t.prompt, t.completion, n) for t, n in zip(trajectories, lengths, strict=True)]
+        found = [torch.zeros(len(s.completion)) for s in sequences]
+        for pack in pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True):
+            values = value_logits(self.model, self.head, pack.to(self.model.device)).sigmoid().float().cpu()
+            for i in pack.sequences.unique().tolist():
+                own = pack.sequences == i
+                found[i][pack.completion_positions[own]] = values[own]
+        for t, n, values in zip(trajectories, lengths, found, strict=True):
+            t.values = values[n].tolist()
