@@ -1,0 +1,134 @@
+"""Process reward models: what they learn, what one pass reads, and what cannot be learned from."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Fit
+from labelled_completions import labelled_completions, stepwise
+from safetensors.torch import load_file
+from tiny_reasoning import tiny_reasoning
+
+from datamodules import LabelledCompletionsDataModule
+from surefoot.cli import main
+from surefoot.errors import DataError
+from surefoot.reasoning.completions.sharded import ShardedFolder
+from surefoot.reasoning.metrics.judgements import (
+    brier_score,
+    calibration_error,
+    first_error,
+    first_errors,
+    ranking,
+)
+from surefoot.reasoning.values import LearnedValues
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def completions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_completions(tmp_path_factory.mktemp("labelled") / "values")
+
+
+def settings(completions: Path, judge: str = "steps", epochs: int = 12, **data: Any) -> dict[str, Any]:
+    config = tiny_reasoning("SFT", optimizer={"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}})
+    init = config["model"]["init_args"]
+    del init["engine"], init["evaluation"]
+    config["model"]["class_path"] = "ProcessReward"
+    config["trainer"] |= {"callbacks": [], "max_epochs": epochs, "limit_val_batches": 1.0}
+    arguments = {"completions": str(completions), "judge": judge, "batch_size": 16, "seed": 0} | data
+    config["data"] = {"class_path": "LabelledCompletionsDataModule", "init_args": arguments}
+    return config
+
+
+def last(run: Path, key: str) -> float:
+    import csv
+
+    with (run / "metrics.csv").open() as file:
+        return [float(r[key]) for r in csv.DictReader(file) if r.get(key)][-1]
+
+
+def test_values_of_steps_are_learned_and_read_in_one_pass(
+    completions: Path, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(settings(completions))
+    assert last(run, "val/auroc") > 0.98
+    assert last(run, "val/brier") < 0.03
+    assert last(run, "val/brier_after_0") < 0.01, "a problem is always right before the first step"
+    assert math.isnan(last(run, "val/auroc_after_0")), "no problem starts wrong: there is nothing to rank"
+    assert last(run, "val/auroc_after_2") > 0.95
+    values = LearnedValues(run)
+    steps = [["a1\n", "x2\n", "b3\n"], ["a1\n", "b2\n", "c3\n"], ["a1\n", "x2\n", "x3\n"]]
+    found = [stepwise("7", s) for s in steps]
+    values.predict(found)
+    assert [[round(v) for v in t.values] for t in found] == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]]
+    for t, own in zip(found, steps, strict=True):  # prefix by prefix, alone
+        for n in range(1, len(own) + 1):
+            alone = stepwise("7", own[:n])
+            values.predict([alone])
+            assert alone.values[-1] == pytest.approx(t.values[n], abs=1e-5)
+    capsys.readouterr()
+    flags = ["--runs_root", str(tmp_path / "tested"), "--trainer.accelerator", "cpu"]
+    main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), *flags])
+    assert "auroc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("judge", ["outcome", "tokens"])
+def test_outcomes_and_tokens_are_learned(judge: str, completions: Path, fit: Fit) -> None:
+    """The outcome at the end is certain; before the last steps it is a matter of chance."""
+    run = fit(settings(completions, judge))
+    assert last(run, "val/auroc") > (0.98 if judge == "outcome" else 0.7)
+    assert load_file(run / "weights.safetensors").keys() == {"value_head.linear.weight", "value_head.linear.bias"}
+
+
+def test_both_halves_weigh_alike_and_no_problem_is_on_two_sides(completions: Path) -> None:
+    data = LabelledCompletionsDataModule(completions, val_share=0.2, test_share=0.3)
+    train = data.judged("train")
+    weighed = [(v >= 0.5, w) for j in train for v, w in zip(j.values, j.weights, strict=True)]
+    high, low = (sum(w for above, w in weighed if above == half) for half in (True, False))
+    assert high == pytest.approx(low) == pytest.approx(len(weighed) / 2)
+    prompts = [{tuple(j.prompt) for j in data.judged(split)} for split in ("train", "val", "test")]
+    assert [len(p) for p in prompts] == [30, 12, 18]
+    assert len(set.union(*prompts)) == 60
+    assert {w for j in data.judged("val") for w in j.weights} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, float("nan"), 0.0], r"row 1 has the values \[1\.0, nan, 0\.0\]: expected probabilities"),
+        ([1.0, 1.5, 0.0], "expected probabilities"),
+        ([1.0, 0.0], "2 values for 3 prefixes: label it with surefoot label"),
+        ([], "0 values for 3 prefixes"),
+    ],
+)
+def test_labels_that_are_none_are_refused(values: list[float], message: str, tmp_path: Path) -> None:
+    damaged = stepwise("1", ["a1\n", "b2\n"])
+    damaged.values = values
+    folder = ShardedFolder(tmp_path / "x", "label", {}, [1], [1])
+    folder.write(lambda _: [damaged], lambda _: None, lambda: None, lambda _: {})
+    with pytest.raises(DataError, match=message):
+        LabelledCompletionsDataModule(tmp_path / "x", val_share=0, test_share=0).judged("train")
+    LabelledCompletionsDataModule(tmp_path / "x", judge="outcome", val_share=0, test_share=0).judged("train")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no finished run of ProcessReward"):
+        LearnedValues(tmp_path)
+
+
+def test_judgements_by_hand() -> None:
+    predicted, values = torch.tensor([0.9, 0.6, 0.2, 0.1]), torch.tensor([1.0, 0.25, 0.5, 0.0])
+    assert brier_score(predicted, values) == pytest.approx((0.01 + 0.1225 + 0.09 + 0.01) / 4)
+    # bins .9 | .6 | .2 | .1: |-.1| + |.35| + |-.3| + |.1|
+    assert calibration_error(predicted, values) == pytest.approx(0.85 / 4)
+    assert calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0])) == 0.0
+    assert ranking(predicted, values) == pytest.approx(0.75)  # of 4 pairs one is the wrong way round
+    assert math.isnan(ranking(predicted, torch.ones(4)))
+    assert (first_error([0.9, 0.4, 0.8], 0.5), first_error([0.9], 0.5)) == (1, -1)
+    found = first_errors(torch.tensor([1, 0, -1, -1, 2]), torch.tensor([1, 2, -1, 3, -1]))
+    assert found == pytest.approx((1 / 3, 1 / 2, 2 / 5))
+    with pytest.raises(ValueError, match="some have none"):
+        first_errors(torch.tensor([1]), torch.tensor([1]))
