@@ -1,5 +1,6 @@
 """Process reward models: how likely a completion ends right, after each of its steps."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ class ProcessReward(LanguageModelModule):
             if chosen.any():
                 found[f"brier{name}"] = brier_score(predicted[chosen], labels[chosen])
                 found[f"auroc{name}"] = ranking(predicted[chosen], labels[chosen])
-        self.log_dict({f"{stage}/{name}": value for name, value in found.items()}, batch_size=1)
+        self.log_dict({f"{stage}/{n}": value for n, value in found.items() if not math.isnan(value)}, batch_size=1)
 
 
 def _by_step(steps: Tensor) -> dict[str, Tensor]:
