@@ -112,13 +112,22 @@ class TimmEncoder(TokenEncoder):
         try:
             return call(input)
         except (AssertionError, RuntimeError, ValueError) as error:
-            if tuple(input.shape[1:]) == self.image_shape or isinstance(error, torch.OutOfMemoryError):
-                raise  # the shape is not to blame
+            own_shape = tuple(input.shape[1:]) == self.image_shape
+            if own_shape or isinstance(error, torch.OutOfMemoryError) or self._takes(call, input):
+                raise  # the shape is not to blame, but a training batch of one, for example
             given, own = ("x".join(map(str, s)) for s in (input.shape[1:], self.image_shape))
             raise ConfigError(
                 f"{self.name} is made for images of {own} and cannot take {given} ({_first_line(error)}): set the"
                 " datamodule's image_size, or the encoder's in_channels and arguments (img_size for a transformer)."
             ) from error
+
+    def _takes(self, call: Callable[[Tensor], Tensor], input: Tensor) -> bool:
+        """Return whether images of this shape pass in evaluation mode."""
+        try:
+            _probe(self.body, input[:1].detach(), call)
+        except (AssertionError, RuntimeError, ValueError):
+            return False
+        return True
 
     @property
     def width(self) -> int:

@@ -13,11 +13,21 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
-from surefoot.errors import SurefootError
+from surefoot.errors import ConfigError, SurefootError
 from surefoot.storage.files import move, partial_path, replacing
 from surefoot.training.weights import read_checkpoint
 
-__all__ = ("LAST", "PREVIOUS", "DurableTrainer", "LastCheckpoint", "damage", "metadata", "recover")
+__all__ = (
+    "LAST",
+    "PREVIOUS",
+    "DurableTrainer",
+    "LastCheckpoint",
+    "check_checkpoint_path",
+    "damage",
+    "is_full",
+    "metadata",
+    "recover",
+)
 
 #: The checkpoint to go on from, and the one before it.
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -76,7 +86,7 @@ class DurableTrainer(Trainer):
         Raises:
             OSError: If it cannot be written, with its path; the one before is still there.
         """
-        given = str(self.strategy.broadcast(filepath))
+        given, weights_only = str(self.strategy.broadcast(filepath)), bool(weights_only)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = DurableCheckpointIO()
         if "://" in given or not isinstance(self.strategy.checkpoint_io, DurableCheckpointIO):
@@ -150,6 +160,19 @@ def damage(path: Path) -> str | None:
         return f"{error.strerror}: {error.filename}"
     except (ValueError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         return str(error) or type(error).__name__
+
+
+def check_checkpoint_path(path: Path) -> None:
+    """Raise if a path is a folder and no checkpoint of sharded weights, such as a run folder.
+
+    Raises:
+        ConfigError: If it is, naming the checkpoint that lies in it if one does.
+    """
+    if not path.is_dir() or (path / "meta.pt").is_file():
+        return
+    inside = next((p for p in (path / "checkpoints" / LAST, path / LAST) if p.exists()), None)
+    hint = f"give {inside}" if inside else "give the file that a run wrote, such as RUN/checkpoints/last.ckpt"
+    raise ConfigError(f"--ckpt_path {path} is a folder and not a checkpoint: {hint}.")
 
 
 def metadata(path: str | Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from surefoot.cli.checkpoints import DurableTrainer, LastCheckpoint, is_full
+from surefoot.cli.checkpoints import DurableTrainer, LastCheckpoint, check_checkpoint_path, is_full
 from surefoot.cli.checks import check_data_seed, check_seed, check_trainer
 from surefoot.cli.loading import build_datamodule, rebuild_module
 from surefoot.cli.predictions import PredictionWriter
@@ -122,6 +122,7 @@ class SurefootCLI(LightningCLI):
         if path is not None and path.split(":")[0] not in _LIGHTNINGS_PATHS and "://" not in path:
             if not Path(path).exists():
                 raise ConfigError(f"checkpoint {path} does not exist.")
+            check_checkpoint_path(Path(path))
             stored = stored_settings(path)
             if stored is None and not self.config_files:
                 raise ConfigError(

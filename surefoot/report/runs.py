@@ -67,8 +67,8 @@ class RecordedRun(NamedTuple):
         have = self.chosen(rule)
         if not self.selection and rule != "last":
             raise SurefootError(
-                f"no epoch was selected (no GroupMetrics among its callbacks), so no {metric} under rule {rule}:"
-                " --rule last takes the last values"
+                "no epoch was selected: none ended a validation with GroupMetrics among its callbacks,"
+                f" so it has no {metric} under rule {rule}: --rule last takes the last values"
             )
         if metric not in have:
             near = sorted(n for n in have if n.startswith(("test/", "val/"))) or sorted(have)

@@ -138,6 +138,11 @@ def test_what_a_user_can_mend_is_one_line(
 
 def test_checkpoints_that_are_no_runs(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not exist" in line_of(["test", "--ckpt_path", "nope.ckpt"], capsys)
+    assert "give the file that a run wrote" in line_of(["test", "--ckpt_path", "."], capsys)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last.ckpt").write_text("x")
+    for folder in ("run", "run/checkpoints"):
+        assert line_of(["test", "--ckpt_path", folder], capsys).endswith("give run/checkpoints/last.ckpt.")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     assert "give --config" in line_of(["test", "--ckpt_path", "foreign.ckpt"], capsys)
 

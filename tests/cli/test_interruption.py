@@ -1,5 +1,6 @@
 """A run that is asked to end stops after its step with a checkpoint, says so, and never exits with 0."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -49,8 +50,11 @@ def test_it_stops_after_the_step_and_the_same_command_ends_in_the_same_weights(
     fit: Fit,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    caplog.set_level(logging.INFO)
     before = signal.getsignal(signum)
     whole = fit(tiny("ERM"), name="whole")
     send_at(step, signum, monkeypatch)
@@ -60,6 +64,7 @@ def test_it_stops_after_the_step_and_the_same_command_ends_in_the_same_weights(
     assert stop.value.code == 128 + signum
     assert f"surefoot: interrupted ({signum.name}), the same command resumes" in error
     assert "Traceback" not in error
+    assert "weights_only" not in caplog.text, "a line of Lightning's about saving"
     run = tmp_path / "runs/stopped/0"
     assert last(run)["global_step"] == saved
     assert not (run / "finished.json").exists()

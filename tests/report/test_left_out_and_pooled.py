@@ -239,7 +239,7 @@ def test_what_cannot_be_reported_is_left_out_with_its_reason(
         "erm/5": "cannot be read",
         "erm/6": "cannot be read",
         "erm/7": "cannot be read",
-        "sft/0": "no GroupMetrics",
+        "sft/0": "none ended a validation with GroupMetrics",
         "erm-test/0": "a run of test",
         "nan/0": "is nan",
         "foreign": "no config.yaml",
