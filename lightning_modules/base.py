@@ -145,7 +145,7 @@ class ResumableModule(LightningModule):
             now_done = getattr(progress.current, kind) + done - counted
             setattr(progress.current, kind, now_done)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add every rank's random state, and what has been done since the last optimizer step."""
         self._raise_if_not_finite()
         checkpoint["random_states"] = gather_random_states()
@@ -226,7 +226,7 @@ class ResumableModule(LightningModule):
         self.register_buffer(name, torch.full((self.train_size(),), fill, dtype=dtype))
 
 
-def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> Any:
+def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> object:
     """Return what ``configure_optimizers`` has to: an optimizer, and its schedule with what that monitors.
 
     Args:

@@ -225,7 +225,7 @@ class BRDRO(ReweightedClassifier):
         """Return the examples' importance, of mean one over the training set, ``(examples,)``."""
         return self.log_importance.softmax(0) * len(self.log_importance)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the adversary's optimizer."""
         super().on_save_checkpoint(checkpoint)
         if self.adversary_optimizer is not None:

@@ -130,7 +130,7 @@ class ClassifierModule(ResumableModule):
         """Return what the optimizer trains."""
         return self.network
 
-    def forward(self, input: Any) -> Tensor:
+    def forward(self, input: object) -> Tensor:
         """Return the network's outputs (logits of a classifier), ``(batch, outputs)``."""
         outputs: Tensor = self.network(input)[0]
         return outputs
@@ -153,7 +153,7 @@ class ClassifierModule(ResumableModule):
             losses = self.prediction_loss.losses(outputs.float(), batch["target"])
         return Examples(losses, outputs.detach(), features, batch)
 
-    def _outputs_of(self, network: nn.Module, input: Any) -> tuple[Tensor, Tensor]:
+    def _outputs_of(self, network: nn.Module, input: object) -> tuple[Tensor, Tensor]:
         """Return a network's outputs and features.
 
         Raises:

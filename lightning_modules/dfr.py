@@ -58,7 +58,7 @@ class DFR(ClassifierModule):
         self.n_subsets, self.inverse_strengths, self.seed = n_subsets, inverse_strengths, seed or 0
         self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # features, target, group, index
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the features that the epoch has collected so far."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["collected"] = list(self.collected)
@@ -79,7 +79,7 @@ class DFR(ClassifierModule):
             tuple(gather_batch(x).cpu() for x in (features.float(), batch["target"], batch["group"], batch["index"]))  # type: ignore[arg-type]
         )
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Refit after the last batch, which is before the epoch's evaluation."""
         if self.trainer.is_last_batch:
             self.refit()

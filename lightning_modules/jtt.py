@@ -143,7 +143,7 @@ class JTT(ReweightedClassifier):
         make = self.final_optimizer if self.retraining else self.identification_optimizer
         return with_schedule(make(self.network.parameters()), self.lr_scheduler)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the first weights, to which the network returns, while they are still needed."""
         super().on_save_checkpoint(checkpoint)
         if not self.retraining:

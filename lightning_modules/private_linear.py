@@ -213,7 +213,7 @@ class PrivateLinear(ResumableModule):
             outputs = torch.cat([torch.zeros_like(outputs), outputs], 1)
         return {"probabilities": outputs.softmax(1), "index": batch["index"]}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the ledger."""
         super().on_save_checkpoint(checkpoint)
         if self.ledger is not None:

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from surefoot.errors import SurefootError
 from surefoot.storage.contents import differing_contents
@@ -80,7 +79,7 @@ def list_runs(folder: Path) -> list[Run]:
 def open_run(
     root: Path,
     experiment: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     fresh: bool = False,
     contents: Mapping[str, str] | None = None,
 ) -> Run:
@@ -103,7 +102,7 @@ def open_run(
         return _find_or_make(folder, settings, fresh, contents)
 
 
-def _find_or_make(folder: Path, settings: Mapping[str, Any], fresh: bool, contents: Mapping[str, str] | None) -> Run:
+def _find_or_make(folder: Path, settings: Mapping[str, object], fresh: bool, contents: Mapping[str, str] | None) -> Run:
     key, runs = fingerprint(settings), list_runs(folder)
     keys = [_key_of(r) for r in runs]
     found = [r for r, k in zip(runs, keys, strict=True) if k == key]
@@ -135,7 +134,7 @@ def mark_latest(run: Run) -> None:
         link.symlink_to(target)
 
 
-def await_run(root: Path, experiment: str, settings: Mapping[str, Any], seconds: float = 120) -> Run:
+def await_run(root: Path, experiment: str, settings: Mapping[str, object], seconds: float = 120) -> Run:
     """Find the run that rank zero has opened for these settings, on a rank launched by torchrun or SLURM.
 
     Raises:
@@ -166,7 +165,7 @@ def _key_of(run: Run) -> str | None:
         return None
 
 
-def describe_environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, object]:
     """Return versions, source revision and device of this process."""
     import torch
 

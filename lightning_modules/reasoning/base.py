@@ -65,7 +65,7 @@ class ReasoningModule(LanguageModelModule):
         if not self._sampling_seed:
             self._sampling_seed = torch.initial_seed() % 2**62 + 1
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the seed of sampling."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["sampling_seed"] = self._sampling_seed
@@ -130,11 +130,11 @@ class ReasoningModule(LanguageModelModule):
         self.evaluated += trajectories
         self._results += problem_results([outcome_of(t) for t in trajectories], self.grader)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate a batch."""
         self.evaluate_problems(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate a batch."""
         self.evaluate_problems(batch, "test")
 

@@ -122,11 +122,11 @@ class DPO(ReasoningModule):
         for name, value in zip(names, sum_over_ranks(watched) / n_pairs, strict=True):
             self.log(f"train/{name}", value, batch_size=1)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss and the share of pairs that are preferred rightly; evaluate problems by sampling."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do the same on the test split; of pairs, on those held out."""
         self._evaluate(batch, "test")
 

@@ -154,12 +154,12 @@ class LanguageModelModule(ResumableModule):
         """Yield the parameters that the optimizer changes, those of the model first."""
         return (p for p in self.parameters() if p.requires_grad)
 
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[object]:
         """Exchange gradients between ranks only with the last pack."""
-        wrapper: Any = self.trainer.strategy.model
+        wrapper: object = self.trainer.strategy.model
         if last or not hasattr(wrapper, "no_sync"):
             return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[Any] = wrapper.no_sync()
+        context: contextlib.AbstractContextManager[object] = wrapper.no_sync()
         return context
 
     # The mode of the model

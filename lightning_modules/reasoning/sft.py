@@ -53,7 +53,7 @@ class SFT(ReasoningModule):
             )
         return sequences
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: dict[str, object], batch_idx: int) -> None:
         """Take one step on a batch."""
         sequences = self.sequences(batch)
         limit = self.max_sequence_tokens
@@ -89,7 +89,7 @@ class SFT(ReasoningModule):
         missing = super().unfinished()
         return self.nothing_to_learn_from if missing is None and not self._n_fine_tuned else missing
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the number of sequences that the model was fine-tuned on."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["n_fine_tuned"] = self._n_fine_tuned
@@ -99,12 +99,12 @@ class SFT(ReasoningModule):
         super().on_load_checkpoint(checkpoint)
         self._n_fine_tuned = checkpoint.get("n_fine_tuned", 0)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss on reference solutions, if any, and evaluate by sampling where there is an engine."""
         self._log_loss(batch, "val")
         self.evaluate_problems(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do the same on the test split."""
         self._log_loss(batch, "test")
         self.evaluate_problems(batch, "test")

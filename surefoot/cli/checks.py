@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
@@ -59,7 +58,7 @@ def check_data_seed(config: Namespace) -> None:
                 )
 
 
-def _seeds(settings: Any) -> dict[str, set[int]]:
+def _seeds(settings: object) -> dict[str, set[int]]:
     """Return the seeds of each class of datamodules in nested settings."""
     found: dict[str, set[int]] = {}
     if isinstance(settings, dict):
@@ -75,7 +74,7 @@ def _seeds(settings: Any) -> dict[str, set[int]]:
     return found
 
 
-def _handed_over(settings: Any) -> Iterator[str]:
+def _handed_over(settings: object) -> Iterator[str]:
     """Yield the weights of every `CheckpointEncoder` in nested settings."""
     if isinstance(settings, dict):
         arguments = settings.get("init_args")

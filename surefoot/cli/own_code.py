@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import surefoot
 
@@ -56,11 +55,11 @@ def _join(package: ModuleType, folder: Path) -> None:
         package.__dict__["__getattr__"] = _attributes_of(folder / "__init__.py", package)
 
 
-def _attributes_of(file: Path, package: ModuleType) -> Callable[[str], Any]:
+def _attributes_of(file: Path, package: ModuleType) -> Callable[[str], object]:
     """Return a function that looks up what a package lacks in another's ``__init__.py``, run when first asked."""
     own: ModuleType | None = None
 
-    def attribute(name: str) -> Any:
+    def attribute(name: str) -> object:
         nonlocal own
         if name.startswith("_"):
             raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")

@@ -72,7 +72,7 @@ class RunRecorder(Callback):
                 rates = [g["lr"] for g in scheduler.scheduler.optimizer.param_groups]
                 scheduler.scheduler.base_lrs = rates
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
         """Add the settings, so that a checkpoint can be evaluated without its config."""
         checkpoint["surefoot_settings"] = self.settings
         checkpoint["surefoot_inputs"] = self.run.inputs
@@ -146,7 +146,7 @@ def _parts(data: object) -> Iterator[object]:
                 yield from _parts(part)
 
 
-def _datamodule(trainer: Trainer) -> Any:
+def _datamodule(trainer: Trainer) -> object:
     return getattr(trainer, "datamodule", None)
 
 

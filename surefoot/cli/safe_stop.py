@@ -2,7 +2,6 @@
 
 import signal
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
@@ -23,7 +22,7 @@ class SafeStop(Callback):
         postpone(True)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Stop after a whole optimizer step; after an epoch's last one, the epoch's end comes first."""
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -48,7 +48,7 @@ class VerbParser(ArgumentParser):
         return self.parse_args(given)
 
 
-def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def plain_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Return parsed settings as mappings."""
     return {n: v.as_dict() if isinstance(v, Namespace) else v for n, v in settings.items()}
 

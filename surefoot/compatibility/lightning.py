@@ -49,7 +49,7 @@ def tell_batches_from_shares() -> None:
     split.
     """
     names = (*(f"limit_{n}_batches" for n in ("train", "val", "test", "predict")), "overfit_batches")
-    given: Any = Trainer.__init__
+    given: object = Trainer.__init__
     while given is not None:
         for name in names:
             if name in given.__annotations__:

@@ -9,7 +9,6 @@ import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import spawn
-from typing import Any
 
 __all__ = ("SERVER", "spawned_with_surefoot")
 
@@ -22,7 +21,7 @@ def spawned_with_surefoot() -> Iterator[None]:
     """Let processes that are spawned import this module in place of the parent's main one, and their children too."""
     original = spawn.get_preparation_data
 
-    def with_surefoot(name: str) -> dict[str, Any]:
+    def with_surefoot(name: str) -> dict[str, object]:
         data = {k: v for k, v in original(name).items() if k != "init_main_from_path"}
         return data | {"init_main_from_name": SERVER}
 

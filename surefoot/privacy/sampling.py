@@ -11,7 +11,7 @@ from surefoot.training.distributed import is_distributed
 __all__ = ("PoissonBatches",)
 
 
-class PoissonBatches(Dataset[Any]):
+class PoissonBatches(Dataset[object]):
     """Item i is the batch of step i. Ranks share a step's examples: together they have one rank's batch."""
 
     def __init__(self, examples: Any, rate: float, source: NoiseSource) -> None:
@@ -24,7 +24,7 @@ class PoissonBatches(Dataset[Any]):
         """
         self.examples, self.rate, self.source = examples, rate, source
 
-    def __getitem__(self, step: int) -> Any:
+    def __getitem__(self, step: int) -> object:
         """Return this rank's examples of a step."""
         rows = self.source.poisson_sample(len(self.examples), self.rate, step)
         if is_distributed():

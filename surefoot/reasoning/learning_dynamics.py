@@ -106,7 +106,7 @@ def read_recorded_runs(path: Path) -> list[TrackedRun]:
     return _from_arrays(arrays, path)
 
 
-def _from_arrays(arrays: Mapping[str, Any], path: Path) -> list[TrackedRun]:
+def _from_arrays(arrays: Mapping[str, object], path: Path) -> list[TrackedRun]:
     try:
         meta = json.loads(str(arrays["meta"]))
         described = {str(name): dict(about) for name, about in meta.items()}
@@ -208,7 +208,7 @@ def checkpoint_step(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def write_checkpoint(folder: Path, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_checkpoint(folder: Path, step: int, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a checkpoint's rows so that a reader never sees half of them."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -240,7 +240,7 @@ def read_record(folder: Path, name: str) -> TrackedRun:
     import pyarrow as pa
     from pyarrow import parquet
 
-    tables: dict[int, list[dict[str, Any]]] = {}
+    tables: dict[int, list[dict[str, object]]] = {}
     for path in sorted(folder.glob("step-*.parquet")):
         try:
             tables[checkpoint_step(path)] = parquet.read_table(path).select(list(COLUMNS)).to_pylist()

@@ -29,7 +29,7 @@ __all__ = (
     "reward_names",
 )
 
-RewardFunction = Callable[..., Sequence[Any]]
+RewardFunction = Callable[..., Sequence[object]]
 
 
 class AccuracyReward:
@@ -154,7 +154,7 @@ def assign_rewards(
         DataError: If a function fails, or returns anything but a list of as many rewards as there are completions, each
             none, a finite number, or a list with a finite number per span. The line names the function.
     """
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[object]] = {
         "question": [t.problem.question for t in trajectories],
         "answer": [t.problem.answer for t in trajectories],
         "solution": [t.problem.solution for t in trajectories],
@@ -192,7 +192,7 @@ def assign_rewards(
         trajectory.rewards = total
 
 
-def _check_values(name: str, values: Any, n: int) -> None:
+def _check_values(name: str, values: object, n: int) -> None:
     """Raise a `DataError` unless a function returned a list of ``n`` values."""
     if inspect.iscoroutine(values):
         values.close()
@@ -224,7 +224,7 @@ def _parts(name: str, value: Any, n_spans: int) -> list[float]:
     return [float(part) for part in parts]
 
 
-def _described(value: Any) -> str:
+def _described(value: object) -> str:
     """Return a value for a message, in one line that is not long."""
     text = " ".join(repr(value).split())
     kind = "" if value is None or isinstance(value, numbers.Real) else f"{type(value).__name__} "

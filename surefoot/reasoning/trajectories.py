@@ -112,7 +112,7 @@ class Trajectory:
             return True
         return self.mask is not None and any(self.mask[span.start : span.end])
 
-    def as_shown(self) -> dict[str, Any]:
+    def as_shown(self) -> dict[str, object]:
         """Return what a reader of samples wants to know, under the names of tables of samples and of predictions."""
         reference = self.problem.answer or None
         return {
@@ -126,7 +126,7 @@ class Trajectory:
             "tokens": len(self.completion),
         }
 
-    def as_row(self) -> dict[str, Any]:
+    def as_row(self) -> dict[str, object]:
         """Return everything in plain types, a column each: the one schema of stored completions."""
         return {
             "problem_id": self.problem.id,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -61,7 +60,7 @@ def prediction_panels(
     return save_figure(figure, path)
 
 
-def _handle(marker: str, colour: str, label: str) -> Any:
+def _handle(marker: str, colour: str, label: str) -> object:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], marker=marker, color=colour, ls="", label=label)

@@ -45,15 +45,15 @@ def _is_pooled(key: str) -> bool:
     )
 
 
-def _callbacks(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _callbacks(settings: Mapping[str, object]) -> dict[str, object]:
     """Return the settings of callbacks that are not known to observe only, without their places in the list."""
     prefix = "trainer.callbacks."
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for key, value in settings.items():
         if key.startswith(prefix):
             place, _, rest = key.removeprefix(prefix).partition(".")
             found.setdefault(place, {})[rest] = value
-    kept: dict[str, Any] = {}
+    kept: dict[str, object] = {}
     for callback in found.values():
         name = str(callback.get("class_path")).split(".")[-1]
         if name not in OBSERVERS:
@@ -61,7 +61,7 @@ def _callbacks(settings: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _stage(value: Any, depth: int) -> Any:
+def _stage(value: object, depth: int) -> object:
     """Return what a path into an earlier stage's run means: that run's own settings, so that its seed is no setting."""
     if not isinstance(value, str) or "/" not in value or depth > 3:
         return value
@@ -77,7 +77,7 @@ def _stage(value: Any, depth: int) -> Any:
     return run.experiment, inner, tuple(identifying_settings(run, depth + 1).items())
 
 
-def identifying_settings(run: RecordedRun, depth: int = 0) -> dict[str, Any]:
+def identifying_settings(run: RecordedRun, depth: int = 0) -> dict[str, object]:
     """Return the settings that make a run what it is, whatever its seeds and its machine.
 
     Batches are counted over all ranks; equal ways of saying the same are made equal.
@@ -164,7 +164,7 @@ def group_runs(runs: Sequence[RecordedRun], metric: str, rule: str) -> tuple[lis
 
 def _newest(runs: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[LeftOut]]:
     """Return the newest run of each combination of seeds, and the older ones; runs without a seed are all different."""
-    newest: dict[Any, RecordedRun] = {}
+    newest: dict[object, RecordedRun] = {}
     repeats: list[LeftOut] = []
     for run in sorted(runs, key=lambda r: r.created):
         seeded = run.seeds.get("seed_everything") is not None
@@ -177,7 +177,7 @@ def _newest(runs: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[LeftOu
     return [r for r in runs if r.path in kept], repeats
 
 
-def _is_stage(value: Any) -> bool:
+def _is_stage(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 3 and isinstance(value[2], tuple)
 
 
@@ -247,7 +247,7 @@ def _number_equal_names(methods: Sequence[Method]) -> None:
             other.name = f"{other.name} #{number}"
 
 
-def _differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing_keys(settings: Sequence[Mapping[str, object]]) -> list[str]:
     """Return the keys in which some differ, without arguments that only one class has."""
     keys = list(dict.fromkeys(k for s in settings for k in s))
     absent = object()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from surefoot.report.figures import dot_plot
 from surefoot.report.methods import Method, shown_settings
@@ -287,7 +287,7 @@ def _write_runs(methods: Sequence[Method], path: Path) -> None:
     _write_csv(records, path)
 
 
-def _write_csv(records: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()) -> None:
+def _write_csv(records: Sequence[Mapping[str, object]], path: Path, columns: Sequence[str] = ()) -> None:
     columns = list(dict.fromkeys([*columns, *(k for record in records for k in record)]))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)

@@ -4,7 +4,6 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from surefoot.errors import SurefootError
 from surefoot.reproduce.judging import draw, judge
@@ -97,5 +96,5 @@ def _run(paper: Paper, run: Run) -> None:
     started = time.monotonic()
     paper.run(run)
     run.write_protocol(paper.id)
-    environment: dict[str, Any] = describe_environment()
+    environment: dict[str, object] = describe_environment()
     write_json(run.out / "environment.json", environment | {"seconds": round(time.monotonic() - started, 1)})

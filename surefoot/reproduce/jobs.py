@@ -21,7 +21,7 @@ from surefoot.storage.json_files import fingerprint, read_json, write_json
 __all__ = ("QUIET", "Job", "Result", "measure_rows", "run_calls", "run_jobs", "seconds_of", "slug")
 
 #: Settings of a trainer that runs beside others.
-QUIET: Mapping[str, Any] = {
+QUIET: Mapping[str, object] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
@@ -83,7 +83,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> di
 
 
 def run_calls(
-    work: Callable[..., Found], arguments: Mapping[Name, tuple[Any, ...]], side_by_side: bool = True
+    work: Callable[..., Found], arguments: Mapping[Name, tuple[object, ...]], side_by_side: bool = True
 ) -> tuple[dict[Name, Found], float]:
     """Return a function's values for many arguments, and the seconds of work.
 
@@ -108,7 +108,7 @@ def run_calls(
 def measure_rows(
     table: str,
     work: Callable[..., Rows],
-    arguments: Mapping[Name, tuple[Any, ...]],
+    arguments: Mapping[Name, tuple[object, ...]],
     side_by_side: bool = True,
 ) -> Measured:
     """Return one table of the rows that a function returns for many arguments, in their order; see `run_calls`."""
@@ -116,14 +116,14 @@ def measure_rows(
     return Measured({table: [row for rows in found.values() for row in rows]}, {table: seconds})
 
 
-def _timed(work: Callable[..., Found], arguments: Sequence[Any]) -> tuple[Found, float]:
+def _timed(work: Callable[..., Found], arguments: Sequence[object]) -> tuple[Found, float]:
     started = time.monotonic()
     return work(*arguments), time.monotonic() - started
 
 
 def _side_by_side(
     work: Callable[..., Found],
-    arguments: Mapping[Name, tuple[Any, ...]],
+    arguments: Mapping[Name, tuple[object, ...]],
     label: str,
     n_workers: int | None = None,
 ) -> dict[Name, Found]:

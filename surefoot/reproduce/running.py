@@ -103,7 +103,7 @@ class Protocol:
 _NAMES = tuple(f.name for f in fields(Protocol))
 
 
-def _is_protocol(found: Any) -> bool:
+def _is_protocol(found: object) -> bool:
     """Return whether what a JSON file holds has a protocol's names and types."""
     return (
         isinstance(found, dict)

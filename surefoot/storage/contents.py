@@ -129,7 +129,7 @@ def _hash_zip(file: BinaryIO, digest: Any) -> bool:
     return True
 
 
-def named_contents(settings: Any, leave_out: Collection[Path] = (), key: str = "") -> dict[str, str]:
+def named_contents(settings: object, leave_out: Collection[Path] = (), key: str = "") -> dict[str, str]:
     """Return, by dotted key, the content of every file, folder and cached hub name that settings name.
 
     Args:
@@ -173,7 +173,7 @@ def contents_read(settings: Mapping[str, Any], leave_out: Collection[Path] = ())
     return found
 
 
-def _content_of_value(value: Any, leave_out: Collection[Path]) -> str | None:
+def _content_of_value(value: object, leave_out: Collection[Path]) -> str | None:
     if not isinstance(value, str | os.PathLike) or not str(value) or len(str(value)) > 4096:
         return None
     path = Path(value).expanduser()

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from surefoot.errors import DataError
 from surefoot.storage.json_files import fingerprint, read_json, write_json
@@ -35,7 +34,7 @@ _NOT_HANDED_ON = (
 )
 
 
-def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
+def hash_files(folder: Path) -> dict[str, dict[str, object]]:
     """Return size in bytes and SHA-256 of every file that a run folder hands on, by its path in the folder."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -50,7 +49,7 @@ def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
-def write_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, settings: Mapping[str, object]) -> None:
     """Write what a run hands on, and what it was trained with.
 
     Args:

@@ -159,15 +159,15 @@ class ResumableLoader(ABC):
         """Go back so many batches, of that many examples, in an epoch that is resumed."""
 
     @abstractmethod
-    def state_before(self, state: dict[str, Any], n_batches: int) -> dict[str, Any]:
+    def state_before(self, state: dict[str, object], n_batches: int) -> dict[str, object]:
         """Return the state in which the loader was so many batches of the present size before another state."""
 
     @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the position."""
 
     @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, object]) -> None:
         """Go on from a position."""
 
 
@@ -233,7 +233,7 @@ class ResumableDataLoader(DataLoader[Any], ResumableLoader):
             self._position += self.n_examples_per_batch
             yield batch
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the epoch and the number of its examples that all ranks' batches have held."""
         position = self._resumed or Position(self._epoch, self._position)
         return position._asdict()

@@ -1,7 +1,6 @@
 """Whether updates of weights in half precision are large enough to change them."""
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ class watch_updates:
         local = getattr(tensor, "to_local", lambda: tensor)().detach().reshape(-1)
         return local[:: max(1, len(local) // self.n_weights)]
 
-    def _remember(self, optimizer: Optimizer, *_: Any) -> None:
+    def _remember(self, optimizer: Optimizer, *_: object) -> None:
         self._before = []
         for group in optimizer.param_groups:
             rate = float(group["lr"])
@@ -56,7 +55,7 @@ class watch_updates:
                 self._rate = rate
                 self._before += [(p, self._some(p).clone()) for p in group["params"] if p.dtype in HALF]
 
-    def _compare(self, optimizer: Optimizer, *_: Any) -> None:
+    def _compare(self, optimizer: Optimizer, *_: object) -> None:
         n_updates = 0
         for parameter, before in self._before:
             if parameter.grad is not None:

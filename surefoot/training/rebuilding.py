@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Described(Protocol):
         """Write the files that it is built from again, weights apart."""
 
 
-def describe(parts: Iterable[Any]) -> dict[str, Description]:
+def describe(parts: Iterable[object]) -> dict[str, Description]:
     """Return the descriptions of those parts that have one, by their source; plain types and tensors only."""
     found: dict[str, Description] = {}
     for part in parts:

@@ -59,7 +59,7 @@ class EndlessLoader:
         assert isinstance(loader.sampler, EpochSampler)
         self.position, self._sampler = position, EndlessSampler(loader.sampler)
         self.n_examples_per_batch = loader.n_examples_per_batch
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader: DataLoader[object] = DataLoader(
             loader.dataset,
             loader.batch_size,
             sampler=self._sampler,
@@ -68,9 +68,9 @@ class EndlessLoader:
             pin_memory=loader.pin_memory,
             generator=torch.Generator(),  # keeps the workers' seeds from drawing on the global one
         )
-        self._batches: Iterator[Any] | None = None
+        self._batches: Iterator[object] | None = None
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         """Return the next batch."""
         if self._batches is None:
             self._sampler.position = self.position
@@ -124,7 +124,7 @@ class StreamsLoader(ResumableLoader):
         """Return the number of batches of a whole epoch."""
         return len(self.epochs)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, object]]:
         """Yield the epoch's batches, from the resumed position on."""
         for batch in self.epochs:
             beside = {name: next(loader) for name, loader in self.endless.items()}
@@ -156,7 +156,7 @@ class StreamsLoader(ResumableLoader):
         }
         return self.epochs.state_before(state, n_batches) | {"beside": beside}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the position in the epoch, and in the streams beside it."""
         return self.epochs.state_dict() | {"epoch_of": self.epoch_of, "beside": self.positions}
 

@@ -37,7 +37,7 @@ _CAPITAL = re.compile(
 _E_NOTATION = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})(?![\w.])")
 
 
-def _parsed(*texts: str) -> list[Any]:
+def _parsed(*texts: str) -> list[object]:
     """Return sympy's expressions, None for a text that is not one; where one has an i, it is the unit in all."""
     from math_verify.grader import should_treat_as_complex
 
@@ -57,7 +57,7 @@ def _lower_case(texts: Sequence[str]) -> list[str]:
 
 
 @lru_cache(maxsize=512)
-def _read(text: str, is_complex: bool) -> Any:
+def _read(text: str, is_complex: bool) -> object:
     """Return an expression with its derivatives and unknown functions as variables."""
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
     from sympy import Basic, Derivative, Symbol

@@ -35,7 +35,7 @@ class _OutOfTime(BaseException):
     """The time limit of a comparison has passed; no handler of exceptions takes it for its own."""
 
 
-def _give_up(signum: int, frame: Any) -> None:
+def _give_up(signum: int, frame: object) -> None:
     raise _OutOfTime
 
 

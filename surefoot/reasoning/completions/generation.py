@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
@@ -22,7 +21,7 @@ def generate_completions(
     policy: Policy,
     sampling: Sampling,
     out: Path,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     seed: int = 0,
     problems_per_shard: int = 128,
     progress: Progress | None = None,

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
@@ -22,7 +21,7 @@ def label_completions(
     prover: Policy,
     estimator: MonteCarloValues,
     out: Path,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     separator: str = "\n",
     per_problem: int | None = None,
     seed: int = 0,

@@ -274,12 +274,12 @@ def _in_float32(base: nn.Module) -> Iterator[None]:
     hooks: list[Any] = []
     kept: dict[nn.Module, list[tuple[nn.Parameter, Tensor]]] = {}
 
-    def widen(module: nn.Module, args: Any) -> None:
+    def widen(module: nn.Module, args: object) -> None:
         kept[module] = [(p, p.data) for p in _half(module)]
         for p, _ in kept[module]:
             p.data = p.data.float()
 
-    def narrow(module: nn.Module, args: Any, output: Any) -> None:
+    def narrow(module: nn.Module, args: object, output: object) -> None:
         for p, data in kept.pop(module, []):
             p.data = data
 

@@ -1,6 +1,6 @@
 """A tokenizer with one token per character, for tiny models of arithmetic."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -25,7 +25,7 @@ def digit_tokenizer() -> "PreTrainedTokenizerFast":
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    arguments: dict[str, Any] = {
+    arguments: dict[str, object] = {
         "pad_token": "<pad>",
         "bos_token": "<bos>",
         "eos_token": "<eos>",

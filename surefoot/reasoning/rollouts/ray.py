@@ -167,7 +167,7 @@ class _Worker:
         }
 
 
-def _objects(values: list[Any]) -> Any:
+def _objects(values: list[object]) -> object:
     """Return an array of Python objects, which Ray stores as nested lists."""
     import numpy as np
 

@@ -176,7 +176,7 @@ class PackMask:
         return size if bool(same.all()) else 0
 
 
-def _pack_or_sdpa_mask(**arguments: Any) -> Any:
+def _pack_or_sdpa_mask(**arguments: Any) -> object:
     """Make a mask as transformers asks; during a pack's forward pass a `PackMask`."""
     from transformers.masking_utils import sdpa_mask
 
@@ -328,5 +328,5 @@ def register_packed_attention() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-    mask: Callable[..., Any] = _pack_or_sdpa_mask
+    mask: Callable[..., object] = _pack_or_sdpa_mask
     AttentionMaskInterface.register(PACKED_ATTENTION, mask)

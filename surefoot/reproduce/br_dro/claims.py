@@ -1,7 +1,6 @@
 """What is claimed of BR-DRO: on the linear toy (specification, section 10.1) and on images."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from surefoot.reproduce.br_dro.studies import BITS, FEATURES, PRACTICAL
 from surefoot.reproduce.br_dro.toy import PENALTIES, REFERENCE, at_penalty
@@ -11,7 +10,7 @@ from surefoot.reproduce.results import PerSeed, Results, trend
 
 __all__ = ()
 
-Keys = Iterable[Mapping[str, Any]]
+Keys = Iterable[Mapping[str, object]]
 
 DIFFERS = interval_above(0, "a difference between methods has to stand out from the seeds")
 IN_ORDER = at_most(-0.6, "at least four fifths of the pairs in order")

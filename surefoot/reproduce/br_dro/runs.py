@@ -6,7 +6,6 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from surefoot.reproduce.br_dro import claims
 from surefoot.reproduce.br_dro.studies import (
@@ -152,7 +151,7 @@ def _late(result: Result, quantity: str) -> float:
     return fmean(values[len(values) // 2 :]) if values else float("nan")
 
 
-def _result_row(study: Study, method: Method, candidate: int, seed: int, result: Result) -> dict[str, Any]:
+def _result_row(study: Study, method: Method, candidate: int, seed: int, result: Result) -> dict[str, object]:
     return {
         "study": study.name,
         "method": method.name,

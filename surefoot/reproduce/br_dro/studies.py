@@ -152,7 +152,7 @@ def small_methods(study: Study) -> tuple[Method, ...]:
     ]
     base = study.optimizer["init_args"]["lr"]
 
-    def grid(*own: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    def grid(*own: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
         return tuple({**settings, "lr": rate * base} for settings in own for rate in (1, 3))
 
     rates = tuple({"lr": rate * base} for rate in (1 / 3, 1, 3, 10))
@@ -175,10 +175,10 @@ def small_methods(study: Study) -> tuple[Method, ...]:
 def job(
     study: Study,
     method: Method,
-    candidate: Mapping[str, Any],
+    candidate: Mapping[str, object],
     seed: int,
     name: str,
-    data: Mapping[str, Any] | None = None,
+    data: Mapping[str, object] | None = None,
 ) -> Job:
     """Return the training run of a method on a study's data."""
     own = dict(candidate)

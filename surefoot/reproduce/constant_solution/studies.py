@@ -41,19 +41,19 @@ class Training:
     lr_scheduler: Mapping[str, Any] | None = None
 
 
-def _sgd(rate: float, weight_decay: float) -> dict[str, Any]:
+def _sgd(rate: float, weight_decay: float) -> dict[str, object]:
     arguments = {"lr": rate, "momentum": 0.9, "weight_decay": weight_decay}
     return {"class_path": "torch.optim.SGD", "init_args": arguments}
 
 
-def _adamw(weight_decay: float) -> dict[str, Any]:
+def _adamw(weight_decay: float) -> dict[str, object]:
     return {
         "class_path": "torch.optim.AdamW",
         "init_args": {"lr": 1e-3, "weight_decay": weight_decay},
     }
 
 
-def _loss(name: str, **arguments: Any) -> dict[str, Any]:
+def _loss(name: str, **arguments: Any) -> dict[str, object]:
     return {"class_path": name, "init_args": arguments}
 
 
@@ -108,14 +108,14 @@ class Study:
     scored: bool = True  # whether sets have an OOD score, from their pixels
     traced: bool = True  # whether signals can be followed from layer to layer
 
-    def shifts(self) -> list[dict[str, Any]]:
+    def shifts(self) -> list[dict[str, object]]:
         """Return the shifts as a config names them."""
         kind = "TextPerturbation" if self.name == "madlibs" else "Corruption"
         graded = [{"class_path": kind, "init_args": {"kind": k}} for k in self.families]
         return [*graded, *(dict(s) for s in self.other_shifts)]
 
 
-def _other(name: str, datamodule: str, n: int, **arguments: Any) -> dict[str, Any]:
+def _other(name: str, datamodule: str, n: int, **arguments: Any) -> dict[str, object]:
     data = {"class_path": datamodule, "init_args": arguments}
     return {
         "class_path": "OtherDataset",
@@ -244,7 +244,7 @@ def _with_data_seed(data: Mapping[str, Any]) -> dict[str, Any]:
 def job(study: Study, name: str, training: Training, seed: int, quick: bool = False) -> Job:
     """Return a run: training, then a test with the shifted sets under the observers."""
     classifies = training.loss["class_path"] in ("CrossEntropy", "RewardPrediction")
-    observers: list[dict[str, Any]] = [{"class_path": "ConstantSolutionAnalysis", "init_args": {"figures": False}}]
+    observers: list[dict[str, object]] = [{"class_path": "ConstantSolutionAnalysis", "init_args": {"figures": False}}]
     if classifies:
         observers.append({"class_path": "SelectiveRisk", "init_args": {"figures": False}})
     if training.loss["class_path"] == "CrossEntropy":

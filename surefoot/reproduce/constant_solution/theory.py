@@ -1,7 +1,5 @@
 """The theory's networks as tables: deep homogeneous ones, and ones with a bias in the last layer."""
 
-from typing import Any
-
 from surefoot.reproduce.constant_solution.homogeneous_networks import ToyOutcome, ToyProblem, train_toy
 from surefoot.reproduce.jobs import run_calls
 from surefoot.reproduce.results import Rows
@@ -46,7 +44,7 @@ def measure_theory(n_seeds: int, quick: bool) -> Measured:
     return Measured({"theory": rows, "theory_layers": layers}, {"theory": seconds})
 
 
-def _deep_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, Any]:
+def _deep_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, object]:
     return {
         "depth": problem.depth,
         "seed": seed,
@@ -57,7 +55,7 @@ def _deep_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, 
     }
 
 
-def _biased_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, Any]:
+def _biased_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, object]:
     return {
         "depth": problem.depth,
         "seed": seed,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ SEEDS = "arithmetic_seeds"
 
 #: Column of the checkpoints by which test accuracy is predicted.
 Predictor = Literal["pre_memorization_accuracy", "train_accuracy", "left_out_accuracy"]
-Keys = Iterator[dict[str, Any]]
+Keys = Iterator[dict[str, object]]
 
 
 def records(results: Results) -> Keys:
