@@ -29,7 +29,7 @@ import yaml
 
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.processes import run_to_the_end
-from surefoot.runs import Run
+from surefoot.runs import RunFolder
 from surefoot.storage.contents import content_of, contents_read, named_contents
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 from surefoot.storage.manifests import hash_files, manifest_content
@@ -102,7 +102,7 @@ def content_hash(folder: Path, verb: str) -> str:
         SurefootError: If the stage is not finished, or a file is missing or another than when it finished.
     """
     if verb == "fit":
-        if not Run(folder).finished:
+        if not RunFolder(folder).finished:
             raise SurefootError(f"{folder} has no finished.json")
         return manifest_content(folder)
     files = {n: f for n, f in hash_files(folder).items() if n.endswith((".arrow", "curated.jsonl"))}
@@ -147,7 +147,7 @@ def run_pipeline(path: Path, out: Path, extra_flags: Sequence[str] = ()) -> dict
         print(f"[{number}/{len(stages)}] {stage.name}: {state}, {folder}", file=sys.stderr, flush=True)
         if not done:
             # A finished run that was damaged since would say that it is finished.
-            damaged = stage.verb == "fit" and Run(folder).finished
+            damaged = stage.verb == "fit" and RunFolder(folder).finished
             _run(stage, out, name, folders, [*extra_flags, *["--fresh", "true"] * damaged])
             try:
                 content = content_hash(folder.resolve(), stage.verb)

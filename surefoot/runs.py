@@ -23,7 +23,7 @@ from surefoot.storage.locks import is_held_by_this_launch, one_at_a_time
 
 __all__ = (
     "RUN_VARIABLE",
-    "Run",
+    "RunFolder",
     "await_run",
     "describe_environment",
     "list_runs",
@@ -48,7 +48,7 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """One run folder."""
 
     path: Path
@@ -70,10 +70,10 @@ class Run:
         return dict(read_json(path)) if path.is_file() else {}
 
 
-def list_runs(folder: Path) -> list[Run]:
+def list_runs(folder: Path) -> list[RunFolder]:
     """Return the runs of one experiment, oldest first."""
     numbered = [p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir() and not p.is_symlink()]
-    return [Run(p) for p in sorted(numbered, key=lambda p: int(p.name))]
+    return [RunFolder(p) for p in sorted(numbered, key=lambda p: int(p.name))]
 
 
 def open_run(
@@ -82,7 +82,7 @@ def open_run(
     settings: Mapping[str, object],
     fresh: bool = False,
     contents: Mapping[str, str] | None = None,
-) -> Run:
+) -> RunFolder:
     """Find the newest run of these settings, or make a new folder for them.
 
     Args:
@@ -102,7 +102,7 @@ def open_run(
         return _find_or_make(folder, settings, fresh, contents)
 
 
-def _find_or_make(folder: Path, settings: Mapping[str, object], fresh: bool, contents: Mapping[str, str] | None) -> Run:
+def _find_or_make(folder: Path, settings: Mapping[str, object], fresh: bool, contents: Mapping[str, str] | None) -> RunFolder:
     key, runs = fingerprint(settings), list_runs(folder)
     keys = [_key_of(r) for r in runs]
     found = [r for r, k in zip(runs, keys, strict=True) if k == key]
@@ -113,7 +113,7 @@ def _find_or_make(folder: Path, settings: Mapping[str, object], fresh: bool, con
             print(f"left out: {run.path / _IDENTITY} cannot be read", file=sys.stderr)
     if found and not fresh:
         return found[-1]
-    run = Run(folder / str(int(runs[-1].path.name) + 1 if runs else 0))
+    run = RunFolder(folder / str(int(runs[-1].path.name) + 1 if runs else 0))
     remove_partials(folder)
     unnamed = partial_path(run.path)  # a process that is killed here leaves no numbered folder
     unnamed.mkdir()
@@ -124,7 +124,7 @@ def _find_or_make(folder: Path, settings: Mapping[str, object], fresh: bool, con
     return run
 
 
-def mark_latest(run: Run) -> None:
+def mark_latest(run: RunFolder) -> None:
     """Let ``latest`` beside a run point to it; what is there and no link is left alone."""
     link, target = run.path.parent / "latest", run.path.name
     if link.is_symlink() and os.readlink(link) == target:
@@ -134,7 +134,7 @@ def mark_latest(run: Run) -> None:
         link.symlink_to(target)
 
 
-def await_run(root: Path, experiment: str, settings: Mapping[str, object], seconds: float = 120) -> Run:
+def await_run(root: Path, experiment: str, settings: Mapping[str, object], seconds: float = 120) -> RunFolder:
     """Find the run that rank zero has opened for these settings, on a rank launched by torchrun or SLURM.
 
     Raises:
@@ -149,7 +149,7 @@ def await_run(root: Path, experiment: str, settings: Mapping[str, object], secon
     raise SurefootError(f"rank zero opened no run of these settings in {root / experiment} within {seconds:.0f} s.")
 
 
-def _reads_the_same(run: Run, contents: Mapping[str, str]) -> bool:
+def _reads_the_same(run: RunFolder, contents: Mapping[str, str]) -> bool:
     try:
         return not differing_contents(run.inputs, contents)
     except SurefootError as error:
@@ -157,7 +157,7 @@ def _reads_the_same(run: Run, contents: Mapping[str, str]) -> bool:
         return False
 
 
-def _key_of(run: Run) -> str | None:
+def _key_of(run: RunFolder) -> str | None:
     """Return the fingerprint of a run's settings; none where it has none, or none that can be read."""
     try:
         return str(read_json(run.path / _IDENTITY)["fingerprint"])

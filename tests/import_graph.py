@@ -89,10 +89,6 @@ def count(root: Path) -> Counts:
     return Counts(len(known), len(set(rooms.values())), len(arrows), circles(graph), circles(apart), floors, lines[:10])
 
 
-def _is_nested(room: str, other: str) -> bool:
-    return f"{room}.".startswith(f"{other}.") or f"{other}.".startswith(f"{room}.")
-
-
 if __name__ == "__main__":
     found = count(Path(sys.argv[1]) if sys.argv[1:] else ROOT)
     print(f"{found.files} files, {found.rooms} rooms, {found.arrows} arrows, {found.floors} floors")

@@ -198,13 +198,23 @@ def test_no_file_takes_what_another_keeps_to_itself() -> None:
 def test_private_imports_are_found(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text(
-        "from surefoot import runs\nimport surefoot.cli\nfrom surefoot.runs import _key_of, Run\n"
-        "from small_datasets import _png\nfrom torch import _dynamo\nruns._x, surefoot.cli._y, Run._z\n"
+        "from surefoot import runs\nimport surefoot.cli\nfrom surefoot.runs import _key_of, RunFolder\n"
+        "from small_datasets import _png\nfrom torch import _dynamo\nruns._x, surefoot.cli._y, RunFolder._z\n"
         "monkeypatch.setattr(runs, '_replaced', 1)\nfrom surefoot import __version__\n"
     )
     assert private_imports(path) == {
         *("surefoot.runs._key_of", "small_datasets._png", "runs._x", "surefoot.cli._y", "runs.'_replaced'"),
     }
+
+
+def test_a_class_s_name_means_one_thing() -> None:
+    found: dict[str, list[str]] = {}
+    for path in sorted(p for folder in ("surefoot", *ROOMS) for p in (ROOT / folder).rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert found
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
 
 
 def test_nothing_is_unpickled_or_evaluated() -> None:

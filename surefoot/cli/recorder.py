@@ -13,7 +13,7 @@ from datamodules import Shift
 from surefoot.cli.checkpoints import LAST, LastCheckpoint
 from surefoot.compatibility.lightning import log_short_runs
 from surefoot.errors import SurefootError
-from surefoot.runs import Run, describe_environment
+from surefoot.runs import RunFolder, describe_environment
 from surefoot.storage.files import replacing
 from surefoot.storage.json_files import write_json
 from surefoot.storage.manifests import WEIGHTS, write_manifest
@@ -25,7 +25,7 @@ __all__ = ("RunRecorder",)
 class RunRecorder(Callback):
     """Writes the environment and the end of a run into its folder, and its settings into its checkpoints."""
 
-    def __init__(self, run: Run, settings: Mapping[str, Any], override_optimizer: bool) -> None:
+    def __init__(self, run: RunFolder, settings: Mapping[str, Any], override_optimizer: bool) -> None:
         """Initialize the recorder.
 
         Args:

@@ -14,7 +14,7 @@ from surefoot.cli.checkpoints import LAST, PREVIOUS, recover
 from surefoot.cli.settings import differences, stored_inputs, stored_settings
 from surefoot.errors import ConfigError
 from surefoot.processes import die_with_parent
-from surefoot.runs import RUN_VARIABLE, Run, await_run, list_runs, mark_latest, open_run
+from surefoot.runs import RUN_VARIABLE, RunFolder, await_run, list_runs, mark_latest, open_run
 from surefoot.storage.contents import contents_read, differing_contents
 from surefoot.storage.files import remove_partials
 from surefoot.storage.locks import hold
@@ -36,7 +36,7 @@ _NOT_IDENTITY = (
 class RunFinished(Exception):
     """The run of these settings has ended well before; nothing is left to do."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunFolder) -> None:
         """Initialize the exception."""
         self.run = run
 
@@ -88,7 +88,7 @@ class RunRequest:
         return contents_read(read, [Path(self.config.runs_root).resolve()])
 
 
-def enter_run(request: RunRequest, held: contextlib.ExitStack) -> Run:
+def enter_run(request: RunRequest, held: contextlib.ExitStack) -> RunFolder:
     """Find or make the run folder and hold it; on other ranks, find rank zero's.
 
     Args:
@@ -103,7 +103,7 @@ def enter_run(request: RunRequest, held: contextlib.ExitStack) -> Run:
     inherited = os.environ.get(RUN_VARIABLE)
     if inherited is not None:  # a rank that rank zero launched
         die_with_parent()
-        return Run(Path(inherited))
+        return RunFolder(Path(inherited))
     root, fits = Path(request.config.runs_root), request.verb == "fit"
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if is_first:
@@ -120,7 +120,7 @@ def enter_run(request: RunRequest, held: contextlib.ExitStack) -> Run:
     return run
 
 
-def checkpoint_to_go_on_from(run: Run) -> Path | None:
+def checkpoint_to_go_on_from(run: RunFolder) -> Path | None:
     """Return the checkpoint to go on from, none where there is none; rank zero mends what is damaged."""
     folder = run.path / "checkpoints"
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -131,7 +131,7 @@ def checkpoint_to_go_on_from(run: Run) -> Path | None:
     return folder / LAST if some else None  # where rank zero puts the one that is whole
 
 
-def _hold(run: Run, held: contextlib.ExitStack) -> None:
+def _hold(run: RunFolder, held: contextlib.ExitStack) -> None:
     """Keep others from writing to the run folder, before anything in it changes, and tell launched ranks of it."""
     held.enter_context(hold(run.path, ", or start another run of these settings with --fresh true"))
     mark_latest(run)
@@ -158,7 +158,7 @@ def _check_inputs(request: RunRequest, contents: Mapping[str, str]) -> None:
             )
 
 
-def _tell_changed_contents(run: Run, contents: Mapping[str, str]) -> None:
+def _tell_changed_contents(run: RunFolder, contents: Mapping[str, str]) -> None:
     """Say which contents keep an earlier run of these settings from being gone on with."""
     earlier = [r for r in list_runs(run.path.parent) if r.path != run.path]
     if not run.started and not run.finished and earlier:

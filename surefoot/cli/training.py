@@ -39,7 +39,7 @@ from surefoot.compatibility.lightning import (
 )
 from surefoot.compatibility.tensorboard import quiet_writer
 from surefoot.errors import ConfigError
-from surefoot.runs import Run
+from surefoot.runs import RunFolder
 from surefoot.training.rebuilding import descriptions
 
 __all__ = ("SurefootCLI", "run_trainer")
@@ -64,7 +64,7 @@ class _Parser(LightningArgumentParser):
 class SurefootCLI(LightningCLI):
     """LightningCLI in subclass mode; `STYLE` traps 1 to 6 are dealt with here and tested."""
 
-    run: Run
+    run: RunFolder
     recorder: RunRecorder
 
     def __init__(self, held: contextlib.ExitStack, **settings: Any) -> None:

@@ -20,14 +20,14 @@ from surefoot.statistics import (
     proportion_interval,
 )
 
-__all__ = ("Table", "group_estimates", "is_proportion", "latex_table", "markdown_table", "write_report")
+__all__ = ("TextTable", "group_estimates", "is_proportion", "latex_table", "markdown_table", "write_report")
 
 Rows = Sequence[Sequence[str]]
 _GROUP_PREFIX = "test/group_accuracy/"
 _PROPORTION = re.compile(r"accuracy|(^|[/_])(rate|share|fraction|coverage|auroc|auc)([/_@]|$)")
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """A header and rows of text."""
 
     header: Sequence[str]
@@ -89,7 +89,7 @@ def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _pairs(methods: Sequence[Method], proportions: bool) -> Table:
+def _pairs(methods: Sequence[Method], proportions: bool) -> TextTable:
     """Return the difference of every two methods that share seeds."""
     rows = []
     for first, second in combinations(methods, 2):
@@ -100,7 +100,7 @@ def _pairs(methods: Sequence[Method], proportions: bool) -> Table:
         compare = paired_proportion_difference if proportions else paired_difference
         d = compare([a[p] for p in shared], [b[p] for p in shared])
         rows.append([first.name, second.name, f"{d.mean:+.3f}", _interval(d, "seed shared"), str(d.n)])
-    return Table(["method", "minus", "difference", "95% interval", "shared seeds"], rows)
+    return TextTable(["method", "minus", "difference", "95% interval", "shared seeds"], rows)
 
 
 def group_estimates(methods: Sequence[Method], rule: str) -> dict[str, dict[str, Estimate]]:
@@ -131,7 +131,7 @@ def _group_interval(values: Sequence[float], sizes: Sequence[int]) -> Estimate:
     return proportion_interval(values[:1], [min(sizes)])._replace(n=len(values))
 
 
-def _group_table(groups: Mapping[str, Mapping[str, Estimate]]) -> Table:
+def _group_table(groups: Mapping[str, Mapping[str, Estimate]]) -> TextTable:
     """Return accuracies by method and group; the longer of the two goes down the page."""
     names = list(dict.fromkeys(g for estimates in groups.values() for g in estimates))
 
@@ -139,11 +139,11 @@ def _group_table(groups: Mapping[str, Mapping[str, Estimate]]) -> Table:
         return f"{groups[method][group].mean:.3f}" if group in groups[method] else ""
 
     if len(names) <= 6:
-        return Table(["method", *names], [[m, *(cell(m, g) for g in names)] for m in groups])
-    return Table(["group", *groups], [[g, *(cell(m, g) for m in groups)] for g in names])
+        return TextTable(["method", *names], [[m, *(cell(m, g) for g in names)] for m in groups])
+    return TextTable(["group", *groups], [[g, *(cell(m, g) for m in groups)] for g in names])
 
 
-def _settings_tables(methods: Sequence[Method]) -> tuple[Table, Table]:
+def _settings_tables(methods: Sequence[Method]) -> tuple[TextTable, TextTable]:
     """Return the settings in which methods differ (the longer list goes down the page), and those that all share."""
     shown = [shown_settings(m.settings) for m in methods]
     shared, differing = [], []
@@ -158,10 +158,10 @@ def _settings_tables(methods: Sequence[Method]) -> tuple[Table, Table]:
         table = [list(column) for column in zip(*table, strict=True)]
     table[0][0] = ""
     rows = table[1:] if differing else []
-    return Table(table[0], rows), Table(["setting", "value"], shared)
+    return TextTable(table[0], rows), TextTable(["setting", "value"], shared)
 
 
-def _runs_table(methods: Sequence[Method], metric: str, rule: str) -> Table:
+def _runs_table(methods: Sequence[Method], metric: str, rule: str) -> TextTable:
     header = ["run", "method", "seed", metric, "epoch", "started", "source"]
     rows = []
     for method in methods:
@@ -178,7 +178,7 @@ def _runs_table(methods: Sequence[Method], metric: str, rule: str) -> Table:
                     run.revision,
                 ]
             )
-    return Table(header, rows)
+    return TextTable(header, rows)
 
 
 def write_report(
@@ -206,7 +206,7 @@ def write_report(
     proportions = is_proportion(metric, [v for m in methods for v in m.values.values()])
     average: Callable[[list[float]], Estimate] = proportion_interval if proportions else mean_interval
     estimates = {m.name: average(list(m.values.values())) for m in methods}
-    main = Table(
+    main = TextTable(
         ["method", f"{metric} ({rule})", "95% interval", "seeds"],
         [
             [m.name, f"{e.mean:.3f}", _method_interval(m, e, metric, rule), str(e.n)]
@@ -217,7 +217,7 @@ def write_report(
     pairs, groups = _pairs(methods, proportions), group_estimates(methods, rule)
     differing, shared = _settings_tables(methods)
     runs = _runs_table(methods, metric, rule)
-    omitted = Table(["left out", "reason"], [[str(o.path), o.reason] for o in left_out])
+    omitted = TextTable(["left out", "reason"], [[str(o.path), o.reason] for o in left_out])
 
     several = any(e.n > 1 for e in estimates.values())
     over = ", mean and 95% interval over seeds" if several else ""

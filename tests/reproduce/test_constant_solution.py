@@ -12,7 +12,7 @@ from surefoot.report.shift_figures import by_family, draw_layers, draw_sets, fam
 from surefoot.reproduce.claims import measure_claims
 from surefoot.reproduce.constant_solution import PAPER, tables
 from surefoot.reproduce.constant_solution.attacks import adversarial
-from surefoot.reproduce.constant_solution.homogeneous_networks import ToyProblem, make_points, train_toy
+from surefoot.reproduce.constant_solution.homogeneous_networks import HomogeneousProblem, make_points, train_toy
 from surefoot.reproduce.constant_solution.studies import LOW_DIMENSION, VARIANTS, job, studies
 from surefoot.reproduce.constant_solution.tables import Decisions, Networks
 from surefoot.reproduce.constant_solution.theory import measure_theory
@@ -65,7 +65,7 @@ def test_without_files_there_is_mnist_alone() -> None:
 
 
 def test_toy_points_and_their_margins() -> None:
-    problem = ToyProblem(3, 2, 4, 5)
+    problem = HomogeneousProblem(3, 2, 4, 5)
     points, labels = make_points(problem, torch.Generator().manual_seed(0))
     assert points.shape == (14, 512)
     assert labels.tolist() == [1] * 3 + [-1] * 2 + [1] * 4 + [-1] * 5
@@ -75,19 +75,19 @@ def test_toy_points_and_their_margins() -> None:
 
 def test_toy_networks_separate_and_map_inputs_off_the_span_to_almost_nothing() -> None:
     torch.set_num_threads(1)
-    outcome = train_toy(ToyProblem(depth=3), 0, n_steps=600)
+    outcome = train_toy(HomogeneousProblem(depth=3), 0, n_steps=600)
     assert outcome.accuracy == 1
     assert outcome.relative_output < 0.1
     assert outcome.relative_norms[-1] == outcome.relative_output
     assert len(outcome.top_share) == 1
-    again = train_toy(ToyProblem(depth=3), 0, n_steps=600)
+    again = train_toy(HomogeneousProblem(depth=3), 0, n_steps=600)
     assert again == outcome
 
 
 def test_the_margin_points_are_known_before_the_classes_are_separated() -> None:
     """The least margin is negative then; the points within a tenth of its size of it are still at least one."""
     torch.set_num_threads(1)
-    outcome = train_toy(ToyProblem(30, 10, 30, 10, depth=2), 0, n_steps=50)
+    outcome = train_toy(HomogeneousProblem(30, 10, 30, 10, depth=2), 0, n_steps=50)
     assert outcome.accuracy < 1
     assert -1 <= outcome.support_mean <= 1
 

@@ -23,7 +23,7 @@ from surefoot.reasoning.sequences import PACKED_ATTENTION, Pack, PromptCompletio
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ("MOST_COPIED", "Examples", "choose_path", "trial_of")
+__all__ = ("MOST_COPIED", "ExampleSequences", "choose_path", "trial_of")
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def choose_path(base: "PreTrainedModel", check: bool = True) -> ForwardPath:
 def _find_head(base: "PreTrainedModel") -> tuple[OutputHead | None, str | None]:
     """Return what follows a model's last hidden states, and why the model cannot be packed; packed attention is set."""
     _set_attention(base, "eager")
-    tokens = Examples(base).head_tokens
+    tokens = ExampleSequences(base).head_tokens
     head = _try(lambda: find_output_head(base, tokens))
     reason = _set_attention(base, PACKED_ATTENTION)
     if isinstance(head, OutputHead):
@@ -100,7 +100,7 @@ def _checked(base: "PreTrainedModel", packed: ForwardPath, reason: str | None) -
     """
     family = base.config.model_type
     trial = _trial(base)
-    examples = Examples(trial)
+    examples = ExampleSequences(trial)
     with _short_windows(trial), _in_float32(trial):
         _set_attention(trial, "eager")
         reference = _try(lambda: examples.unpacked(trial))
@@ -142,7 +142,7 @@ def _try(function: Callable[[], T]) -> T | str:
 
 
 @contextlib.contextmanager
-def trial_of(base: "PreTrainedModel") -> Iterator[tuple["PreTrainedModel", "Examples"]]:
+def trial_of(base: "PreTrainedModel") -> Iterator[tuple["PreTrainedModel", "ExampleSequences"]]:
     """Give what one more way of computing is tried on: a model as `choose_path` checks it, and sequences.
 
     Args:
@@ -151,10 +151,10 @@ def trial_of(base: "PreTrainedModel") -> Iterator[tuple["PreTrainedModel", "Exam
     with _undisturbed(base):
         trial = _trial(base)
         with _short_windows(trial), _in_float32(trial):
-            yield trial, Examples(trial)
+            yield trial, ExampleSequences(trial)
 
 
-class Examples:
+class ExampleSequences:
     """A few random sequences."""
 
     def __init__(self, base: "PreTrainedModel") -> None:

@@ -14,8 +14,8 @@ from surefoot.reproduce.br_dro.studies import (
     FASHION,
     FEATURES,
     WATERBIRDS,
-    Method,
-    Study,
+    ImageStudy,
+    TunedMethod,
     job,
     methods,
 )
@@ -76,7 +76,7 @@ def run(run: Run) -> None:
             run.add(settle(partial(part, study, chosen, out), every, run.n_seeds, run.most_seeds))
 
 
-def _studies(run: Run) -> list[Study]:
+def _studies(run: Run) -> list[ImageStudy]:
     """Return the studies that a scale carries."""
     if run.quick:
         return [replace(DIGITS, epochs=6)]
@@ -85,7 +85,7 @@ def _studies(run: Run) -> list[Study]:
     return [DIGITS, FASHION] if data_folder("fashion_mnist", run, "Fashion-MNIST was") else [DIGITS]
 
 
-def tune(study: Study, out: Path) -> tuple[dict[str, int], Measured]:
+def tune(study: ImageStudy, out: Path) -> tuple[dict[str, int], Measured]:
     """Choose each method's candidate by its mean worst-group accuracy on val, over seeds that are not evaluated.
 
     Returns:
@@ -111,7 +111,7 @@ def tune(study: Study, out: Path) -> tuple[dict[str, int], Measured]:
     return chosen, Measured({"tuning": rows}, {"tuning": seconds_of(results.values())})
 
 
-def comparison(study: Study, chosen: Mapping[str, int], out: Path, n_seeds: int) -> Measured:
+def comparison(study: ImageStudy, chosen: Mapping[str, int], out: Path, n_seeds: int) -> Measured:
     """Train every method at its chosen candidate."""
     results = _compare(study, methods(study), chosen, n_seeds, out)
     tables = {
@@ -128,7 +128,7 @@ def comparison(study: Study, chosen: Mapping[str, int], out: Path, n_seeds: int)
 
 
 def _compare(
-    study: Study, chosen_methods: Sequence[Method], chosen: Mapping[str, int], n_seeds: int, out: Path
+    study: ImageStudy, chosen_methods: Sequence[TunedMethod], chosen: Mapping[str, int], n_seeds: int, out: Path
 ) -> dict[str, list[Result]]:
     """Return the results of methods at their chosen candidates on the evaluation seeds."""
     jobs = {
@@ -151,7 +151,7 @@ def _late(result: Result, quantity: str) -> float:
     return fmean(values[len(values) // 2 :]) if values else float("nan")
 
 
-def _result_row(study: Study, method: Method, candidate: int, seed: int, result: Result) -> dict[str, object]:
+def _result_row(study: ImageStudy, method: TunedMethod, candidate: int, seed: int, result: Result) -> dict[str, object]:
     return {
         "study": study.name,
         "method": method.name,
@@ -166,7 +166,7 @@ def _result_row(study: Study, method: Method, candidate: int, seed: int, result:
     }
 
 
-def _difference_rows(study: Study, results: Mapping[str, Sequence[Result]]) -> Rows:
+def _difference_rows(study: ImageStudy, results: Mapping[str, Sequence[Result]]) -> Rows:
     """Return the paired difference of every two methods, with its 95% interval over seeds."""
     rows = []
     for first, second in combinations(results, 2):
@@ -178,7 +178,7 @@ def _difference_rows(study: Study, results: Mapping[str, Sequence[Result]]) -> R
     return rows
 
 
-def _recovery_rows(study: Study, results: Mapping[str, Sequence[Result]]) -> Rows:
+def _recovery_rows(study: ImageStudy, results: Mapping[str, Sequence[Result]]) -> Rows:
     """Return, over training, how well the weights of every method but ERM find the minority, at about 15 epochs."""
     rows = []
     for name in results:
@@ -191,7 +191,7 @@ def _recovery_rows(study: Study, results: Mapping[str, Sequence[Result]]) -> Row
     return rows
 
 
-def capacity(study: Study, chosen: Mapping[str, int], out: Path, n_seeds: int) -> Measured:
+def capacity(study: ImageStudy, chosen: Mapping[str, int], out: Path, n_seeds: int) -> Measured:
     """Follow BR-DRO over penalties per nat, beside ERM at the same learning rate."""
     by_name = {m.name: m for m in methods(study)}
     base = by_name[BITS].candidates[0]
@@ -227,7 +227,7 @@ def _minority_weight(result: Result) -> float:
     return fmean(_late(result, name) for name in names if name in result.history)
 
 
-def label_noise(study: Study, chosen: Mapping[str, int], out: Path, n_seeds: int) -> Measured:
+def label_noise(study: ImageStudy, chosen: Mapping[str, int], out: Path, n_seeds: int) -> Measured:
     """Flip training labels at random, of majority and minority alike.
 
     Where the confounder is painted by the true label, a flipped label disagrees with it as a minority example's does:

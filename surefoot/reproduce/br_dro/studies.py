@@ -6,7 +6,18 @@ from typing import Any
 
 from surefoot.reproduce.jobs import QUIET, Job
 
-__all__ = ("BITS", "DIGITS", "FASHION", "FEATURES", "PRACTICAL", "WATERBIRDS", "Method", "Study", "job", "methods")
+__all__ = (
+    "BITS",
+    "DIGITS",
+    "FASHION",
+    "FEATURES",
+    "PRACTICAL",
+    "WATERBIRDS",
+    "ImageStudy",
+    "TunedMethod",
+    "job",
+    "methods",
+)
 
 #: The form that the paper recommends in practice, and the objective itself with two adversaries.
 PRACTICAL = "BR-DRO (no-regret, Hedge)"
@@ -17,7 +28,7 @@ _HEDGE_GROWTH = 15.0
 
 
 @dataclass(frozen=True)
-class Study:
+class ImageStudy:
     """One dataset on which every method is tuned alike and compared."""
 
     name: str
@@ -36,7 +47,7 @@ _ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 3e-3, "weight_dec
 _CPU = {"accelerator": "cpu"}
 
 
-DIGITS = Study(
+DIGITS = ImageStudy(
     name="digits",
     data={"class_path": "DigitsDataModule", "init_args": {"confounder_strength": 0.3}},
     encoder={"class_path": "SmallCNN", "init_args": {"widths": [32, 64]}},
@@ -48,7 +59,7 @@ DIGITS = Study(
 )
 
 
-FASHION = Study(
+FASHION = ImageStudy(
     name="fashion_mnist",
     data={
         "class_path": "FashionMNISTDataModule",
@@ -64,7 +75,7 @@ FASHION = Study(
 
 
 #: The paper's own setting, for a GPU: Waterbirds, ResNet-50, weight decay 1.
-WATERBIRDS = Study(
+WATERBIRDS = ImageStudy(
     name="waterbirds",
     data={
         "class_path": "WILDSDataModule",
@@ -80,7 +91,7 @@ WATERBIRDS = Study(
 
 
 @dataclass(frozen=True)
-class Method:
+class TunedMethod:
     """A method with the settings that it may be tuned over, as many for each method."""
 
     name: str
@@ -89,12 +100,12 @@ class Method:
     groups: bool = False  # sees group labels in training
 
 
-def methods(study: Study) -> tuple[Method, ...]:
+def methods(study: ImageStudy) -> tuple[TunedMethod, ...]:
     """Return all methods with their tuning candidates."""
     return published_methods() if study is WATERBIRDS else small_methods(study)
 
 
-def published_methods() -> tuple[Method, ...]:
+def published_methods() -> tuple[TunedMethod, ...]:
     """Return the methods with the settings and search spaces published for Waterbirds (baselines, sections 2 to 5)."""
     authors = {
         "adversary": {
@@ -109,18 +120,18 @@ def published_methods() -> tuple[Method, ...]:
     hedge = {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": 0.05, "importance": "sampling"}}
     rates = tuple({"lr": lr} for lr in (1e-5, 1e-4, 1e-3))
     return (
-        Method("ERM", "ERM", rates),
-        Method("CVaR-DRO", "CVaRDRO", tuple({"level": v} for v in (0.1, 0.2, 0.5))),
-        Method("LfF", "LfF", rates),
-        Method("JTT", "JTT", tuple({"identification_epochs": 60, "upweight": u} for u in (20, 50, 100))),
-        Method(
+        TunedMethod("ERM", "ERM", rates),
+        TunedMethod("CVaR-DRO", "CVaRDRO", tuple({"level": v} for v in (0.1, 0.2, 0.5))),
+        TunedMethod("LfF", "LfF", rates),
+        TunedMethod("JTT", "JTT", tuple({"identification_epochs": 60, "upweight": u} for u in (20, 50, 100))),
+        TunedMethod(
             PRACTICAL,
             "BRDRO",
             tuple({**authors, "penalty": p, "update": hedge} for p in (0.02, 0.05, 0.1)),
         ),
-        Method(BITS, "BRDRO", tuple({**vib, "penalty": p} for p in (0.02, 0.1, 0.2))),
-        Method(FEATURES, "BRDRO", tuple({**authors, "penalty": p} for p in (0.02, 0.05, 0.1))),
-        Method(
+        TunedMethod(BITS, "BRDRO", tuple({**vib, "penalty": p} for p in (0.02, 0.1, 0.2))),
+        TunedMethod(FEATURES, "BRDRO", tuple({**authors, "penalty": p} for p in (0.02, 0.05, 0.1))),
+        TunedMethod(
             "Group DRO",
             "GroupDRO",
             tuple({"step_size": s} for s in (0.001, 0.01, 0.1)),
@@ -129,7 +140,7 @@ def published_methods() -> tuple[Method, ...]:
     )
 
 
-def small_methods(study: Study) -> tuple[Method, ...]:
+def small_methods(study: ImageStudy) -> tuple[TunedMethod, ...]:
     """Return the methods of a study that a CPU carries, four candidates each."""
     vib = {
         "adversary": {"class_path": "VIBAdversary"},
@@ -157,24 +168,24 @@ def small_methods(study: Study) -> tuple[Method, ...]:
 
     rates = tuple({"lr": rate * base} for rate in (1 / 3, 1, 3, 10))
     return (
-        Method("ERM", "ERM", rates),
-        Method("CVaR-DRO", "CVaRDRO", grid({"level": 0.1}, {"level": 0.5})),
-        Method("LfF", "LfF", rates),
-        Method("JTT", "JTT", grid(*({"identification_epochs": 5, "upweight": u} for u in (20, 50)))),
-        Method(
+        TunedMethod("ERM", "ERM", rates),
+        TunedMethod("CVaR-DRO", "CVaRDRO", grid({"level": 0.1}, {"level": 0.5})),
+        TunedMethod("LfF", "LfF", rates),
+        TunedMethod("JTT", "JTT", grid(*({"identification_epochs": 5, "upweight": u} for u in (20, 50)))),
+        TunedMethod(
             PRACTICAL,
             "BRDRO",
             grid(*({**vib, "penalty": 1e-3, "update": update} for update in updates)),
         ),
-        Method(BITS, "BRDRO", grid(*({**vib, "penalty": p} for p in (3e-4, 1e-3)))),
-        Method(FEATURES, "BRDRO", grid(*({**linear, "penalty": p} for p in (1e-4, 1e-3)))),
-        Method("Group DRO", "GroupDRO", grid({"step_size": 0.01}, {"step_size": 0.1}), groups=True),
+        TunedMethod(BITS, "BRDRO", grid(*({**vib, "penalty": p} for p in (3e-4, 1e-3)))),
+        TunedMethod(FEATURES, "BRDRO", grid(*({**linear, "penalty": p} for p in (1e-4, 1e-3)))),
+        TunedMethod("Group DRO", "GroupDRO", grid({"step_size": 0.01}, {"step_size": 0.1}), groups=True),
     )
 
 
 def job(
-    study: Study,
-    method: Method,
+    study: ImageStudy,
+    method: TunedMethod,
     candidate: Mapping[str, object],
     seed: int,
     name: str,

@@ -10,7 +10,15 @@ from surefoot.reproduce.claims import ClaimDefinition, undecided
 from surefoot.reproduce.jobs import run_calls
 from surefoot.reproduce.results import Results, Rows
 from surefoot.reproduce.running import Measured
-from surefoot.reproduce.tasks.linear import METHODS, Method, ToyOutcome, ToyProblem, make_data, train, with_penalty
+from surefoot.reproduce.tasks.linear import (
+    METHODS,
+    LinearMethod,
+    LinearOutcome,
+    LinearProblem,
+    make_data,
+    train,
+    with_penalty,
+)
 
 __all__ = ("PENALTIES", "REFERENCE", "at_penalty", "measure_toy")
 
@@ -60,7 +68,7 @@ def at_penalty(penalty: float) -> str:
     return f"BR-DRO (l2) at {penalty:g}"
 
 
-def settings(quick: bool) -> dict[Setting, Method]:
+def settings(quick: bool) -> dict[Setting, LinearMethod]:
     """Return all that is trained; quick shortens the training."""
     found = {Setting(method, noise): METHODS[method] for method, noise in REFERENCE}
     found |= {Setting(at_penalty(p)): with_penalty(METHODS["BR-DRO (l2)"], p) for p in PENALTIES}
@@ -92,18 +100,18 @@ def measure_toy(claims: Sequence[ClaimDefinition], quick: bool) -> Measured:
 class Trained(NamedTuple):
     """A method's outcome, and the mean weight of minority and majority examples per seed."""
 
-    outcome: ToyOutcome
+    outcome: LinearOutcome
     minority_weight: list[float]
     majority_weight: list[float]
 
 
-def _train(methods: Mapping[Setting, Method], n_seeds: int) -> tuple[dict[Setting, Trained], float]:
+def _train(methods: Mapping[Setting, LinearMethod], n_seeds: int) -> tuple[dict[Setting, Trained], float]:
     """Train every setting on all seeds."""
     return run_calls(_train_one, {setting: (setting, method, n_seeds) for setting, method in methods.items()})
 
 
-def _train_one(setting: Setting, method: Method, n_seeds: int) -> Trained:
-    data = make_data(ToyProblem(label_noise=setting.label_noise, n_nuisance=setting.n_nuisance), n_seeds)
+def _train_one(setting: Setting, method: LinearMethod, n_seeds: int) -> Trained:
+    data = make_data(LinearProblem(label_noise=setting.label_noise, n_nuisance=setting.n_nuisance), n_seeds)
     outcome = train(data, method)
     minority = (outcome.weights * data.minority).sum(1) / data.minority.sum(1)
     majority = (outcome.weights * ~data.minority).sum(1) / (~data.minority).sum(1)
@@ -142,7 +150,7 @@ def _lines(method: str, trained: Trained) -> Rows:
 
 def _points() -> Rows:
     """Return the first seed's training examples, the spurious feature moved a little so that all can be seen."""
-    data = make_data(ToyProblem(), 1)
+    data = make_data(LinearProblem(), 1)
     spurious = data.x[0, :, 1]
     order = torch.randperm(len(spurious), generator=torch.Generator().manual_seed(0))
     moved = spurious + torch.linspace(-0.15, 0.15, len(spurious))[order]

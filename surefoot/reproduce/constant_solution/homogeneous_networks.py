@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ("ToyOutcome", "ToyProblem", "train_toy")
+__all__ = ("HomogeneousOutcome", "HomogeneousProblem", "train_toy")
 
 
-class ToyProblem(NamedTuple):
+class HomogeneousProblem(NamedTuple):
     """Points ``x = a (y s u + noise)`` with labels y in {-1, 1}; a is 1 for margin points and 3 for others."""
 
     n_margin_positive: int = 20
@@ -29,7 +29,7 @@ class ToyProblem(NamedTuple):
     width: int = 64
 
 
-class ToyOutcome(NamedTuple):
+class HomogeneousOutcome(NamedTuple):
     """What a trained network shows."""
 
     accuracy: float
@@ -41,7 +41,7 @@ class ToyOutcome(NamedTuple):
     label_mean: float  # mean label of all points
 
 
-def make_points(problem: ToyProblem, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def make_points(problem: HomogeneousProblem, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return points ``(points, dimensions)`` and labels ``(points,)``."""
     counts = problem[:4]
     labels = torch.cat([torch.full((n,), y) for n, y in zip(counts, (1.0, -1.0) * 2, strict=True)])
@@ -53,7 +53,9 @@ def make_points(problem: ToyProblem, generator: torch.Generator) -> tuple[Tensor
     return points, labels
 
 
-def train_toy(problem: ToyProblem, seed: int, n_steps: int = 2000, step_length: float = 0.02) -> ToyOutcome:
+def train_toy(
+    problem: HomogeneousProblem, seed: int, n_steps: int = 2000, step_length: float = 0.02
+) -> HomogeneousOutcome:
     """Train by gradient descent in steps of equal length along the gradient of the logarithm of the exponential loss.
 
     That is gradient descent's own path, in a time in which directions converge (Lyu & Li, ICLR 2020).
@@ -94,13 +96,13 @@ def _layers(points: Tensor, weights: list[Tensor]) -> list[Tensor]:
 
 
 def _outcome(
-    problem: ToyProblem,
+    problem: HomogeneousProblem,
     points: Tensor,
     labels: Tensor,
     weights: list[Tensor],
     bias: Tensor,
     generator: torch.Generator,
-) -> ToyOutcome:
+) -> HomogeneousOutcome:
     basis = torch.linalg.svd(points, full_matrices=False)[2]  # of the data's span, (points, dims)
     draws = torch.randn(512, problem.n_dimensions, generator=generator)
     outside = F.normalize(draws - draws @ basis.T @ basis)
@@ -113,7 +115,7 @@ def _outcome(
     margins = labels * (outputs + bias)
     least = margins.min()
     singular = [torch.linalg.svdvals(w).square() for w in weights[1:-1]]
-    return ToyOutcome(
+    return HomogeneousOutcome(
         accuracy=float((labels * (outputs + bias) > 0).float().mean()),
         top_share=[float(s[:2].sum() / s.sum()) for s in singular],
         relative_output=norms[-1],

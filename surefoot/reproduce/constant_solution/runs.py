@@ -12,7 +12,7 @@ from surefoot.reproduce.constant_solution.studies import (
     NO_BATCH_NORM,
     REWARD,
     VARIANTS,
-    Study,
+    ShiftStudy,
     Training,
     job,
     studies,
@@ -31,10 +31,10 @@ _SET_COLUMNS = (
 )
 
 
-class Networks(NamedTuple):
+class TrainedNetworks(NamedTuple):
     """All seeds of one study under one training, trained and tested."""
 
-    study: Study
+    study: ShiftStudy
     training: str
     results: Sequence[Result]
 
@@ -85,7 +85,7 @@ def run(run: Run) -> None:
     run.notes += _protocol(tables["constants"])
 
 
-def _networks(wanted: Sequence[tuple[Study, Mapping[str, Training]]], run: Run) -> list[Networks]:
+def _networks(wanted: Sequence[tuple[ShiftStudy, Mapping[str, Training]]], run: Run) -> list[TrainedNetworks]:
     """Train and test every seed of some studies under some trainings, or read what is there."""
     jobs = {
         (study.name, name): [job(study, name, training, seed, run.quick) for seed in range(run.n_seeds)]
@@ -94,13 +94,13 @@ def _networks(wanted: Sequence[tuple[Study, Mapping[str, Training]]], run: Run) 
     }
     results = run_jobs([one for seeds in jobs.values() for one in seeds], run.out)
     return [
-        Networks(study, name, [results[j.name] for j in jobs[study.name, name]])
+        TrainedNetworks(study, name, [results[j.name] for j in jobs[study.name, name]])
         for study, trainings in wanted
         for name in trainings
     ]
 
 
-def ood_scores(networks: Networks, n_repeats: int) -> dict[str, float]:
+def ood_scores(networks: TrainedNetworks, n_repeats: int) -> dict[str, float]:
     """Return how far out every set is, by its pixels: the sets are the same for every seed and loss."""
     import numpy as np
     import torch
@@ -122,7 +122,7 @@ def ood_scores(networks: Networks, n_repeats: int) -> dict[str, float]:
     }
 
 
-def _set_rows(networks: Networks, scores: Mapping[str, Mapping[str, float]]) -> Rows:
+def _set_rows(networks: TrainedNetworks, scores: Mapping[str, Mapping[str, float]]) -> Rows:
     known = scores.get(networks.study.name, {})
     rows = networks.named(networks.table("constant_solution/sets.csv"))
     named = ("study", "training", "seed")
@@ -133,7 +133,7 @@ def _set_rows(networks: Networks, scores: Mapping[str, Mapping[str, float]]) -> 
     ]
 
 
-def _layer_rows(networks: Networks) -> Rows:
+def _layer_rows(networks: TrainedNetworks) -> Rows:
     """Return the layers on the unshifted set and on each kind's strongest level."""
     tables = networks.table("constant_solution/layers.csv")
     first = tables[0][0]["set"]
@@ -141,7 +141,7 @@ def _layer_rows(networks: Networks) -> Rows:
     return [row for row in networks.named(tables) if row["set"] in {first, *strongest.values()}]
 
 
-def _constant_rows(networks: Networks) -> Rows:
+def _constant_rows(networks: TrainedNetworks) -> Rows:
     """Return what the biases predict with the signal cut off behind the first layer, and before the last."""
     rows = []
     for seed, table in enumerate(networks.table("constant_solution/constants.csv")):
@@ -155,18 +155,18 @@ def _constant_rows(networks: Networks) -> Rows:
     return rows
 
 
-def _decision_rows(networks: Networks) -> Rows:
+def _decision_rows(networks: TrainedNetworks) -> Rows:
     if networks.training not in (CROSS_ENTROPY, REWARD):
         return []
     return networks.named(networks.table("selective_risk.csv"))
 
 
-def _detection_rows(networks: Networks) -> Rows:
+def _detection_rows(networks: TrainedNetworks) -> Rows:
     rows = networks.named(networks.table("ood_detection.csv"))
     return [{k: v for k, v in row.items() if k != "training"} for row in rows]
 
 
-def _attack(attacked: Sequence[Networks], quick: bool) -> Measured:
+def _attack(attacked: Sequence[TrainedNetworks], quick: bool) -> Measured:
     """Return distances and norms of each network on test images and on adversarial ones."""
     folders = {
         (n.training, seed): (Path(result.folder), n.test_folders[seed])

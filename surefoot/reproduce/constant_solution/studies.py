@@ -17,7 +17,7 @@ __all__ = (
     "REWARD",
     "SQUARED_ERROR",
     "VARIANTS",
-    "Study",
+    "ShiftStudy",
     "Training",
     "job",
     "studies",
@@ -96,7 +96,7 @@ _PAPER = {
 
 
 @dataclass(frozen=True)
-class Study:
+class ShiftStudy:
     """Data with shifts, and a network."""
 
     name: str
@@ -132,7 +132,7 @@ _CONV = {
 _MNIST = {"class_path": "MNIST5kDataModule", "init_args": {"imbalance": 5.0, "standardise": True}}
 
 #: 64 inputs instead of 784 pixels, and noise that leaves [0, 1]: where predictions do not revert.
-LOW_DIMENSION = Study(
+LOW_DIMENSION = ShiftStudy(
     name="digits_8x8",
     data={
         "class_path": "DigitsDataModule",
@@ -151,11 +151,11 @@ LOW_DIMENSION = Study(
 )
 
 
-def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
+def studies(scale: Scale, has_data: bool) -> dict[str, ShiftStudy]:
     """Return the studies that a scale carries; those on files only where there are any."""
     families = FAMILIES[:2] if scale == "quick" else FAMILIES
     fashion = [_other("fashion_mnist", "FashionMNISTDataModule", 500, **_FASHION)]
-    mnist = Study("mnist", data=_MNIST, encoder=_CONV, families=families, other_shifts=fashion if has_data else [])
+    mnist = ShiftStudy("mnist", data=_MNIST, encoder=_CONV, families=families, other_shifts=fashion if has_data else [])
     found = {"mnist": mnist}
     if scale == "quick":
         kept = (CROSS_ENTROPY, REWARD, GAUSSIAN_NLL)
@@ -171,7 +171,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
         _other("mnist", "MNIST5kDataModule", 500),
         _other("cifar10", "CIFAR10DataModule", 500, n_train=100, n_eval=500),
     ]
-    found["fashion_mnist"] = Study(
+    found["fashion_mnist"] = ShiftStudy(
         "fashion_mnist",
         data=fashion_data,
         encoder=_CONV,
@@ -182,7 +182,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
     held_out = {"class_path": "HeldOut"}
     inner = {"class_path": "FashionMNISTDataModule", "init_args": arguments}
     subclasses = {"class_path": "SubclassShiftDataModule", "init_args": {"data": inner}}
-    found["subclasses"] = Study(
+    found["subclasses"] = ShiftStudy(
         "subclasses",
         data=subclasses,
         encoder=_CONV,
@@ -203,7 +203,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
             },
         },
     }  # fmt: skip
-    found["madlibs"] = Study(
+    found["madlibs"] = ShiftStudy(
         "madlibs",
         data=sentences,
         encoder=transformer,
@@ -216,7 +216,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, Study]:
     if scale == "paper":
         data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": {"class_path": "ShiftFlip"}}}
         resnet = {"class_path": "CIFARResNet", "init_args": {}}
-        found["cifar10"] = Study("cifar10", data=data, encoder=resnet, families=families, trainings=_PAPER)
+        found["cifar10"] = ShiftStudy("cifar10", data=data, encoder=resnet, families=families, trainings=_PAPER)
     return found
 
 
@@ -241,7 +241,7 @@ def _with_data_seed(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "init_args": {k: inner(k, v) for k, v in data["init_args"].items()} | {"seed": 0}}
 
 
-def job(study: Study, name: str, training: Training, seed: int, quick: bool = False) -> Job:
+def job(study: ShiftStudy, name: str, training: Training, seed: int, quick: bool = False) -> Job:
     """Return a run: training, then a test with the shifted sets under the observers."""
     classifies = training.loss["class_path"] in ("CrossEntropy", "RewardPrediction")
     observers: list[dict[str, object]] = [{"class_path": "ConstantSolutionAnalysis", "init_args": {"figures": False}}]

@@ -1,6 +1,6 @@
 """The theory's networks as tables: deep homogeneous ones, and ones with a bias in the last layer."""
 
-from surefoot.reproduce.constant_solution.homogeneous_networks import ToyOutcome, ToyProblem, train_toy
+from surefoot.reproduce.constant_solution.homogeneous_networks import HomogeneousOutcome, HomogeneousProblem, train_toy
 from surefoot.reproduce.jobs import run_calls
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
@@ -29,9 +29,12 @@ def measure_theory(n_seeds: int, quick: bool) -> Measured:
         ``theory``, a row per network, and ``theory_layers``, a row per layer of the deep ones.
     """
     n_steps = 50 if quick else 2000
-    deep = [(ToyProblem(depth=d), s) for d in DEPTHS for s in range(n_seeds)]
+    deep = [(HomogeneousProblem(depth=d), s) for d in DEPTHS for s in range(n_seeds)]
     biased = [
-        (ToyProblem(*counts, depth=d), s) for d in _BIAS_DEPTHS for s in range(n_seeds) for counts in _COMPOSITIONS
+        (HomogeneousProblem(*counts, depth=d), s)
+        for d in _BIAS_DEPTHS
+        for s in range(n_seeds)
+        for counts in _COMPOSITIONS
     ]
     calls = {(p, s): (p, s, n_steps) for p, s in (*deep, *biased)}
     found, seconds = run_calls(train_toy, calls, side_by_side=not quick)
@@ -44,7 +47,7 @@ def measure_theory(n_seeds: int, quick: bool) -> Measured:
     return Measured({"theory": rows, "theory_layers": layers}, {"theory": seconds})
 
 
-def _deep_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, object]:
+def _deep_row(problem: HomogeneousProblem, seed: int, outcome: HomogeneousOutcome) -> dict[str, object]:
     return {
         "depth": problem.depth,
         "seed": seed,
@@ -55,7 +58,7 @@ def _deep_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, 
     }
 
 
-def _biased_row(problem: ToyProblem, seed: int, outcome: ToyOutcome) -> dict[str, object]:
+def _biased_row(problem: HomogeneousProblem, seed: int, outcome: HomogeneousOutcome) -> dict[str, object]:
     return {
         "depth": problem.depth,
         "seed": seed,

@@ -20,11 +20,11 @@ from surefoot.losses import (
     update_group_log_weights,
 )
 
-__all__ = ("METHODS", "Method", "ToyData", "ToyOutcome", "ToyProblem", "make_data", "train")
+__all__ = ("METHODS", "LinearData", "LinearMethod", "LinearOutcome", "LinearProblem", "make_data", "train")
 
 
 @dataclass(frozen=True)
-class ToyProblem:
+class LinearProblem:
     """How the data are drawn; the labels' noise is a simple function of (core, label) by construction."""
 
     n_train: int = 500
@@ -34,7 +34,7 @@ class ToyProblem:
     label_noise: float = 0.0
 
 
-class ToyData(NamedTuple):
+class LinearData(NamedTuple):
     """Training and shifted test examples of every seed."""
 
     x: Tensor  # (seeds, examples, features)
@@ -47,7 +47,7 @@ class ToyData(NamedTuple):
     test_group: Tensor
 
 
-def make_data(problem: ToyProblem, n_seeds: int) -> ToyData:
+def make_data(problem: LinearProblem, n_seeds: int) -> LinearData:
     """Draw every seed's data.
 
     y is uniform on {-1, +1}; core = 0.5 N(y, 0.5^2); spurious = y in the majority, -y in the minority; nuisance N(0,
@@ -76,11 +76,11 @@ def make_data(problem: ToyProblem, n_seeds: int) -> ToyData:
         (x, clean, minority, group), (test_x, test_y, _, test_group) = parts
         noisy = torch.rand(problem.n_train, generator=generator) < problem.label_noise
         drawn.append((x, clean ^ noisy.long(), minority, noisy, group, test_x, test_y, test_group))
-    return ToyData(*(torch.stack(column) for column in zip(*drawn, strict=True)))
+    return LinearData(*(torch.stack(column) for column in zip(*drawn, strict=True)))
 
 
 @dataclass(frozen=True)
-class Method:
+class LinearMethod:
     """A way to weight examples, with the settings of the reference table."""
 
     kind: Literal["erm", "cvar", "jtt", "br_dro", "group_dro"]
@@ -93,20 +93,20 @@ class Method:
 
 
 #: Fixed in advance, as the reference table says; learning rate 0.1 for learner and adversary.
-METHODS: dict[str, Method] = {
-    "ERM (no weight decay)": Method("erm", batch_size=None, weight_decay=0.0),
-    "ERM": Method("erm", batch_size=None),
-    "CVaR-DRO": Method("cvar"),
-    "JTT": Method("jtt", batch_size=None),
-    "BR-DRO (l1)": Method("br_dro", norm="l1", level=0.05),
-    "BR-DRO (l2)": Method("br_dro", norm="l2", level=0.05),
-    "BR-DRO (no penalty)": Method("br_dro", norm="none", penalty=0.0, level=0.05),
-    "Group DRO": Method("group_dro", batch_size=128, weight_decay=1e-3),
+METHODS: dict[str, LinearMethod] = {
+    "ERM (no weight decay)": LinearMethod("erm", batch_size=None, weight_decay=0.0),
+    "ERM": LinearMethod("erm", batch_size=None),
+    "CVaR-DRO": LinearMethod("cvar"),
+    "JTT": LinearMethod("jtt", batch_size=None),
+    "BR-DRO (l1)": LinearMethod("br_dro", norm="l1", level=0.05),
+    "BR-DRO (l2)": LinearMethod("br_dro", norm="l2", level=0.05),
+    "BR-DRO (no penalty)": LinearMethod("br_dro", norm="none", penalty=0.0, level=0.05),
+    "Group DRO": LinearMethod("group_dro", batch_size=128, weight_decay=1e-3),
 }
 _RATE, _JTT_STEPS, _JTT_UPWEIGHT, _GROUP_STEP = 0.1, 500, 20.0, 0.01
 
 
-class ToyOutcome(NamedTuple):
+class LinearOutcome(NamedTuple):
     """What a method reached, one number a seed."""
 
     worst_group: Tensor  # accuracy on the shifted test set, (seeds,)
@@ -117,8 +117,8 @@ class ToyOutcome(NamedTuple):
 
 
 def _train_loop(
-    data: ToyData,
-    method: Method,
+    data: LinearData,
+    method: LinearMethod,
     weigh: Callable[[Tensor, Tensor], Tensor],
     n_steps: int,
     draw: Callable[[], Tensor | None],
@@ -145,7 +145,7 @@ def _rows(values: Tensor, rows: Tensor) -> Tensor:
     return values[torch.arange(len(values))[:, None], rows]
 
 
-def train(data: ToyData, method: Method) -> ToyOutcome:
+def train(data: LinearData, method: LinearMethod) -> LinearOutcome:
     """Train every seed's learner and evaluate it on its shifted test set.
 
     Args:
@@ -171,12 +171,12 @@ def train(data: ToyData, method: Method) -> ToyOutcome:
     per_group = torch.einsum("st,stg->sg", correct, members) / members.sum(1)
     learner = torch.cat([weight[..., 1] - weight[..., 0], bias[..., 1] - bias[..., 0]], dim=1)
     if adversary is None:
-        return ToyOutcome(per_group.min(1).values, correct.mean(1), seen, learner, None)
+        return LinearOutcome(per_group.min(1).values, correct.mean(1), seen, learner, None)
     weights = _adversary_weights(adversary.maps, data.x, F.one_hot(data.y, 2).float())
-    return ToyOutcome(per_group.min(1).values, correct.mean(1), weights, learner, adversary.maps)
+    return LinearOutcome(per_group.min(1).values, correct.mean(1), weights, learner, adversary.maps)
 
 
-def _batches(data: ToyData, method: Method) -> Callable[[], Tensor | None]:
+def _batches(data: LinearData, method: LinearMethod) -> Callable[[], Tensor | None]:
     """Return what draws each seed's next batch, ``(seeds, batch)``; none where all examples are taken."""
     generator = torch.Generator().manual_seed(1)
     n_seeds, n_train = data.y.shape
@@ -196,7 +196,7 @@ def _batches(data: ToyData, method: Method) -> Callable[[], Tensor | None]:
 Rule = Callable[[Tensor, Tensor], Tensor]
 
 
-def _rule(data: ToyData, method: Method) -> Rule:
+def _rule(data: LinearData, method: LinearMethod) -> Rule:
     """Return how a method without an adversary weights examples."""
     if method.kind == "cvar":
         best_response = torch.vmap(lambda losses: cvar_example_weights(losses, method.level))
@@ -210,7 +210,7 @@ def _uniform(losses: Tensor, rows: Tensor) -> Tensor:
     return torch.full_like(losses, 1 / losses.shape[1])
 
 
-def _jtt(data: ToyData, method: Method) -> Rule:
+def _jtt(data: LinearData, method: LinearMethod) -> Rule:
     """Return fixed weights that raise the examples which a first, short training gets wrong."""
     weight, bias = _train_loop(data, method, _uniform, _JTT_STEPS, _batches(data, method))
     errors = ((data.x @ weight + bias).argmax(2) != data.y).float()
@@ -219,7 +219,7 @@ def _jtt(data: ToyData, method: Method) -> Rule:
     return lambda losses, rows: static
 
 
-def _group_dro(data: ToyData) -> Rule:
+def _group_dro(data: LinearData) -> Rule:
     """Return weights that follow the groups' losses."""
     log_q = torch.zeros(len(data.y), 4).log_softmax(1)
     means = torch.vmap(lambda losses, group: group_means(losses, group, 4))
@@ -238,7 +238,7 @@ def _group_dro(data: ToyData) -> Rule:
 class _Adversary:
     """BR-DRO's adversary, one linear map per label, trained beside the learner."""
 
-    def __init__(self, data: ToyData, method: Method) -> None:
+    def __init__(self, data: LinearData, method: LinearMethod) -> None:
         self.data, self.method = data, method
         n_seeds, _, n_features = data.x.shape
         self.maps = torch.zeros(n_seeds, 2, n_features)
@@ -266,6 +266,6 @@ def _adversary_weights(adversary: Tensor, x: Tensor, one_hot: Tensor) -> Tensor:
     return ((x @ adversary.transpose(1, 2)) * one_hot).sum(2).sigmoid()
 
 
-def with_penalty(method: Method, penalty: float) -> Method:
+def with_penalty(method: LinearMethod, penalty: float) -> LinearMethod:
     """Return the method at another price of complexity."""
     return replace(method, penalty=penalty)

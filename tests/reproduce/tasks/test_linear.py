@@ -3,11 +3,19 @@
 import pytest
 import torch
 
-from surefoot.reproduce.tasks.linear import METHODS, Method, ToyData, ToyProblem, make_data, train, with_penalty
+from surefoot.reproduce.tasks.linear import (
+    METHODS,
+    LinearData,
+    LinearMethod,
+    LinearProblem,
+    make_data,
+    train,
+    with_penalty,
+)
 
 
 def test_toy_data_are_what_the_specification_says() -> None:
-    data = make_data(ToyProblem(n_train=4000, label_noise=0.1), 2)
+    data = make_data(LinearProblem(n_train=4000, label_noise=0.1), 2)
     assert data.x.shape == (2, 4000, 12)
     clean = torch.where(data.minority, -data.x[..., 1], data.x[..., 1])
     assert bool(((clean > 0) == ((data.y == 1) ^ data.noisy)).all())
@@ -16,7 +24,7 @@ def test_toy_data_are_what_the_specification_says() -> None:
     core = data.x[..., 0] * clean
     assert float(core.mean()) == pytest.approx(0.5, abs=0.02)
     assert float(core.std()) == pytest.approx(0.25, abs=0.02)
-    again = make_data(ToyProblem(n_train=4000, label_noise=0.1), 1)
+    again = make_data(LinearProblem(n_train=4000, label_noise=0.1), 1)
     assert again.x[0].equal(data.x[0]), "a seed's data do not depend on how many seeds there are"
 
 
@@ -26,16 +34,16 @@ def test_toy_seeds_do_not_see_each_other(name: str) -> None:
     from dataclasses import replace
 
     method = replace(METHODS[name], n_steps=30)
-    data = make_data(ToyProblem(n_train=100), 2)
-    spoilt = ToyData(*(torch.stack([t[0], t[1].flip(0)]) for t in data))
+    data = make_data(LinearProblem(n_train=100), 2)
+    spoilt = LinearData(*(torch.stack([t[0], t[1].flip(0)]) for t in data))
     first, second = train(data, method), train(spoilt, method)
     torch.testing.assert_close(first.worst_group[0], second.worst_group[0])
     torch.testing.assert_close(first.weights[0], second.weights[0])
 
 
 def test_toy_erm_equals_a_plain_autograd_loop() -> None:
-    method = Method("erm", n_steps=20, batch_size=None, weight_decay=0.01)
-    data = make_data(ToyProblem(n_train=60), 1)
+    method = LinearMethod("erm", n_steps=20, batch_size=None, weight_decay=0.01)
+    data = make_data(LinearProblem(n_train=60), 1)
     generator = torch.Generator().manual_seed(0)
     weight = (torch.randn(1, 12, 2, generator=generator) * (2 / 12) ** 0.5)[0].requires_grad_()
     bias = torch.zeros(2, requires_grad=True)
@@ -51,7 +59,7 @@ def test_toy_erm_equals_a_plain_autograd_loop() -> None:
 def test_toy_penalty_bounds_the_adversary() -> None:
     from dataclasses import replace
 
-    data = make_data(ToyProblem(), 2)
+    data = make_data(LinearProblem(), 2)
     spread = []
     for penalty in (0.03, 3.0):
         method = replace(with_penalty(METHODS["BR-DRO (l2)"], penalty), n_steps=300)
