@@ -3,7 +3,7 @@
 Run: ``SUREFOOT_DATA=... python benchmarks/constant_solution.py``; writes ``benchmarks/results/constant_solution.json``
 and ``.md``.
 
-Arms of a round, one after the other: a bare PyTorch loop over the same batches, ``Trainer.test``, ``Trainer.test`` with
+Cases of a round, in turn: a bare PyTorch loop over the same batches, ``Trainer.test``, ``Trainer.test`` with
 the callback. Ratios are taken within a round; medians and quartiles over rounds are reported. Both stems of the network
 are measured: that for small images (3x3, no pooling, 0.56 GFLOP an image) and ImageNet's own (7x7 with pooling, 0.04
 GFLOP), where the rest of a pass weighs more. The data are read before the clock starts.
@@ -54,8 +54,8 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def arms(stem: str, data: CIFAR10DataModule, folder: Path) -> dict[str, Callable[[], Any]]:
-    """Return the arms of a round by name."""
+def cases(stem: str, data: CIFAR10DataModule, folder: Path) -> dict[str, Callable[[], Any]]:
+    """Return the cases of a round by name."""
     net = module(stem)
 
     @torch.inference_mode()
@@ -83,16 +83,16 @@ def arms(stem: str, data: CIFAR10DataModule, folder: Path) -> dict[str, Callable
 
 
 def compare(stem: str, n_rounds: int, n_images: int | None, folder: Path) -> dict[str, Any]:
-    """Time all arms in turn."""
+    """Time all cases in turn."""
     data = CIFAR10DataModule(n_train=100, n_eval=n_images, eval_batch_size=250)
     data.setup("test")
-    work = arms(stem, data, folder)
+    work = cases(stem, data, folder)
     found: dict[str, list[float]] = {name: [] for name in work}
     for name in work:  # warm up
         work[name]()
     for _ in range(n_rounds):
-        for name, arm in work.items():
-            found[name].append(seconds(arm))
+        for name, case in work.items():
+            found[name].append(seconds(case))
     bare, plain, watched = found.values()
     return {
         "n_images": len(data.splits["test"].target),

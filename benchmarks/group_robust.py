@@ -2,7 +2,7 @@
 
 Run: ``python benchmarks/group_robust.py``; writes ``benchmarks/results/group_robust.json`` and ``.md``.
 
-Each round times every arm once, the bare loop first; an arm's ratio is its time over the bare loop's in the same round.
+Each round times every case once, the bare loop first; a ratio is a case's time over the bare loop's in the same round.
 The medians over rounds and their quartiles are reported. Lightning's own cost is measured apart, per step.
 """
 
@@ -39,7 +39,7 @@ LIMITS = {"Group DRO": 1.05, "CVaR-DRO": 1.05, "BR-DRO (linear)": 1.15, "BR-DRO 
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
-    """Return the optimizer that every arm uses."""
+    """Return the optimizer that every case uses."""
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
 
 
@@ -87,8 +87,8 @@ def method_step(module: Any) -> Callable[[dict[str, Tensor]], None]:
     return step
 
 
-def arms(n_train: int) -> dict[str, Callable[[dict[str, Tensor]], None]]:
-    """Return all arms by name, the bare loop first; every network starts from the same weights."""
+def cases(n_train: int) -> dict[str, Callable[[dict[str, Tensor]], None]]:
+    """Return all cases by name, the bare loop first; every network starts from the same weights."""
 
     def encoder() -> TimmEncoder:
         torch.manual_seed(0)
@@ -121,12 +121,12 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def compare_methods(n_rounds: int, n_steps: int, batch_size: int, size: int) -> dict[str, Any]:
-    """Time every arm in turn."""
+    """Time every case in turn."""
     n_train = batch_size * n_steps
     data = RandomImages(n_train, size, batch_size)
     data.setup("fit")
     batches = list(data.train_dataloader())
-    steps = arms(n_train)
+    steps = cases(n_train)
     for step in steps.values():  # warm up
         step(batches[0])
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -239,7 +239,7 @@ def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=2, help="steps of each arm per round")
+    parser.add_argument("--steps", type=int, default=2, help="steps of each case per round")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--size", type=int, default=64, help="height and width of the images, pixels")
     parser.add_argument("--out", type=Path, default=RESULTS)

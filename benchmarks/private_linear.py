@@ -4,9 +4,9 @@ Run in an environment that has opacus (1.6) and jaxtyping:
 ``PYTHONPATH=. /tmp/opacus/bin/python benchmarks/private_linear.py``; writes ``benchmarks/results/private_linear.json``
 and ``.md``.
 
-100,000 examples of 1,000 features, 1,000 steps in rounds of 100; each round times every arm on the same batches, one
+100,000 examples of 1,000 features, 1,000 steps in rounds of 100; each round times every case on the same batches, one
 after the other. Ratios are taken within a round; medians and quartiles over rounds are reported. Two sizes of batches:
-samples of 1,000, and all examples. Memory is the peak of a process of its own for each arm, less that of one that only
+samples of 1,000, and all examples. Memory is the peak of a process of its own for each case, less that of one that only
 holds data and batch.
 """
 
@@ -79,7 +79,7 @@ def floor() -> Step:
     return step
 
 
-ARMS: dict[str, Callable[[], Step]] = {"floor": floor, "surefoot": ours, "opacus": opacus}
+CASES: dict[str, Callable[[], Step]] = {"floor": floor, "surefoot": ours, "opacus": opacus}
 
 
 def make_data(n: int) -> tuple[Tensor, Tensor]:
@@ -96,9 +96,9 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def compare(batch: int, n_rounds: int, n_steps: int) -> dict[str, Any]:
-    """Time all arms in turn on the same batches."""
+    """Time all cases in turn on the same batches."""
     x, y = make_data(N)
-    steps = {name: make() for name, make in ARMS.items()}
+    steps = {name: make() for name, make in CASES.items()}
     first = x[:batch], y[:batch]
     for step in steps.values():
         step(*first)
@@ -118,19 +118,19 @@ def compare(batch: int, n_rounds: int, n_steps: int) -> dict[str, Any]:
     }
 
 
-def peak_megabytes(arm: str, batch: int) -> float:
-    """Return the peak of a process that runs three steps of an arm, or holds the data only (``none``)."""
-    command = [sys.executable, __file__, "--arm", arm, "--batch", str(batch)]
+def peak_megabytes(case: str, batch: int) -> float:
+    """Return the peak of a process that runs three steps of a case, or holds the data only (``none``)."""
+    command = [sys.executable, __file__, "--case", case, "--batch", str(batch)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def run_arm(arm: str, batch: int) -> None:
+def run_case(case: str, batch: int) -> None:
     """Print this process's peak in megabytes after three steps."""
     import opacus as _
 
     x, y = make_data(max(batch, 1000))
-    if arm != "none":
-        step = ARMS[arm]()
+    if case != "none":
+        step = CASES[case]()
         for _ in range(3):
             step(x[:batch], y[:batch])
     status = Path("/proc/self/status").read_text()  # getrusage would count the parent's peak too
@@ -140,13 +140,13 @@ def run_arm(arm: str, batch: int) -> None:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arm")
+    parser.add_argument("--case")
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    if options.arm:
-        run_arm(options.arm, options.batch)
+    if options.case:
+        run_case(options.case, options.batch)
         return
     import opacus as peer
 
@@ -164,7 +164,7 @@ def main() -> None:
     for name, batch, n_steps in (("samples of 1,000", 1000, 100), ("all 100,000", N, 5)):
         found = compare(batch, options.rounds, n_steps)
         held = peak_megabytes("none", batch)
-        found["peak_megabytes"] = {a: peak_megabytes(a, batch) - held for a in ARMS}
+        found["peak_megabytes"] = {a: peak_megabytes(a, batch) - held for a in CASES}
         result[name] = found
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "private_linear.json").write_text(json.dumps(result, indent=2) + "\n")

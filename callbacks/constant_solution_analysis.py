@@ -124,7 +124,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Tell the hooks which set comes, and measure the constants before the first."""
+        """Name to the hooks the set that comes, and measure the constants before the first."""
         self._await(trainer, pl_module, batch, dataloader_idx)
 
     def on_test_batch_start(
@@ -135,7 +135,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Tell the hooks which set comes, and measure the constants before the first."""
+        """Name to the hooks the set that comes, and measure the constants before the first."""
         self._await(trainer, pl_module, batch, dataloader_idx)
 
     def _await(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:

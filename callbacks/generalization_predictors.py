@@ -13,6 +13,7 @@ from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.metrics.generalization import gradient_variance, squared_distance
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import PromptCompletion, pack_sequences
+from surefoot.training.distributed import is_sharded
 from surefoot.training.modes import evaluation_mode
 
 __all__ = ("GeneralizationPredictors",)
@@ -61,7 +62,7 @@ class GeneralizationPredictors(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the initial weights, unless a checkpoint brought them."""
         model = self._module(pl_module).language_model
-        if any(hasattr(p, "full_tensor") for p in model.parameters()):
+        if is_sharded(model):
             raise ConfigError("GeneralizationPredictors does not support sharded weights.")
         if self._start is None:
             self._start = {n: p.detach().cpu().clone() for n, p in self._body(model)}

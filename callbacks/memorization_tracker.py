@@ -18,10 +18,11 @@ from surefoot.reasoning.learning_dynamics import checkpoint_step, write_checkpoi
 from surefoot.reasoning.metrics.memorization import advance_pre_memorization, is_memorized
 from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
-from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, derive_seed
+from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling
 from surefoot.reasoning.sequences import PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.distributed import gather_rows
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("MemorizationTracker", "TrackedAnswers", "TrackedProblems")
 

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from surefoot.errors import ConfigError
+from surefoot.training.distributed import is_sharded
 
 __all__ = ("ModelExporter",)
 
@@ -43,6 +44,5 @@ class ModelExporter(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
         model: Any = pl_module.language_model
-        sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
-        if trainer.is_global_zero or sharded:  # every rank has a part of sharded tensors
+        if trainer.is_global_zero or is_sharded(model):  # every rank has a part of sharded tensors
             model.save(Path(trainer.default_root_dir) / name, write=trainer.is_global_zero)

@@ -1,4 +1,4 @@
-"""How well the usual scores tell shifted sets from the one they are compared with."""
+"""How well the usual scores separate shifted sets from the one they are compared with."""
 
 import csv
 from collections.abc import Mapping

@@ -40,7 +40,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
     grouping's index ``(batch,)`` or, where groups overlap, membership ``(batch, groups)``.
 
     During ``fit`` the test split is evaluated after val, under ``test/``, so that every selection rule's choice,
-    the test oracle's too, can be told from one run; nothing selects on it unless told to. ``validate`` and ``test``
+    the test oracle's too, can be read from one run; nothing selects on it by default. ``validate`` and ``test``
     evaluate val or test and then each of ``shifts``, made from that split or held out by the dataset itself
     (`held_out`).
     """

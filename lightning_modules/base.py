@@ -244,7 +244,7 @@ def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) ->
     monitor = getattr(scheduler, "monitor", None)
     if monitor is None:
         raise ConfigError(
-            "ReduceLROnPlateau has to be told what to monitor: class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
+            "ReduceLROnPlateau needs the name of what it monitors: class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
             " init_args: {monitor: val/accuracy, mode: max}."
         )
     return [optimizer], [{"scheduler": scheduler, "monitor": monitor}]

@@ -236,7 +236,7 @@ def _guard(owner: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     watched = [0]
     if hasattr(os, "pidfd_open"):
-        # A forked child of the owner may hold the pipe open; the kernel tells of the owner itself.
+        # A forked child of the owner may hold the pipe open; the kernel reports the end of the owner itself.
         with suppress(OSError):
             watched.append(os.pidfd_open(owner))
     alive, told = os.getppid() == owner, b""

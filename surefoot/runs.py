@@ -31,7 +31,7 @@ __all__ = (
     "open_run",
 )
 
-#: Environment variable that tells the ranks that Lightning launches where to write
+#: Environment variable with the folder that the ranks which Lightning launches write to
 RUN_VARIABLE = "SUREFOOT_RUN_FOLDER"
 _IDENTITY = "identity.json"
 _PACKAGES = (
@@ -102,7 +102,9 @@ def open_run(
         return _find_or_make(folder, settings, fresh, contents)
 
 
-def _find_or_make(folder: Path, settings: Mapping[str, object], fresh: bool, contents: Mapping[str, str] | None) -> RunFolder:
+def _find_or_make(
+    folder: Path, settings: Mapping[str, object], fresh: bool, contents: Mapping[str, str] | None
+) -> RunFolder:
     key, runs = fingerprint(settings), list_runs(folder)
     keys = [_key_of(r) for r in runs]
     found = [r for r, k in zip(runs, keys, strict=True) if k == key]

@@ -15,10 +15,11 @@ from surefoot.reasoning.metrics import ProblemResult, outcome_of, problem_result
 from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
-from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, SeedOf, derive_seed
+from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, SeedOf
 from surefoot.reasoning.samplers import GroupSampler, TrajectorySampler
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.distributed import gather_rows
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("ReasoningModule",)
 

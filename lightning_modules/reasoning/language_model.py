@@ -14,7 +14,7 @@ from lightning_modules.base import ResumableModule
 from surefoot.errors import ConfigError
 from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.sequences import Pack, empty_pack
-from surefoot.training.distributed import sum_over_ranks
+from surefoot.training.distributed import is_sharded, sum_over_ranks, whole_tensor
 
 __all__ = ("LanguageModelModule",)
 
@@ -133,7 +133,7 @@ class LanguageModelModule(ResumableModule):
             total += loss.detach()
         if self.max_gradient_norm is not None:
             norm = nn.utils.clip_grad_norm_(list(self.trained_parameters()), self.max_gradient_norm)
-            self.log("train/gradient_norm", _whole(norm), batch_size=1)
+            self.log("train/gradient_norm", whole_tensor(norm), batch_size=1)
         optimizer.step()
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
@@ -143,7 +143,7 @@ class LanguageModelModule(ResumableModule):
     def equalise_packs(self, packs: Sequence[Pack]) -> list[Pack]:
         """Return the packs; where weights are sharded, as many as the rank with the most has."""
         packs = list(packs)
-        if not any(hasattr(p, "full_tensor") for p in self.parameters()):
+        if not is_sharded(self):
             return packs
         most = torch.tensor(len(packs), device=self.device)
         dist.all_reduce(most, dist.ReduceOp.MAX)
@@ -183,9 +183,3 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     """Return the decoder's layers: the longest list of modules."""
     lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList)]
     return max(lists, key=len, default=[])
-
-
-def _whole(value: Tensor) -> Tensor:
-    """Return a tensor that is whole on this rank."""
-    gather = getattr(value, "full_tensor", None)
-    return (value if gather is None else gather()).detach()

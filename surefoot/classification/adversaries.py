@@ -1,6 +1,6 @@
 """BR-DRO's adversaries: from an observation and a label to a weight in [0, 1], at a price.
 
-Each one bounds how finely examples can be told apart. A new one is one class here or anywhere on the path.
+Each one bounds how finely examples can be distinguished. A new one is one class here or anywhere on the path.
 
 Reference: Setlur et al., ICLR 2023, arXiv 2302.02931, sections 3 and 5.
 """

@@ -56,7 +56,7 @@ class _Watched:
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint where it is told to, without a copy in memory or in the system's temporary folder."""
+    """Writes a checkpoint to a given path, without a copy in memory or in the system's temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.

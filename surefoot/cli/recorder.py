@@ -17,6 +17,7 @@ from surefoot.runs import RunFolder, describe_environment
 from surefoot.storage.files import replacing
 from surefoot.storage.json_files import write_json
 from surefoot.storage.manifests import WEIGHTS, write_manifest
+from surefoot.training.distributed import is_sharded, whole_tensor
 from surefoot.training.rebuilding import Description, describe
 
 __all__ = ("RunRecorder",)
@@ -45,7 +46,7 @@ class RunRecorder(Callback):
         write_json(self.run.path / "environment.json", environment)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the environment; tell, and if asked set, the learning rates of a resumed run."""
+        """Write the environment; print, and if asked set, the learning rates of a resumed run."""
         log_short_runs(trainer)
         self._write_environment(trainer)
         datamodule = _datamodule(trainer)
@@ -92,10 +93,9 @@ class RunRecorder(Callback):
         tensors = {name: t for name, t in pl_module.state_dict().items() if name.split(".")[0] in beside}
         if tensors:  # such as a value head
             _write_weights(self.run.path / WEIGHTS, tensors, trainer.is_global_zero)
-        if not any(isinstance(c, ModelExporter) for c in trainer.callbacks):  # type: ignore[attr-defined]
-            sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
-            if trainer.is_global_zero or sharded:  # every rank has a part of sharded tensors
-                model.save(self.run.path / "model", write=trainer.is_global_zero)
+        exported = any(isinstance(c, ModelExporter) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if not exported and (trainer.is_global_zero or is_sharded(model)):  # every rank has a part of sharded tensors
+            model.save(self.run.path / "model", write=trainer.is_global_zero)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finish training where a run was killed between its last checkpoint and its end."""
@@ -156,8 +156,7 @@ def _write_weights(path: Path, state: Mapping[str, torch.Tensor], write: bool) -
 
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
-        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        tensors[name] = whole.detach().to("cpu").contiguous().clone()  # tied ones are written twice
+        tensors[name] = whole_tensor(tensor).to("cpu").contiguous().clone()  # tied ones are written twice
     if not write:
         return
     with replacing(path) as partial:

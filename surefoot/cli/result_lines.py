@@ -9,7 +9,7 @@ from surefoot.report.runs import read_metrics
 
 __all__ = ("result_lines",)
 
-#: What is better when small; accuracies and the like are better when large, and of others no best is told.
+#: What is better when small; accuracies and the like are better when large, of others no best is shown.
 _SMALLER = re.compile(r"loss|perplexity|error|nll")
 _LARGER = re.compile(r"accuracy|reward|auroc|auc|r2")
 _DETAIL = re.compile(r"group_accuracy/|worst_group$|_(low|high)$|accuracy_steps_|worst_\d+_group")

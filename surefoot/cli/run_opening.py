@@ -21,7 +21,7 @@ from surefoot.storage.locks import hold
 
 __all__ = ("RunFinished", "RunRequest", "checkpoint_to_go_on_from", "enter_run")
 
-#: Settings that say where and how to run, not what; they do not tell runs apart.
+#: Settings that say where and how to run, not what; they do not distinguish runs.
 _NOT_IDENTITY = (
     "config",
     "ckpt_path",
@@ -110,7 +110,7 @@ def enter_run(request: RunRequest, held: contextlib.ExitStack) -> RunFolder:
         contents = request.contents()
         _check_inputs(request, contents)
         run = open_run(root, request.experiment, request.identity(), request.config.fresh or not fits, contents)
-        _tell_changed_contents(run, contents)
+        _print_changed_contents(run, contents)
         if not (fits and run.finished):
             _hold(run, held)
     else:
@@ -132,7 +132,7 @@ def checkpoint_to_go_on_from(run: RunFolder) -> Path | None:
 
 
 def _hold(run: RunFolder, held: contextlib.ExitStack) -> None:
-    """Keep others from writing to the run folder, before anything in it changes, and tell launched ranks of it."""
+    """Keep others from writing to the run folder, before anything in it changes, and pass it on to launched ranks."""
     held.enter_context(hold(run.path, ", or start another run of these settings with --fresh true"))
     mark_latest(run)
     os.environ[RUN_VARIABLE] = str(run.path.resolve())
@@ -158,8 +158,8 @@ def _check_inputs(request: RunRequest, contents: Mapping[str, str]) -> None:
             )
 
 
-def _tell_changed_contents(run: RunFolder, contents: Mapping[str, str]) -> None:
-    """Say which contents keep an earlier run of these settings from being gone on with."""
+def _print_changed_contents(run: RunFolder, contents: Mapping[str, str]) -> None:
+    """Print which contents keep an earlier run of these settings from being gone on with."""
     earlier = [r for r in list_runs(run.path.parent) if r.path != run.path]
     if not run.started and not run.finished and earlier:
         for key in differing_contents(earlier[-1].inputs, contents):

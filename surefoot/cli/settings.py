@@ -24,7 +24,7 @@ __all__ = (
     "stored_settings",
 )
 
-#: Lines of jsonargparse's messages that tell how it searches, not what is wrong.
+#: Lines of jsonargparse's messages about how it searches, not about what is wrong.
 _SEARCH = (
     "Does not validate against any",
     "Subtypes:",
@@ -56,7 +56,7 @@ def plain_message(message: str) -> str:
 
 
 def _nested_keys(message: str) -> list[str]:
-    """Return the keys that lead to what is wrong, none where a message tells of several side by side."""
+    """Return the keys that lead to what is wrong, none where a message names several side by side."""
     found = [(len(line) - len(line.lstrip()), line) for line in message.splitlines() if 'Parser key "' in line]
     if any(outer[0] >= inner[0] for outer, inner in pairwise(found)):
         return []

@@ -2,7 +2,7 @@
 
 Lightning imports all of torchmetrics, which imports transformers, torchvision, scipy.signal and matplotlib for metrics
 that this process does not use: half of the time to ``surefoot fit --help``. While lightning is first imported,
-torchmetrics is told that they are absent; they stay importable for everybody else.
+torchmetrics finds them absent; they stay importable for everybody else.
 """
 
 import sys

@@ -24,7 +24,7 @@ class TrajectorySampler(ABC):
             policy: What answers; it is ready.
             problems: What is to be solved.
             sampling: How completions are sampled.
-            seed_of: From what a draw is for (a problem's id, and whatever tells several draws apart) to its seed.
+            seed_of: From what a draw is for (a problem's id, and whatever distinguishes several draws) to its seed.
         """
 
 

@@ -270,7 +270,7 @@ def _write_runs(methods: Sequence[Method], path: Path) -> None:
     records = [
         {
             "path": str(run.path),
-            "arm": method.name,
+            "name": method.name,
             "experiment": run.experiment,
             "method": run.method,
             "data": run.data,

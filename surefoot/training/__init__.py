@@ -1,3 +1,3 @@
-"""What every training run needs: loaders that resume, ranks, random state, modes, precision and weights."""
+"""What every training run needs: loaders that resume, ranks, seeds, random state, modes, precision and weights."""
 
 __all__ = ()

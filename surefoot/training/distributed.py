@@ -4,9 +4,18 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-__all__ = ("gather_batch", "gather_rows", "is_distributed", "local_slice", "sum_over_ranks")
+__all__ = (
+    "gather_batch",
+    "gather_rows",
+    "is_distributed",
+    "is_sharded",
+    "local_slice",
+    "sum_over_ranks",
+    "whole_tensor",
+)
 
 Row = TypeVar("Row")
 
@@ -14,6 +23,17 @@ Row = TypeVar("Row")
 def is_distributed() -> bool:
     """Return whether more than one rank takes part."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Return whether each rank holds a part only of a module's parameters (FSDP)."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor without its graph; one that is sharded is put together, for which all ranks have to call this."""
+    whole: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach()
 
 
 def gather_batch(values: Tensor) -> Tensor:

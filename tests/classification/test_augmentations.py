@@ -195,7 +195,7 @@ def test_augmentations_come_from_a_config(fit: Fit, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("crop_flip", "augmentation"),
+        ("flip", "augmentation"),
         ({"class_path": "Flipp"}, "Flipp"),
         ({"class_path": "Flip", "init_args": {"probability": 2.0}}, "probability must be in [0, 1], got 2.0"),
         ({"class_path": "Repeated", "init_args": {"augmentation": {"class_path": "Flip"}}}, "put Repeated in Views"),

@@ -37,7 +37,7 @@ def problems() -> list[Problem]:
 
 @pytest.fixture(scope="module")
 def policy(problems: list[Problem]) -> Iterator[Policy]:
-    """A policy that has memorised the problems' solutions."""
+    """A policy that has memorized the problems' solutions."""
     model, prompt = TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128), PlainPrompt()
     sequences = [PromptCompletion(prompt.prompt_ids(p, model), prompt.target_ids(p, model)) for p in problems]
     (pack,) = pack_sequences(sequences, 1000)

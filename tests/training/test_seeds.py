@@ -23,10 +23,17 @@ import surefoot
 from surefoot.cli import main
 from surefoot.cli.settings import fill_seeds
 from surefoot.report.runs import read_run
+from surefoot.training.seeds import derive_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 #: Sets that are evaluated are the same whatever the run's seed.
 FIXED = {"Corruption", "TextPerturbation"}
+
+
+def test_seeds_depend_on_every_part() -> None:
+    assert derive_seed(1, "a") == derive_seed(1, "a")
+    assert len({derive_seed(1, "a"), derive_seed(2, "a"), derive_seed(1, "b"), derive_seed("1/a")}) == 3
+    assert 0 <= derive_seed("x") < 2**56
 
 
 def unseeded(method: str = "ERM", **model: Any) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from surefoot.reasoning.completions.store import read_columns
 from surefoot.reasoning.metrics import Outcome, problem_results, summarise_results
 from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
-from surefoot.reasoning.rollouts import Sampling, derive_seed
+from surefoot.reasoning.rollouts import Sampling
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.storage.json_files import fingerprint
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("generate_completions",)
 

@@ -8,10 +8,10 @@ from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
 from surefoot.reasoning.completions.store import read_column, read_columns, read_trajectories
 from surefoot.reasoning.policy import Policy
-from surefoot.reasoning.rollouts import derive_seed
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import MonteCarloValues
 from surefoot.statistics import mean_interval
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("label_completions",)
 

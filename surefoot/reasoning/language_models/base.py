@@ -17,6 +17,7 @@ from surefoot.reasoning.language_models.forward import hidden_states, score_pack
 from surefoot.reasoning.language_models.stops import configured_stops, end_of_turn
 from surefoot.reasoning.sequences import Pack, TokenScores, register_packed_attention
 from surefoot.storage.files import replacing
+from surefoot.training.distributed import whole_tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -225,7 +226,7 @@ class LanguageModel(nn.Module):
             for name, tensor in self.base.state_dict(keep_vars=True).items():
                 if id(tensor) not in seen:
                     seen.add(id(tensor))
-                    yield name, _whole(tensor)
+                    yield name, whole_tensor(tensor)
             return
         deltas = _adapter_deltas(self.base)
         for name, tensor in self.base.state_dict(keep_vars=True).items():
@@ -234,8 +235,8 @@ class LanguageModel(nn.Module):
             seen.add(id(tensor))
             plain = name.replace(".base_layer", "")
             delta = deltas.pop(plain, None)
-            whole = _whole(tensor)
-            yield plain, whole if delta is None else whole + _whole(delta()).to(whole)
+            whole = whole_tensor(tensor)
+            yield plain, whole if delta is None else whole + whole_tensor(delta()).to(whole)
         if deltas:
             raise ConfigError(f"LoRA: the adapter on {min(deltas)} cannot be merged: leave it out.")
 
@@ -267,12 +268,6 @@ class LanguageModel(nn.Module):
             text = base.generation_config.to_json_string()
             (folder / "generation_config.json").write_text(text, encoding="utf-8")
         self.tokenizer.save_pretrained(folder)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """Return a tensor without its graph, put together from all ranks where it is sharded."""
-    gather = getattr(tensor, "full_tensor", None)
-    return (tensor if gather is None else gather()).detach()
 
 
 def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:

@@ -16,6 +16,7 @@ from surefoot.reasoning.sequences import (
     weighted_logprob_sum,
 )
 from surefoot.reasoning.sequences.attention import PackLayout, packed_forward
+from surefoot.training.distributed import is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -135,7 +136,7 @@ def _one_by_one(
     Raises:
         ConfigError: If the weights are sharded: ranks have different numbers of sequences, and gather weights together.
     """
-    if any(hasattr(p, "full_tensor") for p in base.parameters()):
+    if is_sharded(base):
         raise ConfigError(
             f"{base.config.model_type} takes one sequence at a time, which sharded weights (FSDP) do not allow: use"
             " DDP."

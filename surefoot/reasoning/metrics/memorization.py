@@ -1,4 +1,4 @@
-"""Pre-memorization train accuracy: how often a model solves training examples before it has memorised their traces.
+"""Pre-memorization train accuracy: how often a model solves training examples before it has memorized their traces.
 
 Thresholds of the perplexity are given as the paper's code gives them, as log(log(perplexity)), here
 ``log_log_threshold``.

@@ -7,7 +7,6 @@ from surefoot.reasoning.rollouts.engine import (
     RolloutEngine,
     Sampling,
     SeedOf,
-    derive_seed,
 )
 from surefoot.reasoning.rollouts.hf import HFEngine
 from surefoot.reasoning.rollouts.ray import RayEngine
@@ -25,6 +24,5 @@ __all__ = (
     "VLLMEngine",
     "VLLMServerEngine",
     "decode_trajectories",
-    "derive_seed",
     "with_stops",
 )

@@ -1,6 +1,5 @@
 """What an engine is: prompts as token ids in, completions with log-probabilities out, weights that can be replaced."""
 
-import hashlib
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -21,7 +20,6 @@ __all__ = (
     "Sampling",
     "SeedOf",
     "check_lengths",
-    "derive_seed",
     "fresh_seeds",
 )
 
@@ -235,7 +233,7 @@ class RolloutEngine(ABC):
         self._counts.update_seconds += time.perf_counter() - began
 
     def statistics(self) -> EngineStatistics:
-        """Return the counts since the start; the prefix cache's are 0 for engines that have or tell none."""
+        """Return the counts since the start; the prefix cache's are 0 for engines that have or report none."""
         return replace(self._counts)
 
     @abstractmethod
@@ -269,9 +267,3 @@ def check_lengths(
 def fresh_seeds(n: int) -> list[int]:
     """Return seeds that never come again; no generator of the process is drawn on."""
     return [secrets.randbits(56) for _ in range(n)]
-
-
-def derive_seed(*parts: object) -> int:
-    """Return a seed in [0, 2^56) that depends on all parts, the same on every machine."""
-    text = "/".join(str(p) for p in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

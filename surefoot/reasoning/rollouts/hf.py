@@ -16,10 +16,11 @@ from surefoot.reasoning.rollouts.engine import (
     Completion,
     RolloutEngine,
     Sampling,
-    derive_seed,
 )
 from surefoot.reasoning.sequences import PromptCompletion, TokenScores
+from surefoot.training.distributed import is_sharded
 from surefoot.training.modes import evaluation_mode
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("CachedDecoding", "HFEngine", "sampling_distribution")
 
@@ -51,7 +52,7 @@ class HFEngine(RolloutEngine):
         Raises:
             ConfigError: If its weights are sharded over ranks.
         """
-        if any(hasattr(p, "full_tensor") for p in model.parameters()):
+        if is_sharded(model):
             raise ConfigError(
                 "HFEngine samples with the training model itself, whose weights are sharded here: use VLLMEngine or"
                 " VLLMServerEngine with FSDP."

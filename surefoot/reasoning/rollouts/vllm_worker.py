@@ -21,7 +21,7 @@ class WeightReloader:
         """Replace the weights.
 
         vLLM's reload handles the linear layers. On a CPU a tied output head keeps a packed copy of the old embedding,
-        which no error tells of: its layers are packed again here.
+        which no error reports: its layers are packed again here.
 
         Args:
             weights_path: Folder with safetensors; or

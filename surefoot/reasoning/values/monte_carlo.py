@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
-from surefoot.reasoning.rollouts import Sampling, SeedOf, derive_seed
+from surefoot.reasoning.rollouts import Sampling, SeedOf
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values.base import ValueEstimator
 from surefoot.statistics import wilson_interval
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("MonteCarloValues", "Prefix", "prefixes_of")
 

@@ -77,7 +77,7 @@ def measure_study(run: Run) -> Measured:
 
 
 def perturbed_variant(size: Size) -> Variant:
-    """Return the run whose answers are started: the longest at the middle rate, which memorises and generalises."""
+    """Return the run whose answers are started: the longest at the middle rate, which memorizes and generalises."""
     full = [v for v in size.variants if v.share == "full"]
     longest = [v for v in full if v.epochs == max(x.epochs for x in full)]
     return next((v for v in longest if v.rate == MIDDLE_RATE), longest[0])

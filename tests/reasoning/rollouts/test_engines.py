@@ -25,7 +25,6 @@ from surefoot.reasoning.rollouts import (
     Sampling,
     VLLMEngine,
     VLLMServerEngine,
-    derive_seed,
 )
 from surefoot.reasoning.rollouts import vllm as vllm_engine
 from surefoot.reasoning.rollouts.hf import sampling_distribution
@@ -365,12 +364,6 @@ def test_errors_are_clear(model: LanguageModel) -> None:
         RayEngine(HFEngine(), n_workers=0)
 
 
-def test_seeds_depend_on_every_part() -> None:
-    assert derive_seed(1, "a") == derive_seed(1, "a")
-    assert len({derive_seed(1, "a"), derive_seed(2, "a"), derive_seed(1, "b"), derive_seed("1/a")}) == 3
-    assert 0 <= derive_seed("x") < 2**56
-
-
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 def test_this_machine_is_reached_past_the_environment_s_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Answers(BaseHTTPRequestHandler):
@@ -510,6 +503,7 @@ import sys
 sys.path.insert(0, "tests/reasoning/rollouts")
 from test_engines import prompts, sharp_model
 from surefoot.reasoning.rollouts import HFEngine, RayEngine, Sampling
+from surefoot.training.seeds import derive_seed
 model, address = sharp_model(0), sys.argv[2] or None
 engine = RayEngine(HFEngine(), n_workers=2, batch_size=1, address=address, exchange=sys.argv[1])
 engine.start(model)

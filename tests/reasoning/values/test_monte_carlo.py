@@ -13,9 +13,10 @@ from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
-from surefoot.reasoning.rollouts import HFEngine, Sampling, derive_seed
+from surefoot.reasoning.rollouts import HFEngine, Sampling
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import MonteCarloValues, best_of_k, best_of_k_estimate, check_values
+from surefoot.training.seeds import derive_seed
 
 
 class CountingEngine(HFEngine):
