@@ -251,8 +251,9 @@ def generation_overhead(rounds: int) -> dict[str, Any]:
     from surefoot.reasoning.policy import Policy
     from surefoot.reasoning.problems import Problem
     from surefoot.reasoning.prompts import PlainPrompt
-    from surefoot.reasoning.rollouts import Sampling, VLLMEngine, derive_seed
+    from surefoot.reasoning.rollouts import Sampling, VLLMEngine
     from surefoot.reasoning.rollouts.vllm import sampling_parameters
+    from surefoot.training.seeds import derive_seed
 
     model, prompt = PretrainedLanguageModel(MODEL), PlainPrompt("{question}")
     problems = [Problem(str(i), r["prompt"], "1") for i, r in enumerate(rows(64))]
