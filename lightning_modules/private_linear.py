@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
-from surefoot.contracts import PrivateExamples, datamodule_as
+from surefoot.contracts import PrivateExamples, TrueWeight, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.privacy.accounting import Budget, Ledger, warn_of_large_delta
 from surefoot.privacy.descent import NoisyGradientDescent
@@ -73,7 +73,7 @@ class PrivateLinear(ResumableModule):
             self.register_buffer(name, torch.zeros(0))
         self.ledger: Ledger | None = None
         self._settled: PrivateFit | None = None
-        self._spent: dict[str, float] | None = None
+        self._spent: Ledger | None = None
 
     def setup(self, stage: str) -> None:
         """Find the subspace in public data and make room for the weights."""
@@ -114,9 +114,8 @@ class PrivateLinear(ResumableModule):
         if self.trainer.is_global_zero:
             warn_of_large_delta(self.budget, data.n_train)
         if self._spent is not None:
-            spent = Ledger(**self._spent)  # type: ignore[arg-type]
-            spent.check_unchanged(ledger)
-            ledger = ledger._replace(n_steps=int(spent.n_steps))
+            self._spent.check_unchanged(ledger)
+            ledger = ledger.spend(self._spent.n_steps)
         self._settled, self.ledger = settled, ledger
 
     def configure_optimizers(self) -> None:
@@ -190,9 +189,9 @@ class PrivateLinear(ResumableModule):
                 batch_size=len(target),
                 sync_dist=is_distributed(),
             )
-        true = getattr(self._data(), "true_weight", None)
-        if true is not None:
-            risk = excess_risk(self.full_weight()[:, 0].cpu(), true)
+        data = self._data()
+        if isinstance(data, TrueWeight):
+            risk = excess_risk(self.full_weight()[:, 0].cpu(), data.true_weight)
             self.log(f"{stage}/excess_risk", risk, on_step=False, on_epoch=True, batch_size=1)
         return {"losses": losses, "outputs": outputs}
 
@@ -222,7 +221,8 @@ class PrivateLinear(ResumableModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the ledger and the shapes of the weights."""
         super().on_load_checkpoint(checkpoint)
-        self._spent = checkpoint.get("privacy_ledger")
+        spent = checkpoint.get("privacy_ledger")
+        self._spent = None if spent is None else Ledger(**spent)
         state = checkpoint["state_dict"]
         self.weight = nn.Parameter(torch.zeros_like(state["weight"]))
         for name in ("basis", "average", "n_averaged"):

@@ -38,6 +38,7 @@ __all__ = (
     "TrainGroups",
     "TrainPass",
     "TrainTargets",
+    "TrueWeight",
     "VariantSource",
     "contract_of",
     "datamodule_as",
@@ -198,6 +199,15 @@ class PrivateExamples(TrainExamples, Protocol):
 
     def public(self) -> PublicData:
         """Return the public data."""
+
+
+@runtime_checkable
+class TrueWeight(Protocol):
+    """Made-up regression data whose weights are known."""
+
+    @property
+    def true_weight(self) -> Tensor:
+        """Weights that made the targets, ``(features,)``."""
 
 
 @runtime_checkable

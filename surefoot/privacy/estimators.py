@@ -1,4 +1,4 @@
-"""Subspaces by class path: which public data a private linear model is told to trust, and how."""
+"""Estimators of a subspace from public data, chosen by class path."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -91,7 +91,7 @@ class PrincipalDirections(SubspaceEstimator):
 
 
 class TrueSubspace(SubspaceEstimator):
-    """The subspace that made the data: what no one has, as a bound."""
+    """The subspace that made the data, unknown in practice: an upper bound on what an estimator can give."""
 
     def __init__(self) -> None:
         """Initialize the estimator."""

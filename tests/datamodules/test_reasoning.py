@@ -16,6 +16,7 @@ from datamodules import (
     JSONLDataModule,
     PreferencesDataModule,
 )
+from surefoot.cli import main
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy, judge_steps
 
@@ -166,6 +167,31 @@ def test_arithmetic_splits_share_no_question_and_solutions_are_right() -> None:
 def test_arithmetic_refuses_nonsense(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("chains.max_steps", "2", "1 <= min_steps <= max_steps"),
+        ("chains.operators", "+^", "operators lie in"),
+        ("chains.styles", "[0]", "Option 'styles' is not accepted"),
+        ("solutions.styles", "[3]", "styles are numbers in 0..2"),
+        ("solutions.error_rate", "1.5", "lie in [0, 1]"),
+        ("min_steps", "3", "min_steps"),
+    ],
+)
+def test_wrong_arithmetic_settings_end_in_one_line(
+    flag: str, value: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path(__file__).parents[1] / "configs/reasoning/sft_arithmetic.yaml"
+    given = ["--config", str(config), f"--data.init_args.{flag}", value, "--runs_root", str(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *given])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert "Traceback" not in error
+    assert message in error.splitlines()[-1]
 
 
 def test_missing_and_damaged_files_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

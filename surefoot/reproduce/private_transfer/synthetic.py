@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from surefoot.privacy import (
     transfer_bound,
 )
 from surefoot.privacy.risk import full_dimension_bound
-from surefoot.privacy.shared_subspace import SubspaceProblem, make_problem
+from surefoot.privacy.shared_subspace import SharedSubspace, SubspaceProblem, make_problem
 from surefoot.reproduce.results import Rows
 
 __all__ = ("DELTA", "STEPS", "CurveSizes", "bound_rows", "curves", "personalisation", "sweeps")
@@ -119,7 +119,7 @@ def _public_tasks(basis: Tensor, sizes: CurveSizes, seed: int) -> tuple[Tensor, 
     return x, (x * weights[task]).sum(1) + noise, task
 
 
-def _angles(basis: Tensor | None, drawn: Any, true: Tensor) -> dict[str, float]:
+def _angles(basis: Tensor | None, drawn: SharedSubspace, true: Tensor) -> dict[str, float]:
     """Return gamma, and the bias floor: what of the true weights lies off the subspace."""
     if basis is None:
         return {"gamma": 0.0, "floor": 0.0}
