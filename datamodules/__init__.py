@@ -27,9 +27,10 @@ from datamodules.reasoning import (
 from datamodules.shared_subspace import SharedSubspaceDataModule
 from datamodules.shifts import Corruption, HeldOut, OtherDataset, Shift, TextPerturbation
 from datamodules.subclasses import SubclassShiftDataModule
+from datamodules.training_set import TrainingSet
 from datamodules.two_streams import TwoStreamDataModule
 from datamodules.unlabeled_wilds import UnlabeledWILDSDataModule
-from datamodules.wilds import WILDSDataModule
+from datamodules.wilds import WILDSDataModule, WILDSSplits
 
 __all__ = (
     "ArithmeticDataModule",
@@ -60,7 +61,9 @@ __all__ = (
     "Shift",
     "SubclassShiftDataModule",
     "TextPerturbation",
+    "TrainingSet",
     "TwoStreamDataModule",
     "UnlabeledWILDSDataModule",
     "WILDSDataModule",
+    "WILDSSplits",
 )

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from datamodules.shifts.base import Shift
 from datamodules.splits import Batch, Split, check_split
+from datamodules.training_set import TrainingSet, subsample
 from surefoot.classification.augmentations import Augmentation, Views
 from surefoot.classification.groups import group_counts, membership
 from surefoot.errors import ConfigError, DataError
@@ -19,8 +20,6 @@ from surefoot.storage.json_files import fingerprint
 from surefoot.training.loading import EpochSampler, ResumableDataLoader, ShardSampler
 
 __all__ = ("ClassificationDataModule",)
-
-SamplingRule = Literal["uniform", "class_balanced", "group_balanced", "class_subsampled", "group_subsampled"]
 
 
 class _Subsampled(Subset[Batch]):
@@ -36,8 +35,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
     """A dataset with targets and groups, split into train, val and test.
 
     Batches are dicts: ``input (batch, ...)``, ``target (batch,)``, ``index (batch,)`` and ``group``: in training
-    the training grouping's index ``(batch,)``, absent if ``group_labels`` is ``hidden``; in evaluation the evaluation
-    grouping's index ``(batch,)`` or, where groups overlap, membership ``(batch, groups)``.
+    the training grouping's index ``(batch,)``, absent if ``training.group_labels`` is ``hidden``; in evaluation the
+    evaluation grouping's index ``(batch,)`` or, where groups overlap, membership ``(batch, groups)``.
 
     During ``fit`` the test split is evaluated after val, under ``test/``, so that every selection rule's choice,
     the test oracle's too, can be read from one run; nothing selects on it by default. ``validate`` and ``test``
@@ -54,14 +53,11 @@ class ClassificationDataModule(LightningDataModule, ABC):
         batch_size: int = 64,
         eval_batch_size: int = 512,
         num_workers: int = 0,
-        sampling: SamplingRule = "uniform",
-        group_labels: Literal["given", "hidden"] = "given",
-        train_split: Literal["train", "val"] = "train",
-        evaluate_test_during_fit: bool = True,
         seed: int | None = None,
-        shifts: Sequence[Shift] = (),
-        drop_last: bool = False,
+        training: TrainingSet = TrainingSet(),
         augmentation: Augmentation | Views | None = None,
+        evaluate_test_during_fit: bool = True,
+        shifts: Sequence[Shift] = (),
     ) -> None:
         """Initialize the datamodule.
 
@@ -69,19 +65,13 @@ class ClassificationDataModule(LightningDataModule, ABC):
             batch_size: Training examples per batch and rank.
             eval_batch_size: Evaluation examples per batch and rank.
             num_workers: Loading processes; 0 loads in the main process.
-            sampling: ``uniform`` shuffles; ``class_balanced`` (RWY) and ``group_balanced`` (RWG) draw with
-                replacement; ``class_subsampled`` (SUBY) and ``group_subsampled`` (SUBG) keep as many examples of each
-                class or group as the smallest has.
-            group_labels: ``hidden`` keeps groups out of the training batches; evaluation always has them.
-            train_split: Split to train on; ``val`` is for last-layer retraining (DFR).
-            evaluate_test_during_fit: Whether the test split is evaluated along with val.
             seed: Seed of splits and order; the run's ``seed_everything`` by default, 0 outside the command line.
-            shifts: Shifted sets that validate and test evaluate after the split: Corruption, TextPerturbation,
-                OtherDataset, HeldOut.
-            drop_last: Whether an epoch's last training batch is left out where it is smaller than the others;
-                evaluation leaves nothing out.
+            training: Which examples are trained on, how they are drawn, and what is known of them.
             augmentation: What is done to training images, on the device: Flip, ShiftFlip, ResizedCropFlip, PerImage,
                 Composed or Views.
+            evaluate_test_during_fit: Whether the test split is evaluated along with val.
+            shifts: Shifted sets that validate and test evaluate after the split: Corruption, TextPerturbation,
+                OtherDataset, HeldOut.
 
         Raises:
             ConfigError: If a size is below one.
@@ -93,11 +83,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
                 f" got {batch_size}, {eval_batch_size} and {num_workers}."
             )
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.sampling, self.seed = num_workers, sampling, seed or 0
-        self.group_labels, self.train_split = group_labels, train_split
-        self.evaluate_test_during_fit = evaluate_test_during_fit
+        self.num_workers, self.seed, self.training = num_workers, seed or 0, training
         self.augmentation, self.augmenting = augmentation, True
-        self.shifts, self.drop_last = tuple(shifts), drop_last
+        self.evaluate_test_during_fit, self.shifts = evaluate_test_during_fit, tuple(shifts)
         self.splits: dict[str, Split] = {}
         self._shifted: dict[str, dict[str, Split]] = {}  # val or test -> name -> shifted set
 
@@ -118,7 +106,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
     @property
     def train_set(self) -> Split:
         """The split trained on."""
-        return self.splits[self.train_split]
+        return self.splits[self.training.split]
 
     @property
     def n_train(self) -> int:
@@ -161,10 +149,10 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
     def draw_weights(self) -> Tensor | None:
         """Return how often each training example is drawn, relative to others, ``(examples,)``; none if all alike."""
-        if self.sampling == "uniform":
+        if self.training.sampling == "uniform":
             return None
         key, counts = self._sampling_key()
-        if self.sampling.endswith("balanced"):
+        if self.training.balanced:
             return (1 / counts.double())[key]
         weights = torch.zeros(len(key), dtype=torch.float64)
         weights[subsample(key, counts, self.seed)] = 1
@@ -172,9 +160,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
     def _sampling_key(self) -> tuple[Tensor, Tensor]:
         """Return what sampling balances, class or group per example, and how many examples each has."""
-        by_class = self.sampling.startswith("class")
-        key = self.train_set.target if by_class else self.train_set.group
-        return key, group_counts(key, self.n_classes if by_class else self.n_groups)
+        if self.training.by_class:
+            return self.train_set.target, group_counts(self.train_set.target, self.n_classes)
+        return self.train_set.group, group_counts(self.train_set.group, self.n_groups)
 
     def train_group_counts(self) -> Tensor:
         """Return the number of training examples per group of the training grouping, ``(groups,)``."""
@@ -204,14 +192,14 @@ class ClassificationDataModule(LightningDataModule, ABC):
         """Return the training loader.
 
         Raises:
-            ConfigError: If ``drop_last`` leaves no batch.
+            ConfigError: If ``training.drop_last`` leaves no batch.
         """
         split = self.train_set
         examples: Dataset[Any] = split.examples
         weights = None
-        if self.sampling.endswith("balanced"):
+        if self.training.balanced:
             weights = self.draw_weights()
-        elif self.sampling.endswith("subsampled"):
+        elif self.training.subsampled:
             examples = _Subsampled(split.examples, subsample(*self._sampling_key(), self.seed))
         return self.loader_of(examples, self.collate_training, weights)
 
@@ -226,19 +214,19 @@ class ClassificationDataModule(LightningDataModule, ABC):
             weights: Sampling weight per example, or none to shuffle.
 
         Raises:
-            ConfigError: If ``drop_last`` leaves no batch.
+            ConfigError: If ``training.drop_last`` leaves no batch.
         """
         sampler = EpochSampler(examples, self.seed, weights)  # type: ignore[arg-type]
-        if self.drop_last and len(sampler) < self.batch_size:
+        if self.training.drop_last and len(sampler) < self.batch_size:
             raise ConfigError(
-                f"drop_last leaves no batch: a rank has {len(sampler)} training examples and batch_size is"
+                f"training.drop_last leaves no batch: a rank has {len(sampler)} training examples and batch_size is"
                 f" {self.batch_size}."
             )
         return ResumableDataLoader(
             examples,
             sampler,
             batch_size=self.batch_size,
-            drop_last=self.drop_last,
+            drop_last=self.training.drop_last,
             collate_fn=collate,
             **self._loading(),
         )
@@ -258,7 +246,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
     def collate_training(self, examples: Any) -> Batch:
         """Make a training batch: the training grouping in place of the evaluation grouping, or no groups."""
         batch = self.collate(examples)
-        if self.group_labels == "hidden":
+        if self.training.group_labels == "hidden":
             batch.pop("group")
         else:
             batch["group"] = self.train_set.group[batch["index"]]
@@ -346,14 +334,3 @@ class ClassificationDataModule(LightningDataModule, ABC):
                 yield self.trainer.strategy.batch_to_device(batch)
         finally:
             self.augmenting = True
-
-
-def subsample(key: Tensor, counts: Tensor, seed: int) -> list[int]:
-    """Return as many indices of each value of ``key (examples,)`` as its rarest value has."""
-    generator = torch.Generator().manual_seed(seed)
-    size = int(counts[counts > 0].min())
-    chosen = []
-    for value in counts.nonzero()[:, 0]:
-        members = (key == value).nonzero()[:, 0]
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:size]])
-    return torch.cat(chosen).sort().values.tolist()

@@ -1,15 +1,21 @@
 """Images in memory on which confounders may be painted: what digits, MNIST and Fashion-MNIST share."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.splits import Split, TensorExamples
-from surefoot.classification.confounders import CONFOUNDERS, Confounder, assign_attribute, flip_labels, paint
+from surefoot.classification.confounders import (
+    Confounder,
+    Confounding,
+    LabelNoise,
+    assign_attribute,
+    flip_labels,
+    paint,
+)
 from surefoot.classification.groups import combine_attributes, group_names
 from surefoot.errors import ConfigError, DataError
 
@@ -27,12 +33,8 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         self,
         target: str,
         n_classes: int,
-        confounders: Sequence[Confounder] = ("colour",),
-        minority_fraction: float = 0.05,
-        eval_minority_fraction: float = 0.5,
-        confounder_strength: float = 0.5,
-        label_noise: float = 0.0,
-        noise_on: Literal["all", "majority", "minority"] = "all",
+        confounding: Confounding | None = Confounding(),
+        label_noise: LabelNoise | None = None,
         imbalance: float = 1.0,
         standardise: bool = False,
         **loading: Any,
@@ -42,46 +44,35 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
         Args:
             target: Name of what is predicted; filled in.
             n_classes: Number of classes; filled in.
-            confounders: What is painted: ``colour`` (background), ``patch`` (corner), ``texture`` (stripes); or
-                nothing, and groups are the classes.
-            minority_fraction: Share of the training examples whose confounder disagrees, ``1 - rho``.
-            eval_minority_fraction: The same share in val and test.
-            confounder_strength: Brightness of the paint in [0, 1].
-            label_noise: Share of training labels flipped at random.
-            noise_on: Whose labels are flipped.
+            confounding: What is painted and how often it disagrees with the label; with ``null`` nothing is, and groups
+                are the classes.
+            label_noise: Training labels that are flipped; none by default.
             imbalance: How many times more examples class 0 has than the last one, in every split; those between follow
                 a geometric series.
             standardise: Whether batches are brought to mean 0 and deviation 1 (of the training pixels, per channel).
             loading: Arguments of `ClassificationDataModule`.
 
         Raises:
-            ConfigError: If a confounder is unknown or listed twice, a share is outside [0, 1] or the imbalance below 1.
+            ConfigError: If the imbalance is below 1, or noise is among a majority or minority and nothing is painted.
         """
         super().__init__(**loading)
-        unknown = set(confounders) - set(CONFOUNDERS)
         if imbalance < 1:
             raise ConfigError(f"imbalance must be at least 1, got {imbalance}.")
-        if unknown or len(set(confounders)) != len(confounders):
-            raise ConfigError(f"confounders must be distinct, from {CONFOUNDERS}, got {list(confounders)}.")
-        for name, share in (
-            ("minority_fraction", minority_fraction),
-            ("eval_minority_fraction", eval_minority_fraction),
-            ("confounder_strength", confounder_strength),
-            ("label_noise", label_noise),
-        ):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} must be in [0, 1], got {share}.")
-        self.target, self.n_classes, self.confounders = target, n_classes, tuple(confounders)
-        self.minority_fraction, self.eval_minority_fraction = (
-            minority_fraction,
-            eval_minority_fraction,
-        )
-        self.confounder_strength = confounder_strength
-        self.label_noise, self.noise_on = label_noise, noise_on
+        if label_noise is not None and label_noise.among != "all" and confounding is None:
+            raise ConfigError(
+                f"label_noise.among {label_noise.among} needs confounders, which make the minority: set confounding, or"
+                " label_noise.among to all."
+            )
+        self.target, self.n_classes = target, n_classes
+        self.confounding, self.label_noise = confounding, label_noise
         self.imbalance, self.standardise = imbalance, standardise
         suffix = "" if n_classes == 2 else "_agrees"
-        attributes = [("y", n_classes), *((f"{name}{suffix}", 2) for name in confounders)]
+        attributes = [("y", n_classes), *((f"{name}{suffix}", 2) for name in self._confounders)]
         self.group_names = self.eval_group_names = group_names(attributes)
+
+    @property
+    def _confounders(self) -> tuple[Confounder, ...]:
+        return () if self.confounding is None else self.confounding.confounders
 
     @abstractmethod
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -118,20 +109,22 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
             raise DataError(f"the images of split {name!r} hold NaN or infinite values.")
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + ("train", "val", "test").index(name))
         training = name == "train"
-        fraction = self.minority_fraction if training else self.eval_minority_fraction
         painted = images[:, None].expand(-1, 3, -1, -1).float()
         agrees, values = [torch.ones(len(target), dtype=torch.bool)], []
-        for kind in self.confounders:
+        for kind in self._confounders:
+            assert self.confounding is not None
+            fraction = self.confounding.minority_fraction if training else self.confounding.eval_minority_fraction
             attribute = assign_attribute(target, self.n_classes, fraction, generator)
-            painted = paint(painted, attribute, self.n_classes, kind, self.confounder_strength)
+            painted = paint(painted, attribute, self.n_classes, kind, self.confounding.strength)
             agrees.append(attribute == target)
             values.append(attribute if self.n_classes == 2 else (attribute == target).long())
         minority = ~torch.stack(agrees).all(0)
         group = combine_attributes([target, *values], [self.n_classes, *(2 for _ in values)])
         observed = target
-        if training and self.label_noise > 0:
+        noise = self.label_noise
+        if training and noise is not None:
             pools = {"all": torch.ones_like(minority), "majority": ~minority, "minority": minority}
-            observed = flip_labels(target, self.label_noise, pools[self.noise_on], self.n_classes, generator)
+            observed = flip_labels(target, noise.share, pools[noise.among], self.n_classes, generator)
         examples = TensorExamples(input=painted, target=observed, group=group)
         annotations = {"minority": minority, "noisy": observed != target}
         return Split(examples, observed, group, group, annotations)

@@ -19,19 +19,15 @@ class DigitsDataModule(ConfoundedImagesDataModule):
     def __init__(
         self,
         target: Literal["digit", "parity"] = "parity",
-        **confounding: Any,
+        **images: Any,
     ) -> None:
         """Initialize the digits.
 
         Args:
             target: ``digit``, ten classes, or ``parity``, even or odd.
-            confounding: Arguments of `ConfoundedImagesDataModule`.
+            images: Arguments of `ConfoundedImagesDataModule`.
         """
-        super().__init__(
-            target,
-            10 if target == "digit" else 2,
-            **confounding,
-        )
+        super().__init__(target, 10 if target == "digit" else 2, **images)
 
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Read and split the digits."""

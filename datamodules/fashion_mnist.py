@@ -72,7 +72,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
         classes: Sequence[int] | None = None,
         n_train: int | None = None,
         n_eval: int | None = None,
-        **confounding: Any,
+        **images: Any,
     ) -> None:
         """Initialize Fashion-MNIST.
 
@@ -83,7 +83,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
                 3 dress, 4 coat, 5 sandal, 6 shirt, 7 sneaker, 8 bag, 9 ankle boot.)
             n_train: Training images to keep, drawn with the seed; all by default.
             n_eval: Images to keep of val and test each; all by default.
-            confounding: Arguments of `ConfoundedImagesDataModule`.
+            images: Arguments of `ConfoundedImagesDataModule`.
 
         Raises:
             ConfigError: If fewer than two classes are kept, or one outside 0 to 9.
@@ -91,11 +91,7 @@ class FashionMNISTDataModule(ConfoundedImagesDataModule):
         self.classes = tuple(range(10)) if classes is None else tuple(classes)
         if len(set(self.classes)) < 2 or not set(self.classes) <= set(range(10)):
             raise ConfigError(f"classes must hold at least two of 0 to 9, got {list(self.classes)}.")
-        super().__init__(
-            "class",
-            len(self.classes),
-            **confounding,
-        )
+        super().__init__("class", len(self.classes), **images)
         self.root, self.sizes = root, {"train": n_train, "val": n_eval, "test": n_eval}
 
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:

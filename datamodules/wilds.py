@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,13 @@ from torch.utils.data import Dataset
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.group_folder import check_metadata
-from datamodules.images import (
-    UNREADABLE,
-    ImagePipeline,
-    scaled_conversion,
-)
+from datamodules.images import UNREADABLE, ImagePipeline, scaled_conversion
 from datamodules.splits import Batch, ChosenExamples, Split
 from datamodules.texts import TextPipeline
 from surefoot.compatibility.wilds import import_wilds, object_strings, torch_scatter_available
 from surefoot.errors import ConfigError, DataError
 
-__all__ = ("WILDSDataModule",)
+__all__ = ("WILDSDataModule", "WILDSSplits")
 
 #: Dataset -> fields of the training grouping; others take the fields of WILDS' own evaluation grouper.
 GROUPINGS: Mapping[str, tuple[str, ...]] = {
@@ -67,6 +64,36 @@ class _WILDSExamples(Dataset[Batch]):
         return example | {"input": value}
 
 
+@dataclass(frozen=True)
+class WILDSSplits:
+    """Which of a WILDS dataset's official splits are val, test and held out; ``train`` is trained on.
+
+    Args:
+        val: Split used as val (``id_val`` for example).
+        test: Split used as test (``id_test`` for example).
+        held_out: Further splits that the shift ``HeldOut`` evaluates (``test`` for example), as sets
+            ``held_out_<split>``.
+        held_out_field: Metadata field by whose values those sets are taken apart (``hospital`` for example), as sets
+            ``held_out_<split>_<value>``.
+
+    Raises:
+        ConfigError: If there is a field and nothing is held out.
+    """
+
+    val: str = "val"
+    test: str = "test"
+    held_out: tuple[str, ...] = ()
+    held_out_field: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that what is taken apart exists."""
+        if self.held_out_field is not None and not self.held_out:
+            raise ConfigError(
+                f"official_splits.held_out_field {self.held_out_field} needs splits to take apart: set"
+                " official_splits.held_out."
+            )
+
+
 class WILDSDataModule(ClassificationDataModule):
     """Any classification dataset of WILDS, from ``root/<dataset>_v<version>/`` in WILDS' own format.
 
@@ -82,10 +109,7 @@ class WILDSDataModule(ClassificationDataModule):
         dataset: str,
         root: Path = Path("data"),
         groupby_fields: Sequence[str] | None = None,
-        val_split: str = "val",
-        test_split: str = "test",
-        held_out_splits: Sequence[str] = (),
-        held_out_field: str | None = None,
+        official_splits: WILDSSplits = WILDSSplits(),
         image_size: int | None = None,
         tokenizer: str | None = None,
         max_length: int = 300,
@@ -99,20 +123,17 @@ class WILDSDataModule(ClassificationDataModule):
                 or ``iwildcam``.
             root: Folder that holds the datasets' folders.
             groupby_fields: Metadata fields that form the training groups; the usual ones by default.
-            val_split: Split used as val (``id_val`` for example).
-            test_split: Split used as test (``id_test`` for example).
-            held_out_splits: Further splits that the shift ``HeldOut`` evaluates (``test`` for example), as sets
-                ``held_out_<split>``.
-            held_out_field: Metadata field by whose values those sets are taken apart (``hospital`` for example), as
-                sets ``held_out_<split>_<value>``.
-            image_size: Height and width that images are resized to, pixels; the dataset's usual one by default.
-            tokenizer: Hub name or folder of the tokenizer, for texts.
+            official_splits: Splits of WILDS that are val, test and held out.
+            image_size: Height and width that images are resized to, pixels; the dataset's usual one by default. Not
+                for texts.
+            tokenizer: Hub name or folder of the tokenizer, for texts only.
             max_length: Longest text, tokens.
             download: Whether to download a missing dataset.
             loading: Arguments of `ClassificationDataModule`.
 
         Raises:
-            ConfigError: If WILDS has no such dataset, or a text dataset has no tokenizer.
+            ConfigError: If WILDS has no such dataset, a text dataset has no tokenizer, or texts have an image size or
+                images a tokenizer.
         """
         super().__init__(**loading)
         wilds = import_wilds()
@@ -120,10 +141,14 @@ class WILDSDataModule(ClassificationDataModule):
             raise ConfigError(f"WILDS has no dataset {dataset!r}; it has {', '.join(wilds.supported_datasets)}.")
         if dataset in TEXT and tokenizer is None:
             raise ConfigError(f"{dataset} is text: set data.init_args.tokenizer, for example distilbert-base-uncased.")
+        if dataset in TEXT and image_size is not None:
+            raise ConfigError(f"{dataset} is text: leave data.init_args.image_size out, got {image_size}.")
+        if dataset not in TEXT and tokenizer is not None:
+            raise ConfigError(f"{dataset} has no texts: leave data.init_args.tokenizer out, got {tokenizer}.")
         self.dataset, self.root, self.download = dataset, Path(root), download
         self.groupby_fields = tuple(groupby_fields) if groupby_fields else GROUPINGS.get(dataset)
-        self.wilds_splits = {"train": "train", "val": val_split, "test": test_split}
-        self.held_out_splits, self.held_out_field = tuple(held_out_splits), held_out_field
+        self.wilds_splits = {"train": "train", "val": official_splits.val, "test": official_splits.test}
+        self.official_splits = official_splits
         self.texts = TextPipeline(tokenizer, max_length)
         size = image_size or IMAGE_SIZES.get(dataset, 224)
         self.pipeline = None if dataset in TEXT else ImagePipeline(size)
@@ -245,7 +270,7 @@ class WILDSDataModule(ClassificationDataModule):
     def held_out(self, split: str) -> dict[str, Split]:
         """Return the held-out official splits, by domain where a field is named; the same for val and test."""
         sets = {}
-        for wilds_name in self.held_out_splits:
+        for wilds_name in self.official_splits.held_out:
             official = self._official(wilds_name)
             for suffix, positions in self._domains(wilds_name).items():
                 target, group = official.target[positions], official.group[positions]
@@ -258,13 +283,12 @@ class WILDSDataModule(ClassificationDataModule):
     def _domains(self, wilds_name: str) -> dict[str, Tensor]:
         """Return the positions of a split's examples by domain, all in one where no field is named."""
         metadata = self.wilds.get_subset(wilds_name).metadata_array
-        if self.held_out_field is None:
+        field = self.official_splits.held_out_field
+        if field is None:
             return {"": torch.arange(len(metadata))}
-        if self.held_out_field not in self.wilds.metadata_fields:
-            raise ConfigError(
-                f"{self.dataset} has no metadata field {self.held_out_field!r}; it has {self.wilds.metadata_fields}."
-            )
-        values = metadata[:, self.wilds.metadata_fields.index(self.held_out_field)]
+        if field not in self.wilds.metadata_fields:
+            raise ConfigError(f"{self.dataset} has no metadata field {field!r}; it has {self.wilds.metadata_fields}.")
+        values = metadata[:, self.wilds.metadata_fields.index(field)]
         return {f"_{int(v)}": (values == v).nonzero()[:, 0] for v in values.unique()}
 
     def collate(self, examples: Any) -> Batch:

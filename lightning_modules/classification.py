@@ -67,7 +67,7 @@ class AllExamples:
         if "group" not in self._own.batch:
             raise ConfigError(
                 "this method needs a group per training example and the batch has none:"
-                " set data.init_args.group_labels to given, or choose a method that needs none."
+                " set data.init_args.training.group_labels to given, or choose a method that needs none."
             )
         return self.column("group")
 
@@ -165,9 +165,8 @@ class ClassifierModule(ResumableModule):
             if not str(error).startswith("Expected more than 1 value per channel"):
                 raise
             raise ConfigError(
-                "batch normalisation cannot train on a batch of one example: set data.init_args.drop_last to true if"
-                " only"
-                " the last batch is that small, or take a larger batch_size."
+                "batch normalisation cannot train on a batch of one example: set data.init_args.training.drop_last to"
+                " true if only the last batch is that small, or take a larger batch_size."
             ) from error
         return outputs, features
 

@@ -19,7 +19,7 @@ class DFR(ClassifierModule):
     """Keep a trained encoder and refit its last layer on group-balanced examples, by l1 logistic regression.
 
     One epoch over the training loader collects features, of each example once however often it is drawn;
-    ``data.init_args.train_split: val`` makes the held-out set the one to fit on, as in the paper. The strength is
+    ``data.init_args.training.split: val`` makes the held-out set the one to fit on, as in the paper. The strength is
     chosen on half of it by the worst group's accuracy, then the layers fitted on several balanced subsets are averaged.
 
     Reference: Kirichenko et al., ICLR 2023, arXiv 2204.02937 (DFR with validation data).
@@ -72,7 +72,9 @@ class DFR(ClassifierModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect a batch's features."""
         if "group" not in batch:
-            raise ConfigError("DFR needs the groups of the held-out set: set data.init_args.group_labels to given.")
+            raise ConfigError(
+                "DFR needs the groups of the held-out set: set data.init_args.training.group_labels to given."
+            )
         self.network.eval()
         features = self.network(batch["input"])[1]
         self.collected.append(

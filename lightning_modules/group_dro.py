@@ -23,11 +23,11 @@ __all__ = ("GroupDRO",)
 class GroupDRO(ReweightedClassifier):
     """Minimise the worst group's risk by online ascent on group weights; needs a group per training example.
 
-    The paper samples groups evenly: ``data.init_args.sampling: group_balanced``. Groups without a training example have
-    weight 0, so that the others' weights sum to one. Departures from the authors' code: there such groups keep their
-    share; the adjustment C/sqrt(n) moves the group weights only, it is not added in place to the loss; and a group that
-    a batch lacks is not raised by its adjustment (Algorithm 1 moves the group that was drawn). A batch without some
-    group weighs less in sum, as there.
+    The paper samples groups evenly: ``data.init_args.training.sampling: group_balanced``. Groups without a training
+    example have weight 0, so that the others' weights sum to one. Departures from the authors' code: there such groups
+    keep their share; the adjustment C/sqrt(n) moves the group weights only, it is not added in place to the loss; and a
+    group that a batch lacks is not raised by its adjustment (Algorithm 1 moves the group that was drawn). A batch
+    without some group weighs less in sum, as there.
 
     Reference: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1 and equation 5.
     """

@@ -50,8 +50,8 @@ def two_streams(n_ranks: int = 1, augmented: bool = True) -> dict[str, Any]:
     """Return the data of a config: labelled digits beside more, unlabelled ones, in two views."""
     strong = {"class_path": "ShiftFlip", "init_args": {"padding": 1}}
     views = {"weak": {"class_path": "Flip"} if augmented else None, "strong": strong if augmented else None}
-    labelled = {"batch_size": 52 // n_ranks, "sampling": "group_subsampled"}
-    unlabelled = {"batch_size": 136 // n_ranks, "confounders": []}
+    labelled = {"batch_size": 52 // n_ranks, "training": {"sampling": "group_subsampled"}}
+    unlabelled = {"batch_size": 136 // n_ranks, "confounding": None}
     unlabelled |= {"augmentation": {"class_path": "Views", "init_args": {"views": views}}}
     streams = {"labelled": labelled, "unlabelled": unlabelled}
     given = {n: {"class_path": "DigitsDataModule", "init_args": s | {"seed": 0}} for n, s in streams.items()}

@@ -154,6 +154,35 @@ def test_every_public_file_says_what_it_exports() -> None:
 
 
 FOLDERS = ("surefoot", *ROOMS, "tests", "benchmarks")
+#: Functions with more parameters than eight, and why.
+LONG = {
+    "surefoot/reasoning/sequences/attention.py: packed_attention": "the signature is transformers'",
+    "lightning_modules/private_linear.py: PrivateLinear.__init__": "a budget, a mechanism and a model",
+}
+
+
+def long_signatures(path: Path) -> list[str]:
+    """Return the functions of a file, methods as ``Class.name``, that have nine or more parameters of their own."""
+    tree = ast.parse(path.read_text())
+    owners = {id(f): f"{c.name}." for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for f in c.body}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            if sum(a.arg not in ("self", "cls") for a in given) >= 9:
+                found.append(f"{owners.get(id(node), '')}{node.name}")
+    return found
+
+
+def test_nine_parameters_become_objects() -> None:
+    files = [p for folder in ("surefoot", *ROOMS) for p in sorted((ROOT / folder).rglob("*.py"))]
+    assert {f"{p.relative_to(ROOT)}: {name}" for p in files for name in long_signatures(p)} == set(LONG)
+
+
+def test_long_signatures_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("class A:\n    def f(self, a, b, c, d, /, e, f, g, *args, h, i=1, **more): ...\ndef g(a, b): ...\n")
+    assert long_signatures(path) == ["A.f"]
 
 
 def private_imports(path: Path) -> set[str]:

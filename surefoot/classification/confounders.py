@@ -1,5 +1,6 @@
 """Attributes painted on images that agree with the label too often: spurious features by construction."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -8,10 +9,74 @@ from torch import Tensor
 
 from surefoot.errors import ConfigError
 
-__all__ = ("CONFOUNDERS", "Confounder", "assign_attribute", "flip_labels", "paint", "palette")
+__all__ = (
+    "CONFOUNDERS",
+    "Confounder",
+    "Confounding",
+    "LabelNoise",
+    "assign_attribute",
+    "flip_labels",
+    "paint",
+    "palette",
+)
 
 Confounder = Literal["colour", "patch", "texture"]
 CONFOUNDERS: tuple[Confounder, ...] = ("colour", "patch", "texture")
+
+
+@dataclass(frozen=True)
+class Confounding:
+    """What is painted on images, and how often it disagrees with the label.
+
+    Args:
+        confounders: ``colour`` (background), ``patch`` (corner), ``texture`` (stripes); at least one.
+        minority_fraction: Share of the training examples whose confounder disagrees, ``1 - rho``, for each of them.
+        eval_minority_fraction: The same share in val and test.
+        strength: Brightness of the paint in [0, 1].
+
+    Raises:
+        ConfigError: If there is no confounder, or one is unknown or listed twice, or a number is outside [0, 1].
+    """
+
+    confounders: tuple[Confounder, ...] = ("colour",)
+    minority_fraction: float = 0.05
+    eval_minority_fraction: float = 0.5
+    strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check names and numbers."""
+        names = self.confounders
+        if not names or set(names) - set(CONFOUNDERS) or len(set(names)) != len(names):
+            raise ConfigError(
+                f"confounding.confounders must be distinct, one or more of {', '.join(CONFOUNDERS)}, got"
+                f" {', '.join(names) or 'none'}. To paint nothing, set confounding to null."
+            )
+        for name in ("minority_fraction", "eval_minority_fraction", "strength"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"confounding.{name} must be in [0, 1], got {value}.")
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Training labels that are flipped at random.
+
+    Args:
+        share: Share of the labels that is flipped, in [0, 1].
+        among: Whose labels: ``all``, those of the ``majority``, with whose label every confounder agrees, or of the
+            ``minority``, the others.
+
+    Raises:
+        ConfigError: If the share is outside [0, 1].
+    """
+
+    share: float
+    among: Literal["all", "majority", "minority"] = "all"
+
+    def __post_init__(self) -> None:
+        """Check the share."""
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"label_noise.share must be in [0, 1], got {self.share}.")
 
 
 def assign_attribute(

@@ -11,10 +11,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks import ExampleWeightMonitor, GroupMetrics, OfficialEvaluation, OODDetection, SelectiveRisk
 from callbacks.evaluation import check_seen
-from datamodules import DigitsDataModule
+from datamodules import DigitsDataModule, TrainingSet
 from lightning_modules import BRDRO, ERM, JTT, GroupDRO
 from lightning_modules.br_dro import Observation, Tail
 from surefoot.classification.adversaries import LinearAdversary
+from surefoot.classification.confounders import LabelNoise
 from surefoot.classification.networks import MLP, ChannelStatistics
 from surefoot.errors import ConfigError, DataError
 
@@ -132,7 +133,7 @@ def test_empty_groups_are_named_once_and_never_nan(tmp_path: Path) -> None:
 
 
 def test_monitor_recovers_group_dros_weights(tmp_path: Path) -> None:
-    monitor, data = ExampleWeightMonitor(), DigitsDataModule(sampling="group_balanced")
+    monitor, data = ExampleWeightMonitor(), DigitsDataModule(training=TrainingSet(sampling="group_balanced"))
     torch.manual_seed(0)
     module = GroupDRO(MLP(192, (16,)), adam, n_groups=4, n_classes=2)
     trainer = fit(module, [monitor], tmp_path, data, max_epochs=2)
@@ -147,7 +148,7 @@ def test_monitor_recovers_group_dros_weights(tmp_path: Path) -> None:
 
 def test_monitor_sees_hidden_groups_and_noise_and_is_flat_for_erm(tmp_path: Path) -> None:
     monitor = ExampleWeightMonitor()
-    data = DigitsDataModule(group_labels="hidden", label_noise=0.2)
+    data = DigitsDataModule(training=TrainingSet(group_labels="hidden"), label_noise=LabelNoise(0.2))
     trainer = fit(erm(), [monitor], tmp_path, data, max_epochs=1)
     assert monitor.weights is not None
     torch.testing.assert_close(monitor.weights, torch.ones(data.n_train))
@@ -168,7 +169,9 @@ def test_colour_statistics_give_the_minority_away(tmp_path: Path) -> None:
         penalty=1e-5,
         n_classes=2,
     )
-    trainer = fit(module, [monitor], tmp_path, DigitsDataModule(group_labels="hidden"), max_epochs=15)
+    trainer = fit(
+        module, [monitor], tmp_path, DigitsDataModule(training=TrainingSet(group_labels="hidden")), max_epochs=15
+    )
     assert float(trainer.callback_metrics["example_weights/minority_auc"]) > 0.8
 
 

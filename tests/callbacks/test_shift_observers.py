@@ -19,6 +19,7 @@ from datamodules import (
     HeldOut,
     MadlibsDataModule,
     OtherDataset,
+    TrainingSet,
 )
 from lightning_modules import BRDRO, ERM, JTT, LfF
 from surefoot.classification.adversaries import LinearAdversary
@@ -44,7 +45,7 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
 
 
 def digits(**settings: Any) -> DigitsDataModule:
-    settings = {"target": "digit", "confounders": [], "imbalance": 3.0, "shifts": SHIFTS} | settings
+    settings = {"target": "digit", "confounding": None, "imbalance": 3.0, "shifts": SHIFTS} | settings
     return DigitsDataModule(**settings)
 
 
@@ -157,7 +158,7 @@ def test_layers_and_constants_equal_those_computed_by_hand(tmp_path: Path) -> No
 
 def test_the_constant_is_that_of_the_examples_drawn(tmp_path: Path) -> None:
     analysis = ConstantSolutionAnalysis(figures=False)
-    evaluate(tmp_path, make(), digits(sampling="class_balanced"), [analysis], "validate")
+    evaluate(tmp_path, make(), digits(training=TrainingSet(sampling="class_balanced")), [analysis], "validate")
     torch.testing.assert_close(analysis.constant, torch.full((10,), 0.1))
     assert analysis.sets[0]["set"] == "val"
 
@@ -195,7 +196,7 @@ def test_figures_one_per_mechanism_and_an_ood_score(tmp_path: Path) -> None:
 
 def test_sets_without_labels_are_measured_but_not_scored(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path)
-    fashion = FashionMNISTDataModule(tmp_path, confounders=[], n_eval=40)
+    fashion = FashionMNISTDataModule(tmp_path, confounding=None, n_eval=40)
     data = digits(shifts=[OtherDataset(fashion, "fashion")])
     analysis, risk, groups = ConstantSolutionAnalysis(), SelectiveRisk(), GroupMetrics()
     logged = evaluate(tmp_path, make(), data, [analysis, risk, groups, OODDetection()])

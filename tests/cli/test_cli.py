@@ -249,7 +249,7 @@ def deep_setting(rate: object) -> dict[str, Any]:
         ({"trainer": {"max_epochs": "many"}}, 'trainer.max_epochs": expected int; got many'),
         ({"data": {"class_path": "DigitsDataModule", "init_args": {"minority": 0.1}}}, "minority"),
         (
-            {"data": {"class_path": "DigitsDataModule", "init_args": {"minority_fraction": 3}}},
+            {"data": {"class_path": "DigitsDataModule", "init_args": {"confounding": {"minority_fraction": 3}}}},
             "minority_fraction must be in [0, 1], got 3",
         ),
         ({"model": None}, "required: fit.model"),
@@ -419,7 +419,7 @@ def test_every_logged_key_is_documented(fit: Fit) -> None:
                 ]
         else:
             config = tiny(method)
-            config["data"]["init_args"]["label_noise"] = 0.1
+            config["data"]["init_args"]["label_noise"] = {"share": 0.1}
             config["trainer"]["callbacks"].append({"class_path": "ExampleDynamics"})
         run = fit(config, name=method)
         with (run / "metrics.csv").open() as file:

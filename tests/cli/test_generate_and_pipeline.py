@@ -379,7 +379,7 @@ def two_classifiers(**erm: Any) -> dict[str, Any]:
     second = from_weights(tiny("DFR", n_subsets=1), None)
     second["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
     del second["model"]["init_args"]["optimizer"]
-    second["data"]["init_args"]["train_split"] = "val"
+    second["data"]["init_args"]["training"] = {"split": "val"}
     for name, content in (("erm", first), ("dfr", second)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content))
     stages = [

@@ -81,7 +81,7 @@ def test_dfr_keeps_what_its_epoch_has_collected(fit: Fit, monkeypatch: pytest.Mo
     del settings["model"]["init_args"]["optimizer"]
     settings["model"]["init_args"] |= {"n_subsets": 1}
     settings["trainer"]["max_epochs"] = 1
-    settings["data"]["init_args"] |= {"train_split": "val", "batch_size": 32}
+    settings["data"]["init_args"] |= {"training": {"split": "val"}, "batch_size": 32}
     whole = fit(settings, name="whole")
     sent = []
 

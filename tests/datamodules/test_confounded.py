@@ -1,31 +1,53 @@
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from small_datasets import write_idx
 
-from datamodules import DigitsDataModule, FashionMNISTDataModule
+from datamodules import DigitsDataModule, FashionMNISTDataModule, TrainingSet
 from datamodules.splits import Split, TensorExamples, check_split
+from datamodules.training_set import SamplingRule
+from surefoot.classification.confounders import Confounding, LabelNoise
+from surefoot.cli import main
 from surefoot.errors import ConfigError, DataError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def parsed(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Return a function that parses a shipped config with flags and returns the settings of its data."""
+
+    def parse(config: str, *flags: str) -> dict[str, Any]:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), *flags, "--print_config"])
+        settings: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+        return settings
+
+    return parse
 
 
 def test_facts_hold_before_setup() -> None:
     assert (DigitsDataModule().n_classes, DigitsDataModule().n_groups) == (2, 4)
-    digits = DigitsDataModule("digit", confounders=("colour", "patch"))
+    digits = DigitsDataModule("digit", confounding=Confounding(("colour", "patch")))
     assert (digits.n_classes, digits.n_groups) == (10, 40)
 
 
 def test_splits_are_disjoint_seeded_and_confounded_as_told() -> None:
-    data = DigitsDataModule(minority_fraction=0.1, seed=4)
+    data = DigitsDataModule(confounding=Confounding(minority_fraction=0.1), seed=4)
     data.setup("fit")
     assert [len(data.splits[s].target) for s in ("train", "val", "test")] == [1079, 359, 359]
     shares = {n: float(s.annotations["minority"].float().mean()) for n, s in data.splits.items()}
     assert shares["train"] == pytest.approx(0.1, abs=0.002)
     assert (shares["val"], shares["test"]) == pytest.approx((0.5, 0.5), abs=0.005)
-    again = DigitsDataModule(minority_fraction=0.1, seed=4)
+    again = DigitsDataModule(confounding=Confounding(minority_fraction=0.1), seed=4)
     again.setup("fit")
     assert again.train_set.group.equal(data.train_set.group)
-    other = DigitsDataModule(minority_fraction=0.1, seed=5)
+    other = DigitsDataModule(confounding=Confounding(minority_fraction=0.1), seed=5)
     other.setup("fit")
     assert not other.train_set.group.equal(data.train_set.group)
 
@@ -37,14 +59,14 @@ def test_batches_have_the_contract() -> None:
     assert batch["input"].shape == (16, 3, 8, 8)
     assert {k: v.shape for k, v in batch.items() if k != "input"} == dict.fromkeys(("target", "group", "index"), (16,))
     assert data.train_set.target[batch["index"]].equal(batch["target"])
-    hidden = DigitsDataModule(group_labels="hidden")
+    hidden = DigitsDataModule(training=TrainingSet(group_labels="hidden"))
     hidden.setup("fit")
     assert "group" not in next(iter(hidden.train_dataloader()))
     assert "group" in next(iter(hidden.test_dataloader()[0]))
 
 
 def test_noise_touches_training_targets_of_the_chosen_share_alone() -> None:
-    data = DigitsDataModule(label_noise=0.2, noise_on="minority", minority_fraction=0.2)
+    data = DigitsDataModule(label_noise=LabelNoise(0.2, "minority"), confounding=Confounding(minority_fraction=0.2))
     data.setup("fit")
     flags = data.train_annotations()
     assert not bool((flags["noisy"] & ~flags["minority"]).any())
@@ -53,8 +75,8 @@ def test_noise_touches_training_targets_of_the_chosen_share_alone() -> None:
 
 
 @pytest.mark.parametrize("sampling", ["class_balanced", "group_balanced"])
-def test_balanced_sampling_balances(sampling: str) -> None:
-    data = DigitsDataModule(sampling=sampling, batch_size=1079)  # type: ignore[arg-type]
+def test_balanced_sampling_balances(sampling: SamplingRule) -> None:
+    data = DigitsDataModule(training=TrainingSet(sampling=sampling), batch_size=1079)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     key, n = (batch["target"], 2) if sampling.startswith("class") else (batch["group"], 4)
@@ -63,7 +85,7 @@ def test_balanced_sampling_balances(sampling: str) -> None:
 
 
 def test_subsampling_keeps_the_smallest_groups_size_and_the_indices() -> None:
-    data = DigitsDataModule(sampling="group_subsampled", batch_size=500)
+    data = DigitsDataModule(training=TrainingSet(sampling="group_subsampled"), batch_size=500)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     smallest = int(data.train_group_counts().min())
@@ -74,15 +96,48 @@ def test_subsampling_keeps_the_smallest_groups_size_and_the_indices() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"confounders": ("smell",)}, "confounders must be distinct"),
-        ({"confounders": ("patch", "patch")}, "confounders must be distinct"),
-        ({"minority_fraction": 1.2}, "minority_fraction must be in"),
-        ({"batch_size": 0}, "batch_size"),
+        (lambda: Confounding(("patch", "patch")), "confounders must be distinct"),
+        (lambda: Confounding(()), "got none. To paint nothing, set confounding to null"),
+        (lambda: Confounding(minority_fraction=1.2), r"confounding.minority_fraction must be in \[0, 1\], got 1.2"),
+        (lambda: Confounding(eval_minority_fraction=-1), r"confounding.eval_minority_fraction must be in"),
+        (lambda: Confounding(strength=float("nan")), r"confounding.strength must be in \[0, 1\], got nan"),
+        (lambda: LabelNoise(1.5), r"label_noise.share must be in \[0, 1\], got 1.5"),
+        (lambda: TrainingSet(sampling="group_balanced", group_labels="hidden"), "balances groups .* hides them"),
+        (lambda: TrainingSet(sampling="group_subsampled", group_labels="hidden"), "balances groups .* hides them"),
+        (lambda: DigitsDataModule(batch_size=0), "batch_size"),
+        (
+            lambda: DigitsDataModule(confounding=None, label_noise=LabelNoise(0.2, "minority")),
+            "label_noise.among minority needs confounders",
+        ),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
+def test_bad_settings_are_refused(settings: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        DigitsDataModule(**settings)  # type: ignore[arg-type]
+        settings()
+
+
+def test_labels_are_flipped_without_confounders_too() -> None:
+    data = DigitsDataModule(confounding=None, label_noise=LabelNoise(0.2), seed=3)
+    data.setup("fit")
+    assert float(data.splits["train"].annotations["noisy"].float().mean()) == pytest.approx(0.2, abs=0.001)
+    assert not bool(data.splits["train"].annotations["minority"].any())
+
+
+def test_groups_of_settings_keep_what_is_not_given(parsed: Callable[..., dict[str, Any]]) -> None:
+    """A setting inside a group, from a file or on the command line, leaves the others of its group as they are."""
+    training = asdict(TrainingSet(group_labels="hidden", drop_last=True))
+    digits = parsed("erm_digits", "--data.init_args.training.drop_last", "true", "--data.init_args.batch_size", "32")
+    assert (digits["batch_size"], digits["training"]) == (32, training)
+    painted = {"confounders": ["colour"], "minority_fraction": 0.2, "eval_minority_fraction": 0.5, "strength": 0.3}
+    flags = ("--data.init_args.confounding.minority_fraction", "0.2", "--data.init_args.label_noise.share", "0.1")
+    digits = parsed("erm_digits", *flags)
+    assert (digits["confounding"], digits["label_noise"]) == (painted, {"share": 0.1, "among": "all"})
+    assert parsed("erm_digits", "--data.init_args.confounding", "null")["confounding"] is None
+    mnist = parsed("erm_constant_solution_mnist5k", "--data.init_args.training.sampling", "class_balanced")
+    assert (mnist["confounding"], mnist["label_noise"]) == (None, None)
+    assert mnist["training"] == asdict(TrainingSet(sampling="class_balanced"))
+    mnist = parsed("erm_constant_solution_mnist5k", "--data.init_args.confounding.strength", "0.3")
+    assert mnist["confounding"] == painted | {"minority_fraction": 0.05}
 
 
 def test_targets_outside_the_range_and_empty_splits_are_named() -> None:

@@ -24,8 +24,11 @@ from datamodules import (
     OtherDataset,
     SubclassShiftDataModule,
     TextPerturbation,
+    TrainingSet,
     WILDSDataModule,
+    WILDSSplits,
 )
+from datamodules.training_set import SamplingRule
 from surefoot.classification.augmentations import ShiftFlip
 from surefoot.classification.shifts import CORRUPTIONS, corrupt
 from surefoot.errors import ConfigError, DataError
@@ -43,7 +46,7 @@ def batches(data: Any, stage: str = "test") -> dict[str, list[dict[str, Any]]]:
 
 
 def plain_digits(**settings: Any) -> DigitsDataModule:
-    return DigitsDataModule(target="digit", confounders=[], eval_batch_size=100, **settings)
+    return DigitsDataModule(target="digit", confounding=None, eval_batch_size=100, **settings)
 
 
 def test_corruptions_follow_the_split_level_by_level() -> None:
@@ -90,10 +93,13 @@ def test_imbalance_makes_a_geometric_series_in_every_split() -> None:
         MNIST5kDataModule(imbalance=0.0)
 
 
+RULES: tuple[SamplingRule, ...] = ("class_balanced", "class_subsampled")
+
+
 def test_sampling_weights_are_what_the_loader_draws_by() -> None:
     assert plain_digits().draw_weights() is None
-    for sampling in ("class_balanced", "class_subsampled"):
-        data = MNIST5kDataModule(imbalance=5.0, sampling=sampling)  # type: ignore[arg-type]
+    for sampling in RULES:
+        data = MNIST5kDataModule(imbalance=5.0, training=TrainingSet(sampling=sampling))
         data.setup("fit")
         weights = data.draw_weights()
         assert weights is not None
@@ -104,7 +110,7 @@ def test_sampling_weights_are_what_the_loader_draws_by() -> None:
 def test_another_dataset_is_fitted_and_unlabelled(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path)
     write_cifar10(tmp_path)
-    fashion = FashionMNISTDataModule(tmp_path, confounders=[], n_eval=30)
+    fashion = FashionMNISTDataModule(tmp_path, confounding=None, n_eval=30)
     cifar = CIFAR10DataModule(tmp_path)
     data = plain_digits(shifts=[OtherDataset(fashion, "fashion", 20), OtherDataset(cifar, "cifar")])
     data.setup("test")
@@ -182,7 +188,7 @@ def test_damaged_images_and_labels_of_cifar10(tmp_path: Path) -> None:
 
 def test_subclasses_are_held_out_under_their_superclass(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path, 300)
-    inner = FashionMNISTDataModule(tmp_path, confounders=[], standardise=True)
+    inner = FashionMNISTDataModule(tmp_path, confounding=None, standardise=True)
     data = SubclassShiftDataModule(inner, shifts=[HeldOut()], eval_batch_size=64)
     assert data.n_classes == 3
     assert data.group_names == ["top/0", "top/2", "shoe/5", "shoe/7", "long/1"]
@@ -264,10 +270,7 @@ def test_wilds_domains_and_texts(tmp_path: Path) -> None:
     data = WILDSDataModule(
         "camelyon17",
         tmp_path,
-        val_split="id_val",
-        test_split="id_val",
-        held_out_splits=["val", "test"],
-        held_out_field="hospital",
+        official_splits=WILDSSplits("id_val", "id_val", ("val", "test"), "hospital"),
         image_size=12,
         shifts=[HeldOut(), Corruption("brightness", [0.2])],
     )
@@ -281,14 +284,14 @@ def test_wilds_domains_and_texts(tmp_path: Path) -> None:
     assert float((bright - clean).min()) >= -1e-5, "bytes are corrupted before they are normalised"
     assert float((bright - clean).max()) == pytest.approx(0.2 / 0.224, rel=1e-4)
     with pytest.raises(ConfigError, match="no metadata field 'planet'"):
-        WILDSDataModule("camelyon17", tmp_path, held_out_splits=["val"], held_out_field="planet").held_out("test")
+        WILDSDataModule(
+            "camelyon17", tmp_path, official_splits=WILDSSplits(held_out=("val",), held_out_field="planet")
+        ).held_out("test")
     texts = WILDSDataModule(
         "amazon",
         tmp_path,
         tokenizer=str(tokenizer(tmp_path)),
-        val_split="id_val",
-        test_split="id_test",
-        held_out_splits=["test"],
+        official_splits=WILDSSplits("id_val", "id_test", ("test",)),
         shifts=[HeldOut(["held_out_test"]), TextPerturbation("scramble", [1.0])],
     )
     texts.setup("test")

@@ -15,6 +15,7 @@ from datamodules import (
     DigitsDataModule,
     MadlibsDataModule,
     SharedSubspaceDataModule,
+    TrainingSet,
     TwoStreamDataModule,
     UnlabeledWILDSDataModule,
     WILDSDataModule,
@@ -33,7 +34,7 @@ N = 1079  # training digits
 
 
 def digits(**settings: Any) -> DigitsDataModule:
-    return DigitsDataModule(confounders=[], **settings)
+    return DigitsDataModule(confounding=None, **settings)
 
 
 def private() -> SharedSubspaceDataModule:
@@ -133,7 +134,11 @@ def test_streams_may_be_texts_or_wilds(tmp_path: Path) -> None:
     write("waterbirds", tmp_path)
     write_madlibs(tmp_path)
     birds = {"dataset": "waterbirds", "root": tmp_path, "image_size": 8, "batch_size": 3}
-    data = pair(WILDSDataModule(**birds), WILDSDataModule(**birds, train_split="val"), without_targets=["unlabelled"])
+    data = pair(
+        WILDSDataModule(**birds),
+        WILDSDataModule(**birds, training=TrainingSet(split="val")),
+        without_targets=["unlabelled"],
+    )
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     assert batch["unlabelled"]["input"].shape == (3, 3, 8, 8)
     predicted = 1 - data.splits["val"].target

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from small_datasets import WRITERS, tokenizer, write
 
-from datamodules import UnlabeledWILDSDataModule, WILDSDataModule
+from datamodules import UnlabeledWILDSDataModule, WILDSDataModule, WILDSSplits
 from surefoot.compatibility.wilds import torch_scatter_available
 from surefoot.errors import ConfigError, DataError
 
@@ -101,13 +101,19 @@ def test_wrong_names_and_missing_data(tmp_path: Path) -> None:
         WILDSDataModule("waterbird")
     with pytest.raises(ConfigError, match=r"amazon is text: set data\.init_args\.tokenizer"):
         WILDSDataModule("amazon")
+    with pytest.raises(ConfigError, match=r"amazon is text: leave data\.init_args\.image_size out, got 32"):
+        WILDSDataModule("amazon", tokenizer="distilbert-base-uncased", image_size=32)
+    with pytest.raises(ConfigError, match=r"waterbirds has no texts: leave data\.init_args\.tokenizer out"):
+        WILDSDataModule("waterbirds", tokenizer="distilbert-base-uncased")
+    with pytest.raises(ConfigError, match=r"held_out_field hospital needs splits to take apart"):
+        WILDSSplits(held_out_field="hospital")
     with pytest.raises(DataError, match=r"waterbirds is not in .*Expected layout"):
         WILDSDataModule("waterbirds", tmp_path).n_groups  # noqa: B018
     data = make("waterbirds", tmp_path, groupby_fields=["weather"])
     with pytest.raises(ConfigError, match="no metadata field 'weather'"):
         data.n_groups  # noqa: B018
     with pytest.raises(ConfigError, match="no split 'holdout'"):
-        make("camelyon17", tmp_path, val_split="holdout").setup("fit")
+        make("camelyon17", tmp_path, official_splits=WILDSSplits("holdout")).setup("fit")
     (tmp_path / "waterbirds_v1.0" / "metadata.csv").write_bytes(b"\xff\xfe\x00broken")
     with pytest.raises(DataError, match="metadata of waterbirds"):
         WILDSDataModule("waterbirds", tmp_path).n_groups  # noqa: B018

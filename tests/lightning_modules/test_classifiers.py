@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks import GroupMetrics
-from datamodules import DigitsDataModule
+from datamodules import DigitsDataModule, TrainingSet
 from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
 from lightning_modules.br_dro import Observation, Tail
 from lightning_modules.classification import AllExamples, ClassifierModule, Examples
@@ -23,6 +23,7 @@ from surefoot.classification.adversaries import (
     VIBAdversary,
 )
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder
+from surefoot.classification.confounders import Confounding
 from surefoot.classification.networks import MLP, ChannelStatistics, ConvNet, Flatten, SmallCNN
 from surefoot.classification.pretrained_encoders import TimmEncoder
 from surefoot.errors import ConfigError, NonFiniteLossError
@@ -265,7 +266,9 @@ def test_jtt_says_when_its_error_set_is_degenerate() -> None:
 
     easy = build("JTT", identification_epochs=8)
     with pytest.raises(ConfigError, match="no training example is misclassified after 8 epochs"):
-        trainer(max_epochs=10, limit_val_batches=0).fit(easy, datamodule=Separable(minority_fraction=0.0))
+        trainer(max_epochs=10, limit_val_batches=0).fit(
+            easy, datamodule=Separable(confounding=Confounding(minority_fraction=0.0))
+        )
 
 
 def test_lff_weights_are_shares_and_its_memory_is_by_example() -> None:
@@ -287,13 +290,13 @@ def _targets() -> torch.Tensor:
 def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
     erm = ERM(MLP(192, (16,)), sgd, n_classes=2)
     run = trainer(max_epochs=8, limit_val_batches=0)
-    run.fit(erm, datamodule=DigitsDataModule(group_labels="hidden"))
+    run.fit(erm, datamodule=DigitsDataModule(training=TrainingSet(group_labels="hidden")))
     run.save_checkpoint(tmp_path / "erm.ckpt")
     module = DFR(CheckpointEncoder(MLP(192, (16,)), tmp_path / "erm.ckpt"), n_classes=2, n_subsets=3)
     encoder = {k: v.clone() for k, v in module.network.encoder.state_dict().items()}
     assert all(v.equal(encoder[f"encoder.{k}"]) for k, v in erm.network.encoder.state_dict().items())
     head = module.network.head.weight.clone()
-    metrics, data = GroupMetrics(), DigitsDataModule(train_split="val")
+    metrics, data = GroupMetrics(), DigitsDataModule(training=TrainingSet(split="val"))
     run = trainer(max_epochs=1, callbacks=[metrics], default_root_dir=tmp_path)
     run.fit(module, datamodule=data)
     split = data.splits["test"]
@@ -308,7 +311,7 @@ def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
 
 def test_group_methods_say_that_they_need_groups() -> None:
     with pytest.raises(ConfigError, match="needs a group per training example"):
-        trainer().fit(build("GroupDRO"), datamodule=DigitsDataModule(group_labels="hidden"))
+        trainer().fit(build("GroupDRO"), datamodule=DigitsDataModule(training=TrainingSet(group_labels="hidden")))
 
 
 def test_adjustment_moves_small_groups_up() -> None:
@@ -326,7 +329,8 @@ def test_groups_absent_from_train_have_no_weight(adjustment: float) -> None:
 
     class TwoGroups(DigitsDataModule):
         def __init__(self) -> None:
-            super().__init__(batch_size=100, minority_fraction=0.0, evaluate_test_during_fit=False)
+            unmixed = Confounding(minority_fraction=0.0)
+            super().__init__(batch_size=100, confounding=unmixed, evaluate_test_during_fit=False)
             self.group_names = ["y=0", "y=1"]
 
         def build(self) -> Any:
@@ -335,7 +339,7 @@ def test_groups_absent_from_train_have_no_weight(adjustment: float) -> None:
 
     given = {"adjustment": adjustment, "step_size": 0.5}
     module, two = build("GroupDRO", **given), build("GroupDRO", n_groups=2, **given)
-    after = weights_after(module, DigitsDataModule(batch_size=100, minority_fraction=0.0))
+    after = weights_after(module, DigitsDataModule(batch_size=100, confounding=Confounding(minority_fraction=0.0)))
     assert_same(after, weights_after(two, TwoGroups(), limit_val_batches=0))
     assert isinstance(module, GroupDRO)
     weights = module.log_group_weights.exp()
@@ -384,17 +388,17 @@ def test_batch_normalisation_says_that_one_example_is_too_few(kind: str) -> None
         run = trainer(limit_val_batches=0)
         run.fit(module, datamodule=DigitsDataModule(batch_size=1078, **data))
 
-    with pytest.raises(ConfigError, match=r"a batch of one example: set data\.init_args\.drop_last"):
+    with pytest.raises(ConfigError, match=r"a batch of one example: set data\.init_args\.training\.drop_last"):
         fit()  # 1,079 examples: the last batch holds one
-    fit(drop_last=True)
+    fit(training=TrainingSet(drop_last=True))
 
 
 def test_drop_last_is_of_training_alone() -> None:
-    data = DigitsDataModule(batch_size=500, eval_batch_size=500, drop_last=True)
+    data = DigitsDataModule(batch_size=500, eval_batch_size=500, training=TrainingSet(drop_last=True))
     data.setup("fit")
     assert [len(b["target"]) for b in data.train_dataloader()] == [500, 500]
     assert [len(b["target"]) for b in data.test_dataloader()[0]] == [359]
-    data = DigitsDataModule(batch_size=2000, drop_last=True)
+    data = DigitsDataModule(batch_size=2000, training=TrainingSet(drop_last=True))
     data.setup("fit")
     with pytest.raises(ConfigError, match="1079 training examples and batch_size is 2000"):
         data.train_dataloader()

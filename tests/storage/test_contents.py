@@ -136,7 +136,7 @@ def test_a_run_goes_on_only_from_the_same_content(fit: Fit, tmp_path: Path, capl
     settings = from_weights(tiny("DFR", n_subsets=1), tmp_path / "start")
     settings["trainer"]["max_epochs"] = 1
     del settings["model"]["init_args"]["optimizer"]
-    settings["data"]["init_args"]["train_split"] = "val"
+    settings["data"]["init_args"]["training"] = {"split": "val"}
 
     def start(seed: int) -> None:
         torch.manual_seed(seed)

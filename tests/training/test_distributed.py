@@ -55,7 +55,7 @@ def settings(method: str, n_ranks: int) -> dict[str, object]:
     if method == "BRDRO":
         config["model"]["init_args"]["update"] = {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": 0.05}}
     if method == "GroupDRO":
-        config["data"]["init_args"]["sampling"] = "group_balanced"
+        config["data"]["init_args"]["training"] = {"sampling": "group_balanced"}
         config["model"]["init_args"]["step_size"] = 0.5
     if method == "CVaRDRO":
         config["model"]["init_args"]["level"] = 0.25
@@ -157,7 +157,7 @@ def frozen_settings(n_ranks: int) -> dict[str, Any]:
         "class_path": "FrozenFeaturesDataModule",
         "init_args": {
             "source": seeded,
-            "data": {"class_path": "DigitsDataModule", "init_args": {"confounders": [], "target": "digit"}},
+            "data": {"class_path": "DigitsDataModule", "init_args": {"confounding": None, "target": "digit"}},
             "encoder": {"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [8]}},
             "private_classes": [1, 3, 5],
             "n_train": 201,
@@ -173,7 +173,7 @@ def dfr_settings(n_ranks: int) -> dict[str, Any]:
     config = tiny("DFR", n_subsets=2)
     del config["model"]["init_args"]["optimizer"]
     config["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
-    config["data"]["init_args"] |= {"train_split": "val", "batch_size": 50 // n_ranks}
+    config["data"]["init_args"] |= {"training": {"split": "val"}, "batch_size": 50 // n_ranks}
     if n_ranks > 1:
         config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
     return config
@@ -205,7 +205,7 @@ def shifted_settings(n_ranks: int) -> dict[str, Any]:
         {"class_path": "OODDetection", "init_args": {"n_training_examples": 200}},
     ]
     config["data"]["init_args"] = {
-        "confounders": [],
+        "confounding": None,
         "target": "digit",
         "batch_size": 104 // n_ranks,
         "shifts": [{"class_path": "Corruption", "init_args": {"kind": "noise"}}],

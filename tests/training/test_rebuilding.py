@@ -96,7 +96,7 @@ def test_dfr(fit: Fit, tmp_path: Path) -> None:
     settings = from_weights(tiny("DFR", n_subsets=1), erm)
     del settings["model"]["init_args"]["optimizer"]
     settings["trainer"]["max_epochs"] = 1
-    settings["data"]["init_args"]["train_split"] = "val"
+    settings["data"]["init_args"]["training"] = {"split": "val"}
     checkpoint = last(fit(settings))
     before = outcomes(checkpoint, tmp_path / "before")
     shutil.rmtree(erm)

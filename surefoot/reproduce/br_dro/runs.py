@@ -243,7 +243,7 @@ def label_noise(study: ImageStudy, chosen: Mapping[str, int], out: Path, n_seeds
             m.candidates[chosen[m.name]],
             s,
             f"{study.name}-noise-{v:g}-{slug(m.name)}-{s}",
-            {"label_noise": v},
+            {"label_noise": {"share": v}},
         )
         for m in kept
         for s in range(n_seeds)

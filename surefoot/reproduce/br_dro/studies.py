@@ -49,7 +49,7 @@ _CPU = {"accelerator": "cpu"}
 
 DIGITS = ImageStudy(
     name="digits",
-    data={"class_path": "DigitsDataModule", "init_args": {"confounder_strength": 0.3}},
+    data={"class_path": "DigitsDataModule", "init_args": {"confounding": {"strength": 0.3}}},
     encoder={"class_path": "SmallCNN", "init_args": {"widths": [32, 64]}},
     optimizer=_ADAM,
     epochs=60,
@@ -63,7 +63,7 @@ FASHION = ImageStudy(
     name="fashion_mnist",
     data={
         "class_path": "FashionMNISTDataModule",
-        "init_args": {"classes": [5, 7], "n_train": 2000, "n_eval": 1500, "confounder_strength": 0.1},
+        "init_args": {"classes": [5, 7], "n_train": 2000, "n_eval": 1500, "confounding": {"strength": 0.1}},
     },
     encoder={"class_path": "SmallCNN", "init_args": {"widths": [16, 32, 64]}},
     optimizer=_ADAM,
@@ -196,7 +196,7 @@ def job(
     optimizer = {**study.optimizer, "init_args": dict(study.optimizer["init_args"])}
     if "lr" in own:
         optimizer["init_args"]["lr"] = own.pop("lr")
-    sampling = {"sampling": "group_balanced"} if method.groups else {"group_labels": "hidden"}
+    training = {"sampling": "group_balanced"} if method.groups else {"group_labels": "hidden"}
     return Job(
         name,
         {
@@ -215,7 +215,7 @@ def job(
             },
             "data": {
                 **study.data,
-                "init_args": {**study.data["init_args"], **sampling, **(data or {}), "seed": seed},
+                "init_args": {**study.data["init_args"], "training": training, **(data or {}), "seed": seed},
             },
         },
     )

@@ -123,7 +123,7 @@ def _other(name: str, datamodule: str, n: int, **arguments: Any) -> dict[str, ob
     }
 
 
-_FASHION = {"confounders": [], "n_train": 100, "n_eval": 500}
+_FASHION = {"confounding": None, "n_train": 100, "n_eval": 500}
 _CONV = {
     "class_path": "ConvNet",
     "init_args": {"in_channels": 3, "image_size": 28, "widths": [16, 32], "batch_norm": True},
@@ -138,7 +138,7 @@ LOW_DIMENSION = ShiftStudy(
         "class_path": "DigitsDataModule",
         "init_args": {
             "target": "digit",
-            "confounders": [],
+            "confounding": None,
             "imbalance": 5.0,
             "standardise": True,
         },
@@ -162,7 +162,7 @@ def studies(scale: Scale, has_data: bool) -> dict[str, ShiftStudy]:
         found["mnist"] = replace(found["mnist"], trainings={k: LOSSES[k] for k in kept})
     if not has_data or scale == "quick":
         return found
-    arguments = {"confounders": [], "n_train": 4000, "n_eval": 500, "standardise": True}
+    arguments = {"confounding": None, "n_train": 4000, "n_eval": 500, "standardise": True}
     fashion_data = {
         "class_path": "FashionMNISTDataModule",
         "init_args": arguments | {"imbalance": 5.0},
