@@ -157,7 +157,7 @@ FOLDERS = ("surefoot", *ROOMS, "tests", "benchmarks")
 #: Functions with more parameters than eight, and why.
 LONG = {
     "surefoot/reasoning/sequences/attention.py: packed_attention": "the signature is transformers'",
-    "lightning_modules/private_linear.py: PrivateLinear.__init__": "a budget, a mechanism and a model",
+    "surefoot/reasoning/completions/labelling.py: label_completions": "one call of the command line, by name",
 }
 
 
