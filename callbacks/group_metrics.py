@@ -90,7 +90,7 @@ class GroupMetrics(EvaluationObserver):
         return datamodule_as(trainer, EvaluatedGroups, "GroupMetrics")
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the splits' accuracies and, during fit, remember them."""
+        """Log the splits' accuracies and, during fit, keep them."""
         groups = self._groups(trainer)
         shares, names = groups.train_eval_group_shares(), groups.eval_group_names
         entry = {

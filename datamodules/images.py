@@ -27,7 +27,7 @@ __all__ = (
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
-#: What decoders raise for files that are no images, cut off or too large to be taken for honest.
+#: What decoders raise for files that are no images, cut off or of implausible size.
 UNREADABLE = (
     OSError,
     SyntaxError,

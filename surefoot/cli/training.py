@@ -62,7 +62,7 @@ class _Parser(LightningArgumentParser):
 
 
 class SurefootCLI(LightningCLI):
-    """LightningCLI in subclass mode; `STYLE` traps 1 to 6 are dealt with here and tested."""
+    """LightningCLI in subclass mode; `STYLE` traps 1 to 6 are avoided here, which tests hold."""
 
     run: RunFolder
     recorder: RunRecorder

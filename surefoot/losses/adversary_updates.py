@@ -1,4 +1,4 @@
-"""How BR-DRO's adversary learns: what each of its steps minimises, how often it steps, and what it remembers.
+"""How BR-DRO's adversary learns: what each of its steps minimises, how often it steps, and its state.
 
 Reference: Setlur et al., ICLR 2023, arXiv 2302.02931, section 3 (soft) and the authors' code (no regret).
 """

@@ -16,7 +16,7 @@ def generalized_cross_entropy(
 ) -> Float[Tensor, " batch"]:
     """Return cross-entropy scaled by ``q * p_y**q`` with p_y detached, as in the authors' code.
 
-    Its gradient is q times that of ``(1 - p_y**q) / q``; it trusts what the network already finds easy.
+    Its gradient is q times that of ``(1 - p_y**q) / q``: examples that the network already predicts well weigh more.
 
     Args:
         logits: Class scores, ``(batch, classes)``.

@@ -1,4 +1,4 @@
-"""How far a set of inputs is from another: what a weak classifier believes of held-out examples of it.
+"""How far a set of inputs is from another: the probability of it that a weak classifier gives to its held-out examples.
 
 Reference: Kang et al., ICLR 2024, arXiv 2310.00873, section 4 and the authors' code.
 """

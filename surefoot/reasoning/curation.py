@@ -1,4 +1,4 @@
-"""Data curation: which training problems deserve new ones like them.
+"""Data curation: for which training problems new ones like them are made.
 
 A round trains on originals and what was added so far, measures the originals, chooses parents among them, and draws
 variants of the chosen ones at random.

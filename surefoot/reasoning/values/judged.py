@@ -1,4 +1,4 @@
-"""Completions with what is known, or believed, of how they will end, at some of their prefixes."""
+"""Completions with labels or estimates of how they end, at some of their prefixes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

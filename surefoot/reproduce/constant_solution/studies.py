@@ -151,47 +151,57 @@ LOW_DIMENSION = ShiftStudy(
 )
 
 
+_FASHION_TRAINED = {"confounding": None, "n_train": 4000, "n_eval": 500, "standardise": True}
+_HELD_OUT = {"class_path": "HeldOut"}
+
+
 def studies(scale: Scale, has_data: bool) -> dict[str, ShiftStudy]:
     """Return the studies that a scale carries; those on files only where there are any."""
     families = FAMILIES[:2] if scale == "quick" else FAMILIES
     fashion = [_other("fashion_mnist", "FashionMNISTDataModule", 500, **_FASHION)]
     mnist = ShiftStudy("mnist", data=_MNIST, encoder=_CONV, families=families, other_shifts=fashion if has_data else [])
-    found = {"mnist": mnist}
     if scale == "quick":
         kept = (CROSS_ENTROPY, REWARD, GAUSSIAN_NLL)
-        found["mnist"] = replace(found["mnist"], trainings={k: LOSSES[k] for k in kept})
-    if not has_data or scale == "quick":
-        return found
-    arguments = {"confounding": None, "n_train": 4000, "n_eval": 500, "standardise": True}
-    fashion_data = {
-        "class_path": "FashionMNISTDataModule",
-        "init_args": arguments | {"imbalance": 5.0},
-    }
+        return {"mnist": replace(mnist, trainings={k: LOSSES[k] for k in kept})}
+    if not has_data:
+        return {"mnist": mnist}
+    found = {study.name: study for study in (mnist, _fashion_mnist(), _subclasses(), _madlibs())}
+    if scale == "paper":
+        data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": {"class_path": "ShiftFlip"}}}
+        resnet = {"class_path": "CIFARResNet", "init_args": {}}
+        found["cifar10"] = ShiftStudy("cifar10", data=data, encoder=resnet, families=families, trainings=_PAPER)
+    return found
+
+
+def _fashion_mnist() -> ShiftStudy:
     others = [
         _other("mnist", "MNIST5kDataModule", 500),
         _other("cifar10", "CIFAR10DataModule", 500, n_train=100, n_eval=500),
     ]
-    found["fashion_mnist"] = ShiftStudy(
+    return ShiftStudy(
         "fashion_mnist",
-        data=fashion_data,
+        data={"class_path": "FashionMNISTDataModule", "init_args": _FASHION_TRAINED | {"imbalance": 5.0}},
         encoder=_CONV,
-        families=families,
+        families=FAMILIES,
         other_shifts=others,
         trainings=_CLASSIFIERS,
     )
-    held_out = {"class_path": "HeldOut"}
-    inner = {"class_path": "FashionMNISTDataModule", "init_args": arguments}
-    subclasses = {"class_path": "SubclassShiftDataModule", "init_args": {"data": inner}}
-    found["subclasses"] = ShiftStudy(
+
+
+def _subclasses() -> ShiftStudy:
+    inner = {"class_path": "FashionMNISTDataModule", "init_args": _FASHION_TRAINED}
+    return ShiftStudy(
         "subclasses",
-        data=subclasses,
+        data={"class_path": "SubclassShiftDataModule", "init_args": {"data": inner}},
         encoder=_CONV,
         families=(),
-        other_shifts=[held_out],
+        other_shifts=[_HELD_OUT],
         trainings=_SUBCLASSES,
         scored=False,
     )
-    sentences = {"class_path": "MadlibsDataModule", "init_args": {"n_examples": 4000}}
+
+
+def _madlibs() -> ShiftStudy:
     transformer = {
         "class_path": "TransformersEncoder",
         "init_args": {
@@ -203,21 +213,16 @@ def studies(scale: Scale, has_data: bool) -> dict[str, ShiftStudy]:
             },
         },
     }  # fmt: skip
-    found["madlibs"] = ShiftStudy(
+    return ShiftStudy(
         "madlibs",
-        data=sentences,
+        data={"class_path": "MadlibsDataModule", "init_args": {"n_examples": 4000}},
         encoder=transformer,
         families=("scramble",),
-        other_shifts=[held_out],
+        other_shifts=[_HELD_OUT],
         trainings=_TEXTS,
         scored=False,
         traced=False,
     )
-    if scale == "paper":
-        data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": {"class_path": "ShiftFlip"}}}
-        resnet = {"class_path": "CIFARResNet", "init_args": {}}
-        found["cifar10"] = ShiftStudy("cifar10", data=data, encoder=resnet, families=families, trainings=_PAPER)
-    return found
 
 
 def _with_data_seed(data: Mapping[str, Any]) -> dict[str, Any]:
