@@ -206,14 +206,7 @@ def write_report(
     proportions = is_proportion(metric, [v for m in methods for v in m.values.values()])
     average: Callable[[list[float]], Estimate] = proportion_interval if proportions else mean_interval
     estimates = {m.name: average(list(m.values.values())) for m in methods}
-    main = TextTable(
-        ["method", f"{metric} ({rule})", "95% interval", "seeds"],
-        [
-            [m.name, f"{e.mean:.3f}", _method_interval(m, e, metric, rule), str(e.n)]
-            for m in methods
-            for e in [estimates[m.name]]
-        ],
-    )
+    main = _method_table(methods, estimates, metric, rule)
     pairs, groups = _pairs(methods, proportions), group_estimates(methods, rule)
     differing, shared = _settings_tables(methods)
     runs = _runs_table(methods, metric, rule)
@@ -235,12 +228,6 @@ def write_report(
     (out / "table.tex").write_text("\n".join(latex_table(*t) for t in tables))
     _write_runs(methods, out / "runs.csv")
     _write_csv([o._asdict() for o in left_out], out / "left_out.csv", ["path", "reason"])
-    n_runs = sum(len(m.runs) for m in methods)
-    meaning = (
-        "the last logged value of each run"
-        if rule == "last"
-        else f"each run's value at the epoch that the rule {rule} chooses"
-    )
     sections = [
         Section("", main, figure=picture(comparison)),
         Section(
@@ -254,15 +241,35 @@ def write_report(
         Section("Paired differences", pairs, folded=len(pairs.rows) > 15) if pairs.rows else None,
         Section("Settings that differ", differing) if differing.rows else None,
         Section("Settings that all runs share", shared, folded=True),
-        Section("Runs", runs, folded=n_runs > 30),
+        Section("Runs", runs, folded=len(runs.rows) > 30),
         Section("Left out", omitted) if left_out else None,
     ]
-    about = (
+    (out / "report.html").write_text(
+        page(f"Surefoot: {metric}", _about(methods, left_out, rule, now), [s for s in sections if s is not None])
+    )
+    return text
+
+
+def _method_table(methods: Sequence[Method], estimates: Mapping[str, Estimate], metric: str, rule: str) -> TextTable:
+    rows = []
+    for m in methods:
+        e = estimates[m.name]
+        rows.append([m.name, f"{e.mean:.3f}", _method_interval(m, e, metric, rule), str(e.n)])
+    return TextTable(["method", f"{metric} ({rule})", "95% interval", "seeds"], rows)
+
+
+def _about(methods: Sequence[Method], left_out: Sequence[LeftOut], rule: str, now: float) -> str:
+    """Return what the page says of itself: day, numbers of runs and methods, what the tables show."""
+    n_runs = sum(len(m.runs) for m in methods)
+    meaning = (
+        "the last logged value of each run"
+        if rule == "last"
+        else f"each run's value at the epoch that the rule {rule} chooses"
+    )
+    return (
         f"{_day(now)}. {n_runs} run{'s' * (n_runs != 1)} of {len(methods)} method{'s' * (len(methods) != 1)};"
         f" {len(left_out)} left out. The tables show {meaning}, averaged over seeds."
     )
-    (out / "report.html").write_text(page(f"Surefoot: {metric}", about, [s for s in sections if s is not None]))
-    return text
 
 
 def _write_runs(methods: Sequence[Method], path: Path) -> None:
