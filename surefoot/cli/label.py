@@ -11,7 +11,7 @@ from jsonargparse.typing import PositiveInt
 
 from surefoot.cli.verb_parser import VerbParser, plain_settings, print_summary, verb_parser
 from surefoot.reasoning.answers import Grader
-from surefoot.reasoning.completions.labelling import label_completions
+from surefoot.reasoning.completions.labelling import Labelling, label_completions
 from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
@@ -82,11 +82,8 @@ def run_label(arguments: Sequence[str]) -> None:
         MonteCarloValues(objects.sampling, half_width=parsed.half_width, per_round=parsed.per_round),
         parsed.out,
         identity,
-        separator=parsed.separator,
-        per_problem=parsed.per_problem,
-        seed=parsed.seed,
-        problems_per_shard=parsed.problems_per_shard,
-        progress=progress,
+        Labelling(parsed.separator, parsed.per_problem, parsed.problems_per_shard, parsed.seed),
+        progress,
     )
     print_summary(summary)
     print(f"values: {parsed.out}")

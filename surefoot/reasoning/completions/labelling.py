@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from surefoot.errors import ConfigError, DataError
@@ -13,7 +14,37 @@ from surefoot.reasoning.values import MonteCarloValues
 from surefoot.statistics import mean_interval
 from surefoot.training.seeds import derive_seed
 
-__all__ = ("label_completions",)
+__all__ = ("Labelling", "label_completions")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Which completions are labelled, where they are cut, and in what portions they are written.
+
+    Args:
+        separator: What ends a step, where the completions are not cut already.
+        per_problem: Label only the first completions of each problem; all by default.
+        problems_per_shard: Problems of a shard.
+        seed: Seed of the sampling; each prefix' own derives from it.
+
+    Raises:
+        ConfigError: If a number is below one, or the separator is empty.
+    """
+
+    separator: str = "\n"
+    per_problem: int | None = None
+    problems_per_shard: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.problems_per_shard < 1 or (self.per_problem is not None and self.per_problem < 1):
+            raise ConfigError(
+                "problems_per_shard and per_problem must be at least 1,"
+                f" got {self.problems_per_shard} and {self.per_problem}."
+            )
+        if not self.separator:
+            raise ConfigError("separator must not be empty: name the text that ends a step.")
 
 
 def label_completions(
@@ -22,10 +53,7 @@ def label_completions(
     estimator: MonteCarloValues,
     out: Path,
     identity: Mapping[str, object],
-    separator: str = "\n",
-    per_problem: int | None = None,
-    seed: int = 0,
-    problems_per_shard: int = 32,
+    labelling: Labelling,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Estimate the values of stored completions' prefixes under a prover, and write all to a folder.
@@ -39,11 +67,8 @@ def label_completions(
         estimator: How many completions of each prefix it samples, and how.
         out: Folder to write to.
         identity: Settings that must not change between the parts of one dataset, as in `generate_completions`.
-        separator: What ends a step, where the completions are not cut already.
-        per_problem: Label only the first completions of each problem; all by default.
-        seed: Seed of the sampling; each prefix' own derives from it.
-        problems_per_shard: Problems of a shard.
-        progress: Told the problems that are done, and all problems.
+        labelling: Which completions are labelled, and how they are cut and portioned.
+        progress: Called with the number of problems that are done, and that of all.
 
     Returns:
         Counts of prefixes and sampled completions, and the mean value by the number of finished steps, with intervals.
@@ -52,25 +77,27 @@ def label_completions(
         ConfigError: If the folder holds something else, or the prover cannot go on from the completions.
         DataError: If the completions cannot be read, are not graded, or none has the separator.
     """
+    separator, per_problem = labelling.separator, labelling.per_problem
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, problem in enumerate(read_column(source, "problem_index")):
         if per_problem is None or len(rows_of[problem]) < per_problem:
             rows_of[problem].append(row)
     problems = list(rows_of.values())
-    if not problems or problems_per_shard < 1:
+    if not problems:
         raise ConfigError(f"{source} holds no completions.")
     if not any(separator in text for text in read_column(source, "text")):
         raise DataError(f"no completion in {source} has the separator {separator!r}: they are of one step each.")
-    parts = [problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)]
+    size = labelling.problems_per_shard
+    parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     rows = [[row for problem in part for row in problem] for part in parts]
-    wanted = {**identity, "separator": separator, "per_problem": per_problem, "seed": seed}
-    wanted["problems_per_shard"] = problems_per_shard
-    folder = ShardedFolder(out, "label", wanted, [len(p) for p in parts], [len(r) for r in rows])
+    folder = ShardedFolder(
+        out, "label", {**identity, **asdict(labelling)}, [len(p) for p in parts], [len(r) for r in rows]
+    )
 
     def label(i: int) -> list[Trajectory]:
         found = list(read_trajectories(source, rows[i]))
         prover.cut_into_steps([t for t in found if not t.spans], separator)
-        estimator(prover, found, lambda *parts: derive_seed(seed, *parts))
+        estimator(prover, found, lambda *parts: derive_seed(labelling.seed, *parts))
         return found
 
     try:
