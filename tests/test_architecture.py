@@ -157,7 +157,6 @@ FOLDERS = ("surefoot", *ROOMS, "tests", "benchmarks")
 #: Functions with more parameters than eight, and why.
 LONG = {
     "surefoot/reasoning/sequences/attention.py: packed_attention": "the signature is transformers'",
-    "surefoot/reasoning/completions/labelling.py: label_completions": "one call of the command line, by name",
 }
 
 
