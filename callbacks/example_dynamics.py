@@ -33,8 +33,15 @@ class ExampleDynamics(Callback):
         """Initialize the callback."""
         self.history: ExampleHistory | None = None
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise a `ConfigError` if the data do not number their training examples."""
+        self._data(trainer)
+
+    def _data(self, trainer: Trainer) -> TrainExamples:
+        return datamodule_as(trainer, TrainExamples, type(self).__name__)
+
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         """Take note of a batch.
 
@@ -47,7 +54,7 @@ class ExampleDynamics(Callback):
                 " none."
             )
         if self.history is None:
-            self.history = empty_history(datamodule_as(trainer, TrainExamples, "ExampleDynamics").n_train)
+            self.history = empty_history(self._data(trainer).n_train)
         logits, target = outputs["logits"].float(), batch["target"]
         confidences = logits.softmax(1).gather(1, target[:, None])[:, 0]
         self.history = observe_examples(

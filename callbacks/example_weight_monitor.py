@@ -31,8 +31,12 @@ class ExampleWeightMonitor(Callback):
         self.weights: Tensor | None = None
         self._running: Tensor | None = None
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise a `ConfigError` if the data do not know their training examples."""
+        self._data(trainer)
+
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         """Add the batch's weights."""
         if not isinstance(outputs, dict) or "weights" not in outputs:

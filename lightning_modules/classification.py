@@ -1,6 +1,7 @@
 """What classifiers and regressors share, and the loop of those whose method is a weight per example."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -135,17 +136,21 @@ class ClassifierModule(ResumableModule):
         outputs: Tensor = self.network(input)[0]
         return outputs
 
+    def check_input(self, batch: Mapping[str, object]) -> None:
+        """Raise a `ConfigError` if a batch has no input, but views of it or several streams."""
+        if "input" not in batch:
+            raise ConfigError(
+                f"{type(self).__name__} trains on the batch's input, and this one has {', '.join(sorted(batch))}:"
+                " choose data or views (data.init_args.augmentation) with an entry of that name, or another method."
+            )
+
     def run_network(self, batch: dict[str, Tensor]) -> Examples:
         """Run the network once over a batch.
 
         Raises:
             ConfigError: If the batch has no input, but views of it or several streams.
         """
-        if "input" not in batch:
-            raise ConfigError(
-                f"{type(self).__name__} trains on the batch's input, and this one has {', '.join(sorted(batch))}:"
-                " choose data or views (data.init_args.augmentation) with an entry of that name, or another method."
-            )
+        self.check_input(batch)
         outputs, features = self._outputs_of(self.network, batch["input"])
         if self.training:
             losses = self.prediction_loss.training_losses(outputs.float(), batch["target"], self.current_epoch)

@@ -71,6 +71,7 @@ class DFR(ClassifierModule):
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect a batch's features."""
+        self.check_input(batch)
         if "group" not in batch:
             raise ConfigError(
                 "DFR needs the groups of the held-out set: set data.init_args.training.group_labels to given."

@@ -298,3 +298,40 @@ def test_a_method_of_one_stream_says_so(fit: Fit, capsys: pytest.CaptureFixture[
     assert stop.value.code == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "ERM trains on the batch's input, and this one has labelled, unlabelled" in line
+
+
+@pytest.mark.parametrize("observer", ["ExampleWeightMonitor", "ExampleDynamics"])
+def test_what_follows_each_example_of_one_dataset_is_refused(
+    observer: str, fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two streams have two numberings: nothing is counted under the wrong example."""
+    config = tiny("pseudo_labels.PseudoLabels")
+    config["trainer"]["callbacks"] = [{"class_path": observer}]
+    config["data"] = two_streams()
+    line = refusal(config, fit, capsys)
+    assert f"error: {observer} needs a datamodule with" in line
+    assert "n_train" in line
+    assert "TwoStreamDataModule" in line
+
+
+@pytest.mark.parametrize("method", ["LfF", "JTT", "DFR", "GroupDRO", "BRDRO", "CVaRDRO"])
+def test_methods_of_one_stream_are_refused(method: str, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny(method)
+    if method == "DFR":
+        del config["model"]["init_args"]["optimizer"]
+    config["trainer"]["callbacks"] = []
+    config["data"] = two_streams()
+    line = refusal(config, fit, capsys)
+    assert line.startswith(f"surefoot: error: {method} ")
+    assert "TwoStreamDataModule" in line or "this one has labelled, unlabelled" in line
+
+
+def refusal(config: dict[str, Any], fit: Fit, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line in which a fit ends, before a step was taken."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        fit(config)
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(printed)
+    return printed[-1]
