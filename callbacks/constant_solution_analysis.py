@@ -148,7 +148,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
                 self._cuts = constants_without_signal(pl_module, pl_module, pair, max_depth=5)
         self._probe.watch(self.splits(trainer)[dataloader_idx])
 
-    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
         """Add up a batch's quantities.
 
         Raises:

@@ -1,6 +1,7 @@
 """What observers of evaluations share: which set a batch belongs to, in fit, validate and test alike."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from surefoot.contracts import EvaluatedSets, datamodule_as
-from surefoot.errors import DataError
+from surefoot.errors import ConfigError, DataError
 from surefoot.training.distributed import sum_over_ranks
 
-__all__ = ("EvaluationObserver", "check_seen")
+__all__ = ("EvaluationObserver", "check_seen", "logits_of")
 
 
 class EvaluationObserver(Callback, ABC):
@@ -30,7 +31,7 @@ class EvaluationObserver(Callback, ABC):
         self._said_in_part: set[str] = set()
 
     @abstractmethod
-    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
         """Take note of a batch and of what the module returned for it."""
 
     @abstractmethod
@@ -46,7 +47,7 @@ class EvaluationObserver(Callback, ABC):
     def _sets(self, trainer: Trainer) -> EvaluatedSets:
         return datamodule_as(trainer, EvaluatedSets, type(self).__name__)
 
-    def _observe(self, trainer: Trainer, dataloader_idx: int, outputs: Any, batch: Any) -> None:
+    def _observe(self, trainer: Trainer, dataloader_idx: int, outputs: object, batch: Any) -> None:
         split = self.splits(trainer)[dataloader_idx]
         self._n_seen[split] = self._n_seen.get(split, 0) + len(batch["index"])
         self.observe(trainer, split, outputs, batch)
@@ -68,7 +69,7 @@ class EvaluationObserver(Callback, ABC):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: object,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -81,7 +82,7 @@ class EvaluationObserver(Callback, ABC):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: object,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -115,3 +116,15 @@ def check_seen(n_seen: Tensor, split: str) -> Tensor:
             " examples; take the datamodule's own loaders (ShardSampler)."
         )
     return n_seen > 0
+
+
+def logits_of(outputs: object, observer: str) -> Tensor:
+    """Return the logits ``(batch, classes)`` that a module's evaluation of a batch returned.
+
+    Raises:
+        ConfigError: If there are none; it names the observer.
+    """
+    if not isinstance(outputs, Mapping) or "logits" not in outputs:
+        raise ConfigError(f"{observer} needs a classifier: validation_step and test_step return a dict with logits.")
+    logits: Tensor = outputs["logits"]
+    return logits

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from callbacks.evaluation import EvaluationObserver
+from callbacks.evaluation import EvaluationObserver, logits_of
 from surefoot.contracts import EvaluatedGroups, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.metrics import (
@@ -64,17 +64,17 @@ class GroupMetrics(EvaluationObserver):
         selectable = [entry for entry in self.history if entry["selectable"]]
         return {rule: dict(entry) for rule, entry in select_checkpoints(selectable).items()}
 
-    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
         """Add a batch's counts; sets without labels or groups, such as another dataset, are passed over.
 
         Raises:
-            ConfigError: If the batch has no groups.
+            ConfigError: If the batch has no groups, or the module returned no logits.
         """
         if not self._has_groups(trainer, split):
             return
         if "group" not in batch:
             raise ConfigError("GroupMetrics needs a group per evaluated example and the batch has none.")
-        correct = outputs["logits"].argmax(1) == batch["target"]
+        correct = logits_of(outputs, "GroupMetrics").argmax(1) == batch["target"]
         counts = count_groups(correct, batch["group"], len(self._groups(trainer).eval_group_names))
         before = self._running.get(split)
         self._running[split] = (

@@ -191,7 +191,7 @@ class MemorizationTracker(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: object,
         batch: Any,
         batch_idx: int,
     ) -> None:

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from callbacks.evaluation import EvaluationObserver, check_seen
+from callbacks.evaluation import EvaluationObserver, check_seen, logits_of
 from surefoot.contracts import OfficialScores, datamodule_as
 from surefoot.training.distributed import sum_over_ranks
 
@@ -39,11 +39,11 @@ class OfficialEvaluation(EvaluationObserver):
     def _official(self, trainer: Trainer) -> OfficialScores:
         return datamodule_as(trainer, OfficialScores, "OfficialEvaluation")
 
-    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
         """Keep a batch's predictions on an official split."""
         if split not in self._official(trainer).splits:
             return
-        predicted = outputs["logits"].argmax(1)
+        predicted = logits_of(outputs, "OfficialEvaluation").argmax(1)
         counted = torch.stack([torch.ones_like(predicted), predicted])
         self._of(trainer, split, predicted.device).index_add_(1, batch["index"], counted)
 

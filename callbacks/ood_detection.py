@@ -91,7 +91,7 @@ class OODDetection(EvaluationObserver):
         self._gaussians = fit_class_gaussians(self._bank, labels, data.n_classes)
         self._scores = {}
 
-    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
         """Score a batch."""
         if self._bank is None or not isinstance(outputs, Mapping):
             return

@@ -59,7 +59,7 @@ class SampleTable(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: object,
         batch: Any,
         batch_idx: int,
     ) -> None:

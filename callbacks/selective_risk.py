@@ -69,7 +69,7 @@ class SelectiveRisk(EvaluationObserver):
         self.results: list[dict[str, Any]] = []
         self._outputs: dict[str, list[tuple[list[float], int]]] = {}
 
-    def observe(self, trainer: Trainer, split: str, outputs: Any, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
         """Keep a batch's outputs and targets."""
         if trainer.state.fn == "fit":
             return

@@ -284,7 +284,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             return self.splits[name]
         return self.shifted("test" if stage == "test" else "val")[name]
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
+    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
         examples = split.examples
         return DataLoader(
             examples,
@@ -309,19 +309,19 @@ class ClassificationDataModule(LightningDataModule, ABC):
         split = "test" if stage == "test" else "val"
         return [split, *self.shifted(split)]
 
-    def _evaluation_loaders(self, stage: str) -> list[DataLoader[Any]]:
+    def _evaluation_loaders(self, stage: str) -> list[DataLoader[Batch]]:
         return [self._evaluation_loader(self.evaluation_set(stage, n)) for n in self.evaluated(stage)]
 
-    def val_dataloader(self) -> list[DataLoader[Any]]:
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return the loaders of val and, during fit, test; during validate, of val and its shifted sets."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         return self._evaluation_loaders("fit" if fitting else "validate")
 
-    def test_dataloader(self) -> list[DataLoader[Any]]:
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Return the loaders of test and its shifted sets."""
         return self._evaluation_loaders("test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the test loader."""
         return self._evaluation_loader(self.splits["test"])
 

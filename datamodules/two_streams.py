@@ -162,15 +162,15 @@ class TwoStreamDataModule(LightningDataModule):
         """Return the share of the evaluated stream's train split in each group of its evaluation, ``(groups,)``."""
         return self.evaluated_data.train_eval_group_shares()
 
-    def val_dataloader(self) -> list[DataLoader[Any]]:
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return the loaders of the evaluated stream's val and, during fit, test."""
         return self.evaluated_data.val_dataloader()
 
-    def test_dataloader(self) -> list[DataLoader[Any]]:
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Return the loaders of the evaluated stream's test and its shifted sets."""
         return self.evaluated_data.test_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the evaluated stream's test."""
         return self.evaluated_data.predict_dataloader()
 

@@ -18,6 +18,7 @@ from surefoot.classification.adversaries import LinearAdversary
 from surefoot.classification.confounders import LabelNoise
 from surefoot.classification.networks import MLP, ChannelStatistics
 from surefoot.errors import ConfigError, DataError
+from surefoot.losses.prediction import GaussianNLL
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -122,6 +123,12 @@ class NoMinority(DigitsDataModule):
             eval_group=val.group[keep],
         )
         return splits
+
+
+def test_group_metrics_of_a_regressor_are_refused(tmp_path: Path) -> None:
+    regressor = ERM(MLP(192, (16,)), adam, n_classes=2, loss=GaussianNLL())
+    with pytest.raises(ConfigError, match=r"GroupMetrics needs a classifier: .* return a dict with logits"):
+        fit(regressor, [GroupMetrics()], tmp_path, max_epochs=1)
 
 
 def test_empty_groups_are_named_once_and_never_nan(tmp_path: Path) -> None:
