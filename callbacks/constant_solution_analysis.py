@@ -46,7 +46,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         constant: The optimal constant prediction, in the loss's units.
         sets: One row per set: the quantities that are logged, with the distance's 95% interval over examples.
         layers: One row per set and layer.
-        constants: One row per place where the signal was cut off and number of the prediction.
+        constants: One row per layer at which the signal was cut off and number of the prediction.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             layers: Names of the convolutions and linear layers to watch; all by default.
             max_features: Layers with wider inputs (patches) have no subspace measured.
             n_inputs: Inputs per layer and set from which subspaces are measured.
-            score_encoder: Network whose features tell how far out each set is (the paper: ResNet-18 of ImageNet, that
-                is ``TimmEncoder`` with ``resnet18`` and ``pretrained``); it costs a forward pass of its own. None: no
-                score.
+            score_encoder: Network from whose features the distance of each set is scored (the paper: ResNet-18 of
+                ImageNet, that is ``TimmEncoder`` with ``resnet18`` and ``pretrained``); it costs a forward pass of its
+                own. None: no score.
             score_repeats: Repetitions of the score's weak classifier.
             figures: Whether figures are drawn.
 
@@ -124,7 +124,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Name to the hooks the set that comes, and measure the constants before the first."""
+        """Set the name of the next set for the hooks, and measure the constants before the first."""
         self._await(trainer, pl_module, batch, dataloader_idx)
 
     def on_test_batch_start(
@@ -135,7 +135,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Name to the hooks the set that comes, and measure the constants before the first."""
+        """Set the name of the next set for the hooks, and measure the constants before the first."""
         self._await(trainer, pl_module, batch, dataloader_idx)
 
     def _await(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:

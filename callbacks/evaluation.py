@@ -17,7 +17,7 @@ __all__ = ("EvaluationObserver", "check_seen", "logits_of")
 
 
 class EvaluationObserver(Callback, ABC):
-    """Sees every evaluated batch with the name of its split; the sanity check before training is passed over.
+    """Sees every evaluated batch with the name of its split; the sanity check before training is left out.
 
     A set that was evaluated in part (``limit_val_batches``, ``limit_test_batches``) is named in one warning.
     """

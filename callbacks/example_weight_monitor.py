@@ -19,7 +19,7 @@ class ExampleWeightMonitor(Callback):
     The weight is relative to uniform weights (1 for ERM) and multiplied with how often the example was drawn in the
     epoch, so that JTT's upsampling shows too. Logged under ``example_weights/`` at each epoch's end:
     ``group_mean/<name>``, ``minority_auc``, ``minority_precision`` and ``minority_recall`` (of as many top-weighted
-    examples as there are minority examples), and the same for ``noisy`` labels where the datamodule knows them. Groups
+    examples as there are minority examples), and the same for ``noisy`` labels where the datamodule has them. Groups
     and noise come from ``datamodule.train_annotations()``, never from the batch: they may be hidden from the method.
 
     Attributes:

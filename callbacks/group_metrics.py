@@ -32,11 +32,11 @@ class GroupMetrics(EvaluationObserver):
     Logged per split: ``accuracy`` (each example once), ``train_weighted_accuracy`` (groups weighted by their training
     shares, the Waterbirds literature's average), ``worst_group_accuracy``, ``worst_<k>_group_accuracy``,
     ``worst_group`` (its index) and ``group_accuracy/<name>``. A group that is empty in a split counts nowhere there;
-    one warning names it. ``group_sizes.csv`` in the run folder says how many examples of each group were evaluated.
+    one warning names it. ``group_sizes.csv`` in the run folder lists how many examples of each group were evaluated.
 
     Attributes:
         history: One entry per evaluation during fit: epoch, step and every quantity above.
-        selection: Rule -> the entry it chooses, see `SELECTION_RULES`. While a module says that its network is not
+        selection: Rule -> the entry it chooses, see `SELECTION_RULES`. While a module reports that its network is not
             yet the final one (``selectable``, as JTT's identification stage does), nothing can be chosen.
     """
 
@@ -65,7 +65,7 @@ class GroupMetrics(EvaluationObserver):
         return {rule: dict(entry) for rule, entry in select_checkpoints(selectable).items()}
 
     def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
-        """Add a batch's counts; sets without labels or groups, such as another dataset, are passed over.
+        """Add a batch's counts; sets without labels or groups, such as another dataset, are left out.
 
         Raises:
             ConfigError: If the batch has no groups, or the module returned no logits.

@@ -208,13 +208,13 @@ class MemorizationTracker(Callback):
             self._checkpoint(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sample with started answers, say so if the metric was trivial, and close an engine of one's own."""
+        """Sample with started answers, warn if the metric was trivial, and close an engine that is not the method's."""
         if self.answers.prefixes and self.accuracies:
             self._perturb(trainer, pl_module)
         if self.accuracies and not self._ever_memorized and trainer.is_global_zero:
             warnings.warn(
                 "no tracked example was ever memorized in this run: its pre-memorization accuracy is then a running"
-                " maximum of plain train accuracy and says nothing for or against the method.",
+                " maximum of plain train accuracy and is no evidence for or against the method.",
                 stacklevel=2,
             )
         if self._policy is not None:

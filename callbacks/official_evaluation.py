@@ -21,7 +21,7 @@ class OfficialEvaluation(EvaluationObserver):
     After ``validate`` or ``test``, the predictions go to
     ``predictions/<dataset>_split:<split>_seed:<seed>_epoch:best_pred.csv`` in the run folder: one predicted class a
     line, in the split's order. Of a split that was evaluated in part (``limit_test_batches`` and the like) the examples
-    that were seen are scored, which a warning says, and no file is written.
+    that were seen are scored, with a warning, and no file is written.
     """
 
     of_a_part = "the official numbers are theirs alone, and no submission file is written"

@@ -179,7 +179,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
         Returns:
             ``group (examples,)``; ``minority (examples,)``, True outside the largest group of the example's class
-            unless the dataset knows better; further flags of the dataset, such as ``noisy``.
+            unless the dataset marks its own minority; further flags of the dataset, such as ``noisy``.
         """
         split, counts = self.train_set, self.train_group_counts()
         minority = torch.zeros(len(split.target), dtype=torch.bool)
@@ -239,7 +239,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         }
 
     def collate(self, examples: Any) -> Batch:
-        """Make a batch of examples; datasets in memory hand over whole batches."""
+        """Make a batch of examples; datasets in memory return whole batches already."""
         batch: Batch = examples if isinstance(examples, dict) else default_collate(examples)
         return batch
 

@@ -47,7 +47,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         Args:
             source: Where the samples of a step come from.
             data: Datamodule of all classes, such as CIFAR10DataModule.
-            encoder: Network from inputs to features, a `CheckpointEncoder` with the weights of a run, say.
+            encoder: Network from inputs to features, such as a `CheckpointEncoder` with the weights of a run.
             private_classes: Classes that are private, renumbered in this order; all others are public.
             n_train: Private training examples to keep, drawn with the seed; all by default.
             loading: Arguments of `PrivateDataModule`.
@@ -78,7 +78,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
     def build(self) -> dict[str, TensorExamples]:
         """Put every split through the encoder once."""
         self.data.setup("fit")
-        self.encoder_history()  # refuses one that has seen private classes
+        self.encoder_history()  # refuses one that was trained on private classes
         self.encoder.eval().requires_grad_(False)
         renumbered = torch.full((self.data.n_classes,), -1)
         renumbered[list(self.private_classes)] = torch.arange(self.n_classes)

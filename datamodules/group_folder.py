@@ -47,7 +47,7 @@ class GroupFolderDataModule(ClassificationDataModule):
         self.pipeline = ImagePipeline(image_size)
 
     @cached_property
-    def metadata(self) -> Any:
+    def metadata(self) -> pd.DataFrame:
         """The table of ``metadata.csv``.
 
         Raises:
@@ -107,7 +107,7 @@ class GroupFolderDataModule(ClassificationDataModule):
         return self.pipeline.scale(images)
 
 
-def check_metadata(table: Any, columns: Sequence[str]) -> None:
+def check_metadata(table: pd.DataFrame, columns: Sequence[str]) -> None:
     """Raise a `ValueError` unless labels, attributes and splits are numbers in range and every image has one row."""
     if len(table) == 0:
         raise ValueError("it holds no row")

@@ -128,7 +128,7 @@ class ChosenExamples(Dataset[Batch]):
 
 
 def check_split(name: str, split: Split, n_classes: int, n_groups: int) -> None:
-    """Raise a `DataError` if the split is empty, or a target or group lies outside its range."""
+    """Raise a `DataError` if the split is empty, or a target or group is outside its range."""
     if len(split.target) == 0:
         raise DataError(f"the split {name!r} is empty.")
     for kind, given in (("target", split.target), ("group", split.group)):

@@ -59,7 +59,7 @@ class TextPipeline:
 
 
 def word_tokenizer(texts: Iterable[str], max_words: int = 30_000) -> Any:
-    """Return a tokenizer of whole words, in lower case, that knows the most frequent words of these texts.
+    """Return a tokenizer of whole words, in lower case, whose vocabulary is the most frequent words of these texts.
 
     Ids: 0 padding, 1 unknown words, 2 start of the text.
     """

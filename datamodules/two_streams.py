@@ -25,8 +25,8 @@ class TwoStreamDataModule(LightningDataModule):
     """A training batch holds one batch of each of two datasets, under their names.
 
     Each stream has the sampling, the batch size, the augmentation and the order of its datamodule. An epoch is one pass
-    over one of them, the one with more batches by default; the other begins again whenever it is through, and goes on
-    from epoch to epoch: each of its examples is seen once a pass, in batches that are all whole. ``validate``,
+    over one of them, the one with more batches by default; the other starts its next pass when it has ended one, and
+    continues across epochs: each of its examples is seen once a pass, in batches that are all whole. ``validate``,
     ``test``, ``predict`` and the evaluation during ``fit`` are those of one of them, with batches as it has them.
     """
 
@@ -125,7 +125,7 @@ class TwoStreamDataModule(LightningDataModule):
         self._loader = None
 
     def train_dataloader(self) -> StreamsLoader:
-        """Return the loader of both streams; one in place of another goes on where that one was."""
+        """Return the loader of both streams; one that replaces another continues from its position."""
         loaders = {name: self._training_loader(name) for name in self.streams}
         longest = max(loaders, key=lambda name: len(loaders[name]))
         positions = None if self._loader is None else self._loader.positions

@@ -1,7 +1,5 @@
 """WILDS' unlabeled examples, as a stream beside labelled ones."""
 
-from typing import Any
-
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
@@ -53,5 +51,5 @@ class UnlabeledWILDSDataModule(LightningDataModule):
 
     def fingerprints(self) -> dict[str, str]:
         """Return what of the dataset is read, for the record of a run."""
-        n_examples: Any = 0 if self.examples is None else len(self.examples)  # type: ignore[arg-type]
+        n_examples = 0 if self.examples is None else len(self.examples)  # type: ignore[arg-type]
         return {self.split: f"{n_examples} examples"}

@@ -51,7 +51,7 @@ class ArithmeticDataModule(RecordsDataModule):
 
     Batches: ``problem`` (list of `Problem`) and ``index (batch,)``. Problems are made when they are asked for: with
     ``n_train`` at the number of examples a run sees, no problem is seen twice. `surefoot.reasoning.arithmetic` judges
-    steps and knows the success probability of a procedural policy from any prefix.
+    steps and computes the success probability of a procedural policy from any prefix.
     """
 
     def __init__(

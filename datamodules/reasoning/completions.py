@@ -45,7 +45,7 @@ class StoredRecordsDataModule(RecordsDataModule, ABC):
         self.evaluate_on: Any = evaluate_on
 
     @abstractmethod
-    def held_out(self) -> Sequence[Any]:
+    def held_out(self) -> Sequence[object]:
         """Return the records that are not trained on."""
 
     def prepare_data(self) -> None:
@@ -216,7 +216,7 @@ class PreferencesDataModule(StoredRecordsDataModule):
             )
         return self._splits[split]
 
-    def recorded_splits(self) -> Mapping[str, Sequence[Any]]:
+    def recorded_splits(self) -> Mapping[str, Sequence[object]]:
         """Return the pairs of train and val."""
         return {split: self.pairs(split) for split in ("train", "val")}
 

@@ -74,7 +74,7 @@ class JSONLDataModule(ProblemsDataModule):
             seen.add(problem.id)
         return problems
 
-    def _problem(self, row: Mapping[str, Any], default_id: str, where: str) -> Problem:
+    def _problem(self, row: Mapping[str, object], default_id: str, where: str) -> Problem:
         question = first_field(row, [self.question], where).strip()
         solution = str(row.get(self.solution) or "").strip()
         boxed = row.get(self.answer) is None and bool(solution)

@@ -64,7 +64,7 @@ class RecordsDataModule(LightningDataModule, ABC):
         """Return a hash of each split's records, for the record of a run."""
         return {name: fingerprint({"records": list(s)}) for name, s in self.recorded_splits().items()}
 
-    def recorded_splits(self) -> Mapping[str, Sequence[Any]]:
+    def recorded_splits(self) -> Mapping[str, Sequence[object]]:
         """Return the splits whose hashes stand in the record of a run; none where other files are recorded for them."""
         return {}
 

@@ -18,7 +18,7 @@ __all__ = ("OtherDataset",)
 class OtherDataset(Shift):
     """Inputs of another datamodule's val or test, without labels: its classes are not those of the model.
 
-    Images are brought to the size, the channels and the range of pixels that the model knows.
+    Images are brought to the size, the channels and the range of pixels of the training data.
     """
 
     def __init__(self, data: LightningDataModule, name: str, n_examples: int | None = None) -> None:
