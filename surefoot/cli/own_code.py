@@ -1,4 +1,4 @@
-"""A user's own classes: modules of the working folder, and packages of his own that are named like Surefoot's.
+"""A user's own classes: modules of the working folder, and packages of the user's that are named like Surefoot's.
 
 Configs name classes by import path, so what lies in the working folder has to be importable, however the command was
 started. It comes last on the path, so that a file there never hides a library; and Surefoot's own place comes first, so
@@ -6,6 +6,7 @@ that a folder ``callbacks`` there adds modules to Surefoot's package of that nam
 """
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +27,14 @@ def find_own_modules() -> None:
 
 
 def join_own_packages() -> None:
-    """Let Surefoot's imported packages find the modules of the working folder's packages of the same names."""
-    here = Path.cwd()
-    if (here / "surefoot" / "__init__.py").is_file():
-        return  # a checkout of Surefoot: its packages are no user's
-    for name in _PACKAGES:
-        if name in sys.modules:
-            _join(sys.modules[name], here / name)
+    """Let Surefoot's imported packages find those of the same names in the working folder and on ``PYTHONPATH``."""
+    named = [Path(p).resolve() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    for place in dict.fromkeys([Path.cwd(), *named]):
+        if (place / "surefoot" / "__init__.py").is_file():
+            continue  # a checkout of Surefoot: its packages are no user's
+        for name in _PACKAGES:
+            if name in sys.modules:
+                _join(sys.modules[name], place / name)
 
 
 def _join(package: ModuleType, folder: Path) -> None:

@@ -66,11 +66,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_in(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def run_in(folder: Path, *command: str, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(path), str(ROOT)]))},
         capture_output=True,
         text=True,
         check=False,
@@ -94,6 +94,14 @@ def test_python_m_does_not_let_own_packages_hide_ours(project: Path) -> None:
     notes = [n for n in done.stderr.splitlines() if n.startswith("surefoot: note:")]
     assert len(notes) == 1
     assert "callbacks.evaluation" in notes[0]
+
+
+def test_own_packages_may_lie_on_pythonpath(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    command = (sys.executable, "-m", "surefoot", "fit", "--config", str(project / "configs/focal.yaml"))
+    done = run_in(tmp_path_factory.mktemp("elsewhere"), *command, "--print_config", path=project)
+    assert done.returncode == 0, done.stderr
+    assert "class_path: callbacks.BatchCounter" in done.stdout
+    assert "class_path: datamodules.few.FewDigits" in done.stdout
 
 
 def test_a_file_of_the_working_folder_never_hides_a_library(project: Path) -> None:
