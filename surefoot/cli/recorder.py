@@ -13,7 +13,7 @@ from datamodules import Shift
 from surefoot.cli.checkpoints import LAST, LastCheckpoint
 from surefoot.compatibility.lightning import log_short_runs
 from surefoot.errors import SurefootError
-from surefoot.runs import RunFolder, describe_environment
+from surefoot.runs import RunFolder, describe_environment, mark_latest
 from surefoot.storage.files import replacing
 from surefoot.storage.json_files import write_json
 from surefoot.storage.manifests import WEIGHTS, write_manifest
@@ -44,6 +44,11 @@ class RunRecorder(Callback):
         data: dict[str, str] = getattr(datamodule, "fingerprints", dict)()
         environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
         write_json(self.run.path / "environment.json", environment)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let ``latest`` point to the run: by now all ranks have read what the command names."""
+        if trainer.is_global_zero:
+            mark_latest(self.run)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the environment; print, and if asked set, the learning rates of a resumed run."""

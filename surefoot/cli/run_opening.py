@@ -14,7 +14,7 @@ from surefoot.cli.checkpoints import LAST, PREVIOUS, recover
 from surefoot.cli.settings import differences, stored_inputs, stored_settings
 from surefoot.errors import ConfigError
 from surefoot.processes import die_with_parent
-from surefoot.runs import RUN_VARIABLE, RunFolder, await_run, list_runs, mark_latest, open_run
+from surefoot.runs import RUN_VARIABLE, RunFolder, await_run, list_runs, open_run
 from surefoot.storage.contents import contents_read, differing_contents
 from surefoot.storage.files import remove_partials
 from surefoot.storage.locks import hold
@@ -134,7 +134,6 @@ def checkpoint_to_go_on_from(run: RunFolder) -> Path | None:
 def _hold(run: RunFolder, held: contextlib.ExitStack) -> None:
     """Keep others from writing to the run folder, before anything in it changes, and pass it on to launched ranks."""
     held.enter_context(hold(run.path, ", or start another run of these settings with --fresh true"))
-    mark_latest(run)
     os.environ[RUN_VARIABLE] = str(run.path.resolve())
     held.callback(os.environ.pop, RUN_VARIABLE, None)
 

@@ -165,6 +165,8 @@ class SurefootCLI(LightningCLI):
         self.settings = self._settings()
         request = RunRequest(str(self.subcommand), config, self.settings, self.config_files)
         self.run = enter_run(request, self.held)
+        if request.checkpoint is not None and Path(request.checkpoint).exists():
+            config.ckpt_path = str(Path(request.checkpoint).resolve())  # ``latest`` will point to this run
         if self.subcommand == "fit" and (last := checkpoint_to_go_on_from(self.run)) is not None:
             config.ckpt_path = str(last)
             rank_zero_info(f"resuming {self.run.path} from {last.name}")

@@ -233,6 +233,19 @@ def test_validate_test_and_predict(fit: Fit, tmp_path: Path) -> None:
     assert float(rows[0]["probability_0"]) + float(rows[0]["probability_1"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_the_newest_run_s_checkpoint_is_read_before_another_is_the_newest(fit: Fit, tmp_path: Path) -> None:
+    """As the config names the experiment, the command's own run lies beside the checkpoint's."""
+    assert fit(tiny()).name == "0"
+    link = tmp_path / "runs/tiny/latest"
+    shared = ("--config", str(tmp_path / "tiny.yaml"), "--runs_root", str(tmp_path / "runs"))
+    main(["fit", *shared, "--ckpt_path", f"{link}/checkpoints/last.ckpt", "--trainer.max_epochs", "3"])
+    assert link.resolve().name == "1"
+    assert torch.load(link / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+    main(["test", *shared, "--ckpt_path", f"{link}/checkpoints/last.ckpt"])
+    assert link.resolve().name == "2"
+    assert (link / "metrics.csv").is_file()
+
+
 def deep_setting(rate: object) -> dict[str, Any]:
     """Return a model whose optimizer has this learning rate."""
     model: dict[str, Any] = tiny()["model"]
