@@ -38,6 +38,7 @@ _USELESS_WARNINGS = (
     "The '.*' does not have many workers",
     "Checkpoint directory .* exists and is not empty",
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # `log_short_runs`
+    "`LightningModule.configure_optimizers` returned `None`",  # DFR and PrivateLinear train by methods of their own
 )
 
 
