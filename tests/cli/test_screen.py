@@ -48,20 +48,20 @@ def test_every_line_is_of_use(
     assert "val/accuracy" in lines[end + 1]
 
 
-@pytest.mark.parametrize(
-    ("epochs", "steps", "batches", "interval"), [(1, -1, 2, 2), (20, -1, 9, 50), (-1, 7, 9, 7), (-1, -1, 9, 50)]
-)
 def test_training_without_an_optimizer_is_no_warning(fit: Fit) -> None:
     settings = tiny("DFR", n_subsets=1)
     del settings["model"]["init_args"]["optimizer"]
     settings["trainer"]["max_epochs"] = 1
-    settings["data"]["init_args"]["train_split"] = "val"
+    settings["data"]["init_args"]["training"] = {"split": "val"}
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         fit(settings)
     assert not [w for w in warned if "configure_optimizers" in str(w.message)]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "steps", "batches", "interval"), [(1, -1, 2, 2), (20, -1, 9, 50), (-1, 7, 9, 7), (-1, -1, 9, 50)]
+)
 def test_a_run_shorter_than_the_logging_interval_logs_its_last_step(
     epochs: int, steps: int, batches: int, interval: int
 ) -> None:
