@@ -82,7 +82,7 @@ def run_label(arguments: Sequence[str]) -> None:
         MonteCarloValues(objects.sampling, half_width=parsed.half_width, per_round=parsed.per_round),
         parsed.out,
         identity,
-        Labelling(parsed.separator, parsed.per_problem, parsed.problems_per_shard, parsed.seed),
+        Labelling(parsed.seed, parsed.separator, parsed.per_problem, parsed.problems_per_shard),
         progress,
     )
     print_summary(summary)

@@ -22,19 +22,19 @@ class Labelling:
     """Which completions are labelled, where they are cut, and in what portions they are written.
 
     Args:
+        seed: Seed of the sampling; each prefix' own derives from it.
         separator: What ends a step, where the completions are not cut already.
         per_problem: Label only the first completions of each problem; all by default.
         problems_per_shard: Problems of a shard.
-        seed: Seed of the sampling; each prefix' own derives from it.
 
     Raises:
         ConfigError: If a number is below one, or the separator is empty.
     """
 
+    seed: int
     separator: str = "\n"
     per_problem: int | None = None
     problems_per_shard: int = 32
-    seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings."""
