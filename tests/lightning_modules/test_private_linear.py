@@ -258,7 +258,7 @@ def test_features_are_those_of_public_statistics(tmp_path: Path) -> None:
 
 def test_empty_samples_train_on_noise_alone(fit: Fit) -> None:
     config = private()
-    config["data"]["init_args"]["sampling_rate"] = 1e-3
+    config["data"]["init_args"]["sampling_rate"] = 0.01
     assert bool(trained(fit(config)).full_weight().isfinite().all())
 
 
