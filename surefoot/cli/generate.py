@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
 import datamodules
-from surefoot.cli.verb_parser import VerbParser, plain_settings, print_summary, verb_parser
+from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, print_summary, verb_parser
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
@@ -21,7 +21,6 @@ from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
-from surefoot.storage.contents import named_contents
 
 __all__ = ("datamodules", "run_generate")
 
@@ -62,10 +61,7 @@ def run_generate(arguments: Sequence[str]) -> None:
     parser = _parser()
     parsed = parser.parse_verb(arguments)
     settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
-    named = {n: parsed.get(n) for n in ("model", "prompt")}
-    contents = named_contents(plain_settings(named))
-    objects = parser.instantiate_classes(parsed)
-    contents = named_contents(plain_settings(named)) | contents  # a hub's model may have come only now
+    objects, contents = build_objects(parser, parsed, ("model", "prompt"))
     data: ProblemSource = objects.data
     if not offers(data, ProblemSource) or parsed.split not in ("train", "val", "test"):
         raise ConfigError(
@@ -73,9 +69,8 @@ def run_generate(arguments: Sequence[str]) -> None:
             " like, and train, val or test."
         )
     problems = list(data.problems(parsed.split))[: parsed.limit]
-    inner = getattr(objects.engine, "engine", objects.engine)  # Ray's workers run one
     names = ("model", "data", "prompt", "grader", "sampling", "split", "limit")
-    identity = {n: settings.get(n) for n in names} | {"engine": type(inner).__name__}
+    identity = {n: settings.get(n) for n in names} | {"engine": engine_name(objects.engine)}
     identity["contents"] = contents
     identity["grader"] = {"rule": settings["grader"]["rule"]}
     policy = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse.typing import PositiveInt
 
-from surefoot.cli.verb_parser import VerbParser, plain_settings, print_summary, verb_parser
+from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, print_summary, verb_parser
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.labelling import Labelling, label_completions
 from surefoot.reasoning.language_models import LanguageModel
@@ -17,7 +17,6 @@ from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 from surefoot.reasoning.values import MonteCarloValues
-from surefoot.storage.contents import named_contents
 
 __all__ = ("run_label",)
 
@@ -56,13 +55,9 @@ def run_label(arguments: Sequence[str]) -> None:
     parser = _parser()
     parsed = parser.parse_verb(arguments)
     settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
-    named = {n: parsed.get(n) for n in ("model", "prompt", "completions")}
-    contents = named_contents(plain_settings(named))
-    objects = parser.instantiate_classes(parsed)
-    contents = named_contents(plain_settings(named)) | contents  # a hub's model may have come only now
-    inner = getattr(objects.engine, "engine", objects.engine)  # Ray's workers run one
+    objects, contents = build_objects(parser, parsed, ("model", "prompt", "completions"))
     names = ("model", "prompt", "sampling", "half_width", "per_round")
-    identity = {n: settings.get(n) for n in names} | {"engine": type(inner).__name__, "contents": contents}
+    identity = {n: settings.get(n) for n in names} | {"engine": engine_name(objects.engine), "contents": contents}
     identity["grader"] = {"rule": settings["grader"]["rule"]}
     prover = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
     began = time.perf_counter()

@@ -8,8 +8,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from surefoot.cli.settings import check_yaml, flag_values, plain_message
 from surefoot.errors import ConfigError
+from surefoot.reasoning.rollouts import RolloutEngine
+from surefoot.storage.contents import named_contents
 
-__all__ = ("VerbParser", "plain_settings", "print_summary", "verb_parser")
+__all__ = ("VerbParser", "build_objects", "engine_name", "print_summary", "verb_parser")
 
 
 def verb_parser(verb: str, description: str) -> "VerbParser":
@@ -48,9 +50,28 @@ class VerbParser(ArgumentParser):
         return self.parse_args(given)
 
 
-def plain_settings(settings: Mapping[str, object]) -> dict[str, object]:
+def _plain_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Return parsed settings as mappings."""
     return {n: v.as_dict() if isinstance(v, Namespace) else v for n, v in settings.items()}
+
+
+def build_objects(parser: VerbParser, parsed: Namespace, read: Sequence[str]) -> tuple[Namespace, dict[str, str]]:
+    """Return the objects that settings describe, and hashes of what the paths among some of them hold.
+
+    Args:
+        parser: The verb's parser.
+        parsed: Its settings.
+        read: Names of the settings whose paths are read.
+    """
+    named = _plain_settings({name: parsed.get(name) for name in read})
+    contents = named_contents(named)
+    objects = parser.instantiate_classes(parsed)
+    return objects, named_contents(named) | contents  # a hub's model may have come only now
+
+
+def engine_name(engine: RolloutEngine) -> str:
+    """Return the name of what samples: of Ray's workers, the engine that each of them runs."""
+    return type(getattr(engine, "engine", engine)).__name__
 
 
 def print_summary(summary: Mapping[str, float]) -> None:
