@@ -18,6 +18,7 @@ from surefoot.classification.confounders import (
 )
 from surefoot.classification.groups import combine_attributes, group_names
 from surefoot.errors import ConfigError, DataError
+from surefoot.training.seeds import numbered_seed
 
 __all__ = ("ConfoundedImagesDataModule", "split_at_random")
 
@@ -107,7 +108,7 @@ class ConfoundedImagesDataModule(ClassificationDataModule):
     def _confound(self, name: str, images: Tensor, target: Tensor) -> Split:
         if not bool(images.isfinite().all()):
             raise DataError(f"the images of split {name!r} hold NaN or infinite values.")
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + ("train", "val", "test").index(name))
+        generator = torch.Generator().manual_seed(numbered_seed(self.seed, ("train", "val", "test").index(name)))
         training = name == "train"
         painted = images[:, None].expand(-1, 3, -1, -1).float()
         agrees, values = [torch.ones(len(target), dtype=torch.bool)], []

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.splits import Batch, Split
-from surefoot.contracts import OfficialScores, contract_of
+from surefoot.contracts import Fingerprints, OfficialScores, contract_of, offers
 from surefoot.errors import ConfigError
 from surefoot.training.loading import EpochSampler, ResumableDataLoader
 from surefoot.training.streams import StreamsLoader
@@ -187,10 +187,10 @@ class TwoStreamDataModule(LightningDataModule):
 
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of each stream's splits, for the record of a run."""
-        prints: dict[str, dict[str, str]] = {
-            name: getattr(data, "fingerprints", dict)() for name, data in self.streams.items()
+        known = {name: data for name, data in self.streams.items() if offers(data, Fingerprints)}
+        return {
+            f"{name}/{split}": found for name, data in known.items() for split, found in data.fingerprints().items()
         }
-        return {f"{name}/{split}": found for name, of_splits in prints.items() for split, found in of_splits.items()}
 
 
 def _without_targets(collate: Callable[[Any], Batch], examples: Any) -> Batch:

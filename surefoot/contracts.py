@@ -6,7 +6,7 @@ for a module by `module_as`.
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -23,9 +23,11 @@ from surefoot.reasoning.sequences import Pack
 from surefoot.reasoning.trajectories import Trajectory
 
 __all__ = (
+    "CompletedTraining",
     "EvaluatedGroups",
     "EvaluatedSet",
     "EvaluatedSets",
+    "Fingerprints",
     "OfficialScores",
     "PairSource",
     "PolicyModule",
@@ -241,7 +243,23 @@ class SampledModule(Protocol):
     evaluated: list[Trajectory]
 
 
-def offers(data: object, contract: type[Any]) -> bool:
+class Fingerprints(Protocol):
+    """A datamodule whose splits have hashes, for the record of a run."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash by split."""
+        ...
+
+
+class CompletedTraining(Protocol):
+    """A module that says whether its training did what its settings say."""
+
+    def unfinished(self) -> str | None:
+        """Return what is missing; none if nothing is."""
+        ...
+
+
+def offers(data: object, contract: type[Contract]) -> TypeGuard[Contract]:
     """Return whether an object has all that a contract names."""
     return not _missing(data, contract)
 

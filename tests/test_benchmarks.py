@@ -1,4 +1,4 @@
-"""``make bench`` runs every benchmark that needs no peer, and tells how to run the others."""
+"""``make bench`` runs every benchmark that needs no peer, and says how to run the others."""
 
 import ast
 import re
@@ -13,17 +13,17 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("data", [[], ["SUREFOOT_DATA=data"]], ids=["without data", "with data"])
-def test_every_benchmark_is_run_or_told_of(data: list[str]) -> None:
+def test_every_benchmark_is_run_or_named(data: list[str]) -> None:
     command = ["make", "-n", "bench", "BENCH=out", *data]
     printed = subprocess.run(
         command, cwd=ROOT, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
     ).stdout
     run = set(re.findall(r"^\.venv/bin/python (benchmarks/\w+\.py)", printed, flags=re.MULTILINE))
-    told = set(re.findall(r"benchmarks/\w+\.py", printed)) - run
+    named = set(re.findall(r"benchmarks/\w+\.py", printed)) - run
     peers = {"benchmarks/private_linear.py"}
     need_data = {"benchmarks/constant_solution.py", "benchmarks/smollm2_gsm8k.py"}
-    assert told == peers | (set() if data else need_data)
-    assert run | told == {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")}
+    assert named == peers | (set() if data else need_data)
+    assert run | named == {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")}
     assert "--peers" in printed
     for line in printed.splitlines():  # every option is one of the program's
         for program in re.findall(r"benchmarks/\w+\.py(?= --)", line):

@@ -12,6 +12,7 @@ from datamodules.reasoning.loaders import RecordsDataModule
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.contamination import find_contaminated
 from surefoot.reasoning.problems import Problem, checked_reference, unreadable_references
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("ProblemsDataModule", "SplitName")
 
@@ -99,7 +100,7 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         else:
             val = val[: self.n_val]
         if self.limit_train is not None and self.limit_train < len(train):
-            chosen = random.Random(self.seed + 1).sample(range(len(train)), self.limit_train)
+            chosen = random.Random(derive_seed("limit_train", self.seed)).sample(range(len(train)), self.limit_train)
             train = [train[i] for i in sorted(chosen)]
         test = (self._read("test") or [])[: self.limit_test]
         self.splits = {"train": train, "val": val, "test": test}

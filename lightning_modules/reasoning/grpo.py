@@ -22,6 +22,7 @@ from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import ValueEstimator, check_values
 from surefoot.training.distributed import sum_over_ranks
+from surefoot.training.seeds import numbered_seed
 
 __all__ = ("GRPO", "CreditedRollout", "RolloutUpdates")
 
@@ -240,9 +241,8 @@ class GRPO(ReasoningModule):
         groups = sorted({t.group for t in trajectories})
         n = self.updates.minibatches
         if n > 1:
-            generator = torch.Generator().manual_seed(
-                1_000_003 * (self.global_step - self.global_step % self.updates_per_batch) + epoch
-            )
+            batch_start = self.global_step - self.global_step % self.updates_per_batch
+            generator = torch.Generator().manual_seed(numbered_seed(batch_start, epoch))
             groups = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
         return [[i for i, t in enumerate(trajectories) if t.group in set(groups[m::n])] for m in range(n)]
 

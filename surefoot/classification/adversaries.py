@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from surefoot.training.seeds import numbered_seed
+
 __all__ = (
     "Adversary",
     "ConstantAdversary",
@@ -216,7 +218,7 @@ class VIBAdversary(Adversary):
     def forward(self, observation: Tensor, target: Tensor) -> Tensor:
         """Return the logit of the weight averaged over sampled codes."""
         mean, scale = self.encode(observation)
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.n_calls)
+        generator = torch.Generator().manual_seed(numbered_seed(self.seed, self.n_calls))
         self.n_calls += 1
         noise = torch.randn(self.n_samples, *mean.shape, generator=generator).to(mean)
         scores = self.decoder(mean + scale * noise)  # (samples, batch, classes)

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from surefoot.compatibility.lightning import is_fast_dev_run
 from surefoot.errors import SurefootError
 from surefoot.storage.files import replacing
 from surefoot.training.distributed import gather_rows
@@ -95,7 +96,7 @@ class PredictionWriter(Callback):
         rank_zero_info(f"{len(rows)} predictions: {self.folder / name}")
 
     def _check_whole(self, trainer: Trainer, rows: Mapping[tuple[int, int, int], Any]) -> None:
-        if trainer.limit_predict_batches != 1.0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.limit_predict_batches != 1.0 or is_fast_dev_run(trainer):
             return
         for number, loader in enumerate(_loaders(trainer)):
             seen = len({index for of, index, _ in rows if of == number})

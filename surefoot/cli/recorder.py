@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from callbacks import ModelExporter
 from datamodules import Shift
 from surefoot.cli.checkpoints import LAST, LastCheckpoint
-from surefoot.compatibility.lightning import log_short_runs
+from surefoot.compatibility.lightning import callbacks_of, is_fast_dev_run, log_short_runs
+from surefoot.contracts import CompletedTraining, Fingerprints, offers
 from surefoot.errors import SurefootError
 from surefoot.runs import RunFolder, describe_environment, mark_latest
 from surefoot.storage.files import replacing
@@ -41,7 +42,7 @@ class RunRecorder(Callback):
     @rank_zero_only
     def _write_environment(self, trainer: Trainer) -> None:
         datamodule = _datamodule(trainer)
-        data: dict[str, str] = getattr(datamodule, "fingerprints", dict)()
+        data = datamodule.fingerprints() if offers(datamodule, Fingerprints) else {}
         environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
         write_json(self.run.path / "environment.json", environment)
 
@@ -87,7 +88,7 @@ class RunRecorder(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the trained weights: ``weights.safetensors``, and a language model's folder if no callback has."""
         self._handed_on = True
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if is_fast_dev_run(trainer):
             return
         model: Any = getattr(pl_module, "language_model", None)
         if model is None:
@@ -98,7 +99,7 @@ class RunRecorder(Callback):
         tensors = {name: t for name, t in pl_module.state_dict().items() if name.split(".")[0] in beside}
         if tensors:  # such as a value head
             _write_weights(self.run.path / WEIGHTS, tensors, trainer.is_global_zero)
-        exported = any(isinstance(c, ModelExporter) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        exported = any(isinstance(c, ModelExporter) for c in callbacks_of(trainer))
         if not exported and (trainer.is_global_zero or is_sharded(model)):  # every rank has a part of sharded tensors
             model.save(self.run.path / "model", write=trainer.is_global_zero)
 
@@ -113,7 +114,7 @@ class RunRecorder(Callback):
         Raises:
             SurefootError: If something is missing; it stands in ``unfinished.json``, too.
         """
-        fast = trainer.fast_dev_run  # type: ignore[attr-defined]
+        fast = is_fast_dev_run(trainer)
         if fast or not trainer.is_global_zero or not trainer.state.finished or trainer.interrupted:
             return
         record = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
@@ -129,13 +130,12 @@ class RunRecorder(Callback):
 
     def _missing(self, trainer: Trainer) -> str | None:
         """Return what a run whose training has ended lacks."""
-        ask = getattr(trainer.lightning_module, "unfinished", None)
-        missing: str | None = ask() if ask is not None else None
-        if missing is not None:
+        module: object = trainer.lightning_module
+        if offers(module, CompletedTraining) and (missing := module.unfinished()) is not None:
             return missing
         if trainer.global_step == 0:
             return "no optimizer step was taken (see trainer.max_epochs, max_steps and limit_train_batches)"
-        saves = any(isinstance(c, LastCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        saves = any(isinstance(c, LastCheckpoint) for c in callbacks_of(trainer))
         if saves and not (self.run.path / "checkpoints" / LAST).exists():
             return "no step was taken after the checkpoint that it started from, so that none was written"
         return None

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from surefoot.cli.checkpoints import LAST, PREVIOUS, recover
 from surefoot.cli.settings import differences, stored_inputs, stored_settings
+from surefoot.compatibility.lightning import is_first_process
 from surefoot.errors import ConfigError
 from surefoot.processes import die_with_parent
 from surefoot.runs import RUN_VARIABLE, RunFolder, await_run, list_runs, open_run
@@ -105,7 +106,7 @@ def enter_run(request: RunRequest, held: contextlib.ExitStack) -> RunFolder:
         die_with_parent()
         return RunFolder(Path(inherited))
     root, fits = Path(request.config.runs_root), request.verb == "fit"
-    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    is_first = is_first_process()
     if is_first:
         contents = request.contents()
         _check_inputs(request, contents)
@@ -123,7 +124,7 @@ def enter_run(request: RunRequest, held: contextlib.ExitStack) -> RunFolder:
 def checkpoint_to_go_on_from(run: RunFolder) -> Path | None:
     """Return the checkpoint to go on from, none where there is none; rank zero mends what is damaged."""
     folder = run.path / "checkpoints"
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+    if is_first_process():
         remove_partials(folder)
         remove_partials(run.path)
         return recover(folder)

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from surefoot.cli.interruption import Interrupted, pending_signal, postpone, take_signals
-from surefoot.compatibility.lightning import requeues
+from surefoot.compatibility.lightning import is_fast_dev_run, requeues
 
 __all__ = ("SafeStop", "SavingStop")
 
@@ -69,5 +69,5 @@ class SavingStop(SafeStop, Checkpoint):
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint, unless the run is a trial."""
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not is_fast_dev_run(trainer):
             trainer.save_checkpoint(self.checkpoint)

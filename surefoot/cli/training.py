@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from surefoot.cli.checkpoints import DurableTrainer, LastCheckpoint, check_checkpoint_path, is_full
 from surefoot.cli.checks import check_data_seed, check_seed, check_trainer
@@ -34,6 +34,7 @@ from surefoot.cli.settings import (
 from surefoot.compatibility.lightning import (
     QuietModelSummary,
     QuietProgressBar,
+    is_first_process,
     quiet_screen,
     tell_batches_from_shares,
 )
@@ -201,7 +202,7 @@ class SurefootCLI(LightningCLI):
             if not is_full(error) or error.filename is not None:
                 raise
             raise OSError(error.errno, error.strerror, str(self.run.path)) from error
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if is_first_process():
             if verb == "fit":
                 self.recorder.finish(self.trainer)
             if verb == "fit" and self.run.finished:
@@ -278,7 +279,7 @@ class SurefootCLI(LightningCLI):
 def _set_aside_metrics(folder: Path) -> None:
     """Rename an interrupted run's ``metrics.csv``, which Lightning's logger would delete."""
     path = folder / "metrics.csv"
-    if path.is_file() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+    if path.is_file() and is_first_process():
         path.rename(folder / f"metrics.{len(list(folder.glob('metrics.*.csv')))}.csv")
 
 

@@ -6,17 +6,21 @@ The only file of the core, beside the command line's, that imports Lightning.
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichModelSummary, RichProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 
 __all__ = (
     "QuietModelSummary",
     "QuietProgressBar",
+    "callbacks_of",
+    "is_fast_dev_run",
+    "is_first_process",
     "log_short_runs",
     "quiet_screen",
     "requeues",
@@ -40,6 +44,22 @@ _USELESS_WARNINGS = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # `log_short_runs`
     "`LightningModule.configure_optimizers` returned `None`",  # DFR and PrivateLinear train by methods of their own
 )
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes and prints, also before there is a trainer."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def is_fast_dev_run(trainer: Trainer) -> bool:
+    """Return whether a trainer only tries a few batches; Lightning sets this where type checkers do not see it."""
+    return bool(vars(trainer)["fast_dev_run"])
+
+
+def callbacks_of(trainer: Trainer) -> Sequence[Callback]:
+    """Return a trainer's callbacks; Lightning sets them where type checkers do not see it."""
+    found: Sequence[Callback] = vars(trainer)["callbacks"]
+    return found
 
 
 def tell_batches_from_shares() -> None:

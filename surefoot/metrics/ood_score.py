@@ -9,6 +9,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from surefoot.training.seeds import numbered_seed
+
 __all__ = ("ood_score",)
 
 Floats = NDArray[np.floating]
@@ -56,7 +58,7 @@ def ood_score(
         features = np.concatenate([ours, theirs]).astype(np.float64)
         center, scale = features.mean(0), features.std(0)
         scale = np.where(scale > 0, scale, 1.0)
-        model = SGDClassifier(loss="log_loss", alpha=penalty, max_iter=20, random_state=seed + repeat)
+        model = SGDClassifier(loss="log_loss", alpha=penalty, max_iter=20, random_state=numbered_seed(seed, repeat) % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # 20 rounds need not converge
             model.fit((features - center) / scale, np.r_[np.zeros(len(ours)), np.ones(len(theirs))])

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scale",
         choices=("quick", "laptop", "paper"),
         default="quick",
-        help="quick (under a minute, proves the path, judges nothing), laptop (about 30 minutes), paper (GPUs)",
+        help="quick (under a minute, proves the path, judges nothing), laptop (about an hour), paper (GPUs)",
     )
     parser.add_argument(
         "--seeds",

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from surefoot.errors import ConfigError
+from surefoot.training.seeds import numbered_seed
 
 __all__ = ("BatchSize", "EpochSampler", "ResumableDataLoader", "ResumableLoader", "ShardSampler", "StepSampler")
 
@@ -84,7 +85,7 @@ class EpochSampler(DistributedSampler[int]):
     def order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch, of all ranks, in the order in which they are seen, ``(examples,)``."""
         n_examples = len(self.dataset)  # type: ignore[arg-type]
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        generator = torch.Generator().manual_seed(numbered_seed(self.seed, epoch))
         if self.weights is None:
             return torch.randperm(n_examples, generator=generator)
         return torch.multinomial(self.weights, n_examples, replacement=True, generator=generator)

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import surefoot
 from surefoot.cli import main
 from surefoot.cli.settings import fill_seeds
 from surefoot.report.runs import read_run
-from surefoot.training.seeds import derive_seed
+from surefoot.training.seeds import derive_seed, numbered_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 #: Sets that are evaluated are the same whatever the run's seed.
@@ -34,6 +35,22 @@ def test_seeds_depend_on_every_part() -> None:
     assert derive_seed(1, "a") == derive_seed(1, "a")
     assert len({derive_seed(1, "a"), derive_seed(2, "a"), derive_seed(1, "b"), derive_seed("1/a")}) == 3
     assert 0 <= derive_seed("x") < 2**56
+
+
+def test_numbered_draws_of_two_seeds_differ() -> None:
+    seeds = {numbered_seed(seed, number) for seed in range(20) for number in range(500)}
+    assert len(seeds) == 20 * 500
+
+
+#: Seeds made by adding and multiplying. Studies (`reproduce`) are apart: they list the seeds of their runs.
+ARITHMETIC = re.compile(r"(manual_seed|Random|default_rng)\([^()]*[+*][^()]*\)|random_state=\w*seed\w* *[+*]")
+
+
+def test_no_seed_is_made_by_hand() -> None:
+    root = Path(surefoot.__file__).parents[1]
+    rooms = [root / room for room in ("surefoot", "lightning_modules", "datamodules", "callbacks")]
+    files = [p for r in rooms for p in r.rglob("*.py") if "reproduce" not in p.parts]
+    assert not [f"{p}: {m[0]}" for p in files for m in ARITHMETIC.finditer(p.read_text())]
 
 
 def unseeded(method: str = "ERM", **model: Any) -> dict[str, Any]:
