@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from labelled_completions import labelled_completions
 
 import lightning_modules
 from surefoot.cli import main
@@ -121,6 +122,8 @@ def test_twin_trains_tests_and_predicts(config: Path, tmp_path: Path) -> None:
         flags += ["--data.init_args.root", str(tmp_path)]
     if data["class_path"] == "PreferencesDataModule":
         flags += ["--data.init_args.pairs", str(write_pairs(tmp_path))]
+    if data["class_path"] == "LabelledCompletionsDataModule":
+        flags += ["--data.init_args.completions", str(labelled_completions(tmp_path / "labels"))]
     if config.stem.startswith("jtt"):  # a network this small may get every or no example right
         flags += ["--trainer.limit_val_batches", "1"]
     main(["fit", "--config", str(config), *flags])
@@ -152,7 +155,8 @@ def _test_and_predict(name: str, run: Path, root: Path) -> None:
         assert all(math.isfinite(v) for v in values)
     else:
         rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
-        assert all({"question", "completion", "answer", "grade"} <= row.keys() for row in rows)
+        answered, judged = {"question", "completion", "answer", "grade"}, {"completion", "n_tokens", "values"}
+        assert all(row.keys() >= answered or row.keys() >= judged for row in rows)
     assert [int(r["index"]) for r in rows] == list(range(len(rows)))
 
 
@@ -178,7 +182,7 @@ def test_pipelines_parse(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", STAGES, ids=lambda p: p.stem)
 def test_stages_parse_alone(path: Path) -> None:
     content = yaml.safe_load(path.read_text())
-    other = "curate" if "method" in content else "generate"
+    other = "curate" if "method" in content else "label" if "completions" in content else "generate"
     verb = ["fit"] if "trainer" in content else [other, "--out", "x"]
     with pytest.raises(SystemExit) as stop:
         main([*verb, "--config", str(path), "--print_config"])

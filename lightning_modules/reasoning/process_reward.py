@@ -13,7 +13,7 @@ from lightning_modules.reasoning.language_model import LanguageModelModule
 from surefoot.reasoning.language_models import ValueHead
 from surefoot.reasoning.metrics.judgements import brier_score, calibration_error, ranking
 from surefoot.reasoning.sequences import Pack, pack_sequences
-from surefoot.reasoning.values import Judged, judged_sequence, value_logits
+from surefoot.reasoning.values import Judged, judged_sequence, predicted_values, value_logits
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("ProcessReward",)
@@ -71,6 +71,16 @@ class ProcessReward(LanguageModelModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Keep what is predicted of the test prefixes."""
         self._predict(batch["judged"])
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """Return a row for each completion: its text, the lengths of its prefixes in tokens and their values."""
+        judged: Sequence[Judged] = batch["judged"]
+        lengths = [j.n_tokens for j in judged]
+        found = predicted_values(self.language_model, self.value_head, self.equalise_packs(self.packs(judged)), lengths)
+        return [
+            {"index": int(i), "completion": self.language_model.decode(j.completion), "n_tokens": list(n), "values": v}
+            for i, j, n, v in zip(batch["index"], judged, lengths, found, strict=True)
+        ]
 
     def on_validation_epoch_end(self) -> None:
         """Log how good the predictions are."""

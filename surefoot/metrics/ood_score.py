@@ -58,7 +58,9 @@ def ood_score(
         features = np.concatenate([ours, theirs]).astype(np.float64)
         center, scale = features.mean(0), features.std(0)
         scale = np.where(scale > 0, scale, 1.0)
-        model = SGDClassifier(loss="log_loss", alpha=penalty, max_iter=20, random_state=numbered_seed(seed, repeat) % 2**32)
+        model = SGDClassifier(
+            loss="log_loss", alpha=penalty, max_iter=20, random_state=numbered_seed(seed, repeat) % 2**32
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # 20 rounds need not converge
             model.fit((features - center) / scale, np.r_[np.zeros(len(ours)), np.ones(len(theirs))])

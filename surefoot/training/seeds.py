@@ -15,9 +15,9 @@ def derive_seed(*parts: object) -> int:
 
 
 def numbered_seed(seed: int, number: int) -> int:
-    """Return the seed of the ``number``-th of a row of draws, as of an epoch's order; apart for numbers below 1,000,003.
+    """Return the seed of the ``number``-th of a row of draws, such as the orders of epochs.
 
-    Where draws only have a number, this is what the committed results were drawn with; `derive_seed` tells what they are
-    for by name.
+    Two seeds share none below 1,000,003 draws. The committed results were drawn so; where draws have a name,
+    `derive_seed` takes it.
     """
     return _STRIDE * seed + number

@@ -2,7 +2,7 @@
 
 from surefoot.reasoning.values.base import ValueEstimator, check_values
 from surefoot.reasoning.values.best_of_k import best_of_k, best_of_k_estimate
-from surefoot.reasoning.values.judged import Judged, judged_sequence, prefix_lengths, value_logits
+from surefoot.reasoning.values.judged import Judged, judged_sequence, predicted_values, prefix_lengths, value_logits
 from surefoot.reasoning.values.learned import LearnedValues
 from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, prefixes_of
 
@@ -16,6 +16,7 @@ __all__ = (
     "best_of_k_estimate",
     "check_values",
     "judged_sequence",
+    "predicted_values",
     "prefix_lengths",
     "prefixes_of",
     "value_logits",

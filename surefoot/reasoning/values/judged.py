@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from surefoot.errors import DataError
@@ -10,7 +11,7 @@ from surefoot.reasoning.language_models import LanguageModel, ValueHead
 from surefoot.reasoning.sequences import Pack, PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 
-__all__ = ("Judged", "judged_sequence", "prefix_lengths", "value_logits")
+__all__ = ("Judged", "judged_sequence", "predicted_values", "prefix_lengths", "value_logits")
 
 
 class Judged(NamedTuple):
@@ -51,3 +52,23 @@ def value_logits(model: LanguageModel, head: ValueHead, pack: Pack) -> Tensor:
     """Return the logit of each judged prefix's value, ``(scored,)``, in the order of the pack's scored tokens."""
     logits: Tensor = head(pack.at_scored(model.hidden_states(pack)))
     return logits
+
+
+def predicted_values(
+    model: LanguageModel, head: ValueHead, packs: Sequence[Pack], n_tokens: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """Return the predicted value of each prefix of each completion, in [0, 1].
+
+    Args:
+        model: Model of the prefixes.
+        head: Head on its hidden states.
+        packs: Packs of all completions' `judged_sequence`, in their order.
+        n_tokens: Lengths of each completion's prefixes.
+    """
+    found = [torch.zeros(n[-1] + 1) for n in n_tokens]
+    for pack in packs:
+        values = value_logits(model, head, pack.to(model.device)).sigmoid().float().cpu()
+        for i in pack.sequences.unique().tolist():
+            own = pack.sequences == i
+            found[i][pack.completion_positions[own]] = values[own]
+    return [values[list(n)].tolist() for values, n in zip(found, n_tokens, strict=True)]

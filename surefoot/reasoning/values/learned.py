@@ -12,7 +12,7 @@ from surefoot.reasoning.rollouts import SeedOf
 from surefoot.reasoning.sequences import pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values.base import ValueEstimator
-from surefoot.reasoning.values.judged import judged_sequence, prefix_lengths, value_logits
+from surefoot.reasoning.values.judged import judged_sequence, predicted_values, prefix_lengths
 from surefoot.storage.manifests import WEIGHTS
 
 __all__ = ("LearnedValues",)
@@ -69,11 +69,6 @@ class LearnedValues(ValueEstimator):
         """Fill in the values of the prompt and after each span; completions of one prompt share its computation."""
         lengths = [prefix_lengths(t) for t in trajectories]
         sequences = [judged_sequence(t.prompt, t.completion, n) for t, n in zip(trajectories, lengths, strict=True)]
-        found = [torch.zeros(len(s.completion)) for s in sequences]
-        for pack in pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True):
-            values = value_logits(self.model, self.head, pack.to(self.model.device)).sigmoid().float().cpu()
-            for i in pack.sequences.unique().tolist():
-                own = pack.sequences == i
-                found[i][pack.completion_positions[own]] = values[own]
-        for t, n, values in zip(trajectories, lengths, found, strict=True):
-            t.values = values[n].tolist()
+        packs = pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True)
+        for t, values in zip(trajectories, predicted_values(self.model, self.head, packs, lengths), strict=True):
+            t.values = values
