@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from surefoot.compatibility.vllm import spawned_with_surefoot
+from surefoot.compatibility.started_processes import starting_with_surefoot
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.processes import OwnedFolder, ProcessTree
 from surefoot.reasoning.language_models import LanguageModel
@@ -214,7 +214,7 @@ class VLLMEngine(RolloutEngine):
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         self._folder = weights_folder()
         model.save(self._folder.path)
-        with _untouched_process(), self._processes.starting(), spawned_with_surefoot():
+        with _untouched_process(), self._processes.starting(), starting_with_surefoot():
             try:
                 from vllm import LLM
             except ImportError as error:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from surefoot.compatibility.vllm import SERVER
+from surefoot.compatibility.started_processes import importing_surefoot
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.processes import OwnedFolder, ProcessTree, end_process
 from surefoot.reasoning.language_models import LanguageModel
@@ -152,7 +152,7 @@ class VLLMServerEngine(RolloutEngine):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         assert self._folder is not None
-        command = [sys.executable, "-m", SERVER]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         options = {
             "model": str(self._folder.path),
             "host": "127.0.0.1",
@@ -171,13 +171,11 @@ class VLLMServerEngine(RolloutEngine):
             batched = max(8192, self.max_model_length)
             command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(batched)]
             command += ["--kv-cache-memory-bytes", str(round(self.launch.cache_gib * 2**30))]
-        root = str(Path(__file__).parents[3])
-        environment = os.environ | {
+        environment = importing_surefoot(os.environ) | {
             "VLLM_SERVER_DEV_MODE": "1",
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
         }
         environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
         environment = self._processes.environment(environment)

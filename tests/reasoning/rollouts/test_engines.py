@@ -279,8 +279,8 @@ def test_vllm_conforms_on_this_machine() -> None:
     assert int(passed[1]) >= 12, result.stdout[-500:]
 
 
-def test_without_reprocessing_the_tied_head_outputs_would_be_wrong_without_an_error() -> None:
-    """The silent error of vLLM's reload on a CPU, shown in a process of its own."""
+def test_without_reprocessing_the_tied_head_outputs_would_be_wrong_without_an_error(tmp_path: Path) -> None:
+    """The silent error of vLLM's reload on a CPU, shown in a process of its own, as vLLM starts for the first time."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
     code = """
 import sys
@@ -301,7 +301,7 @@ found = [c.tokens for (c,) in engine.generate(prompts(new), GREEDY)]
 assert found == [greedy_reference(new, p, 24) for p in prompts(new)]
 """
     root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": str(root), "VLLM_CACHE_ROOT": str(tmp_path)}
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=root,

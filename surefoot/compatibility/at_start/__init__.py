@@ -1,0 +1,3 @@
+"""A folder for the ``PYTHONPATH`` of started processes; see `surefoot.compatibility.started_processes`."""
+
+__all__ = ()
