@@ -7,16 +7,19 @@ from typing import Any, overload
 from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
+from surefoot.errors import DataError
 from surefoot.reasoning.arithmetic import (
     Chains,
     ProceduralPolicy,
-    arithmetic_problem,
     solved_problem,
     vary_chain,
 )
 from surefoot.reasoning.problems import Problem
 
 __all__ = ("ArithmeticDataModule",)
+
+#: Questions that are drawn until one is of the split that is asked for; about one in ten is
+_ATTEMPTS = 1000
 
 
 class _Problems(Sequence[Problem]):
@@ -78,13 +81,17 @@ class ArithmeticDataModule(RecordsDataModule):
         self.chains, self.solutions = chains or Chains(), solutions or ProceduralPolicy()
 
     def problem(self, split: str, index: int) -> Problem:
-        """Return a split's problem number ``index``."""
-        attempt = 0
-        while True:
-            problem = arithmetic_problem(self.seed, index * 1000 + attempt, self.chains, self.solutions)
-            if _split_of(problem.question) == split:
-                return problem._replace(id=f"arithmetic-{self.seed}-{split}-{index}")
-            attempt += 1
+        """Return a split's problem number ``index``.
+
+        Raises:
+            DataError: If the world is too small to have a question of that split.
+        """
+        for attempt in range(_ATTEMPTS):
+            draw = random.Random(f"{self.seed}/{index * _ATTEMPTS + attempt}")
+            question = self.chains.draw(draw).question
+            if _split_of(question) == split:
+                return solved_problem(f"arithmetic-{self.seed}-{split}-{index}", question, self.solutions, draw)
+        raise DataError(f"none of {_ATTEMPTS} questions is of the split {split}: {self.chains} is too small a world.")
 
     def variant(self, parent: Problem, number: int) -> Problem:
         """Return a training problem like a given one: one number or operator of its chain is another.
@@ -92,14 +99,18 @@ class ArithmeticDataModule(RecordsDataModule):
         Args:
             parent: A problem of this world.
             number: Which variant; equal numbers give equal variants.
+
+        Raises:
+            DataError: If the world is too small to have one.
         """
         draw = random.Random(f"{parent.id}/{number}")
-        while True:
+        for _ in range(_ATTEMPTS):
             question = vary_chain(parent.question, draw, self.chains.operators, self.chains.max_operand)
             if _split_of(question) == "train":
-                break
-        identity = f"{parent.id}-variant-{number}"
-        return solved_problem(identity, question, self.solutions, draw)
+                return solved_problem(f"{parent.id}-variant-{number}", question, self.solutions, draw)
+        raise DataError(
+            f"none of {_ATTEMPTS} variants of {parent.id} is a training question: {self.chains} is too small a world."
+        )
 
     def problems(self, split: str) -> Sequence[Problem]:
         """Return a split's problems."""

@@ -6,7 +6,7 @@ Neighbours differ by adding or removing one example throughout.
 import math
 import warnings
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 from surefoot.errors import ConfigError
@@ -18,6 +18,7 @@ __all__ = (
     "calibrate_noise",
     "epsilon_of",
     "epsilon_of_gaussian",
+    "guess_noise",
     "warn_of_large_delta",
 )
 
@@ -47,26 +48,45 @@ class Budget:
             raise ConfigError(f"delta must be in (0, 1), got {self.delta}.")
 
 
-def _event(noise_multiplier: float, sampling_rate: float, n_steps: int) -> Any:
+def _epsilon_by_renyi(noise_multiplier: float, sampling_rate: float, n_steps: int, delta: float) -> float:
     import dp_accounting
+    from dp_accounting import rdp
 
-    if noise_multiplier == 0:
-        return dp_accounting.NonPrivateDpEvent()
     event: Any = dp_accounting.GaussianDpEvent(noise_multiplier)
     if sampling_rate < 1:
         event = dp_accounting.PoissonSampledDpEvent(sampling_rate, event)
-    return dp_accounting.SelfComposedDpEvent(event, n_steps)
+    ledger = rdp.RdpAccountant()
+    ledger.compose(dp_accounting.SelfComposedDpEvent(event, n_steps))
+    return float(ledger.get_epsilon(delta))
 
 
-def _new(accountant: Accountant) -> Any:
-    from dp_accounting import pld, rdp
+#: Width of the intervals that privacy losses are rounded up to: dp-accounting's own
+_INTERVAL = 1e-4
 
+
+@lru_cache(maxsize=8)
+def _loss_of_a_step(noise_multiplier: float, sampling_rate: float, interval: float) -> Any:
+    """Return the distribution of one step's privacy loss, which takes far longer than composing it."""
+    from dp_accounting.pld import privacy_loss_distribution
+
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        noise_multiplier, value_discretization_interval=interval, sampling_prob=sampling_rate
+    )
+
+
+def _epsilon_by_losses(
+    noise_multiplier: float, sampling_rate: float, n_steps: int, delta: float, interval: float = _INTERVAL
+) -> float:
+    if sampling_rate == 1:  # steps on everybody are one with less noise
+        losses = _loss_of_a_step(noise_multiplier / math.sqrt(n_steps), 1.0, interval)
+    else:
+        losses = _loss_of_a_step(noise_multiplier, sampling_rate, interval).self_compose(n_steps)
+    return float(losses.get_epsilon_for_delta(delta))
+
+
+def _check(delta: float, sampling_rate: float, n_steps: int, accountant: Accountant) -> None:
     if accountant not in ("pld", "rdp"):
         raise ConfigError(f"accountant must be pld or rdp, got {accountant!r}.")
-    return pld.PLDAccountant() if accountant == "pld" else rdp.RdpAccountant()
-
-
-def _check(delta: float, sampling_rate: float, n_steps: int) -> None:
     if not 0 < delta < 1:
         raise ConfigError(f"delta must be in (0, 1), got {delta}.")
     if not 0 < sampling_rate <= 1:
@@ -113,16 +133,15 @@ def epsilon_of(
     Raises:
         ConfigError: If a number is out of range.
     """
-    _check(delta, sampling_rate, n_steps)
+    _check(delta, sampling_rate, n_steps, accountant)
     if noise_multiplier < 0:
         raise ConfigError(f"noise_multiplier must be at least 0, got {noise_multiplier}.")
     if n_steps == 0:
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    ledger = _new(accountant)
-    ledger.compose(_event(noise_multiplier, sampling_rate, n_steps))
-    return float(ledger.get_epsilon(delta))
+    spent = _epsilon_by_losses if accountant == "pld" else _epsilon_by_renyi
+    return spent(noise_multiplier, sampling_rate, n_steps, delta)
 
 
 @cache
@@ -145,22 +164,61 @@ def calibrate_noise(
     Raises:
         ConfigError: If a number is out of range.
     """
-    _check(delta, sampling_rate, n_steps)
+    _check(delta, sampling_rate, n_steps, accountant)
     if not epsilon > 0 or n_steps < 1:
         raise ConfigError(f"epsilon must be above 0 and n_steps at least 1, got {epsilon} and {n_steps}.")
     if math.isinf(epsilon):
         return 0.0
+    known: dict[float, bool] = {}
+
+    def fits(multiplier: float) -> bool:
+        """Return whether so much noise is enough; more than enough is enough, and it is not asked again."""
+        if any(fit and multiplier >= other for other, fit in known.items()):
+            return True
+        if any(not fit and multiplier <= other for other, fit in known.items()):
+            return False
+        known[multiplier] = epsilon_of(multiplier, sampling_rate, n_steps, delta, accountant) <= epsilon
+        return known[multiplier]
+
+    if accountant == "pld":  # a guess decides nothing, and spares most of the questions below
+        guess = guess_noise(epsilon, delta, sampling_rate, n_steps)
+        fits(guess * (1 + _GUESS_TOLERANCE))
+        fits(guess * (1 - _GUESS_TOLERANCE))
     high = 1.0
-    while epsilon_of(high, sampling_rate, n_steps, delta, accountant) > epsilon:
+    while not fits(high):
         high *= 2
     low = high / 2
-    while low > 1e-6 and epsilon_of(low, sampling_rate, n_steps, delta, accountant) <= epsilon:
+    while low > 1e-6 and fits(low):
         low, high = low / 2, low
     while high - low > 1e-3 * high:
         middle = (low + high) / 2
-        fits = epsilon_of(middle, sampling_rate, n_steps, delta, accountant) <= epsilon
-        low, high = (low, middle) if fits else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high
+
+
+#: How far the guess may be from the noise that is looked for, relative; where it is further, more is asked.
+_GUESS_TOLERANCE = 1e-4
+
+
+def guess_noise(epsilon: float, delta: float, sampling_rate: float, n_steps: int) -> float:
+    """Return about the noise multiplier for which the steps cost epsilon, from coarser losses.
+
+    Intervals of h change the noise by about ``n_steps * (h / epsilon)**2``, relative (measured).
+    """
+    from scipy.optimize import brentq
+
+    interval = min(max(epsilon * math.sqrt(0.3 * _GUESS_TOLERANCE / n_steps), _INTERVAL), 1e-2)
+
+    def excess(log_multiplier: float) -> float:
+        spent = _epsilon_by_losses(math.exp(log_multiplier), sampling_rate, n_steps, delta, interval)
+        return math.log(max(spent, 1e-12) / epsilon)
+
+    low = high = 0.0
+    while excess(high) > 0:
+        high += 1
+    while excess(low) < 0 and low > -10:
+        low -= 1
+    return math.exp(brentq(excess, low, high, xtol=1e-5)) if excess(low) > 0 else math.exp(low)
 
 
 def epsilon_of_gaussian(noise_multiplier: float, delta: float) -> float:

@@ -199,26 +199,22 @@ class ProceduralPolicy:
             state, _ = _follow(chain, state, line)
         style = STYLES[random_state.choice(self.styles)]
         lines: list[str] = []
-
-        def write(line: str) -> None:
-            nonlocal state
-            lines.append(line)
-            state, _ = _follow(chain, state, line)
-
         while state.answer is None:
             if state.slipped and random_state.random() < self.retry_rate:
-                write(RETRY)
-                continue
-            if state.step == len(chain.operations):
-                write(f"#### {state.value}")
-                continue
-            if random_state.random() < self.spurious_rate:
-                write(self._spurious(chain, state, style, random_state))
-            op, b = chain.operations[state.step]
-            result = chain.advance(state.value, state.step)
-            if random_state.random() < self.error_rate:
-                result = random_state.choice(chain.wrong_results(result))
-            write(style.format(a=state.value, op=op, b=b, c=result))
+                line = RETRY
+            elif state.step == len(chain.operations):
+                line = f"#### {state.value}"
+            else:
+                if random_state.random() < self.spurious_rate:
+                    lines.append(self._spurious(chain, state, style, random_state))
+                    state, _ = _follow(chain, state, lines[-1])
+                op, b = chain.operations[state.step]
+                result = chain.advance(state.value, state.step)
+                if random_state.random() < self.error_rate:
+                    result = random_state.choice(chain.wrong_results(result))
+                line = style.format(a=state.value, op=op, b=b, c=result)
+            lines.append(line)
+            state, _ = _follow(chain, state, line)
         return lines
 
     def _spurious(self, chain: Chain, state: State, style: str, random_state: random.Random) -> str:

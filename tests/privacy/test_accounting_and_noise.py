@@ -2,18 +2,23 @@ import json
 import math
 from pathlib import Path
 
+import dp_accounting
 import pytest
 import torch
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
 
 from surefoot.errors import ConfigError
 from surefoot.privacy import (
     Ledger,
     SecureNoise,
     SeededNoise,
+    accounting,
     calibrate_noise,
     epsilon_of,
     epsilon_of_gaussian,
 )
+from surefoot.privacy.accounting import guess_noise
 
 CASES = json.loads((Path(__file__).parents[1] / "data/opacus_epsilons.json").read_text())["cases"]
 
@@ -44,6 +49,40 @@ def test_calibrated_noise_spends_the_budget_and_no_more(epsilon: float, rate: fl
     spent = epsilon_of(noise, rate, 50, 1e-5)
     assert 0.99 * epsilon < spent <= epsilon
     assert calibrate_noise(math.inf, 1e-5, rate, 50) == 0.0
+
+
+@pytest.mark.parametrize(("noise", "rate", "n_steps"), [(1.5, 0.2, 7), (3.0, 1.0, 5), (0.8, 0.01, 300)])
+def test_epsilons_are_those_of_the_accountants(noise: float, rate: float, n_steps: int) -> None:
+    for accountant, theirs in (("pld", PLDAccountant()), ("rdp", RdpAccountant())):
+        event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
+        theirs.compose(dp_accounting.SelfComposedDpEvent(event, n_steps))
+        assert epsilon_of(noise, rate, n_steps, 1e-5, accountant) == pytest.approx(theirs.get_epsilon(1e-5), rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [(0.3, 1e-4, 0.3, 4), (0.1, 1e-4, 0.05, 30), (1.0, 1e-6, 1.0, 10)])
+@pytest.mark.parametrize("wrong_by", [1.0, 0.6])
+def test_noise_does_not_depend_on_the_guess(
+    settings: tuple[float, float, float, int], wrong_by: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halving the interval from the next power of two alone, as it is written in every textbook."""
+    monkeypatch.setattr(accounting, "guess_noise", lambda *a: wrong_by * guess_noise(*a))
+    epsilon, delta, rate, n_steps = settings
+    high = 1.0
+    while epsilon_of(high, rate, n_steps, delta) > epsilon:
+        high *= 2
+    low = high / 2
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        fits = epsilon_of(middle, rate, n_steps, delta) <= epsilon
+        low, high = (low, middle) if fits else (middle, high)
+    assert calibrate_noise.__wrapped__(*settings) == high
+
+
+def test_a_guess_spares_most_of_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(accounting, "epsilon_of", lambda *a: asked.append(a) or epsilon_of(*a))
+    calibrate_noise.__wrapped__(1.0, 1e-5, 0.1, 20)
+    assert len(asked) <= 4
 
 
 def test_extremes_and_wrong_numbers() -> None:

@@ -63,7 +63,7 @@ def test_reference_solutions_are_right_in_every_style(
 def test_the_oracle_is_the_frequency_of_success(modulus: int | None, prefix_length: int) -> None:
     policy = ProceduralPolicy(0.25, 0.5, 0.2, (0, 1))
     draw = random.Random(prefix_length)
-    n = 4000
+    n = 1500
     for index in range(2):
         problem = arithmetic_problem(3, index, Chains(4, 4, modulus))
         prefix = policy.solve(problem.question, random.Random(index))[:prefix_length]
