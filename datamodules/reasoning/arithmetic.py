@@ -87,7 +87,8 @@ class ArithmeticDataModule(RecordsDataModule):
             DataError: If the world is too small to have a question of that split.
         """
         for attempt in range(_ATTEMPTS):
-            draw = random.Random(f"{self.seed}/{index * _ATTEMPTS + attempt}")
+            number = index * _ATTEMPTS + attempt
+            draw = random.Random(f"{self.seed}/{number}")
             question = self.chains.draw(draw).question
             if _split_of(question) == split:
                 return solved_problem(f"arithmetic-{self.seed}-{split}-{index}", question, self.solutions, draw)

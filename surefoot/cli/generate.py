@@ -60,7 +60,7 @@ def run_generate(arguments: Sequence[str]) -> None:
     """
     parser = _parser()
     parsed = parser.parse_verb(arguments)
-    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
     objects, contents = build_objects(parser, parsed, ("model", "prompt"))
     data: ProblemSource = objects.data
     if not offers(data, ProblemSource) or parsed.split not in ("train", "val", "test"):

@@ -54,7 +54,7 @@ def run_label(arguments: Sequence[str]) -> None:
     """
     parser = _parser()
     parsed = parser.parse_verb(arguments)
-    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
     objects, contents = build_objects(parser, parsed, ("model", "prompt", "completions"))
     names = ("model", "prompt", "sampling", "half_width", "per_round")
     identity = {n: settings.get(n) for n in names} | {"engine": engine_name(objects.engine), "contents": contents}

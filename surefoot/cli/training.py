@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ class SurefootCLI(LightningCLI):
             file.flush()
             self.config = parser.parse_args([verb, "--config", file.name, *arguments[1:]])
         check_seed(self.config[verb].seed_everything)
-        now = yaml.safe_load(parser.dump(self.config, skip_none=False))[verb]
+        now = yaml.safe_load(parser.dump(self.config, skip_none=False, skip_validation=True))[verb]
         for key, was, is_now in differences(base, {k: now[k] for k in base}):
             rank_zero_info(f"resumed: {key} was {was} in the checkpoint and is now {is_now}")
 
@@ -186,8 +187,9 @@ class SurefootCLI(LightningCLI):
 
     def _settings(self) -> dict[str, Any]:
         """Return the effective settings as plain types."""
-        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, skip_validation=True)
         settings: dict[str, Any] = yaml.safe_load(text)[self.subcommand]
+        self.config_dump = deepcopy(settings)  # Lightning would make its own, to tell modules their hyperparameters
         return settings
 
     def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
@@ -290,7 +292,7 @@ class _SaveSettings(SaveConfigCallback):
         if trainer.is_global_zero and not self.already_saved:
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
+            path.write_text(self.parser.dump(self.config, skip_none=False, skip_validation=True), encoding="utf-8")
             self.already_saved = True
 
 
