@@ -1,10 +1,7 @@
 """The tracker through the public command line: what it records, and that training does not notice."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from fresh_processes import run_fresh
 from logged import metric_values
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
@@ -154,9 +152,8 @@ def test_a_killed_run_ends_with_the_same_record(fit: Fit, tmp_path: Path) -> Non
     path = tmp_path / "killed.yaml"
     path.write_text(yaml.safe_dump(config))
     flags = ["--runs_root", str(tmp_path / "runs"), "--checkpoint_every_n_steps", "4"]
-    command = [sys.executable, "-c", KILLED, "fit", "--config", str(path), *flags]
-    code = subprocess.run(command, env=os.environ | {"PYTHONPATH": "."}, check=False).returncode
-    assert code == -signal.SIGKILL
+    ended = run_fresh(KILLED, ["fit", "--config", str(path), *flags])
+    assert ended.code == -signal.SIGKILL, ended.errors[-2000:]
     main(["fit", "--config", str(path), *flags])
     killed = (tmp_path / "runs/killed/latest").resolve()
     one, two = (read_record(r / "memorization", "r") for r in (whole, killed))

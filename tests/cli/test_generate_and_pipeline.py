@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, from_weights, tiny
+from fresh_processes import run_fresh
 from pseudo_labels import two_streams
 from safetensors.torch import load_file
 from tiny_reasoning import tiny_reasoning
@@ -113,13 +114,8 @@ def test_killed_it_goes_on_with_no_duplicate_and_no_loss(tmp_path: Path) -> None
     (tmp_path / "killed").mkdir()
     partial_path(tmp_path / "killed/generation.json").write_text("killed at the very start")
     for kill_at in ("3", "1"):
-        process = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
-            env=os.environ | {"KILL_AT": kill_at, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            check=False,
-        )
-        assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+        ended = run_fresh(KILLED, arguments, {"KILL_AT": kill_at})
+        assert ended.code == -signal.SIGKILL, ended.errors[-2000:]
     shards = list((tmp_path / "killed").glob("*.arrow"))
     assert len(shards) == 2
     with pytest.raises(DataError, match="is not finished: run the same surefoot generate again"):

@@ -1,14 +1,12 @@
 """surefoot label as users meet it: values of steps, resumed after kill -9, refused when something has changed."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from fresh_processes import run_fresh
 from tiny_reasoning import tiny_reasoning
 
 from surefoot.cli import main
@@ -93,13 +91,8 @@ main(sys.argv[1:])
 def test_killed_it_goes_on_with_the_same_values(completions: Path, tmp_path: Path) -> None:
     whole = rows(label(completions, tmp_path, "whole", "--seed", "5"))
     arguments = ["label", "--config", str(tmp_path / "label.yaml"), "--out", str(tmp_path / "killed"), "--seed", "5"]
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    ended = run_fresh(KILLED, arguments)
+    assert ended.code == -signal.SIGKILL, ended.errors[-2000:]
     assert len(list((tmp_path / "killed").glob("*.arrow"))) == 1
     main(arguments)
     assert rows(tmp_path / "killed") == whole

@@ -1,9 +1,6 @@
 """Killed anywhere, a run resumes and ends in the same weights, bit for bit."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from fresh_processes import run_fresh
 from pseudo_labels import read_streams, two_streams
 
 from surefoot.cli import main
@@ -110,18 +108,8 @@ def test_a_killed_run_ends_like_one_that_was_not(method: str, kill_at: int, fit:
     config = tmp_path / "killed.yaml"
     config.write_text(yaml.safe_dump(settings(method)))
     arguments = ["fit", "--config", str(config), "--runs_root", str(tmp_path / "runs"), *flags]
-    root = Path(__file__).parents[2]
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
-        env=os.environ
-        | {
-            "KILL_AT": str(kill_at),
-            "PYTHONPATH": os.pathsep.join((str(root), str(root / "tests"))),
-        },
-        capture_output=True,
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    ended = run_fresh(KILLED, arguments, {"KILL_AT": str(kill_at)})
+    assert ended.code == -signal.SIGKILL, ended.errors[-2000:]
     run = tmp_path / "runs/killed/0"
     assert (run / "checkpoints/last.ckpt").is_file()
     assert not (run / "finished.json").exists()

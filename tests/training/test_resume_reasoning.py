@@ -1,10 +1,7 @@
 """Language-model runs killed anywhere, within a rollout too, end in the same weights, bit for bit."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit
+from fresh_processes import run_fresh
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
 
@@ -85,14 +83,8 @@ def test_a_killed_run_ends_like_one_that_was_not(method: str, where: str, nth: i
     path = tmp_path / "killed.yaml"
     path.write_text(yaml.safe_dump(config))
     arguments = ["fit", "--config", str(path), "--runs_root", str(tmp_path / "runs"), *flags]
-    root = Path(__file__).parents[2]
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
-        env=os.environ | {"KILL_IN": where, "KILL_AT": str(nth), "PYTHONPATH": f"{root}:{root / 'tests'}"},
-        capture_output=True,
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    ended = run_fresh(KILLED, arguments, {"KILL_IN": where, "KILL_AT": str(nth)})
+    assert ended.code == -signal.SIGKILL, ended.errors[-2000:]
     run = tmp_path / "runs/killed/0"
     before = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     whole_state = torch.load(whole / "checkpoints/last.ckpt", weights_only=True)
