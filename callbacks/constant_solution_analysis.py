@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
@@ -22,7 +23,7 @@ from surefoot.classification.layer_statistics import (
     weight_layers,
 )
 from surefoot.classification.networks import Encoder
-from surefoot.contracts import TrainTargets, datamodule_as
+from surefoot.contracts import ExampleBatch, TrainTargets, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, PredictionLoss
 from surefoot.metrics.ood_score import ood_score
@@ -90,7 +91,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self._probe: LayerProbe | None = None
         self._cuts: dict[str, Tensor] | None = None
         self._sums: dict[str, Tensor] = {}
-        self._features: dict[str, list[np.ndarray[Any, Any]]] = {}
+        self._features: dict[str, list[NDArray[np.float32]]] = {}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the hooks on, but not during fit."""
@@ -120,7 +121,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        batch: Any,
+        batch: ExampleBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -131,14 +132,14 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        batch: Any,
+        batch: ExampleBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Set the name of the next set for the hooks, and measure the constants before the first."""
         self._await(trainer, pl_module, batch, dataloader_idx)
 
-    def _await(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
+    def _await(self, trainer: Trainer, pl_module: LightningModule, batch: ExampleBatch, dataloader_idx: int) -> None:
         if self._probe is None:
             return
         if self._cuts is None:
@@ -148,7 +149,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
                 self._cuts = constants_without_signal(pl_module, pl_module, pair, max_depth=5)
         self._probe.watch(self.splits(trainer)[dataloader_idx])
 
-    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: ExampleBatch) -> None:
         """Add up a batch's quantities.
 
         Raises:

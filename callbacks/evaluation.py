@@ -2,14 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from surefoot.contracts import EvaluatedSets, datamodule_as
+from surefoot.contracts import EvaluatedSets, ExampleBatch, datamodule_as
 from surefoot.errors import ConfigError, DataError
 from surefoot.training.distributed import sum_over_ranks
 
@@ -31,7 +30,7 @@ class EvaluationObserver(Callback, ABC):
         self._said_in_part: set[str] = set()
 
     @abstractmethod
-    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: ExampleBatch) -> None:
         """Take note of a batch and of what the module returned for it."""
 
     @abstractmethod
@@ -47,7 +46,7 @@ class EvaluationObserver(Callback, ABC):
     def _sets(self, trainer: Trainer) -> EvaluatedSets:
         return datamodule_as(trainer, EvaluatedSets, type(self).__name__)
 
-    def _observe(self, trainer: Trainer, dataloader_idx: int, outputs: object, batch: Any) -> None:
+    def _observe(self, trainer: Trainer, dataloader_idx: int, outputs: object, batch: ExampleBatch) -> None:
         split = self.splits(trainer)[dataloader_idx]
         self._n_seen[split] = self._n_seen.get(split, 0) + len(batch["index"])
         self.observe(trainer, split, outputs, batch)
@@ -70,7 +69,7 @@ class EvaluationObserver(Callback, ABC):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: object,
-        batch: Any,
+        batch: ExampleBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -83,7 +82,7 @@ class EvaluationObserver(Callback, ABC):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: object,
-        batch: Any,
+        batch: ExampleBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

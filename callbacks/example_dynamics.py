@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from surefoot.contracts import TrainExamples, datamodule_as
+from surefoot.contracts import ExampleBatch, TrainExamples, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.metrics.example_dynamics import ExampleHistory, empty_history, observe_examples
 from surefoot.training.distributed import gather_batch
@@ -41,7 +41,7 @@ class ExampleDynamics(Callback):
         return datamodule_as(trainer, TrainExamples, type(self).__name__)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: ExampleBatch, batch_idx: int
     ) -> None:
         """Take note of a batch.
 
@@ -103,7 +103,7 @@ class ExampleDynamics(Callback):
             for i, row in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
                 writer.writerow([i, *(f"{v:.6g}" if isinstance(v, float) else v for v in row)])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the history."""
         return {"history": None if self.history is None else self.history._asdict()}
 

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from surefoot.contracts import TrainAnnotations, datamodule_as
+from surefoot.contracts import ExampleBatch, TrainAnnotations, datamodule_as
 from surefoot.metrics import precision_recall_of_top, roc_auc
 from surefoot.training.distributed import gather_batch
 
@@ -36,7 +36,7 @@ class ExampleWeightMonitor(Callback):
         self._data(trainer)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: ExampleBatch, batch_idx: int
     ) -> None:
         """Add the batch's weights."""
         if not isinstance(outputs, dict) or "weights" not in outputs:
@@ -67,7 +67,7 @@ class ExampleWeightMonitor(Callback):
                 pl_module.log(f"example_weights/{name}_precision", top.precision.float())
                 pl_module.log(f"example_weights/{name}_recall", top.recall.float())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the weights of the last and the running epoch."""
         return {"weights": self.weights, "running": self._running}
 

@@ -119,7 +119,7 @@ class GeneralizationPredictors(Callback):
                 total = [t + g for t, g in zip(total, parts, strict=True)]
         return total
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the initial weights."""
         return {"start": self._start}
 

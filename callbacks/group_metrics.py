@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver, logits_of
-from surefoot.contracts import EvaluatedGroups, datamodule_as
+from surefoot.contracts import EvaluatedGroups, ExampleBatch, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.metrics import (
     SELECTION_RULES,
@@ -64,7 +64,7 @@ class GroupMetrics(EvaluationObserver):
         selectable = [entry for entry in self.history if entry["selectable"]]
         return {rule: dict(entry) for rule, entry in select_checkpoints(selectable).items()}
 
-    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: ExampleBatch) -> None:
         """Add a batch's counts; sets without labels or groups, such as another dataset, are left out.
 
         Raises:
@@ -174,7 +174,7 @@ class GroupMetrics(EvaluationObserver):
                 values = [entry.get(column, "") for column in columns]
                 writer.writerow([rule, *values, checkpoints.get(SELECTION_RULES[rule], "")])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the history."""
         return {"history": self.history}
 

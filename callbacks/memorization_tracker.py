@@ -192,7 +192,7 @@ class MemorizationTracker(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: object,
-        batch: Any,
+        batch: object,
         batch_idx: int,
     ) -> None:
         """Measure when the next interval of steps has begun."""
@@ -359,7 +359,7 @@ class MemorizationTracker(Callback):
     def _record(self, trainer: Trainer) -> Path:
         return Path(trainer.default_root_dir) / self.folder
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return what the next checkpoints build on."""
         elapsed = self._seconds["before"] + time.perf_counter() - self._began
         return {

@@ -1,7 +1,6 @@
 """Scores of a benchmark's own evaluator, and predictions in its leaderboard's format."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver, check_seen, logits_of
-from surefoot.contracts import OfficialScores, datamodule_as
+from surefoot.contracts import ExampleBatch, OfficialScores, datamodule_as
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("OfficialEvaluation",)
@@ -39,7 +38,7 @@ class OfficialEvaluation(EvaluationObserver):
     def _official(self, trainer: Trainer) -> OfficialScores:
         return datamodule_as(trainer, OfficialScores, "OfficialEvaluation")
 
-    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: ExampleBatch) -> None:
         """Keep a batch's predictions on an official split."""
         if split not in self._official(trainer).splits:
             return

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
-from surefoot.contracts import TrainPass, datamodule_as
+from surefoot.contracts import ExampleBatch, TrainPass, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.metrics.ood_detection import (
     ClassGaussians,
@@ -91,7 +91,7 @@ class OODDetection(EvaluationObserver):
         self._gaussians = fit_class_gaussians(self._bank, labels, data.n_classes)
         self._scores = {}
 
-    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: ExampleBatch) -> None:
         """Score a batch."""
         if self._bank is None or not isinstance(outputs, Mapping):
             return

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
+from surefoot.contracts import ExampleBatch
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, CrossEntropy, PredictionLoss, RewardPrediction
 from surefoot.metrics.selective_risk import (
@@ -69,7 +70,7 @@ class SelectiveRisk(EvaluationObserver):
         self.results: list[dict[str, Any]] = []
         self._outputs: dict[str, list[tuple[list[float], int]]] = {}
 
-    def observe(self, trainer: Trainer, split: str, outputs: object, batch: Any) -> None:
+    def observe(self, trainer: Trainer, split: str, outputs: object, batch: ExampleBatch) -> None:
         """Keep a batch's outputs and targets."""
         if trainer.state.fn == "fit":
             return

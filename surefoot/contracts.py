@@ -6,7 +6,7 @@ for a module by `module_as`.
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, NotRequired, Protocol, TypedDict, TypeGuard, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ __all__ = (
     "EvaluatedGroups",
     "EvaluatedSet",
     "EvaluatedSets",
+    "ExampleBatch",
     "Fingerprints",
     "OfficialScores",
     "PairSource",
@@ -49,6 +50,19 @@ __all__ = (
 )
 
 Contract = TypeVar("Contract")
+
+
+class ExampleBatch(TypedDict):
+    """A batch of a classification datamodule, as monitors read it."""
+
+    #: Images ``(batch, ...)``, or the tokenizer's tensors ``(batch, tokens)`` by name.
+    input: Tensor | dict[str, Tensor]
+    #: Targets, ``(batch,)``.
+    target: Tensor
+    #: Positions in the set, ``(batch,)``.
+    index: Tensor
+    #: Group ``(batch,)`` or membership ``(batch, groups)``; absent where hidden or unknown.
+    group: NotRequired[Tensor]
 
 
 @runtime_checkable
@@ -163,7 +177,7 @@ class TrainPass(Protocol):
     def n_classes(self) -> int:
         """Number of classes."""
 
-    def train_examples(self) -> Iterator[Any]:
+    def train_examples(self) -> Iterator[ExampleBatch]:
         """Yield batches of this rank's share."""
 
 
