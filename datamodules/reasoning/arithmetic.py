@@ -4,9 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from torch.utils.data import DataLoader
-
-from datamodules.reasoning.loaders import RecordsDataModule
+from datamodules.reasoning.loaders import RecordLoader, RecordLoaders, RecordsDataModule
 from surefoot.errors import DataError
 from surefoot.reasoning.arithmetic import (
     Chains,
@@ -15,6 +13,7 @@ from surefoot.reasoning.arithmetic import (
     vary_chain,
 )
 from surefoot.reasoning.problems import Problem
+from surefoot.training.loading import ResumableDataLoader
 
 __all__ = ("ArithmeticDataModule",)
 
@@ -122,19 +121,19 @@ class ArithmeticDataModule(RecordsDataModule):
         """Number of training problems."""
         return self.sizes["train"]
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> ResumableDataLoader:
         """Return the training loader."""
         return self.training_loader(self.problems("train"))
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> RecordLoaders:
         """Return the validation loader, none without validation problems."""
         return self.evaluation_loader(self.problems("val")) if self.sizes["val"] else []
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> RecordLoader:
         """Return the test loader."""
         return self.evaluation_loader(self.problems("test"))
 
-    def collate(self, records: Sequence[Problem]) -> dict[str, Any]:
+    def collate(self, records: Sequence[Problem]) -> dict[str, list[Problem]]:
         """Return the batch's problems."""
         return {"problem": list(records)}
 

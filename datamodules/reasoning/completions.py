@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
-from datamodules.reasoning.loaders import RecordsDataModule
+from datamodules.reasoning.loaders import RecordLoader, RecordsDataModule
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.pairs import PairBuilder, PreferencePair, RandomPairs, TextPair
@@ -17,6 +16,7 @@ from surefoot.reasoning.completions.selection import correct_completions
 from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.problems import first_field, read_jsonl
 from surefoot.reasoning.sequences import PromptCompletion
+from surefoot.training.loading import ResumableDataLoader
 
 __all__ = ("CompletionsDataModule", "PreferencesDataModule", "StoredRecordsDataModule")
 
@@ -42,7 +42,7 @@ class StoredRecordsDataModule(RecordsDataModule, ABC):
         super().__init__(**loading)
         if evaluate_on is not None and not offers(evaluate_on, ProblemSource):
             raise ConfigError(f"evaluate_on: {type(evaluate_on).__name__} has no problems to evaluate on.")
-        self.evaluate_on: Any = evaluate_on
+        self.evaluate_on = evaluate_on
 
     @abstractmethod
     def held_out(self) -> Sequence[object]:
@@ -61,11 +61,11 @@ class StoredRecordsDataModule(RecordsDataModule, ABC):
             found |= {f"evaluate_on/{split}": value for split, value in self.evaluate_on.fingerprints().items()}
         return found
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> list[RecordLoader]:
         """Return the loaders of the held-out records and of the validation problems; one or both may be missing."""
         return self._loaders("val")
 
-    def test_dataloader(self) -> Any:
+    def test_dataloader(self) -> list[RecordLoader]:
         """Return the loaders of the held-out records and of the test problems.
 
         Raises:
@@ -79,11 +79,11 @@ class StoredRecordsDataModule(RecordsDataModule, ABC):
             )
         return loaders
 
-    def predict_dataloader(self) -> Any:
+    def predict_dataloader(self) -> RecordLoader:
         """Return the loader of the test problems, or of the held-out records where there are no problems."""
         return self.test_dataloader()[-1]
 
-    def _loaders(self, split: str) -> list[DataLoader[Any]]:
+    def _loaders(self, split: str) -> list[RecordLoader]:
         records = self.held_out()
         loaders = [self.evaluation_loader(records)] if records else []
         if self.evaluate_on is None:
@@ -138,7 +138,7 @@ class CompletionsDataModule(StoredRecordsDataModule):
         """Number of training examples."""
         return len(self.rows)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> ResumableDataLoader:
         """Return the training loader."""
         return self.training_loader(self.rows)
 
@@ -146,7 +146,7 @@ class CompletionsDataModule(StoredRecordsDataModule):
         """Return no records: all completions are trained on."""
         return ()
 
-    def collate(self, records: Sequence[PromptCompletion]) -> dict[str, Any]:
+    def collate(self, records: Sequence[PromptCompletion]) -> dict[str, list[Sequence[int]]]:
         """Return the batch's token ids."""
         return {"prompt": [r.prompt for r in records], "completion": [r.completion for r in records]}
 
@@ -231,7 +231,7 @@ class PreferencesDataModule(StoredRecordsDataModule):
         """Number of training pairs."""
         return len(self.pairs("train"))
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> ResumableDataLoader:
         """Return the training loader."""
         return self.training_loader(self.pairs("train"))
 
@@ -239,12 +239,12 @@ class PreferencesDataModule(StoredRecordsDataModule):
         """Return the pairs held out for validation, which are tested on, too: there is no third split."""
         return self.pairs("val")
 
-    def collate(self, records: Sequence[PreferencePair | TextPair]) -> dict[str, Any]:
+    def collate(self, records: Sequence[PreferencePair | TextPair]) -> dict[str, list[PreferencePair | TextPair]]:
         """Return the batch's pairs."""
         return {"pair": list(records)}
 
 
-def _pair(row: dict[str, Any], where: str) -> PreferencePair | TextPair:
+def _pair(row: Mapping[str, object], where: str) -> PreferencePair | TextPair:
     """Return a row's pair; texts stay texts."""
     fields = [row.get(name) for name in PreferencePair._fields]
     if all(isinstance(f, list) and all(isinstance(t, int) for t in f) for f in fields):

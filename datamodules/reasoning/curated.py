@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from datamodules.reasoning.loaders import RecordsDataModule
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.curation import read_curated
 from surefoot.reasoning.problems import Problem
+from surefoot.training.loading import ResumableDataLoader
 
 __all__ = ("CuratedDataModule",)
 
@@ -61,7 +61,7 @@ class CuratedDataModule(RecordsDataModule):
         """Number of training problems."""
         return len(self.problems("train"))
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> ResumableDataLoader:
         """Return the training loader."""
         return self.training_loader(self.problems("train"))
 
@@ -73,6 +73,6 @@ class CuratedDataModule(RecordsDataModule):
         """Return the originals' test loader."""
         return self.data.test_dataloader()
 
-    def collate(self, records: Sequence[Problem]) -> dict[str, Any]:
+    def collate(self, records: Sequence[Problem]) -> dict[str, list[Problem]]:
         """Return the batch's problems."""
         return {"problem": list(records)}

@@ -1,7 +1,7 @@
 """Small sets of problems that are only ever tested on."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class EvaluationSetDataModule(ProblemsDataModule):
         return [_problem(self.set, row, i, f"{path}, row {i + 1}") for i, row in enumerate(read_jsonl(path))]
 
 
-def _problem(name: str, row: dict[str, Any], i: int, where: str) -> Problem:
+def _problem(name: str, row: Mapping[str, object], i: int, where: str) -> Problem:
     identity = f"{name}-{i}"
     if name == "svamp":
         body, question = first_field(row, ["Body"], where), first_field(row, ["Question"], where)

@@ -1,7 +1,7 @@
 """GSM8K: grade-school word problems."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class GSM8KDataModule(ProblemsDataModule):
         super().__init__(**splits)
         self.root, self.hub, self.annotations = root, hub, calculator_annotations
 
-    def _rows(self, split: SplitName) -> tuple[Iterable[dict[str, Any]], str]:
+    def _rows(self, split: SplitName) -> tuple[Iterable[Mapping[str, object]], str]:
         if self.hub is not None:
             from datasets import load_dataset
 
@@ -53,7 +53,7 @@ class GSM8KDataModule(ProblemsDataModule):
         rows, where = self._rows(split)
         return [self._problem(row, split, i, f"{where}, row {i + 1}") for i, row in enumerate(rows)]
 
-    def _problem(self, row: dict[str, Any], split: SplitName, i: int, where: str) -> Problem:
+    def _problem(self, row: Mapping[str, object], split: SplitName, i: int, where: str) -> Problem:
         question, solution = (
             first_field(row, ["question"], where),
             first_field(row, ["answer"], where),

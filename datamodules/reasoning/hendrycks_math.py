@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
         self.root, self.hub, self.math500 = root, hub, math500
         self.levels, self.subjects = levels, subjects
 
-    def _rows(self, split: SplitName) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _rows(self, split: SplitName) -> Iterator[tuple[str, Mapping[str, object]]]:
         """Yield where a row comes from, and the row."""
         if split == "test" and self.math500 is not None:
             for i, row in enumerate(read_jsonl(Path(self.math500))):
@@ -119,7 +119,7 @@ class HendrycksMathDataModule(ProblemsDataModule):
         return (self.levels is None or level in self.levels) and (self.subjects is None or subject in self.subjects)
 
 
-def _problem(row: dict[str, Any], split: SplitName, i: int, where: str) -> Problem:
+def _problem(row: Mapping[str, object], split: SplitName, i: int, where: str) -> Problem:
     try:
         question, solution = str(row["problem"]), str(row["solution"])
     except KeyError as error:

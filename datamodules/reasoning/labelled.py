@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch.utils.data import DataLoader
 
-from datamodules.reasoning.loaders import RecordsDataModule
+from datamodules.reasoning.loaders import RecordLoader, RecordsDataModule
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import Judged, prefix_lengths
+from surefoot.training.loading import ResumableDataLoader
 
 __all__ = ("LabelledCompletionsDataModule",)
 
@@ -94,7 +94,7 @@ class LabelledCompletionsDataModule(RecordsDataModule):
             raise DataError(f"{where} has the values {list(t.values)}: expected probabilities in [0, 1].")
         return Judged(t.prompt, t.completion, lengths, t.values, [1.0] * len(lengths))
 
-    def recorded_splits(self) -> Mapping[str, Sequence[Any]]:
+    def recorded_splits(self) -> Mapping[str, Sequence[Judged]]:
         """Return the completions of each split."""
         return {split: self.judged(split) for split in ("train", "val", "test")}
 
@@ -103,19 +103,19 @@ class LabelledCompletionsDataModule(RecordsDataModule):
         """Number of training completions."""
         return len(self.judged("train"))
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> ResumableDataLoader:
         """Return the training loader."""
         return self.training_loader(self.judged("train"))
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> RecordLoader:
         """Return the loader of the problems held out for validation."""
         return self.evaluation_loader(self.judged("val"))
 
-    def test_dataloader(self) -> Any:
+    def test_dataloader(self) -> RecordLoader:
         """Return the loader of the problems held out for the test."""
         return self.evaluation_loader(self.judged("test"))
 
-    def collate(self, records: Sequence[Judged]) -> dict[str, Any]:
+    def collate(self, records: Sequence[Judged]) -> dict[str, list[Judged]]:
         """Return the batch's completions."""
         return {"judged": list(records)}
 

@@ -12,14 +12,19 @@ from surefoot.errors import ConfigError
 from surefoot.storage.json_files import fingerprint
 from surefoot.training.loading import EpochSampler, ResumableDataLoader, ShardSampler
 
-__all__ = ("RecordsDataModule",)
+__all__ = ("RecordLoader", "RecordLoaders", "RecordsDataModule")
+
+#: Gives a batch after the other of records with their positions.
+RecordLoader = DataLoader[tuple[int, object]]
+#: Loaders of an evaluation: one, or several one after the other, or none.
+RecordLoaders = RecordLoader | list[RecordLoader]
 
 
 class _Records(Sized, Protocol):
-    def __getitem__(self, index: int) -> Any: ...
+    def __getitem__(self, index: int) -> object: ...
 
 
-class _Numbered(Dataset[tuple[int, Any]]):
+class _Numbered(Dataset[tuple[int, object]]):
     """Records with their positions."""
 
     def __init__(self, records: _Records) -> None:
@@ -28,7 +33,7 @@ class _Numbered(Dataset[tuple[int, Any]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[int, Any]:
+    def __getitem__(self, index: int) -> tuple[int, object]:
         return index, self.records[index]
 
 
@@ -68,11 +73,11 @@ class RecordsDataModule(LightningDataModule, ABC):
         """Return the splits whose hashes stand in the record of a run; none where other files are recorded for them."""
         return {}
 
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:
         """Leave the batch where it is: it holds text and token ids, not tensors of numbers."""
         return batch
 
-    def training_loader(self, records: _Records) -> DataLoader[Any]:
+    def training_loader(self, records: _Records) -> ResumableDataLoader:
         """Return the shuffled loader; its position is in every checkpoint."""
         dataset = _Numbered(records)
         return ResumableDataLoader(
@@ -83,9 +88,9 @@ class RecordsDataModule(LightningDataModule, ABC):
             collate_fn=self._collate,
         )
 
-    def evaluation_loader(self, records: _Records) -> DataLoader[Any]:
+    def evaluation_loader(self, records: _Records) -> RecordLoader:
         """Return a loader that gives every record once, in order."""
-        dataset: Any = _Numbered(records)
+        dataset = _Numbered(records)
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
@@ -95,14 +100,15 @@ class RecordsDataModule(LightningDataModule, ABC):
             generator=torch.Generator(),
         )
 
-    def predict_dataloader(self) -> Any:
+    def predict_dataloader(self) -> RecordLoaders:
         """Return the test loader."""
-        return self.test_dataloader()
+        loaders: RecordLoaders = self.test_dataloader()
+        return loaders
 
-    def _collate(self, numbered: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+    def _collate(self, numbered: Sequence[tuple[int, object]]) -> dict[str, object]:
         index = torch.tensor([i for i, _ in numbered])
         return {**self.collate([r for _, r in numbered]), "index": index}
 
     @abstractmethod
-    def collate(self, records: Sequence[Any]) -> dict[str, Any]:
+    def collate(self, records: Sequence[Any]) -> Mapping[str, object]:
         """Return a batch's fields but for ``index``."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
-from datamodules.reasoning.loaders import RecordsDataModule
+from datamodules.reasoning.loaders import RecordLoader, RecordLoaders, RecordsDataModule
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.contamination import find_contaminated
 from surefoot.reasoning.problems import Problem, checked_reference, unreadable_references
+from surefoot.training.loading import ResumableDataLoader
 from surefoot.training.seeds import derive_seed
 
 __all__ = ("ProblemsDataModule", "SplitName")
@@ -140,19 +140,19 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         """Number of training problems."""
         return len(self.problems("train"))
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> ResumableDataLoader:
         """Return the training loader."""
         return self.training_loader(self.problems("train"))
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> RecordLoaders:
         """Return the validation loader, none without validation problems."""
         self.setup("")
         return self.evaluation_loader(self.splits["val"]) if self.splits["val"] else []
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> RecordLoader:
         """Return the test loader."""
         return self.evaluation_loader(self.problems("test"))
 
-    def collate(self, records: Sequence[Problem]) -> dict[str, Any]:
+    def collate(self, records: Sequence[Problem]) -> dict[str, list[Problem]]:
         """Return the batch's problems."""
         return {"problem": list(records)}
