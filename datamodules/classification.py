@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from datamodules.shifts.base import Shift
-from datamodules.splits import Batch, Split, check_split
+from datamodules.splits import Batch, Gathered, Split, check_split
 from datamodules.training_set import TrainingSet, subsample
 from surefoot.classification.augmentations import Augmentation, Views
 from surefoot.classification.groups import group_counts, membership
@@ -195,7 +195,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             ConfigError: If ``training.drop_last`` leaves no batch.
         """
         split = self.train_set
-        examples: Dataset[Any] = split.examples
+        examples: Dataset[Batch] = split.examples
         weights = None
         if self.training.balanced:
             weights = self.draw_weights()
@@ -204,7 +204,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return self.loader_of(examples, self.collate_training, weights)
 
     def loader_of(
-        self, examples: Dataset[Any], collate: Callable[[Any], Batch], weights: Tensor | None = None
+        self, examples: Dataset[Batch], collate: Callable[[Gathered], Batch], weights: Tensor | None = None
     ) -> ResumableDataLoader:
         """Return a training loader of a pass over examples, in this datamodule's batch size and order.
 
@@ -238,12 +238,12 @@ class ClassificationDataModule(LightningDataModule, ABC):
             "persistent_workers": self.num_workers > 0,
         }
 
-    def collate(self, examples: Any) -> Batch:
+    def collate(self, examples: Gathered) -> Batch:
         """Make a batch of examples; datasets in memory return whole batches already."""
         batch: Batch = examples if isinstance(examples, dict) else default_collate(examples)
         return batch
 
-    def collate_training(self, examples: Any) -> Batch:
+    def collate_training(self, examples: Gathered) -> Batch:
         """Make a training batch: the training grouping in place of the evaluation grouping, or no groups."""
         batch = self.collate(examples)
         if self.training.group_labels == "hidden":

@@ -165,7 +165,7 @@ def _history_of_own_weights(encoder: Encoder) -> str:
     return f"not known: nothing says what the weights of {kind.__name__} were trained on"
 
 
-def _began_at_random(encoder: Any) -> bool:
+def _began_at_random(encoder: object) -> bool:
     """Return whether an encoder of these settings is known to have no weights of other data when it is built."""
     if not isinstance(encoder, Mapping):
         return False

@@ -125,7 +125,7 @@ class ImagePipeline:
         return (pixels.float() / 255 - mean) / std
 
 
-class ImageExamples(Dataset[dict[str, Any]]):
+class ImageExamples(Dataset[dict[str, Tensor | int]]):
     """Images opened when asked for."""
 
     def __init__(
@@ -154,7 +154,7 @@ class ImageExamples(Dataset[dict[str, Any]]):
         """Return the number of examples."""
         return len(self.target)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
         """Return one example."""
         return {
             "input": self.pipeline.load(self.open_input(index)),

@@ -1,12 +1,11 @@
 """What datasets of private linear models share: Poisson-sampled steps, and public data beside the private ones."""
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.splits import TensorExamples
+from datamodules.splits import Batch, TensorExamples
 from surefoot.errors import ConfigError
 from surefoot.privacy.estimators import PublicData
 from surefoot.privacy.linear_models import check_finite_examples
@@ -102,7 +101,7 @@ class PrivateDataModule(LightningDataModule, ABC):
         batches = PoissonBatches(self.splits["train"], self.sampling_rate, self.source)
         return ResumableDataLoader(batches, StepSampler(self.steps_per_epoch), batch_size=None)
 
-    def _loader(self, split: str) -> DataLoader[Any]:
+    def _loader(self, split: str) -> DataLoader[Batch]:
         examples = self.splits[split]
         return DataLoader(
             examples,
@@ -111,14 +110,14 @@ class PrivateDataModule(LightningDataModule, ABC):
             collate_fn=lambda batch: batch,
         )
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of val."""
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of test."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of test."""
         return self._loader("test")

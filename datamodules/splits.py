@@ -13,6 +13,7 @@ from surefoot.errors import DataError
 
 __all__ = (
     "Batch",
+    "Gathered",
     "ChosenExamples",
     "Split",
     "TensorExamples",
@@ -22,13 +23,15 @@ __all__ = (
 )
 
 Batch = dict[str, Any]
+#: Several examples: a batch of a dataset that gathers them at once, else one by one.
+Gathered = Batch | list[Batch]
 
 
 @dataclass(frozen=True)
 class Split:
     """One split: its examples, and what is known of all of them without loading one."""
 
-    examples: Dataset[Any]
+    examples: Dataset[Batch]
     target: Tensor  # (examples,); -100 where unlabelled
     group: Tensor  # group of the training grouping, (examples,)
     eval_group: Tensor | None  # group (examples,) or membership (examples, groups) of the evaluation
@@ -58,7 +61,7 @@ class TensorExamples(Dataset[Batch]):
         return {name: tensor[rows] for name, tensor in self.tensors.items()}
 
 
-def gather(examples: Any, indices: Sequence[int]) -> Batch | list[Batch]:
+def gather(examples: Dataset[Batch], indices: Sequence[int]) -> Gathered:
     """Return several examples: a batch where the dataset gathers them at once, else what it gives one by one.
 
     Args:
@@ -77,7 +80,7 @@ class ChosenExamples(Dataset[Batch]):
 
     def __init__(
         self,
-        examples: Dataset[Any],
+        examples: Dataset[Batch],
         positions: Tensor,
         target: Tensor,
         group: Tensor | None,
@@ -107,7 +110,7 @@ class ChosenExamples(Dataset[Batch]):
             return batch[0]
         return {k: v[0] for k, v in batch.items()}
 
-    def __getitems__(self, indices: list[int]) -> Batch | list[Batch]:
+    def __getitems__(self, indices: list[int]) -> Gathered:
         """Return a batch, or a list of examples whose inputs are texts."""
         rows = torch.tensor(indices)
         found = gather(self.examples, self.positions[rows].tolist())

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.splits import Batch, ChosenExamples, Split
+from datamodules.splits import Batch, ChosenExamples, Gathered, Split
 from surefoot.errors import ConfigError
 
 __all__ = ("SubclassShiftDataModule",)
@@ -106,7 +106,7 @@ class SubclassShiftDataModule(ClassificationDataModule):
         examples = ChosenExamples(split.examples, positions, target, evaluated)
         return Split(examples, target, group if side == "source" else torch.zeros_like(group), evaluated)
 
-    def collate(self, examples: Any) -> Batch:
+    def collate(self, examples: Gathered) -> Batch:
         """Make a batch as the dataset does."""
         return self.data.collate(examples)
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.splits import Batch, Split
+from datamodules.splits import Batch, Gathered, Split
 from surefoot.contracts import Fingerprints, OfficialScores, contract_of, offers
 from surefoot.errors import ConfigError
 from surefoot.training.loading import EpochSampler, ResumableDataLoader
@@ -193,6 +192,6 @@ class TwoStreamDataModule(LightningDataModule):
         }
 
 
-def _without_targets(collate: Callable[[Any], Batch], examples: Any) -> Batch:
+def _without_targets(collate: Callable[[Gathered], Batch], examples: Gathered) -> Batch:
     batch = collate(examples)
     return {name: batch[name] for name in _UNLABELLED}

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from datamodules.shifts.base import Shift, ShiftedData
-from datamodules.splits import ChosenExamples, Split, gather
+from datamodules.splits import Batch, ChosenExamples, Split, gather
 from surefoot.classification.shifts import fit_shape
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED
@@ -66,6 +67,6 @@ class OtherDataset(Shift):
         return {self.name: Split(examples, target, torch.zeros_like(target), None)}
 
 
-def _first_input(examples: Any) -> Any:
+def _first_input(examples: Dataset[Batch]) -> object:
     found = gather(examples, [0])
     return found["input"][0] if isinstance(found, dict) else found[0]["input"]
