@@ -13,8 +13,8 @@ from surefoot.errors import DataError
 
 __all__ = (
     "Batch",
-    "Gathered",
     "ChosenExamples",
+    "Gathered",
     "Split",
     "TensorExamples",
     "check_split",

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-
 from datamodules.reasoning.loaders import RecordLoader, RecordsDataModule
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.store import read_trajectories
