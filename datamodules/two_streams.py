@@ -192,6 +192,6 @@ class TwoStreamDataModule(LightningDataModule):
         }
 
 
-def _without_targets(collate: Callable[[Gathered], Batch], examples: Gathered) -> Batch:
+def _without_targets(collate: Callable[..., Batch], examples: Gathered) -> Batch:
     batch = collate(examples)
     return {name: batch[name] for name in _UNLABELLED}

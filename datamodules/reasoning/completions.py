@@ -40,9 +40,9 @@ class StoredRecordsDataModule(RecordsDataModule, ABC):
             ConfigError: If that datamodule has no problems.
         """
         super().__init__(**loading)
+        self.evaluate_on = evaluate_on
         if evaluate_on is not None and not offers(evaluate_on, ProblemSource):
             raise ConfigError(f"evaluate_on: {type(evaluate_on).__name__} has no problems to evaluate on.")
-        self.evaluate_on = evaluate_on
 
     @abstractmethod
     def held_out(self) -> Sequence[object]:
