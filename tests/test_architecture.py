@@ -40,6 +40,7 @@ ORDER = (
     "reasoning.policy",
     "reasoning.samplers",
     "reasoning.values",
+    "reasoning.search",
     "reasoning.completions",
     "reasoning.curation",
     "contracts",

@@ -43,7 +43,7 @@ class Trajectory:
     prompt: Sequence[int]  # token ids
     completion: Sequence[int]  # token ids as given and sampled, end of sequence included
     behaviour_logprobs: Sequence[float]  # of each token under the policy that sampled it, nats; NaN where it was given
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "step"]  # "step": it goes on; in a search only
     policy_version: int  # of the weights that sampled it
     n_given: int = 0  # first tokens of the completion that were given, not sampled
     temperature: float = 1.0  # that it was sampled at

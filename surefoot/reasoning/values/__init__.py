@@ -5,8 +5,10 @@ from surefoot.reasoning.values.best_of_k import best_of_k, best_of_k_estimate
 from surefoot.reasoning.values.judged import Judged, judged_sequence, predicted_values, prefix_lengths, value_logits
 from surefoot.reasoning.values.learned import LearnedValues
 from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, prefixes_of
+from surefoot.reasoning.values.progress import EffectiveReward, progress
 
 __all__ = (
+    "EffectiveReward",
     "Judged",
     "LearnedValues",
     "MonteCarloValues",
@@ -19,5 +21,6 @@ __all__ = (
     "predicted_values",
     "prefix_lengths",
     "prefixes_of",
+    "progress",
     "value_logits",
 )

@@ -28,6 +28,18 @@ class ValueEstimator(ABC):
             seed_of: From what a draw is for to its seed.
         """
 
+    def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in the values that are missing at the end: those of the spans by which trajectories have grown.
+
+        Arguments are those of the call. An estimator that can spares what is known; this one computes all anew.
+        """
+        self(policy, trajectories, seed_of)
+
+    @property
+    def n_scored_tokens(self) -> int:
+        """Tokens that were put through a model of its own so far; 0 for one that has none."""
+        return 0
+
 
 def check_values(trajectories: Sequence[Trajectory], estimator: ValueEstimator) -> None:
     """Raise a `DataError` unless every trajectory has a finite value of its prompt and one after each span."""

@@ -51,7 +51,7 @@ class LearnedValues(ValueEstimator):
             raise DataError(
                 f"{file} holds no value head of the model beside it: {' '.join(str(error).split())}."
             ) from error
-        self.max_tokens_per_pack = max_tokens_per_pack
+        self.max_tokens_per_pack, self._n_scored_tokens = max_tokens_per_pack, 0
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values``; arguments are those of `ValueEstimator`.
@@ -59,16 +59,35 @@ class LearnedValues(ValueEstimator):
         Raises:
             DataError: If the policy's tokens are others.
         """
+        self._check(policy, trajectories)
+        self.predict(trajectories)
+
+    def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in the values that are missing at the end; what completions begin with alike is computed once."""
+        self._check(policy, trajectories)
+        self._fill_in([t for t in trajectories if len(t.values) <= len(t.token_spans())])
+
+    def predict(self, trajectories: Sequence[Trajectory]) -> None:
+        """Fill in the values of the prompt and after each span; completions of one prompt share its computation."""
+        for t in trajectories:
+            t.values = ()
+        self._fill_in(trajectories)
+
+    @torch.inference_mode()
+    def _fill_in(self, trajectories: Sequence[Trajectory]) -> None:
+        lengths = [prefix_lengths(t)[len(t.values) :] for t in trajectories]
+        sequences = [judged_sequence(t.prompt, t.completion, n) for t, n in zip(trajectories, lengths, strict=True)]
+        packs = pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True)
+        self._n_scored_tokens += sum(len(pack.tokens) for pack in packs)
+        for t, values in zip(trajectories, predicted_values(self.model, self.head, packs, lengths), strict=True):
+            t.values = [*t.values, *values]
+
+    def _check(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
         for t in trajectories:
             if self.model.decode(t.completion) != policy.model.decode(t.completion):
                 raise DataError("the value model reads other texts from the policy's tokens: it has another tokenizer.")
-        self.predict(trajectories)
 
-    @torch.inference_mode()
-    def predict(self, trajectories: Sequence[Trajectory]) -> None:
-        """Fill in the values of the prompt and after each span; completions of one prompt share its computation."""
-        lengths = [prefix_lengths(t) for t in trajectories]
-        sequences = [judged_sequence(t.prompt, t.completion, n) for t, n in zip(trajectories, lengths, strict=True)]
-        packs = pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True)
-        for t, values in zip(trajectories, predicted_values(self.model, self.head, packs, lengths), strict=True):
-            t.values = values
+    @property
+    def n_scored_tokens(self) -> int:
+        """Tokens that were put through the model so far."""
+        return self._n_scored_tokens

@@ -42,9 +42,11 @@ class _Tally:
 
 
 def prefixes_of(trajectory: Trajectory) -> list[Prefix]:
-    """Return the prompt's prefix and that of each span but the last: a completion that has ended needs no sampling."""
+    """Return the prompt's prefix and that of each span; of the last only where the completion has not ended with it."""
     prompt, completion = tuple(trajectory.prompt), tuple(trajectory.completion)
-    ends = [0, *(span.end for span in trajectory.token_spans()[:-1])]
+    spans = trajectory.token_spans()
+    going = spans if trajectory.finish_reason == "step" else spans[:-1]
+    ends = [0, *(span.end for span in going)]
     return [Prefix(trajectory.problem.id, prompt, completion[:end]) for end in ends]
 
 
@@ -108,9 +110,9 @@ class MonteCarloValues(ValueEstimator):
         problems = {p: t.problem for t, own in zip(trajectories, prefixes, strict=True) for p in own}
         tallies = self.tallies(prover, problems, seed_of)
         for t, own in zip(trajectories, prefixes, strict=True):
-            assert t.grade is not None
-            t.values = [*(tallies[p].value for p in own), float(t.grade.correct)]
-            t.value_counts = [*(tallies[p].n for p in own), 0]
+            t.values, t.value_counts = [tallies[p].value for p in own], [tallies[p].n for p in own]
+            if t.grade is not None:
+                t.values, t.value_counts = [*t.values, float(t.grade.correct)], [*t.value_counts, 0]
 
     def tallies(self, prover: Policy, problems: dict[Prefix, Problem], seed_of: SeedOf) -> dict[Prefix, "_Tally"]:
         """Return how many completions of each prefix were sampled, and how many of them were correct."""
@@ -145,7 +147,8 @@ class MonteCarloValues(ValueEstimator):
 def _check(trajectory: Trajectory, prover: Policy) -> None:
     """Refuse what the prover cannot go on from."""
     name = f"a completion of problem {trajectory.problem.id}"
-    if trajectory.grade is None or not trajectory.problem.answer:
+    ended = trajectory.finish_reason != "step"
+    if (ended and trajectory.grade is None) or not trajectory.problem.answer:
         raise DataError(f"{name} has no grade: values need problems with answers.")
     written = prover.model.decode(trajectory.completion)
     if not written.startswith(trajectory.text):

@@ -1,0 +1,24 @@
+"""Search: spending samples on a problem, with a verifier that says what to keep."""
+
+from surefoot.reasoning.search.base import Search, SearchCounts
+from surefoot.reasoning.search.beam import BeamSearch
+from surefoot.reasoning.search.best_of_n import BestOfN
+from surefoot.reasoning.search.selection import (
+    Candidate,
+    accuracy_of_best,
+    accuracy_of_majority,
+    accuracy_of_weighted_majority,
+    score_of,
+)
+
+__all__ = (
+    "BeamSearch",
+    "BestOfN",
+    "Candidate",
+    "Search",
+    "SearchCounts",
+    "accuracy_of_best",
+    "accuracy_of_majority",
+    "accuracy_of_weighted_majority",
+    "score_of",
+)

@@ -1,0 +1,51 @@
+"""What a search is, and what it took."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.rollouts import Sampling, SeedOf
+from surefoot.reasoning.samplers import TrajectorySampler
+from surefoot.reasoning.trajectories import Trajectory
+
+__all__ = ("Search", "SearchCounts")
+
+
+@dataclass
+class SearchCounts:
+    """What searches took so far."""
+
+    generated_tokens: int = 0  # sampled, those of dropped candidates included
+    scored_tokens: int = 0  # put through the verifier's own model
+    n_samples: int = 0  # steps of a beam search, whole completions of best of N
+    n_duplicates: int = 0  # samples that were the same as another of their pool
+
+    def since(self, earlier: "SearchCounts") -> "SearchCounts":
+        """Return the counts since an earlier copy."""
+        return SearchCounts(**{name: value - getattr(earlier, name) for name, value in vars(self).items()})
+
+
+class Search(TrajectorySampler):
+    """Finds candidates for each problem's answer, with the values of their steps where it has a verifier.
+
+    The candidates depend on the problem, the policy's weights and the seeds, not on what else is searched.
+    """
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self.counts = SearchCounts()
+
+    @abstractmethod
+    def __call__(
+        self, policy: Policy, problems: Sequence[Problem], sampling: Sampling, seed_of: SeedOf
+    ) -> list[Trajectory]:
+        """Return the graded candidates of all problems, group by group.
+
+        Args:
+            policy: What answers; it is ready.
+            problems: What is to be solved.
+            sampling: How completions are sampled; ``n`` is the search's width N, ``max_tokens`` counts a whole one.
+            seed_of: From what a draw is for to its seed.
+        """

@@ -1,0 +1,89 @@
+"""Which answer is chosen, and how often it is right: against all subsets, and by hand."""
+
+import math
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.search import (
+    Candidate,
+    accuracy_of_best,
+    accuracy_of_majority,
+    accuracy_of_weighted_majority,
+    score_of,
+)
+from surefoot.reasoning.sequences import Span
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import EffectiveReward, progress
+
+
+def stepwise(values: list[float], counts: list[int] | None = None) -> Trajectory:
+    n = len(values) - 1
+    made = Trajectory(Problem("p", "1+1=", "2"), 0, [1, 2], list(range(n)), [-1.0] * n, "stop", 0)
+    made.spans = [Span(i, i + 1) for i in range(n)]
+    made.values, made.value_counts = values, counts or []
+    return made
+
+
+CANDIDATES = st.lists(
+    st.builds(Candidate, st.booleans(), st.sampled_from([None, 0, 1, 2]), st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+    min_size=1,
+    max_size=7,
+)
+
+
+@given(CANDIDATES, st.integers(1, 7))
+def test_the_best_of_k_is_the_mean_over_all_subsets(candidates: list[Candidate], k: int) -> None:
+    if k > len(candidates):
+        with pytest.raises(ValueError, match="candidates"):
+            accuracy_of_best(candidates, k)
+        return
+    shares = []
+    for subset in combinations(candidates, k):
+        top = [c.correct for c in subset if c.score == max(x.score for x in subset)]
+        shares.append(sum(top) / len(top))
+    assert accuracy_of_best(candidates, k) == pytest.approx(sum(shares) / len(shares))
+
+
+def test_votes_by_hand() -> None:
+    """Two wrong votes of .2 outvote a right one of .9 by number, and not by weight."""
+    candidates = [
+        Candidate(False, 1, 0.2),
+        Candidate(False, 1, 0.2),
+        Candidate(True, 0, 0.9),
+        Candidate(False, None, 1.0),
+    ]
+    assert accuracy_of_majority(candidates, 4) == 0.0
+    assert accuracy_of_weighted_majority(candidates, 4) == 1.0
+    assert accuracy_of_best(candidates, 4) == 0.0, "the best-scored one has no answer"
+    # of the pairs of the first three, two hold the right one, which then has more weight
+    assert accuracy_of_weighted_majority(candidates[:3], 2, n_draws=4000) == pytest.approx(2 / 3, abs=0.03)
+    tied = [Candidate(True, 0, 0.5), Candidate(False, 1, 0.5)]
+    assert accuracy_of_weighted_majority(tied, 2) == 0.5
+    assert accuracy_of_weighted_majority([Candidate(False, None, 1.0)], 1) == 0.0
+    with pytest.raises(ValueError, match="at least 0"):
+        accuracy_of_weighted_majority([Candidate(True, 0, -1.0)], 1)
+    with pytest.raises(ValueError, match="no number"):
+        accuracy_of_best([Candidate(True, 0, math.nan)], 1)
+
+
+def test_what_steps_are_worth() -> None:
+    """Best of 2 of .5 is .75, of .2 .36, of 1 is 1: advantages -.39 and .64; with alpha .5: .2 - .195 and 1 + .32."""
+    found = stepwise([0.5, 0.2, 1.0])
+    assert progress(found, 1) == pytest.approx([-0.3, 0.8])
+    assert progress(found, 2) == pytest.approx([-0.39, 0.64])
+    assert EffectiveReward()(found) == [0.2, 1.0]
+    assert EffectiveReward(0.5, 2)(found) == pytest.approx([0.005, 1.32])
+    for aggregate, expected in (("last", 1.0), ("min", 0.2), ("mean", 0.6), ("product", 0.2)):
+        assert score_of(found, aggregate=aggregate) == pytest.approx(expected)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no values"):
+        score_of(stepwise([0.5]))
+
+
+def test_sampled_values_give_unbiased_advantages() -> None:
+    """Of 4 attempts with 2 right, two are both wrong in 1 of 6 pairs: 5/6, not 3/4."""
+    found = stepwise([0.5, 0.25, 0.0], [4, 4, 0])
+    assert progress(found, 2) == pytest.approx([1 / 2 - 5 / 6, 0 - 1 / 2])
