@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import pairwise
 
 from surefoot.cli.error_report import error_line
@@ -25,6 +26,7 @@ Train and evaluate (LightningCLI: --config FILE.yaml, --dotted.key value overrid
 Sample and combine:
   generate    sample and grade k completions per problem; resumable
   label       values of the steps of stored completions, by sampling from each; resumable
+  search      answers found with a verifier: best of N, beam search; accuracy by candidates and tokens; resumable
   curate      new training problems near those that a tracked run has not learned
   pipeline    run a method of several stages; a rerun resumes at the first missing one
 
@@ -36,10 +38,21 @@ Measure and report:
   --version   show the version
 """
 
-_TRAINER_VERBS = ("fit", "validate", "test", "predict")
+#: Where each verb is.
+_VERBS = {
+    **dict.fromkeys(("fit", "validate", "test", "predict"), ("surefoot.cli.training", "run_trainer")),
+    "generate": ("surefoot.cli.generate", "run_generate"),
+    "label": ("surefoot.cli.label", "run_label"),
+    "search": ("surefoot.cli.search", "run_search"),
+    "curate": ("surefoot.cli.curate", "run_curate"),
+    "pipeline": ("surefoot.cli.pipeline", "run_pipeline_verb"),
+    "reproduce": ("surefoot.reproduce.command", "run_reproduce"),
+    "report": ("surefoot.report", "run_report"),
+}
+#: Verbs that go on where they were stopped.
+_RESUMABLE = ("fit", "generate", "label", "search", "curate", "pipeline")
 #: Flags whose value is a path or a name
-_PATHS = ("--runs_root", "--experiment", "--ckpt_path", "--config", "-c", "--out", "--recorded")
-_OTHER_VERBS = ("generate", "label", "curate", "pipeline", "reproduce", "report")
+_PATHS = ("--runs_root", "--experiment", "--ckpt_path", "--config", "-c", "--out", "--recorded", "--baseline")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -102,7 +115,7 @@ def _launched_rank() -> bool:
 def _interruption(arguments: Sequence[str], signum: int) -> str:
     """Return the line that ends an interrupted verb."""
     line = f"interrupted ({signal.Signals(signum).name})"
-    if arguments[0] not in ("fit", "generate", "label", "curate", "pipeline"):
+    if arguments[0] not in _RESUMABLE:
         return line
     fresh = any(a.startswith("--fresh") for a in arguments)
     return f"{line}, the same command {'without --fresh ' if fresh else ''}resumes"
@@ -117,35 +130,11 @@ def find_verb(name: str) -> Callable[[list[str]], None]:
     Raises:
         SurefootError: If there is no such verb.
     """
-    if name in (*_TRAINER_VERBS, "generate", "label", "curate"):
+    if name in _VERBS:
         from surefoot.compatibility.lean_imports import without_optional_metrics
 
+        module, function = _VERBS[name]
         with without_optional_metrics():
-            if name == "generate":
-                from surefoot.cli.generate import run_generate
-
-                return run_generate
-            if name == "label":
-                from surefoot.cli.label import run_label
-
-                return run_label
-            if name == "curate":
-                from surefoot.cli.curate import run_curate
-
-                return run_curate
-            from surefoot.cli.training import run_trainer
-
-            return run_trainer
-    if name == "pipeline":
-        from surefoot.cli.pipeline import run_pipeline_verb
-
-        return run_pipeline_verb
-    if name == "reproduce":
-        from surefoot.reproduce.command import run_reproduce
-
-        return run_reproduce
-    if name == "report":
-        from surefoot.report import run_report
-
-        return run_report
-    raise SurefootError(f"no verb {name!r}; there are {', '.join((*_TRAINER_VERBS, *_OTHER_VERBS))}.")
+            run: Callable[[list[str]], None] = getattr(import_module(module), function)
+        return run
+    raise SurefootError(f"no verb {name!r}; there are {', '.join(_VERBS)}.")

@@ -37,7 +37,7 @@ class ShardedFolder(NamedTuple):
     verb: str  # that writes it
     identity: Mapping[str, Any]  # settings that must not change between the parts of one folder
     n_problems: Sequence[int]  # of each shard
-    n_rows: Sequence[int]  # of each shard
+    n_rows: Sequence[int | None]  # of each shard; none where only making it tells
 
     @property
     def shards(self) -> list[Path]:
@@ -70,7 +70,8 @@ class ShardedFolder(NamedTuple):
         """
         self._claim()
         with hold(self.path, ", or choose another --out"):
-            missing = [i for i, (path, n) in enumerate(zip(self.shards, self.n_rows, strict=True)) if n_rows(path) != n]
+            there = [n_rows(path) for path in self.shards]
+            missing = [i for i, n in enumerate(self.n_rows) if there[i] < 0 or n not in (None, there[i])]
             done = sum(self.n_problems) - sum(self.n_problems[i] for i in missing)
             if missing:
                 begin()

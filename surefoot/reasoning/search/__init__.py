@@ -3,6 +3,7 @@
 from surefoot.reasoning.search.base import Search, SearchCounts
 from surefoot.reasoning.search.beam import BeamSearch
 from surefoot.reasoning.search.best_of_n import BestOfN
+from surefoot.reasoning.search.curves import SearchPoint, accuracies, compute_ratio, tokens_to_reach
 from surefoot.reasoning.search.selection import (
     Candidate,
     accuracy_of_best,
@@ -17,8 +18,12 @@ __all__ = (
     "Candidate",
     "Search",
     "SearchCounts",
+    "SearchPoint",
+    "accuracies",
     "accuracy_of_best",
     "accuracy_of_majority",
     "accuracy_of_weighted_majority",
+    "compute_ratio",
     "score_of",
+    "tokens_to_reach",
 )

@@ -33,6 +33,9 @@ class Search(TrajectorySampler):
     The candidates depend on the problem, the policy's weights and the seeds, not on what else is searched.
     """
 
+    #: Whether candidates are sampled independently, so that any N of them are what a search for N finds.
+    independent = False
+
     def __init__(self) -> None:
         """Begin to count."""
         self.counts = SearchCounts()

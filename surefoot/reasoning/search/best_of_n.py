@@ -16,6 +16,8 @@ __all__ = ("BestOfN",)
 class BestOfN(Search):
     """Samples N whole completions of each problem; a verifier scores all steps of each in one pass."""
 
+    independent = True
+
     def __init__(self, verifier: ValueEstimator | None = None, separator: str = "\n") -> None:
         """Initialize the search.
 

@@ -1,0 +1,118 @@
+"""Search for many problems, its candidates stored shard by shard."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from surefoot.errors import ConfigError
+from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
+from surefoot.reasoning.completions.store import read_trajectories
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.rollouts import Sampling
+from surefoot.reasoning.search import Candidate, Search, SearchCounts
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.storage.json_files import fingerprint, read_json, write_json
+from surefoot.training.seeds import derive_seed
+
+__all__ = ("Found", "read_candidates", "search_completions")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the candidates of a search lie, and what it took."""
+
+    folder: Path
+    counts: SearchCounts
+
+
+def search_completions(
+    problems: Sequence[Problem],
+    policy: Policy,
+    search: Search,
+    sampling: Sampling,
+    out: Path,
+    identity: Mapping[str, object],
+    seed: int = 0,
+    problems_per_shard: int = 32,
+    progress: Progress | None = None,
+) -> Found:
+    """Search for each problem's answer, and write all candidates to a folder.
+
+    The same call again goes on after the last complete shard; a finished one returns at once. Candidates do not depend
+    on where a run was interrupted.
+
+    Args:
+        problems: What is to be solved.
+        policy: What solves them; made ready when the first shard is needed. It stays ready.
+        search: How.
+        sampling: How completions are sampled; ``n`` is the search's width.
+        out: Folder to write to.
+        identity: Settings that must not change between the parts of one folder, as in `generate_completions`.
+        seed: Seed of the sampling.
+        problems_per_shard: Problems that are searched together and make a shard.
+        progress: Told the problems that are done, and all problems.
+
+    Raises:
+        ConfigError: If there is nothing to do, or the folder holds something else.
+    """
+    if not problems or problems_per_shard < 1:
+        raise ConfigError("there are no problems to search for answers to.")
+    parts = [problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)]
+    wanted = {
+        **identity,
+        "n": sampling.n,
+        "seed": seed,
+        "problems_per_shard": problems_per_shard,
+        "problems": fingerprint({"problems": [(p.id, p.question, p.answer) for p in problems]}),
+    }
+    folder = ShardedFolder(out, "search", wanted, [len(part) for part in parts], [None] * len(parts))
+
+    def find(i: int) -> list[Trajectory]:
+        before = replace(search.counts)
+        found = search(policy, parts[i], sampling, lambda *of: derive_seed(seed, *of))
+        first = i * problems_per_shard
+        found = [replace(t, group=first + t.group) for t in found]
+        write_json(_counts_file(folder.shards[i]), vars(search.counts.since(before)))
+        return found
+
+    folder.write(find, lambda _: None, policy.ready, _summarise, progress)
+    return Found(out, SearchCounts(**{name: int(n) for name, n in read_json(out / "summary.json").items()}))
+
+
+def read_candidates(folder: Path, policy: Policy, scored: bool) -> list[list[Candidate]]:
+    """Return each problem's candidates; the score is the value of the last step.
+
+    Args:
+        folder: What `search_completions` wrote.
+        policy: Its grader says which answers are equal.
+        scored: Whether they have values.
+    """
+    problems: dict[int, list[Trajectory]] = {}
+    for t in read_trajectories(folder):
+        problems.setdefault(t.group, []).append(t)
+    grades = [[t.grade for t in own] for own in problems.values()]
+    votes = policy.grader.classes(
+        [[g.answer if g else None for g in own] for own in grades],
+        [[bool(g and g.correct) for g in own] for own in grades],
+    )
+    return [
+        [
+            Candidate(bool(t.grade and t.grade.correct), vote, float(t.values[-1]) if scored else 0.0)
+            for t, vote in zip(own, answers, strict=True)
+        ]
+        for own, answers in zip(problems.values(), votes, strict=True)
+    ]
+
+
+def _counts_file(shard: Path) -> Path:
+    return shard.with_suffix(".counts.json")
+
+
+def _summarise(shards: Sequence[Path]) -> dict[str, float]:
+    """Return what the search of all shards took."""
+    totals = SearchCounts()
+    for shard in shards:
+        for name, n in read_json(_counts_file(shard)).items():
+            setattr(totals, name, getattr(totals, name) + n)
+    return {name: float(n) for name, n in vars(totals).items()}

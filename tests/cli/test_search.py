@@ -1,0 +1,159 @@
+"""surefoot search as users meet it: both kinds of search, resumed after kill -9, refused when something has changed."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from tiny_reasoning import tiny_reasoning
+
+from surefoot.cli import main
+from surefoot.reasoning.completions.store import read_completions
+from surefoot.reasoning.language_models import TinyLanguageModel, ValueHead
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A value model that has learned nothing, as a run of ProcessReward leaves it."""
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(3)
+    model = TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128)
+    head = ValueHead(model.width)
+    torch.nn.init.normal_(head.linear.weight, std=0.3)
+    model.save(run / "model")
+    save_file({f"value_head.{n}": w for n, w in head.state_dict().items()}, run / "weights.safetensors")
+    return {"class_path": "surefoot.reasoning.values.LearnedValues", "init_args": {"run": str(run)}}
+
+
+def settings(search: str, verifier: dict[str, Any] | None, **changes: Any) -> dict[str, Any]:
+    init = {"separator": "1"} | ({"verifier": verifier} if verifier else {})
+    return {
+        "model": tiny_reasoning("SFT")["model"]["init_args"]["language_model"],
+        "engine": {"class_path": "HFEngine", "init_args": {"max_sequences": 64}},
+        "prompt": {"class_path": "PlainPrompt"},
+        "grader": {"rule": "last_number"},
+        "sampling": {"max_tokens": 16},
+        "data": {"class_path": "ArithmeticDataModule", "init_args": {"n_test": 7, "n_train": 10}},
+        "search": {"class_path": f"surefoot.reasoning.search.{search}", "init_args": init},
+        "n": [1, 4],
+        "problems_per_shard": 3,
+    } | changes
+
+
+def write(folder: Path, given: dict[str, Any]) -> Path:
+    (folder / "search.yaml").write_text(yaml.safe_dump(given))
+    return folder / "search.yaml"
+
+
+def table(folder: Path) -> dict[tuple[str, int], dict[str, str]]:
+    with (folder / "accuracy.csv").open() as file:
+        return {(row["selection"], int(row["n"])): row for row in csv.DictReader(file)}
+
+
+def test_best_of_n_and_beams_beside_each_other(
+    verifier: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["search", "--config", str(write(tmp_path, settings("BestOfN", verifier))), "--out", str(tmp_path / "best")])
+    best = table(tmp_path / "best")
+    assert set(best) == {(s, n) for s in ("pass", "majority", "weighted_majority", "best") for n in (1, 4)}
+    assert best["best", 1]["accuracy"] == best["pass", 1]["accuracy"], "of one candidate every choice is the same"
+    tokens = {n: float(best["best", n]["generated_tokens"]) for n in (1, 4)}
+    assert tokens[4] == pytest.approx(4 * tokens[1])
+    assert len(read_completions(tmp_path / "best/n-0004")) == 28
+    capsys.readouterr()
+    given = write(tmp_path, settings("BeamSearch", verifier))
+    flags = ["--baseline", str(tmp_path / "best"), "--out", str(tmp_path / "beam")]
+    main(["search", "--config", str(given), *flags])
+    beam = table(tmp_path / "beam")
+    assert set(beam) == set(best)
+    stored = read_completions(tmp_path / "beam/n-0004")
+    assert float(beam["best", 4]["generated_tokens"]) * 7 >= sum(map(len, stored["completion_ids"]))
+    assert float(beam["best", 4]["scored_tokens"]) > 0
+    printed = capsys.readouterr()
+    assert "best: the baseline's" in printed.out
+    assert "N = 4: 7/7 problems" in printed.err
+    for name in ("accuracy_by_n", "accuracy_by_tokens"):
+        assert (tmp_path / f"beam/{name}.svg").read_text().startswith("<?xml")
+    before = (tmp_path / "beam/accuracy.csv").read_text()
+    main(["search", "--config", str(given), *flags])
+    assert "problems," not in capsys.readouterr().err, "a finished search is left as it is"
+    assert (tmp_path / "beam/accuracy.csv").read_text() == before
+
+
+def test_without_a_verifier_answers_are_voted_on(tmp_path: Path) -> None:
+    main(["search", "--config", str(write(tmp_path, settings("BestOfN", None))), "--out", str(tmp_path / "vote")])
+    assert {s for s, _ in table(tmp_path / "vote")} == {"pass", "majority"}
+
+
+KILLED = """
+import os, signal, sys
+from surefoot.reasoning.completions import sharded
+from surefoot.cli import main
+write, n = sharded.write_shard, 0
+
+def killed(*args):
+    global n
+    n += 1
+    if n == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(*args)
+
+sharded.write_shard = killed
+main(sys.argv[1:])
+"""
+
+
+def test_killed_it_goes_on(verifier: dict[str, Any], tmp_path: Path) -> None:
+    given = write(tmp_path, settings("BeamSearch", verifier))
+    main(["search", "--config", str(given), "--out", str(tmp_path / "whole")])
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, "search", "--config", str(given)]
+    command += ["--out", str(tmp_path / "killed")]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    main(["search", "--config", str(given), "--out", str(tmp_path / "killed")])
+    for name in ("n-0001", "n-0004"):
+        whole, killed = (read_completions(tmp_path / run / name) for run in ("whole", "killed"))
+        assert whole.to_list() == killed.to_list()
+    assert (tmp_path / "whole/accuracy.csv").read_text() == (tmp_path / "killed/accuracy.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "message"),
+    [
+        ({"sampling": {"max_tokens": 17}}, [], "holds completions of other settings"),
+        ({}, ["--baseline", "nowhere"], "nowhere holds no finished search"),
+        ({}, ["--search.init_args.n_subtrees", "3"], "n 1 is no multiple of n_subtrees 3"),
+        ({}, ["--data", "DigitsDataModule"], "has no problems to solve"),
+        ({}, ["--n", "[0]"], "n"),
+    ],
+)
+def test_what_is_refused(
+    changes: dict[str, Any],
+    flags: list[str],
+    message: str,
+    verifier: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = settings("BeamSearch", verifier, n=[1])
+    main(["search", "--config", str(write(tmp_path, first)), "--out", str(tmp_path / "a")])
+    capsys.readouterr()
+    out = tmp_path / ("b" if "--search.init_args.n_subtrees" in flags else "a")
+    with pytest.raises(SystemExit) as stop:
+        main(["search", "--config", str(write(tmp_path, first | changes)), "--out", str(out), *flags])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("surefoot: error:")
+    assert message in error
