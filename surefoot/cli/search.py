@@ -66,7 +66,7 @@ def run_search(arguments: Sequence[str]) -> None:
     """
     parser = _parser()
     parsed = parser.parse_verb(arguments)
-    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
     objects, contents = build_objects(parser, parsed, ("model", "prompt", "search"))
     data: ProblemSource = objects.data
     if not offers(data, ProblemSource) or parsed.split not in ("train", "val", "test"):

@@ -1,16 +1,14 @@
 """surefoot search as users meet it: both kinds of search, resumed after kill -9, refused when something has changed."""
 
 import csv
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from fresh_processes import run_fresh
 from safetensors.torch import save_file
 from tiny_reasoning import tiny_reasoning
 
@@ -116,12 +114,8 @@ main(sys.argv[1:])
 def test_killed_it_goes_on(verifier: dict[str, Any], tmp_path: Path) -> None:
     given = write(tmp_path, settings("BeamSearch", verifier))
     main(["search", "--config", str(given), "--out", str(tmp_path / "whole")])
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, "search", "--config", str(given)]
-    command += ["--out", str(tmp_path / "killed")]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    ended = run_fresh(KILLED, ["search", "--config", str(given), "--out", str(tmp_path / "killed")])
+    assert ended.code == -signal.SIGKILL, ended.errors[-2000:]
     main(["search", "--config", str(given), "--out", str(tmp_path / "killed")])
     for name in ("n-0001", "n-0004"):
         whole, killed = (read_completions(tmp_path / run / name) for run in ("whole", "killed"))
