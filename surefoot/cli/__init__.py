@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from itertools import pairwise
 
 from surefoot.cli.error_report import error_line
@@ -38,17 +37,19 @@ Measure and report:
   --version   show the version
 """
 
-#: Where each verb is.
-_VERBS = {
-    **dict.fromkeys(("fit", "validate", "test", "predict"), ("surefoot.cli.training", "run_trainer")),
-    "generate": ("surefoot.cli.generate", "run_generate"),
-    "label": ("surefoot.cli.label", "run_label"),
-    "search": ("surefoot.cli.search", "run_search"),
-    "curate": ("surefoot.cli.curate", "run_curate"),
-    "pipeline": ("surefoot.cli.pipeline", "run_pipeline_verb"),
-    "reproduce": ("surefoot.reproduce.command", "run_reproduce"),
-    "report": ("surefoot.report", "run_report"),
-}
+_VERBS = (
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "generate",
+    "label",
+    "search",
+    "curate",
+    "pipeline",
+    "reproduce",
+    "report",
+)
 #: Verbs that go on where they were stopped.
 _RESUMABLE = ("fit", "generate", "label", "search", "curate", "pipeline")
 #: Flags whose value is a path or a name
@@ -130,11 +131,27 @@ def find_verb(name: str) -> Callable[[list[str]], None]:
     Raises:
         SurefootError: If there is no such verb.
     """
-    if name in _VERBS:
-        from surefoot.compatibility.lean_imports import without_optional_metrics
+    from surefoot.compatibility.lean_imports import without_optional_metrics
 
-        module, function = _VERBS[name]
-        with without_optional_metrics():
-            run: Callable[[list[str]], None] = getattr(import_module(module), function)
-        return run
-    raise SurefootError(f"no verb {name!r}; there are {', '.join(_VERBS)}.")
+    run: Callable[[list[str]], None]
+    with without_optional_metrics():
+        match name:
+            case "fit" | "validate" | "test" | "predict":
+                from surefoot.cli.training import run_trainer as run
+            case "generate":
+                from surefoot.cli.generate import run_generate as run
+            case "label":
+                from surefoot.cli.label import run_label as run
+            case "search":
+                from surefoot.cli.search import run_search as run
+            case "curate":
+                from surefoot.cli.curate import run_curate as run
+            case "pipeline":
+                from surefoot.cli.pipeline import run_pipeline_verb as run
+            case "reproduce":
+                from surefoot.reproduce.command import run_reproduce as run
+            case "report":
+                from surefoot.report import run_report as run
+            case _:
+                raise SurefootError(f"no verb {name!r}; there are {', '.join(_VERBS)}.")
+    return run

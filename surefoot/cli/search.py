@@ -17,13 +17,13 @@ from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, ver
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
-from surefoot.reasoning.completions.searching import read_candidates, search_completions
 from surefoot.reasoning.completions.sharded import Progress
 from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 from surefoot.reasoning.search import Search, SearchPoint, accuracies
+from surefoot.reasoning.search.stored import Searching, read_candidates, search_completions
 from surefoot.report.search_curves import describe_search, draw_search, read_points, write_points
 
 __all__ = ("datamodules", "run_search")
@@ -90,12 +90,9 @@ def run_search(arguments: Sequence[str]) -> None:
             found = search_completions(
                 problems,
                 policy,
-                search,
-                replace(objects.sampling, n=width),
+                Searching(search, replace(objects.sampling, n=width), parsed.seed, parsed.problems_per_shard),
                 parsed.out / f"n-{width:04d}",
                 identity,
-                parsed.seed,
-                parsed.problems_per_shard,
                 _progress(policy, width),
             )
             candidates = read_candidates(found.folder, policy, scored)

@@ -10,12 +10,38 @@ from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.rollouts import Sampling
-from surefoot.reasoning.search import Candidate, Search, SearchCounts
+from surefoot.reasoning.search.base import Search, SearchCounts
+from surefoot.reasoning.search.selection import Candidate
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 from surefoot.training.seeds import derive_seed
 
-__all__ = ("Found", "read_candidates", "search_completions")
+__all__ = ("Found", "Searching", "read_candidates", "search_completions")
+
+
+@dataclass(frozen=True)
+class Searching:
+    """How candidates are found, and in what portions they are written.
+
+    Args:
+        search: How.
+        sampling: How completions are sampled; ``n`` is the search's width.
+        seed: Seed of the sampling; each draw's own derives from it.
+        problems_per_shard: Problems that are searched together and make a shard.
+
+    Raises:
+        ConfigError: If a shard holds no problem.
+    """
+
+    search: Search
+    sampling: Sampling
+    seed: int = 0
+    problems_per_shard: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.problems_per_shard < 1:
+            raise ConfigError(f"problems_per_shard must be positive, got {self.problems_per_shard}.")
 
 
 @dataclass(frozen=True)
@@ -29,12 +55,9 @@ class Found:
 def search_completions(
     problems: Sequence[Problem],
     policy: Policy,
-    search: Search,
-    sampling: Sampling,
+    searching: Searching,
     out: Path,
     identity: Mapping[str, object],
-    seed: int = 0,
-    problems_per_shard: int = 32,
     progress: Progress | None = None,
 ) -> Found:
     """Search for each problem's answer, and write all candidates to a folder.
@@ -45,33 +68,31 @@ def search_completions(
     Args:
         problems: What is to be solved.
         policy: What solves them; made ready when the first shard is needed. It stays ready.
-        search: How.
-        sampling: How completions are sampled; ``n`` is the search's width.
+        searching: How, and in what portions.
         out: Folder to write to.
         identity: Settings that must not change between the parts of one folder, as in `generate_completions`.
-        seed: Seed of the sampling.
-        problems_per_shard: Problems that are searched together and make a shard.
         progress: Told the problems that are done, and all problems.
 
     Raises:
         ConfigError: If there is nothing to do, or the folder holds something else.
     """
-    if not problems or problems_per_shard < 1:
+    search, sampling, size = searching.search, searching.sampling, searching.problems_per_shard
+    if not problems:
         raise ConfigError("there are no problems to search for answers to.")
-    parts = [problems[i : i + problems_per_shard] for i in range(0, len(problems), problems_per_shard)]
+    parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     wanted = {
         **identity,
         "n": sampling.n,
-        "seed": seed,
-        "problems_per_shard": problems_per_shard,
+        "seed": searching.seed,
+        "problems_per_shard": size,
         "problems": fingerprint({"problems": [(p.id, p.question, p.answer) for p in problems]}),
     }
     folder = ShardedFolder(out, "search", wanted, [len(part) for part in parts], [None] * len(parts))
 
     def find(i: int) -> list[Trajectory]:
         before = replace(search.counts)
-        found = search(policy, parts[i], sampling, lambda *of: derive_seed(seed, *of))
-        first = i * problems_per_shard
+        found = search(policy, parts[i], sampling, lambda *of: derive_seed(searching.seed, *of))
+        first = i * size
         found = [replace(t, group=first + t.group) for t in found]
         write_json(_counts_file(folder.shards[i]), vars(search.counts.since(before)))
         return found
