@@ -1,8 +1,18 @@
 """Credit: from rewards of trajectories, or of their spans, to an advantage for every token."""
 
 from surefoot.reasoning.credit.base import CreditAssigner
+from surefoot.reasoning.credit.effective_reward import EffectiveRewardAdvantage
 from surefoot.reasoning.credit.group import GroupAdvantage
 from surefoot.reasoning.credit.leave_one_out import LeaveOneOutAdvantage
 from surefoot.reasoning.credit.per_step import PerStepAdvantage
+from surefoot.reasoning.credit.progress import EffectiveReward, progress
 
-__all__ = ("CreditAssigner", "GroupAdvantage", "LeaveOneOutAdvantage", "PerStepAdvantage")
+__all__ = (
+    "CreditAssigner",
+    "EffectiveReward",
+    "EffectiveRewardAdvantage",
+    "GroupAdvantage",
+    "LeaveOneOutAdvantage",
+    "PerStepAdvantage",
+    "progress",
+)

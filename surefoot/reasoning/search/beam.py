@@ -6,13 +6,14 @@ from itertools import groupby, pairwise
 from typing import Literal, NamedTuple
 
 from surefoot.errors import ConfigError
+from surefoot.reasoning.credit import EffectiveReward
 from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.rollouts import Sampling, SeedOf, decode_trajectories, with_stops
 from surefoot.reasoning.search.base import Search
 from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import EffectiveReward, ValueEstimator, check_values
+from surefoot.reasoning.values import ValueEstimator, check_values
 from surefoot.training.seeds import derive_seed
 
 __all__ = ("BeamSearch",)

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from surefoot.reasoning.credit import EffectiveReward
 from surefoot.reasoning.metrics import majority_at_k
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import EffectiveReward
 
 __all__ = (
     "Candidate",

@@ -1,14 +1,12 @@
 """Values: how likely a completion ends right, from its prompt and from the end of each of its spans."""
 
+from surefoot.reasoning.metrics import best_of_k, best_of_k_estimate
 from surefoot.reasoning.values.base import ValueEstimator, check_values
-from surefoot.reasoning.values.best_of_k import best_of_k, best_of_k_estimate
 from surefoot.reasoning.values.judged import Judged, judged_sequence, predicted_values, prefix_lengths, value_logits
 from surefoot.reasoning.values.learned import LearnedValues
 from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, prefixes_of
-from surefoot.reasoning.values.progress import EffectiveReward, progress
 
 __all__ = (
-    "EffectiveReward",
     "Judged",
     "LearnedValues",
     "MonteCarloValues",
@@ -21,6 +19,5 @@ __all__ = (
     "predicted_values",
     "prefix_lengths",
     "prefixes_of",
-    "progress",
     "value_logits",
 )

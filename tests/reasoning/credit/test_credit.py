@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.reasoning.credit import CreditAssigner, GroupAdvantage, LeaveOneOutAdvantage, PerStepAdvantage
+from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.credit import (
+    CreditAssigner,
+    EffectiveRewardAdvantage,
+    GroupAdvantage,
+    LeaveOneOutAdvantage,
+    PerStepAdvantage,
+)
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
@@ -92,3 +99,48 @@ def test_laws(assigner: CreditAssigner, rewards: list[int], same: int) -> None:
 def test_outcome_rewards_are_the_sum_of_spans() -> None:
     spread = GroupAdvantage("none")([trajectory(0, [0.25, 0.75], [1, 1]), trajectory(0, [0, 0], [1, 1])])
     assert [a.tolist() for a in spread] == [[0.5, 0.5], [-0.5, -0.5]]
+
+
+def valued(rewards: Sequence[float], values: Sequence[float], lengths: Sequence[int], group: int = 0) -> Trajectory:
+    made = trajectory(group, rewards, lengths)
+    made.values = values
+    return made
+
+
+def test_effective_rewards() -> None:
+    """Best of 2: values .5, .2, 1 are .75, .36, 1, so advantages -.39, .64; .5, .5, 0 are .75, .75, 0: 0, -.75.
+
+    With alpha 2 and outcomes 1 and 0 the steps are worth .22, 2.28, 0 and -1.5, which are .25 on average.
+    """
+    pair = [valued([0, 1], [0.5, 0.2, 1.0], [2, 1]), valued([0, 0], [0.5, 0.5, 0.0], [1, 2])]
+    found = EffectiveRewardAdvantage(alpha=2, k=2)(pair)
+    assert found[0].tolist() == pytest.approx([-0.03, -0.03, 2.03])
+    assert found[1].tolist() == pytest.approx([-0.25, -1.75, -1.75])
+    plain = EffectiveRewardAdvantage(alpha=2, k=2, baseline="none")(pair)
+    assert plain[0].tolist() == pytest.approx([0.22, 0.22, 2.28])
+    degenerate = EffectiveRewardAdvantage(alpha=2, k=1, bonus="value", baseline="none")(pair)
+    assert [a.tolist() for a in degenerate] == [pytest.approx([1.4, 1.4, 3.0]), pytest.approx([1.0, 0.0, 0.0])]
+    scaled = EffectiveRewardAdvantage(alpha=2, k=2, scale="group", epsilon=0)(pair)
+    deviation = torch.tensor([0.22, 2.28, 0.0, -1.5]).std().item()
+    assert scaled[0][2].item() == pytest.approx(2.03 / deviation, rel=1e-5)
+
+
+def test_without_a_bonus_effective_rewards_are_outcomes() -> None:
+    """The advantage of outcomes against their mean, however many steps completions have; no values are needed."""
+    group = [*outcomes([1, 0, 0, 1, 3, 5], [0, 0, 0, 0, 1, 1]), trajectory(1, [0, 0, 4], [1, 2, 1])]
+    found = EffectiveRewardAdvantage(alpha=0)(group)
+    expected = GroupAdvantage(scale="none")(group)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_was_given_gets_no_effective_reward() -> None:
+    made = valued([0, 0, 1], [0.5, 0.5, 0.25, 1.0], [2, 1, 1])
+    made.n_given = 2
+    (found,) = EffectiveRewardAdvantage(alpha=1, k=1)([made])
+    assert found.tolist() == pytest.approx([0, 0, -0.5, 0.5]), "1 - .25 and 1 + .75 around their mean"
+    with pytest.raises(DataError, match=r"reads values of steps: set model.init_args.values"):
+        EffectiveRewardAdvantage()([trajectory(0, [1])])
+    for wrong in ({"alpha": -1.0}, {"k": 0}):
+        with pytest.raises(ConfigError, match="expected alpha"):
+            EffectiveRewardAdvantage(**wrong)

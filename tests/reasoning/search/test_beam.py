@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
+from surefoot.reasoning.credit import EffectiveReward
 from surefoot.reasoning.language_models import TinyLanguageModel, ValueHead
 from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
@@ -19,7 +20,7 @@ from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine, Sampling, SeedOf
 from surefoot.reasoning.search import BeamSearch, BestOfN
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import EffectiveReward, LearnedValues, MonteCarloValues, ValueEstimator
+from surefoot.reasoning.values import LearnedValues, MonteCarloValues, ValueEstimator
 from surefoot.training.seeds import derive_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore:NO ANSWER FOUND")

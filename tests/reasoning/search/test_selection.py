@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from surefoot.reasoning.credit import EffectiveReward, progress
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.search import (
     Candidate,
@@ -17,7 +18,6 @@ from surefoot.reasoning.search import (
 )
 from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import EffectiveReward, progress
 
 
 def stepwise(values: list[float], counts: list[int] | None = None) -> Trajectory:

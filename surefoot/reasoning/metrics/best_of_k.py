@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from surefoot.reasoning.metrics import pass_at_k
+from surefoot.reasoning.metrics.sampling import pass_at_k
 
 __all__ = ("best_of_k", "best_of_k_estimate")
 

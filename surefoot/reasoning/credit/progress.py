@@ -4,17 +4,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from surefoot.errors import ConfigError
+from surefoot.reasoning.metrics import best_of_k_estimate
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values.best_of_k import best_of_k_estimate
 
-__all__ = ("EffectiveReward", "progress")
+__all__ = ("EffectiveReward", "progress", "prover_values")
 
 
-def progress(trajectory: Trajectory, k: int = 1) -> list[float]:
-    """Return the advantage of each span: how much more likely a right end is after it, for the best of k attempts.
+def prover_values(trajectory: Trajectory, k: int) -> list[float]:
+    """Return the values of a prover that takes the best of k attempts, from the values of one.
 
-    Values of one attempt become those of k before they are subtracted. Sampled values with at least k attempts give an
-    unbiased estimate, see `best_of_k_estimate`; others count as exact.
+    Sampled values with at least k attempts give unbiased estimates, see `best_of_k_estimate`; others count as exact.
 
     Args:
         trajectory: With values.
@@ -22,12 +21,20 @@ def progress(trajectory: Trajectory, k: int = 1) -> list[float]:
 
     Raises:
         ValueError: If a value is no probability.
+    """
+    counts = trajectory.value_counts or [0] * len(trajectory.values)
+    return list(trajectory.values) if k == 1 else best_of_k_estimate(trajectory.values, counts, k)
+
+
+def progress(trajectory: Trajectory, k: int = 1) -> list[float]:
+    """Return the advantage of each span: how much more likely a right end is after it, for the best of k attempts.
+
+    Values of one attempt become those of k before they are subtracted; arguments and errors are those of
+    `prover_values`.
 
     Reference: Setlur et al. 2024, arXiv 2410.08146, eq. 2.
     """
-    values, counts = trajectory.values, trajectory.value_counts or [0] * len(trajectory.values)
-    best = list(values) if k == 1 else best_of_k_estimate(values, counts, k)
-    return [after - before for before, after in pairwise(best)]
+    return [after - before for before, after in pairwise(prover_values(trajectory, k))]
 
 
 @dataclass(frozen=True)
