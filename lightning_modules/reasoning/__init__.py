@@ -5,7 +5,8 @@ from lightning_modules.reasoning.dpo import DPO
 from lightning_modules.reasoning.grpo import GRPO
 from lightning_modules.reasoning.language_model import LanguageModelModule
 from lightning_modules.reasoning.process_reward import ProcessReward
+from lightning_modules.reasoning.reinforce import Reinforce
 from lightning_modules.reasoning.rft import RFT
 from lightning_modules.reasoning.sft import SFT
 
-__all__ = ("DPO", "GRPO", "RFT", "SFT", "LanguageModelModule", "ProcessReward", "ReasoningModule")
+__all__ = ("DPO", "GRPO", "RFT", "SFT", "LanguageModelModule", "ProcessReward", "ReasoningModule", "Reinforce")

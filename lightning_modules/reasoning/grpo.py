@@ -18,7 +18,7 @@ from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.rewards import Rewards
 from surefoot.reasoning.rollouts import Sampling
 from surefoot.reasoning.samplers import GroupSampler, TrajectorySampler
-from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
+from surefoot.reasoning.sequences import Pack, PromptCompletion, TokenScores, pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import ValueEstimator, check_values
 from surefoot.training.distributed import sum_over_ranks
@@ -115,6 +115,9 @@ class GRPO(ReasoningModule):
     MiniMax 2025 (CISPO).
     """
 
+    #: Whether completions of a problem are each other's baseline.
+    compares_completions = True
+
     def __init__(
         self,
         sampling: Sampling | None = None,
@@ -152,7 +155,7 @@ class GRPO(ReasoningModule):
         self._reference: Any = None
         if self.sampling.temperature == 0:
             raise ConfigError("sampling.temperature is 0: greedy completions of a prompt are all the same.")
-        if self.sampling.n == 1 and isinstance(self.sampler, GroupSampler):
+        if self.compares_completions and self.sampling.n == 1 and isinstance(self.sampler, GroupSampler):
             rank_zero_warn(
                 "sampling.n is 1: a completion is compared with the others of its problem, and there are none, so"
                 " nothing is learned from outcome rewards. Set sampling.n to 2 or more."
@@ -294,15 +297,15 @@ class GRPO(ReasoningModule):
 
     def _token_losses(self, pack: Pack, rollout: CreditedRollout) -> tuple[Tensor, TokenDiagnostics]:
         """Return the losses of a pack's tokens, ``(scored,)``, and what is logged of them."""
-        logprobs, entropies = self.language_model.score(pack, self._temperature)
+        (logprobs, entropies), advantages, added = self._scored(pack, rollout)
         old = logprobs.detach() if rollout.old is None else pack.gather(rollout.old)
         n_given = torch.tensor([t.n_given for t in rollout.trajectories], device=old.device)
         given = pack.completion_positions < n_given[pack.sequences]  # no engine sampled these
         behaviour = torch.where(given, old, pack.gather(rollout.behaviour))
         reference = None if rollout.reference is None else pack.gather(rollout.reference)
         correction = self.correction(old, behaviour, pack.sequences)
-        result = self.loss(logprobs, old, pack.gather(rollout.advantages), pack.sequences, reference, correction)
-        return result.losses, TokenDiagnostics(
+        result = self.loss(logprobs, old, advantages, pack.sequences, reference, correction)
+        return result.losses + added, TokenDiagnostics(
             entropy=entropies.detach(),
             kl=result.kl,
             share_clipped_low=result.clipped_low,
@@ -311,6 +314,10 @@ class GRPO(ReasoningModule):
             logprob_mismatch=(old - behaviour).abs(),
             mismatch_weight=correction,
         )
+
+    def _scored(self, pack: Pack, rollout: CreditedRollout) -> tuple[TokenScores, Tensor, Tensor | float]:
+        """Return scores and advantages of a pack's tokens, ``(scored,)``, and what is added to their losses."""
+        return self.language_model.score(pack, self._temperature), pack.gather(rollout.advantages), 0.0
 
     def _log_update(self, sums: Tensor, largest: Tensor) -> None:
         """Log means over tokens of `TokenDiagnostics.sums` over all ranks, and the largest mismatch."""

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.language_models.check import choose_path
 from surefoot.reasoning.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
-from surefoot.reasoning.language_models.forward import hidden_states, score_pack, weighted_logprob_sum_of_pack
+from surefoot.reasoning.language_models.forward import (
+    hidden_states,
+    score_hidden,
+    score_pack,
+    weighted_logprob_sum_of_pack,
+)
 from surefoot.reasoning.language_models.stops import configured_stops, end_of_turn
 from surefoot.reasoning.sequences import Pack, TokenScores, register_packed_attention
 from surefoot.storage.files import replacing
@@ -178,6 +183,19 @@ class LanguageModel(nn.Module):
         """
         self._check_length(pack)
         return score_pack(self.base, self.path, pack, temperature)
+
+    def score_hidden(self, hidden: Tensor, pack: Pack, temperature: float = 1.0) -> TokenScores:
+        """Return what `score` does, from hidden states that something else has read too.
+
+        Args:
+            hidden: `Pack.at_predictors` of `hidden_states`, ``(scored, width)``.
+            pack: Packed sequences, on the model's device.
+            temperature: Divides the logits, as in sampling.
+
+        Raises:
+            ConfigError: If the model's logits do not follow from its hidden states.
+        """
+        return score_hidden(self.base, self.path, hidden, pack, temperature)
 
     def weighted_logprob_sum(self, pack: Pack, token_weights: Tensor) -> Tensor:
         """Return the weighted sum of the scored tokens' log-probabilities, ``()``: the head is computed once less.

@@ -27,6 +27,7 @@ __all__ = (
     "find_output_head",
     "hidden_states",
     "rope_limit",
+    "score_hidden",
     "score_pack",
     "weighted_logprob_sum_of_pack",
 )
@@ -70,8 +71,18 @@ def score_pack(base: "PreTrainedModel", path: ForwardPath, pack: Pack, temperatu
     """Score a pack's tokens; see `LanguageModel.score`."""
     if path.head is None:
         return module_token_scores(_logits(base, pack), lambda x: x, pack.targets, temperature)
+    return score_hidden(base, path, _hidden(base, path, path.head, pack, pack.predictors), pack, temperature)
+
+
+def score_hidden(
+    base: "PreTrainedModel", path: ForwardPath, hidden: Tensor, pack: Pack, temperature: float = 1.0
+) -> TokenScores:
+    """Score a pack's tokens from the last hidden states of their predictors; see `LanguageModel.score_hidden`."""
+    if path.head is None:
+        raise ConfigError(f"{base.config.model_type} has no hidden states that its logits are known to follow from.")
     head: Any = base.get_output_embeddings()
-    hidden, softcap, scale = _head_input(base, path, path.head, pack), path.head.softcap, path.head.scale
+    hidden = hidden if path.head.before == 1.0 else hidden * path.head.before
+    softcap, scale = path.head.softcap, path.head.scale
     if _is_matrix(head):
         return token_scores(hidden, head.weight, pack.targets, temperature, softcap, scale=scale)
     return module_token_scores(hidden, head, pack.targets, temperature, softcap, scale=scale)
