@@ -34,6 +34,7 @@ def _parser() -> VerbParser:
     parser.add_class_arguments(Sampling, "sampling")
     parser.add_argument("--half_width", type=float | None, default=None, help="Stop at so narrow an interval.")
     parser.add_argument("--per_round", type=PositiveInt | None, default=None, help="Completions between two looks.")
+    parser.add_argument("--first_pit", type=float | None, default=None, help="Spend most where this value is lost.")
     parser.add_argument("--separator", type=str, default="\n", help="What ends a step.")
     parser.add_argument("--per_problem", type=PositiveInt | None, default=None, help="Only so many of each problem.")
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
@@ -56,7 +57,7 @@ def run_label(arguments: Sequence[str]) -> None:
     parsed = parser.parse_verb(arguments)
     settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
     objects, contents = build_objects(parser, parsed, ("model", "prompt", "completions"))
-    names = ("model", "prompt", "sampling", "half_width", "per_round")
+    names = ("model", "prompt", "sampling", "half_width", "per_round", "first_pit")
     identity = {n: settings.get(n) for n in names} | {"engine": engine_name(objects.engine), "contents": contents}
     identity["grader"] = {"rule": settings["grader"]["rule"]}
     prover = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
@@ -74,7 +75,12 @@ def run_label(arguments: Sequence[str]) -> None:
     summary = label_completions(
         parsed.completions,
         prover,
-        MonteCarloValues(objects.sampling, half_width=parsed.half_width, per_round=parsed.per_round),
+        MonteCarloValues(
+            objects.sampling,
+            half_width=parsed.half_width,
+            per_round=parsed.per_round,
+            first_pit=parsed.first_pit,
+        ),
         parsed.out,
         identity,
         Labelling(parsed.seed, parsed.separator, parsed.per_problem, parsed.problems_per_shard),

@@ -68,6 +68,7 @@ class MonteCarloValues(ValueEstimator):
         prover: Policy | None = None,
         half_width: float | None = None,
         per_round: int | None = None,
+        first_pit: float | None = None,
     ) -> None:
         """Initialize the estimator.
 
@@ -76,7 +77,10 @@ class MonteCarloValues(ValueEstimator):
             prover: What samples them; by default the policy itself.
             half_width: Stop sampling from a prefix when half of its value's 95% interval (Wilson) is not wider; by
                 default each gets all n. Values that stop early are a little further from 1/2 than they should be.
-            per_round: Completions of a prefix between two looks at its interval; by default a quarter of n.
+            per_round: Completions of a prefix between two looks at its value; by default a quarter of n.
+            first_pit: After the first round, spend the rest where a wrong completion is lost: on its prefixes up to the
+                first from which no completion ended right, if one before is worth so much or more. Other prefixes
+                keep the estimates of the first round.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -84,10 +88,13 @@ class MonteCarloValues(ValueEstimator):
         self.sampling = sampling or Sampling(n=20)
         if half_width is not None and not 0 < half_width < 0.5:
             raise ConfigError(f"half_width must be in (0, 0.5), got {half_width}.")
-        if per_round is not None and (half_width is None or not 1 <= per_round <= self.sampling.n):
-            raise ConfigError(f"per_round must be in [1, n] and comes with half_width, got {per_round}.")
-        self.prover, self.half_width = prover, half_width
-        self.per_round = self.sampling.n if half_width is None else per_round or max(1, self.sampling.n // 4)
+        if first_pit is not None and not 0 < first_pit <= 1:
+            raise ConfigError(f"first_pit must be in (0, 1], got {first_pit}.")
+        at_once = half_width is None and first_pit is None
+        if per_round is not None and (at_once or not 1 <= per_round <= self.sampling.n):
+            raise ConfigError(f"per_round must be in [1, n] and comes with half_width or first_pit, got {per_round}.")
+        self.prover, self.half_width, self.first_pit = prover, half_width, first_pit
+        self.per_round = self.sampling.n if at_once else per_round or max(1, self.sampling.n // 4)
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values`` and ``value_counts``.
@@ -108,14 +115,24 @@ class MonteCarloValues(ValueEstimator):
             _check(t, prover)
         prefixes = [prefixes_of(t) for t in trajectories]
         problems = {p: t.problem for t, own in zip(trajectories, prefixes, strict=True) for p in own}
-        tallies = self.tallies(prover, problems, seed_of)
+        wrong = [own for t, own in zip(trajectories, prefixes, strict=True) if t.grade and not t.grade.correct]
+        tallies = self._tallies(prover, problems, wrong, seed_of)
         for t, own in zip(trajectories, prefixes, strict=True):
             t.values, t.value_counts = [tallies[p].value for p in own], [tallies[p].n for p in own]
             if t.grade is not None:
                 t.values, t.value_counts = [*t.values, float(t.grade.correct)], [*t.value_counts, 0]
 
-    def tallies(self, prover: Policy, problems: dict[Prefix, Problem], seed_of: SeedOf) -> dict[Prefix, "_Tally"]:
-        """Return how many completions of each prefix were sampled, and how many of them were correct."""
+    def _tallies(
+        self, prover: Policy, problems: dict[Prefix, Problem], wrong: Sequence[Sequence[Prefix]], seed_of: SeedOf
+    ) -> dict[Prefix, _Tally]:
+        """Return how many completions of each prefix were sampled, and how many of them were correct.
+
+        Args:
+            prover: What samples.
+            problems: The problem of each prefix.
+            wrong: The prefixes of each wrong completion.
+            seed_of: From what a draw is for to its seed.
+        """
         order = sorted(problems, key=lambda p: (p.prompt, p.tokens, p.problem), reverse=True)
         found = {prefix: _Tally(problems[prefix]) for prefix in order}
         samplings = {p: replace(self.sampling, max_tokens=self._left(p)) for p in order}
@@ -128,6 +145,9 @@ class MonteCarloValues(ValueEstimator):
                 assert t.grade is not None
                 tally = found[going[t.group]]
                 tally.n, tally.n_correct = tally.n + 1, tally.n_correct + t.grade.correct
+            if self.first_pit is not None and done == 0:
+                chosen = {p for own in wrong for p in _until_the_pit(own, found, self.first_pit)}
+                going = [p for p in going if p in chosen]
             done += n
             if self.half_width is not None:
                 half_width = self.half_width
@@ -142,6 +162,13 @@ class MonteCarloValues(ValueEstimator):
                 " give the prover as many as the completions had."
             )
         return left
+
+
+def _until_the_pit(prefixes: Sequence[Prefix], found: dict[Prefix, _Tally], threshold: float) -> Sequence[Prefix]:
+    """Return a wrong completion's prefixes up to the first of value 0, if one before it is worth the threshold."""
+    values = [found[p].value for p in prefixes]
+    pit = values.index(0.0) if 0.0 in values else len(values)  # the last step, which is not sampled from
+    return prefixes[: pit + 1] if max(values[:pit], default=0.0) >= threshold else []
 
 
 def _check(trajectory: Trajectory, prover: Policy) -> None:

@@ -13,7 +13,7 @@ from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
-from surefoot.reasoning.rollouts import HFEngine, Sampling
+from surefoot.reasoning.rollouts import Completion, HFEngine, Sampling
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import MonteCarloValues, best_of_k, best_of_k_estimate, check_values
 from surefoot.training.seeds import derive_seed
@@ -139,6 +139,46 @@ def test_what_a_prover_cannot_go_on_from_is_refused(policy: Policy) -> None:
     for settings, message in (({"half_width": 0.6}, "half_width"), ({"per_round": 3}, "per_round")):
         with pytest.raises(ConfigError, match=message):
             MonteCarloValues(**settings)
+
+
+class Written(CountingEngine):
+    """Ends a text right, with the answer 1, or wrong, as a table says; longer ones than the table knows are wrong."""
+
+    def __init__(self, shares: dict[str, int]) -> None:
+        super().__init__()
+        self.shares = shares  # by the last letter of the prefix: right ones of four
+
+    def _sample(self, prompts: Sequence[Sequence[int]], samplings: Any, seeds: Sequence[int]) -> Any:
+        decode, encode = self._tokenizer.decode, self._tokenizer.encode
+        self.asked += [(list(p), s.n) for p, s in zip(prompts, samplings, strict=True)]
+        found = []
+        for prompt, s in zip(prompts, samplings, strict=True):
+            right = self.shares[decode(prompt).strip()[-1]]
+            texts = ["1" if i % 4 < right else "0" for i in range(s.n)]
+            found.append([Completion(encode(t, add_special_tokens=False), [-1.0], "stop", 0) for t in texts])
+        return found
+
+
+def test_the_rest_is_spent_up_to_the_first_pit(policy: Policy) -> None:
+    """Four of each prefix; then eight more of those of a wrong completion down to where nothing ends right.
+
+    From the prompt (=) two of four end right, after a one, after b and c none. The right completion's own prefix d, and
+    c behind the pit, keep four; a completion that is never worth .5 gets no more.
+    """
+    engine = Written({"=": 2, "a": 1, "b": 0, "c": 0, "d": 3})
+    made = Policy(policy.model, policy.prompt, engine, policy.grader)
+    made.ready()
+    problem = Problem("p", "1+1=", "1")
+    lost, won = (trajectory(made, problem, text) for text in ("a\nb\nc\n0", "d\n1"))
+    sampling = Sampling(n=12, max_tokens=16)
+    MonteCarloValues(sampling, first_pit=0.5, per_round=4)(made, [lost, won], seed_of)
+    assert (list(lost.value_counts), list(won.value_counts)) == ([12, 12, 12, 4, 0], [12, 4, 0])
+    assert (list(lost.values), list(won.values)) == ([0.5, 0.25, 0, 0, 0], [0.5, 0.75, 1])
+    MonteCarloValues(sampling, first_pit=0.6, per_round=4)(made, [lost, won], seed_of)
+    assert (list(lost.value_counts), list(won.value_counts)) == ([4] * 4 + [0], [4, 4, 0])
+    for wrong in (0.0, 1.5):
+        with pytest.raises(ConfigError, match="first_pit must be in"):
+            MonteCarloValues(first_pit=wrong)
 
 
 def test_best_of_k_is_unbiased_from_as_many_attempts() -> None:
