@@ -95,7 +95,7 @@ def run_search(arguments: Sequence[str]) -> None:
                 identity,
                 _progress(policy, width),
             )
-            candidates = read_candidates(found.folder, policy, scored)
+            candidates = read_candidates(found.folder, policy, search, scored)
             for n in widths if search.independent else [width]:
                 points += accuracies(candidates, n, found.counts, n / width, scored)
     finally:

@@ -88,6 +88,22 @@ def test_best_of_n_and_beams_beside_each_other(
     assert (tmp_path / "beam/accuracy.csv").read_text() == before
 
 
+def test_completions_are_ranked_by_their_progress_too(
+    verifier: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings("BestOfN", verifier)
+    given["search"]["init_args"]["score"] = {"alpha": 0.5, "k": 4}
+    main(["search", "--config", str(write(tmp_path, given)), "--out", str(tmp_path / "ranked")])
+    found = table(tmp_path / "ranked")
+    assert found["best_progress", 1]["accuracy"] == found["best", 1]["accuracy"]
+    assert float(found["best_progress", 4]["scored_tokens"]) > 0
+    given = settings("BestOfN", None)
+    given["search"]["init_args"]["score"] = {"alpha": 0.5}
+    with pytest.raises(SystemExit):
+        main(["search", "--config", str(write(tmp_path, given)), "--out", str(tmp_path / "none")])
+    assert "score reads the values of a verifier" in capsys.readouterr().err
+
+
 def test_without_a_verifier_answers_are_voted_on(tmp_path: Path) -> None:
     main(["search", "--config", str(write(tmp_path, settings("BestOfN", None))), "--out", str(tmp_path / "vote")])
     assert {s for s, _ in table(tmp_path / "vote")} == {"pass", "majority"}

@@ -40,6 +40,10 @@ class Search(TrajectorySampler):
         """Begin to count."""
         self.counts = SearchCounts()
 
+    def progress_of(self, trajectory: Trajectory) -> float | None:
+        """Return what a candidate's steps are worth together, where they rank it in another way than its last value."""
+        return None
+
     @abstractmethod
     def __call__(
         self, policy: Policy, problems: Sequence[Problem], sampling: Sampling, seed_of: SeedOf

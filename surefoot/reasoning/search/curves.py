@@ -34,8 +34,8 @@ def accuracies(
     """Return the accuracy of every selection from n candidates of each problem.
 
     ``pass`` is right where any candidate is; ``majority`` and ``weighted_majority`` vote on the answer; ``best`` has
-    the highest score. Where a problem has more candidates, which must then be independent, all subsets of n count
-    alike.
+    the highest score, ``best_progress`` the steps that are worth most together. Where a problem has more candidates,
+    which must then be independent, all subsets of n count alike.
 
     Args:
         problems: Candidates of each problem, at least one.
@@ -52,8 +52,11 @@ def accuracies(
     if scored:
         found["weighted_majority"] = [accuracy_of_weighted_majority(own, k) for own, k in kept]
         found["best"] = [accuracy_of_best(own, k) for own, k in kept]
+    ranked = [[c._replace(score=c.progress) for c in own if c.progress is not None] for own in problems]
+    if all(ranked):
+        found["best_progress"] = [accuracy_of_best(own, k) for own, (_, k) in zip(ranked, kept, strict=True)]
     generated, verified = (x * share / len(problems) for x in (counts.generated_tokens, counts.scored_tokens))
-    reads_scores = {"weighted_majority", "best"}
+    reads_scores = {"weighted_majority", "best", "best_progress"}
     return [
         SearchPoint(name, n, proportion_interval(shares), generated, verified if name in reads_scores else 0.0)
         for name, shares in found.items()

@@ -11,6 +11,7 @@ from surefoot.reasoning.metrics import majority_at_k
 from surefoot.reasoning.trajectories import Trajectory
 
 __all__ = (
+    "Aggregate",
     "Candidate",
     "accuracy_of_best",
     "accuracy_of_majority",
@@ -49,7 +50,8 @@ class Candidate(NamedTuple):
 
     correct: bool
     answer: int | None  # equal answers have one number, as `Grader.classes` gives them; none does not vote
-    score: float = 0.0
+    score: float = 0.0  # the value of its last step
+    progress: float | None = None  # what its steps are worth together, where that is asked for
 
 
 def accuracy_of_best(candidates: Sequence[Candidate], k: int) -> float:

@@ -101,12 +101,13 @@ def search_completions(
     return Found(out, SearchCounts(**{name: int(n) for name, n in read_json(out / "summary.json").items()}))
 
 
-def read_candidates(folder: Path, policy: Policy, scored: bool) -> list[list[Candidate]]:
+def read_candidates(folder: Path, policy: Policy, search: Search, scored: bool) -> list[list[Candidate]]:
     """Return each problem's candidates; the score is the value of the last step.
 
     Args:
         folder: What `search_completions` wrote.
         policy: Its grader says which answers are equal.
+        search: What found them, and says what their steps are worth together.
         scored: Whether they have values.
     """
     problems: dict[int, list[Trajectory]] = {}
@@ -119,7 +120,12 @@ def read_candidates(folder: Path, policy: Policy, scored: bool) -> list[list[Can
     )
     return [
         [
-            Candidate(bool(t.grade and t.grade.correct), vote, float(t.values[-1]) if scored else 0.0)
+            Candidate(
+                bool(t.grade and t.grade.correct),
+                vote,
+                float(t.values[-1]) if scored else 0.0,
+                search.progress_of(t),
+            )
             for t, vote in zip(own, answers, strict=True)
         ]
         for own, answers in zip(problems.values(), votes, strict=True)
