@@ -11,7 +11,16 @@ from lightning_modules.group_dro import GroupDRO
 from lightning_modules.jtt import JTT
 from lightning_modules.lff import LfF
 from lightning_modules.private_linear import PrivateLinear
-from lightning_modules.reasoning import DPO, GRPO, RFT, SFT, LanguageModelModule, ProcessReward, ReasoningModule
+from lightning_modules.reasoning import (
+    DPO,
+    GRPO,
+    RFT,
+    SFT,
+    LanguageModelModule,
+    ProcessReward,
+    ReasoningModule,
+    Reinforce,
+)
 
 __all__ = (
     "BRDRO",
@@ -30,6 +39,7 @@ __all__ = (
     "PrivateLinear",
     "ProcessReward",
     "ReasoningModule",
+    "Reinforce",
     "ResumableModule",
     "ReweightedClassifier",
 )

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +20,21 @@ ROOT = Path(__file__).parents[1]
 APART = ("overlays", "pipelines")
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.relative_to(ROOT / "configs").parts[0] not in APART)
 TWINS = sorted((ROOT / "tests/configs").rglob("*.yaml"))
+
+
+def twin_parameters() -> list[Any]:
+    """Return the twins, of which those of a method and a dataset that come before are slow."""
+    seen: set[str] = set()
+    found = []
+    for path in TWINS:
+        config = yaml.safe_load(path.read_text())
+        data = config["data"]["class_path"] + str(config["data"]["init_args"].get("dataset", ""))
+        is_new = not {config["model"]["class_path"], data} <= seen
+        seen |= {config["model"]["class_path"], data}
+        found.append(pytest.param(path, id=path.stem, marks=() if is_new else pytest.mark.slow))
+    return found
+
+
 OVERLAYS = sorted((ROOT / "configs/overlays").glob("*.yaml"))
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -87,7 +103,7 @@ def test_named_configs_exist() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("config", TWINS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("config", twin_parameters())
 def test_twin_trains_tests_and_predicts(config: Path, tmp_path: Path) -> None:
     from small_datasets import (
         tokenizer,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +11,23 @@ from torchmetrics.aggregation import CatMetric
 
 from lightning_modules.reasoning.language_model import LanguageModelModule
 from surefoot.reasoning.language_models import ValueHead
-from surefoot.reasoning.metrics.judgements import brier_score, calibration_error, ranking
+from surefoot.reasoning.metrics.judgements import (
+    brier_score,
+    calibration_error,
+    first_error,
+    first_errors,
+    ranking,
+)
+from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.sequences import Pack, pack_sequences
-from surefoot.reasoning.values import Judged, judged_sequence, predicted_values, value_logits
+from surefoot.reasoning.values import (
+    Judged,
+    JudgedText,
+    judged_sequence,
+    predicted_values,
+    tokenised,
+    value_logits,
+)
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("ProcessReward",)
@@ -33,17 +47,27 @@ class ProcessReward(LanguageModelModule):
     2410.08146, appendix D.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, prompt: Prompt | None = None, **kwargs: Any) -> None:
         """Initialize the method.
 
         Args:
+            prompt: How problems are put before solutions that come as text; by default PlainPrompt. Stored completions
+                have their own prompts.
             kwargs: Arguments of `LanguageModelModule`.
         """
         super().__init__(**kwargs)
+        self.prompt = prompt or PlainPrompt()
         self.language_model.freeze_output_head()
         self.value_head = ValueHead(self.language_model.width)
         # of every judged prefix of an evaluation
         self.predicted, self.labels, self.steps = CatMetric(), CatMetric(), CatMetric()
+        self.completions = CatMetric()  # the index of each prefix's completion
+
+    def judged(self, batch: dict[str, Any]) -> list[Judged]:
+        """Return a batch's completions, texts among them as the model's tokens."""
+        given: Sequence[Judged | JudgedText] = batch["judged"]
+        model, prompt = self.language_model, self.prompt
+        return [tokenised(j, model, prompt) if isinstance(j, JudgedText) else j for j in given]
 
     def packs(self, judged: Sequence[Judged]) -> list[Pack]:
         """Return a batch's packs."""
@@ -52,7 +76,7 @@ class ProcessReward(LanguageModelModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Take one step on a batch."""
-        judged: Sequence[Judged] = batch["judged"]
+        judged = self.judged(batch)
         labels, weights = _by_token(judged, "values"), _by_token(judged, "weights")
         total = sum_over_ranks(torch.tensor(float(sum(sum(j.weights) for j in judged)), device=self.device))
 
@@ -66,15 +90,15 @@ class ProcessReward(LanguageModelModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Keep what is predicted of the held-out prefixes."""
-        self._predict(batch["judged"])
+        self._predict(batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Keep what is predicted of the test prefixes."""
-        self._predict(batch["judged"])
+        self._predict(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
         """Return a row for each completion: its text, the lengths of its prefixes in tokens and their values."""
-        judged: Sequence[Judged] = batch["judged"]
+        judged = self.judged(batch)
         lengths = [j.n_tokens for j in judged]
         found = predicted_values(self.language_model, self.value_head, self.equalise_packs(self.packs(judged)), lengths)
         return [
@@ -90,19 +114,20 @@ class ProcessReward(LanguageModelModule):
         """Log how good the predictions are."""
         self._conclude("test")
 
-    def _predict(self, judged: Sequence[Judged]) -> None:
-        labels = _by_token(judged, "values")
-        steps = _by_token(judged, "n_tokens", range(10**6))
+    def _predict(self, batch: dict[str, Any]) -> None:
+        judged = self.judged(batch)
+        labels, steps = _by_token(judged, "values"), _by_token(judged, "n_steps")
         for pack in self.equalise_packs(self.packs(judged)):
             logits = value_logits(self.language_model, self.value_head, pack.to(self.device))
             if len(logits):
                 self.predicted.update(logits.sigmoid())
                 self.labels.update(pack.gather(labels))
                 self.steps.update(pack.gather(steps))
+                self.completions.update(batch["index"].to(pack.sequences.device)[pack.sequences])
 
     def _conclude(self, stage: str) -> None:
-        metrics = (self.predicted, self.labels, self.steps)
-        predicted, labels, steps = (metric.compute().double().cpu().flatten() for metric in metrics)
+        metrics = (self.predicted, self.labels, self.steps, self.completions)
+        predicted, labels, steps, completions = (metric.compute().double().cpu().flatten() for metric in metrics)
         for metric in metrics:
             metric.reset()
         loss = F.binary_cross_entropy(predicted, labels)
@@ -111,7 +136,26 @@ class ProcessReward(LanguageModelModule):
             if chosen.any():
                 found[f"brier{name}"] = brier_score(predicted[chosen], labels[chosen])
                 found[f"auroc{name}"] = ranking(predicted[chosen], labels[chosen])
+        found |= _first_errors(predicted, labels, steps, completions)
         self.log_dict({f"{stage}/{n}": value for n, value in found.items() if not math.isnan(value)}, batch_size=1)
+
+
+def _first_errors(predicted: Tensor, labels: Tensor, steps: Tensor, completions: Tensor) -> dict[str, float]:
+    """Return how often the first step that is worth less than 1/2 is the one that is predicted to be.
+
+    Nothing where no completion has such a step, or all have, or completions are judged once.
+    """
+    found, truth = [], []
+    for own in completions.unique():
+        chosen = ((completions == own) & (steps > 0)).nonzero()[:, 0]
+        chosen = chosen[steps[chosen].argsort()]
+        found.append(first_error(predicted[chosen].tolist(), 0.5))
+        truth.append(first_error(labels[chosen].tolist(), 0.5))
+    wrong = sum(t >= 0 for t in truth)
+    if wrong in (0, len(truth)) or len(labels) < 2 * len(truth):
+        return {}
+    scores = first_errors(torch.tensor(found), torch.tensor(truth))
+    return {f"first_error_{name}": value for name, value in scores._asdict().items()}
 
 
 def _by_step(steps: Tensor) -> dict[str, Tensor]:
@@ -120,18 +164,16 @@ def _by_step(steps: Tensor) -> dict[str, Tensor]:
     return names | {f"_after_{_MOST_STEPS}_or_more": steps >= _MOST_STEPS}
 
 
-def _by_token(judged: Sequence[Judged], name: str, of_prefix: Sequence[int] | None = None) -> list[Tensor]:
+def _by_token(judged: Sequence[Judged], name: Literal["values", "weights", "n_steps"]) -> list[Tensor]:
     """Return a number for the prompt's last token and each of the completion's; 0 where nothing is judged.
 
     Args:
         judged: Completions.
         name: Field of `Judged` that has the numbers.
-        of_prefix: Numbers of the first, second, ... prefix, in place of the field's.
     """
     found = []
     for j in judged:
         numbers = torch.zeros(len(j.completion) + 1)
-        given = getattr(j, name) if of_prefix is None else of_prefix[: len(j.n_tokens)]
-        numbers[list(j.n_tokens)] = torch.tensor([float(v) for v in given])
+        numbers[list(j.n_tokens)] = torch.tensor([float(v) for v in getattr(j, name)])
         found.append(numbers)
     return found

@@ -57,7 +57,9 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-@pytest.mark.parametrize("method", ["SFT", "RFT", "DPO", "GRPO"])
+@pytest.mark.parametrize(
+    "method", ["SFT", pytest.param("RFT", marks=pytest.mark.slow), pytest.param("DPO", marks=pytest.mark.slow), "GRPO"]
+)
 def test_training_does_not_notice(method: str, fit: Fit, tmp_path: Path) -> None:
     tracked = settings(method, tmp_path, every_n_steps=2, answers={"prefixes": ["so "], "greedy": True})
     if method != "DPO":  # whose datamodule has no problems

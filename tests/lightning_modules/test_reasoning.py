@@ -135,7 +135,9 @@ def test_dpo_takes_pairs_of_token_ids_as_they_are(fit: Fit, tmp_path: Path) -> N
     fit(settings)
 
 
-@pytest.mark.parametrize("kind", LOSS_KINDS)
+@pytest.mark.parametrize(
+    "kind", [k if k in ("dapo", "gspo") else pytest.param(k, marks=pytest.mark.slow) for k in LOSS_KINDS]
+)
 def test_grpo_raises_its_reward(kind: str, fit: Fit) -> None:
     settings = tiny_reasoning("GRPO", loss={"kind": kind})
     settings["trainer"] |= {"max_epochs": 8, "limit_val_batches": 0}

@@ -64,7 +64,6 @@ def test_it_learns_from_one_completion_of_each_problem(fit: Fit, capsys: pytest.
 def test_effective_rewards_of_sampled_values(fit: Fit) -> None:
     values = {"class_path": "MonteCarloValues", "init_args": {"sampling": {"n": 2, "max_tokens": 10}}}
     config = settings(values=values, rewards={"step_separator": "1"}, sampling={"n": 1, "max_tokens": 10})
-    del config["model"]["init_args"]["rewards"]["functions"]
     run = fit(config)
     assert (run / "finished.json").is_file()
 

@@ -11,7 +11,7 @@ from surefoot.reproduce.br_dro.studies import DIGITS, FASHION, WATERBIRDS, job, 
 from surefoot.reproduce.jobs import slug
 
 
-@pytest.mark.parametrize("study", ["digits", "fashion_mnist", "waterbirds"])
+@pytest.mark.parametrize("study", ["digits", pytest.param("fashion_mnist", marks=pytest.mark.slow), "waterbirds"])
 def test_every_candidate_of_every_method_parses(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The paper's scale needs a GPU and Waterbirds; that its settings are right shows here."""
     chosen = {"digits": DIGITS, "fashion_mnist": FASHION, "waterbirds": WATERBIRDS}[study]

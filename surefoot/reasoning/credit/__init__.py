@@ -6,6 +6,7 @@ from surefoot.reasoning.credit.group import GroupAdvantage
 from surefoot.reasoning.credit.leave_one_out import LeaveOneOutAdvantage
 from surefoot.reasoning.credit.per_step import PerStepAdvantage
 from surefoot.reasoning.credit.progress import EffectiveReward, progress
+from surefoot.reasoning.credit.provers import ProverQuality, prover_quality, rank_provers, values_of_siblings
 
 __all__ = (
     "CreditAssigner",
@@ -14,5 +15,9 @@ __all__ = (
     "GroupAdvantage",
     "LeaveOneOutAdvantage",
     "PerStepAdvantage",
+    "ProverQuality",
     "progress",
+    "prover_quality",
+    "rank_provers",
+    "values_of_siblings",
 )

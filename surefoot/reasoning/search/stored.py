@@ -35,7 +35,7 @@ class Searching:
 
     search: Search
     sampling: Sampling
-    seed: int = 0
+    seed: int
     problems_per_shard: int = 32
 
     def __post_init__(self) -> None:

@@ -11,7 +11,13 @@ from surefoot.reasoning.language_models import LanguageModel, ValueHead
 from surefoot.reasoning.sequences import Pack, PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 
-__all__ = ("Judged", "judged_sequence", "predicted_values", "prefix_lengths", "value_logits")
+__all__ = (
+    "Judged",
+    "judged_sequence",
+    "predicted_values",
+    "prefix_lengths",
+    "value_logits",
+)
 
 
 class Judged(NamedTuple):
@@ -22,6 +28,7 @@ class Judged(NamedTuple):
     n_tokens: Sequence[int]  # of the completion that each prefix has, rising; 0 is the prompt alone
     values: Sequence[float]  # probability of a right end from each prefix, in [0, 1]
     weights: Sequence[float]  # of each prefix in the loss
+    n_steps: Sequence[int]  # that each prefix has, finished ones
 
 
 def prefix_lengths(trajectory: Trajectory) -> list[int]:

@@ -193,7 +193,7 @@ def test_values_can_be_sampled_while_it_goes_on(policy: Policy, separator: str) 
 
 
 def test_best_of_n(policy: Policy, separator: str) -> None:
-    search = BestOfN(TextValues(), separator)
+    search = BestOfN(TextValues(), separator=separator)
     found = search(policy, PROBLEMS, SAMPLING, seed_of)
     assert Counter(t.group for t in found) == {0: 4, 1: 4, 2: 4}
     assert search.counts.generated_tokens == sum(len(t.completion) for t in found)

@@ -19,6 +19,9 @@ from surefoot.reasoning.values import MonteCarloValues, best_of_k, best_of_k_est
 from surefoot.training.seeds import derive_seed
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:NO ANSWER FOUND")
+
+
 class CountingEngine(HFEngine):
     """Counts what is asked of it."""
 

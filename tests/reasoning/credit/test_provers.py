@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surefoot.errors import DataError
+from surefoot.reasoning.credit import prover_quality, rank_provers
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import prover_quality, rank_provers
 
 
 def test_by_hand() -> None:

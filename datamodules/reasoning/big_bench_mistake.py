@@ -1,0 +1,68 @@
+"""BIG-Bench Mistake: chains of thought of a large model whose first wrong step people have marked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from datamodules.reasoning.judged import JudgedDataModule
+from surefoot.errors import ConfigError
+from surefoot.reasoning.problems import Problem, first_answer, first_field, read_jsonl, real_data_folder
+from surefoot.reasoning.values import JudgedText, judged_until_an_error
+
+__all__ = ("BigBenchMistakeDataModule",)
+
+Task = Literal[
+    "dyck_languages",
+    "logical_deduction",
+    "multistep_arithmetic",
+    "tracking_shuffled_objects",
+    "word_sorting",
+]
+TASKS: tuple[Task, ...] = (
+    "dyck_languages",
+    "logical_deduction",
+    "multistep_arithmetic",
+    "tracking_shuffled_objects",
+    "word_sorting",
+)
+
+
+class BigBenchMistakeDataModule(JudgedDataModule):
+    """Steps before the first wrong one are worth 1, that one 0; later ones are not judged.
+
+    Reference: Tyen et al. 2024, arXiv 2311.08516.
+    """
+
+    def __init__(self, root: Path | None = None, tasks: Sequence[Task] = TASKS, **judged: Any) -> None:
+        """Initialize the data.
+
+        Args:
+            root: Folder with <task>.jsonl; by default big_bench_mistake in the folder that SUREFOOT_DATA names.
+            tasks: Which tasks.
+            judged: Arguments of `JudgedDataModule`.
+
+        Raises:
+            ConfigError: If there is no task.
+        """
+        super().__init__(**judged)
+        if not tasks:
+            raise ConfigError("tasks must name at least one task.")
+        self.root, self.tasks = root, tuple(tasks)
+
+    def read(self) -> Iterator[tuple[str, JudgedText]]:
+        """Yield the chains of thought.
+
+        Raises:
+            DataError: If a file is missing or damaged.
+        """
+        folder = real_data_folder("big_bench_mistake", self.root)
+        for task in self.tasks:
+            path = folder / f"{task}.jsonl"
+            for i, row in enumerate(read_jsonl(path)):
+                where = f"{path}, row {i + 1}"
+                problem = Problem(f"{task}-{i}", first_field(row, ["input"], where), _target(row, where))
+                yield problem.id, judged_until_an_error(problem, row.get("steps"), row.get("mistake_index"), where)
+
+
+def _target(row: Mapping[str, Any], where: str) -> str:
+    return first_answer(row, ["target"], where)

@@ -1,0 +1,97 @@
+"""Solutions whose steps somebody has judged, in text: what public process-reward data holds."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from surefoot.errors import DataError
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.prompts import Prompt
+from surefoot.reasoning.sequences import tokens_for
+from surefoot.reasoning.values.judged import Judged
+
+__all__ = ("JudgedText", "judged_solution", "judged_until_an_error", "tokenised")
+
+
+class JudgedText(NamedTuple):
+    """A solution in steps that somebody has judged, in text: the model that learns from it brings the tokens."""
+
+    problem: Problem
+    steps: Sequence[str]  # which together are the solution, separators included
+    values: Sequence[float | None]  # after each step, in [0, 1]; none where nobody has judged it
+    weights: Sequence[float]  # of each step in the loss
+
+
+def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judged:
+    """Return a solution as the model's tokens: the whole is encoded, and steps end with the token that completes them.
+
+    A step that ends within the same token as the one before takes its place.
+
+    Args:
+        judged: The solution.
+        model: Whose tokens.
+        prompt: How the problem is put.
+
+    Raises:
+        DataError: If the solution is empty, no step is judged, or the tokens do not write the text.
+    """
+    text = "".join(judged.steps)
+    ids = model.encode(text)
+    where = f"a solution of problem {judged.problem.id}"
+    if not ids or all(v is None for v in judged.values):
+        raise DataError(f"{where} has no judged step.")
+    if not model.decode(ids).startswith(text.rstrip()):
+        raise DataError(f"{where}: the tokenizer does not write {text[:40]!r} back.")
+    ends: dict[int, tuple[float, float, int]] = {}  # tokens of each judged prefix -> value, weight, finished steps
+    n_characters = n_tokens = 0
+    for n, (step, value, weight) in enumerate(zip(judged.steps, judged.values, judged.weights, strict=True), 1):
+        n_characters += len(step)
+        n_tokens = tokens_for(ids, model.decode, text[:n_characters].rstrip(), n_tokens)
+        if value is not None:
+            ends[n_tokens] = (value, weight, n)
+    values, weights, n_steps = zip(*ends.values(), strict=True)
+    return Judged(prompt.prompt_ids(judged.problem, model), ids, list(ends), values, weights, n_steps)
+
+
+def judged_solution(problem: Problem, steps: object, values: Sequence[float | None], where: str) -> JudgedText:
+    """Return a solution of which each step is a line.
+
+    Args:
+        problem: What is solved.
+        steps: Their texts; white space around them is not part of them, and steps that are nothing else are left out.
+        values: After each step; none where nobody has judged it.
+        where: File and row, for errors.
+
+    Raises:
+        DataError: If there are no steps, or they are no texts.
+    """
+    if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(s, str) for s in steps):
+        raise DataError(f"{where}: the steps are {steps!r:.60}: expected a list of texts.")
+    kept = [(s.strip(), v) for s, v in zip(steps, values, strict=True) if s.strip()]
+    if not kept:
+        raise DataError(f"{where} has no steps.")
+    last = len(kept) - 1
+    texts = [text if i == last else f"{text}\n" for i, (text, _) in enumerate(kept)]
+    return JudgedText(problem, texts, [v for _, v in kept], [1.0] * len(kept))
+
+
+def judged_until_an_error(problem: Problem, steps: object, error: object, where: str) -> JudgedText:
+    """Return a solution whose steps are worth 1 before the first wrong one, which is worth 0.
+
+    Later ones are not judged.
+
+    Args:
+        problem: What is solved.
+        steps: Their texts.
+        error: Number of the first wrong step from 0; none where all are right.
+        where: File and row, for errors.
+
+    Raises:
+        DataError: If there are no steps, or the number is none of a step.
+    """
+    n = len(steps) if isinstance(steps, Sequence) else 0
+    if error is None:
+        return judged_solution(problem, steps, [1.0] * n, where)
+    if not isinstance(error, int) or isinstance(error, bool) or not 0 <= error < n:
+        raise DataError(f"{where}: the first wrong step is {error!r}, of {n} steps.")
+    return judged_solution(problem, steps, [*[1.0] * error, 0.0, *[None] * (n - error - 1)], where)
