@@ -18,7 +18,6 @@ from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import MonteCarloValues, best_of_k, best_of_k_estimate, check_values
 from surefoot.training.seeds import derive_seed
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:NO ANSWER FOUND")
 
 
