@@ -18,7 +18,7 @@ class SearchCounts:
     """What searches took so far."""
 
     generated_tokens: int = 0  # sampled, those of dropped candidates included
-    scored_tokens: int = 0  # put through the verifier's own model
+    scored_tokens: int = 0  # that the verifier's values cost, put through its model or sampled
     n_samples: int = 0  # steps of a beam search, whole completions of best of N
     n_duplicates: int = 0  # samples that were the same as another of their pool
 

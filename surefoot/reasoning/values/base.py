@@ -37,7 +37,7 @@ class ValueEstimator(ABC):
 
     @property
     def n_scored_tokens(self) -> int:
-        """Tokens that were put through a model of its own so far; 0 for one that has none."""
+        """Tokens that its values have cost so far, put through a model or sampled; 0 for one that computes them."""
         return 0
 
 

@@ -94,6 +94,7 @@ class MonteCarloValues(ValueEstimator):
         if per_round is not None and (at_once or not 1 <= per_round <= self.sampling.n):
             raise ConfigError(f"per_round must be in [1, n] and comes with half_width or first_pit, got {per_round}.")
         self.prover, self.half_width, self.first_pit = prover, half_width, first_pit
+        self._n_sampled_tokens = 0
         self.per_round = self.sampling.n if at_once else per_round or max(1, self.sampling.n // 4)
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
@@ -122,6 +123,11 @@ class MonteCarloValues(ValueEstimator):
             if t.grade is not None:
                 t.values, t.value_counts = [*t.values, float(t.grade.correct)], [*t.value_counts, 0]
 
+    @property
+    def n_scored_tokens(self) -> int:
+        """Tokens that were sampled so far."""
+        return self._n_sampled_tokens
+
     def _tallies(
         self, prover: Policy, problems: dict[Prefix, Problem], wrong: Sequence[Sequence[Prefix]], seed_of: SeedOf
     ) -> dict[Prefix, _Tally]:
@@ -145,6 +151,7 @@ class MonteCarloValues(ValueEstimator):
                 assert t.grade is not None
                 tally = found[going[t.group]]
                 tally.n, tally.n_correct = tally.n + 1, tally.n_correct + t.grade.correct
+                self._n_sampled_tokens += t.n_sampled
             if self.first_pit is not None and done == 0:
                 chosen = {p for own in wrong for p in _until_the_pit(own, found, self.first_pit)}
                 going = [p for p in going if p in chosen]

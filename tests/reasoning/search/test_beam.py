@@ -185,7 +185,9 @@ def test_a_model_scores_new_steps_only(policy: Policy, separator: str, run: Path
 def test_values_can_be_sampled_while_it_goes_on(policy: Policy, separator: str) -> None:
     """A beginning that has not ended is sampled from; one that has is worth what its answer is."""
     verifier = MonteCarloValues(Sampling(n=3, max_tokens=SAMPLING.max_tokens))
-    found = BeamSearch(verifier, separator=separator, n_children=2)(policy, PROBLEMS[:1], SAMPLING, seed_of)
+    search = BeamSearch(verifier, separator=separator, n_children=2)
+    found = search(policy, PROBLEMS[:1], SAMPLING, seed_of)
+    assert search.counts.scored_tokens > search.counts.generated_tokens, "three completions of every beginning"
     for t in found:
         assert t.grade is not None
         assert t.values[-1] == float(t.grade.correct)
