@@ -176,7 +176,7 @@ def contents_read(settings: Mapping[str, Any], leave_out: Collection[Path] = ())
 def _content_of_value(value: object, leave_out: Collection[Path]) -> str | None:
     if not isinstance(value, str | os.PathLike) or len(str(value)) > 4096:
         return None
-    if not re.search(r"\w", str(value)):  # an operator or a separator: "/" is the root of all files, too
+    if not str(value).strip("/"):  # nothing, or an operator or a separator, which is the root of all files too
         return None
     path = Path(value).expanduser()
     try:
