@@ -62,7 +62,8 @@ def prover_values(weight: float, training: Training) -> Float[Tensor, "positions
 def returns(tokens: Int[Tensor, "*networks batch length"]) -> Float[Tensor, "*networks batch"]:
     """Return 1 for sequences with the answer, 0 for others."""
     states = TASK.states(tokens.flatten(0, -2))
-    return (states[:, -1] == TASK.solved).float().unflatten(0, tokens.shape[:-1])
+    solved: Tensor = (states[:, -1] == TASK.solved).float().unflatten(0, tokens.shape[:-1])
+    return solved
 
 
 def advantages(
@@ -103,7 +104,7 @@ def imitate(seed: int, n_networks: int, lr: float = 1e-3) -> AutoregressiveNetwo
         batch = tokens[rows][None]
         loss = -(_logprobs(network, batch) * _before_end(batch)).sum() / BATCH
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     copies = AutoregressiveNetworks([0] * n_networks, TASK.length, TASK.n_tokens)
     with torch.no_grad():
@@ -158,14 +159,15 @@ def reinforce(
         worth = outcome[..., None] + alpha * advantages(values, states, training.n_rollouts, generator)
         loss = -(_logprobs(network, tokens) * _before_end(tokens) * worth).sum() / BATCH
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         accuracy.append(outcome.mean(1))
     return Curve(torch.stack(accuracy), solved, n_samples, time.monotonic() - began)
 
 
 def _count_solved(network: AutoregressiveNetworks, n: int, generator: torch.Generator) -> Int[Tensor, " networks"]:
-    return sum((returns(network.sample(n // 10, generator)).sum(1) for _ in range(10)), torch.zeros(())).long()
+    found = [returns(network.sample(n // 10, generator)).sum(1) for _ in range(10)]
+    return torch.stack(found).sum(0).long()
 
 
 def _logprobs(
@@ -178,4 +180,5 @@ def _logprobs(
 def _before_end(tokens: Int[Tensor, "networks batch length"]) -> Float[Tensor, "networks batch length"]:
     """Return 1 up to the end of sequence, which counts; 0 after it."""
     ended = (tokens == TASK.end).long()
-    return (ended.cumsum(2) - ended == 0).float()
+    reached: Tensor = ended.cumsum(2) - ended == 0
+    return reached.float()

@@ -59,7 +59,8 @@ class AutoregressiveNetworks(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             masked = weight * self.get_buffer(f"mask_{layer}")
             hidden = torch.baddbmm(bias, hidden if layer == 0 else hidden.relu(), masked)
-        return hidden.unflatten(2, (self.length, self.n_tokens)).log_softmax(-1)
+        logits: Tensor = hidden.unflatten(2, (self.length, self.n_tokens))
+        return logits.log_softmax(-1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Int[Tensor, "networks n length"]:

@@ -7,10 +7,10 @@ __all__ = ("run",)
 
 PROTOCOL = (
     (
-        "Planted sub-sequence: a masked autoregressive network of three layers of 128 units imitates a policy of weight 5"
-        " for 50 batches of 64, then learns by policy gradients from 64 samples an iteration, alpha 1, no baseline."
-        " P(next right token) of a prover of weight w is w / (w + 14). A step's value under the policy is the outcome of"
-        " its sequence, where the paper uses more than 100 rollouts."
+        "Planted sub-sequence: a masked autoregressive network of three layers of 128 units imitates a policy of weight"
+        " 5 for 50 batches of 64, then learns by policy gradients from 64 samples an iteration, alpha 1, no baseline."
+        " P(next right token) of a prover of weight w is w / (w + 14). A step's value under the policy is the outcome"
+        " of its sequence, where the paper uses more than 100 rollouts."
     ),
 )
 
