@@ -1,4 +1,4 @@
-"""What is claimed of process advantage verifiers: on the didactic task, and on chains of arithmetic."""
+"""What is claimed of process advantage verifiers: on the didactic task."""
 
 from collections.abc import Iterator
 
