@@ -16,8 +16,8 @@ PROTOCOL = (
         " of its sequence, where the paper uses more than 100 rollouts."
     ),
     (
-        "Arithmetic: five additions and subtractions modulo 10, sampled at temperature 1; a Llama of 0.3 M parameters is"
-        " trained on chains of one to five operations until it solves 45% of them greedily. Verifiers begin with its"
+        "Arithmetic: five additions and subtractions modulo 10, sampled at temperature 1; a Llama of 0.3 M parameters"
+        " is trained on chains of one to five operations until it solves 45% of them greedily. Verifiers begin with its"
         " weights and see equally many examples: 8,192 completions, four rollouts from each prefix, or the outcomes of"
         " 32,768. Beams sample three steps from each beginning; the weight of the advantage is chosen on held-out"
         " problems, K is 4. All methods of reinforcement have one learning rate."
