@@ -9,7 +9,7 @@ import yaml
 __all__ = ("read_yaml",)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """Refuses a key that comes twice in one mapping, of which yaml would keep the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -22,7 +22,8 @@ class _Loader(yaml.SafeLoader):
                     problem=f"the key {key.value} comes twice", problem_mark=key.start_mark
                 )
             seen.add(name)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def read_yaml(path: Path) -> Any:
