@@ -231,8 +231,8 @@ def test_new_weights_take_effect_leave_no_stale_prefix_and_are_stamped(
         assert engine.statistics().n_updates == before.n_updates + 1
         if isinstance(engine, VLLMEngine | VLLMServerEngine):
             # Handed over in shared memory, where a killed process would leave them; Ray's workers read theirs later.
-            assert engine._folder is not None
-            assert not list(engine._folder.path.glob("*.safetensors"))
+            assert engine.folder is not None
+            assert not list(engine.folder.path.glob("*.safetensors"))
     if isinstance(engine, HFEngine):
         engine.start(model, version=7)
 
@@ -272,8 +272,8 @@ def test_without_reprocessing_the_tied_head_outputs_would_be_wrong_without_an_er
     """The silent error of vLLM's reload on a CPU."""
     new = sharp_model(1)
     weights = {"weights_iterator": iter(new.named_weights())}
-    engine._llm.collective_rpc("reload_weights", kwargs=weights)  # vLLM's own call, and nothing else
-    engine._llm.reset_prefix_cache()
+    engine.llm.collective_rpc("reload_weights", kwargs=weights)  # vLLM's own call, and nothing else
+    engine.llm.reset_prefix_cache()
     expected = [greedy_reference(new, p, 24) for p in prompts(new)]
     wrong = [c.tokens for (c,) in engine.generate(prompts(new), GREEDY)]
     assert wrong != expected, "vLLM has been mended: simplify WeightReloader"
@@ -363,7 +363,7 @@ def test_this_machine_is_reached_past_the_environment_s_proxy(name: str, monkeyp
         threading.Thread(target=server.serve_forever, daemon=True).start()
         engine = VLLMServerEngine(["http://x"], startup_seconds=0.2)
         for host in ("127.0.0.1", "localhost"):
-            engine._await(f"http://{host}:{server.server_port}")
+            engine.await_server(f"http://{host}:{server.server_port}")
         server.shutdown()
     assert [is_local(f"http://{h}:8") for h in ("127.8.8.8", "[::1]", "localhost")] == [True] * 3
     assert [is_local(f"http://{h}:8") for h in ("10.0.0.1", "example.org", "127.example.org")] == [False] * 3
@@ -380,7 +380,7 @@ def test_a_start_that_fails_leaves_nothing(
     def interrupted(self: VLLMServerEngine, dtype: str) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(VLLMServerEngine, "_launch", interrupted)
+    monkeypatch.setattr(VLLMServerEngine, "start_server", interrupted)
     with pytest.raises(KeyboardInterrupt):
         VLLMServerEngine(exchange=tmp_path / "new").start(model)
     assert not list((tmp_path / "new").iterdir())
@@ -455,7 +455,7 @@ from test_engines import sharp_model
 from surefoot.reasoning.rollouts import VLLMEngine, VLLMServerEngine
 engine = {engine}
 engine.start(sharp_model(0))
-print(engine._processes.mark, engine._folder.path, flush=True)
+print(engine.processes.mark, engine.folder.path, flush=True)
 time.sleep(600)
 """
     root = Path(__file__).parents[3]
@@ -491,7 +491,7 @@ from surefoot.training.seeds import derive_seed
 model, address = sharp_model(0), sys.argv[2] or None
 engine = RayEngine(HFEngine(), n_workers=2, batch_size=1, address=address, exchange=sys.argv[1])
 engine.start(model)
-print(engine._processes.mark, flush=True)
+print(engine.processes.mark, flush=True)
 many = prompts(model) * 2000
 engine.generate(many, Sampling(max_tokens=200), range(len(many)))
 """
