@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ("Ended", "run_fresh")
+__all__ = ("FORK_SERVER", "Ended", "run_fresh")
 
 ROOT = Path(__file__).parents[1]
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
+#: Starts processes that have imported everything.
+FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER.set_forkserver_preload(
     ["fresh_processes", "lightning_modules", "datamodules", "callbacks", "surefoot.cli.training"]
 )
 
@@ -37,7 +38,7 @@ def run_fresh(
         folder: Where it runs.
     """
     with tempfile.NamedTemporaryFile() as errors:
-        process = _SERVER.Process(
+        process = FORK_SERVER.Process(
             target=_run, args=(code, list(arguments), dict(environment or {}), str(folder), errors.name)
         )
         process.start()
