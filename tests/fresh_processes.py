@@ -27,7 +27,11 @@ class Ended(NamedTuple):
 
 
 def run_fresh(
-    code: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path = ROOT
+    code: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+    seconds: float | None = None,
 ) -> Ended:
     """Run ``python -W ignore -c CODE ARGUMENTS...`` without the seconds that its imports take.
 
@@ -36,13 +40,17 @@ def run_fresh(
         arguments: Its arguments.
         environment: Added to this process's.
         folder: Where it runs.
+        seconds: When it is killed; never by default.
     """
     with tempfile.NamedTemporaryFile() as errors:
         process = FORK_SERVER.Process(
             target=_run, args=(code, list(arguments), dict(environment or {}), str(folder), errors.name)
         )
         process.start()
-        process.join()
+        process.join(seconds)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
         assert process.exitcode is not None
         return Ended(process.exitcode, Path(errors.name).read_text(errors="replace"))
 

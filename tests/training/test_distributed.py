@@ -2,16 +2,15 @@
 
 import csv
 import json
-import os
 import socket
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from conftest import Fit
+from fresh_processes import Ended, run_fresh
 from pseudo_labels import read_streams
 from rank_configs import (
     METHODS,
@@ -36,10 +35,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 
 ROOT = Path(__file__).parents[2]
 
-#: Runs every config given, one after the other, as one rank of two.
+#: Runs every config given, one after the other, as one rank of two; Lightning has been imported without a rank.
 RANK = """
-import sys
+import os, sys
+from lightning.pytorch.utilities import rank_zero_only
 from surefoot.cli import main
+rank_zero_only.rank = int(os.environ["RANK"])
 for config in sys.argv[2:]:
     main(["fit", "--config", config, "--runs_root", sys.argv[1]])
     if config.endswith("shifted.yaml"):
@@ -56,7 +57,7 @@ for config in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train every method on two ranks, launched as torchrun would."""
+    """Train every method on two ranks, in processes that know of each other what torchrun would tell them."""
     folder = tmp_path_factory.mktemp("ranks")
     configs = []
     for method in (*METHODS, *REASONING):
@@ -91,20 +92,14 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "LOCAL_WORLD_SIZE": "2",
     }
     common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", RANK, str(folder / "runs"), *configs]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
-            cwd=ROOT / "tests",
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(2)
-    ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=240)
-        assert rank.returncode == 0, errors[-3000:]
+
+    def run(rank: int) -> Ended:
+        environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return run_fresh(RANK, [str(folder / "runs"), *configs], environment, ROOT / "tests", seconds=240)
+
+    with ThreadPoolExecutor(2) as both:
+        for ended in both.map(run, range(2)):
+            assert ended.code == 0, ended.errors[-3000:]
     return folder / "runs"
 
 
