@@ -261,7 +261,7 @@ def generation_overhead(rounds: int) -> dict[str, Any]:
 
     class Started(VLLMEngine):
         def start(self, model: Any, version: int = 0) -> None:
-            if self._llm is None:
+            if self.llm is None:
                 super().start(model, version)
 
         def close(self) -> None:
@@ -272,12 +272,12 @@ def generation_overhead(rounds: int) -> dict[str, Any]:
     prompts = [prompt.prompt_ids(p, model) for p in problems]
     times: dict[str, list[float]] = {"bare": [], "generate": []}
     for i in range(rounds + 1):
-        engine._llm.reset_prefix_cache()
+        engine.llm.reset_prefix_cache()
         began = time.perf_counter()
         parameters = [sampling_parameters(sampling, derive_seed(i, p.id)) for p in problems]
-        engine._llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
+        engine.llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
         times["bare"].append(time.perf_counter() - began)
-        engine._llm.reset_prefix_cache()
+        engine.llm.reset_prefix_cache()
         folder = Path(tempfile.mkdtemp()) / "out"
         began = time.perf_counter()
         generate_completions(problems, Policy(model, prompt, engine, Grader()), sampling, folder, {}, i)

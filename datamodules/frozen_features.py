@@ -106,7 +106,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         features = torch.zeros(len(split.target), self.encoder.n_features)
         n_seen = torch.zeros(len(split.target), dtype=torch.long)
         self.data.augmenting = False
-        for raw in self.data._evaluation_loader(split):
+        for raw in self.data.evaluation_loader(split):
             batch = self.data.on_after_batch_transfer(raw, 0)
             features[batch["index"]] = self.encoder(batch["input"]).float()
             n_seen[batch["index"]] += 1

@@ -68,7 +68,7 @@ class LfF(ClassifierModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the biased network's own loss plus the debiased network's weighted loss."""
         examples = self.run_network(batch)
-        biased_logits = self._outputs_of(self.biased, batch["input"])[0].float()
+        biased_logits = self.outputs_of(self.biased, batch["input"])[0].float()
         biased_losses = F.cross_entropy(biased_logits.detach(), batch["target"], reduction="none")
         weights = self.difficulty(gather_batch(biased_losses), AllExamples(examples))
         weights = local_slice(weights) / (len(biased_losses) * self.n_ranks)

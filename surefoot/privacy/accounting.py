@@ -209,6 +209,7 @@ def guess_noise(epsilon: float, delta: float, sampling_rate: float, n_steps: int
 
     interval = min(max(epsilon * math.sqrt(0.3 * _GUESS_TOLERANCE / n_steps), _INTERVAL), 1e-2)
 
+    @cache
     def excess(log_multiplier: float) -> float:
         spent = _epsilon_by_losses(math.exp(log_multiplier), sampling_rate, n_steps, delta, interval)
         return math.log(max(spent, 1e-12) / epsilon)

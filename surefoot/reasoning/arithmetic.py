@@ -24,6 +24,7 @@ __all__ = (
     "State",
     "StepKind",
     "arithmetic_problem",
+    "draw_question",
     "judge_steps",
     "read_chain",
     "solved_problem",
@@ -308,6 +309,18 @@ class Chains:
         return Chain(start, operations, self.modulus)
 
 
+def draw_question(seed: int, number: int, chains: Chains) -> tuple[str, random.Random]:
+    """Return a question of an unlimited, seeded sequence, and the generator that its solution is drawn from next.
+
+    Args:
+        seed: Seed of the sequence.
+        number: Number of the question.
+        chains: What it is drawn from.
+    """
+    draw = random.Random(f"{seed}/{number}")
+    return chains.draw(draw).question, draw
+
+
 def arithmetic_problem(
     seed: int, index: int, chains: Chains | None = None, policy: ProceduralPolicy | None = None
 ) -> Problem:
@@ -319,8 +332,7 @@ def arithmetic_problem(
         chains: What it is drawn from; by default 3 to 5 operations modulo 10.
         policy: Writes the reference solution; by default without errors, retries and spurious lines.
     """
-    draw = random.Random(f"{seed}/{index}")
-    question = (chains or Chains()).draw(draw).question
+    question, draw = draw_question(seed, index, chains or Chains())
     return solved_problem(f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw)
 
 

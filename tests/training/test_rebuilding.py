@@ -184,7 +184,7 @@ def test_the_reference_is_the_model_that_the_run_began_with_or_training_is_refus
 
     def keep(self: GRPO, stage: str) -> None:
         setup(self, stage)
-        references.append(self._reference[0])
+        references.append(self.reference)
 
     monkeypatch.setattr(GRPO, "setup", keep)
     folder = tmp_path / "model"

@@ -138,8 +138,14 @@ class GraderPool:
         #: Comparisons that did not fit into their batch's budget, since the start.
         self.n_over_budget = 0
         self._workers: list[_Worker] = []
-        self._known: OrderedDict[tuple[str, str], Status] = OrderedDict()
+        #: Comparisons that are not made again, by reference and answer; the oldest first.
+        self.known: OrderedDict[tuple[str, str], Status] = OrderedDict()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Ids of the processes that have been started."""
+        return [worker.process.pid for worker in self._workers]
 
     def warm_up(self) -> None:
         """Start the processes without waiting for them: they import math-verify while something else is done."""
@@ -162,17 +168,17 @@ class GraderPool:
         Raises:
             SurefootError: If the processes cannot be started.
         """
-        jobs = [p for p in dict.fromkeys(pairs) if p not in self._known]
+        jobs = [p for p in dict.fromkeys(pairs) if p not in self.known]
         statuses: dict[tuple[str, str], Status] = {}
         for pair in jobs:
             verdict = plain_verdict(*pair)
             if verdict is not None:
                 statuses[pair] = "correct" if verdict else "wrong"
         over = self._run_within_budget([p for p in jobs if p not in statuses], statuses)
-        self._known.update((p, s) for p, s in statuses.items() if p not in over)
-        results = [statuses[p] if p in statuses else self._known[p] for p in pairs]
-        while len(self._known) > _CACHE_SIZE:
-            self._known.popitem(last=False)
+        self.known.update((p, s) for p, s in statuses.items() if p not in over)
+        results = [statuses[p] if p in statuses else self.known[p] for p in pairs]
+        while len(self.known) > _CACHE_SIZE:
+            self.known.popitem(last=False)
         return results
 
     def _run_within_budget(
