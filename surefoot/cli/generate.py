@@ -11,7 +11,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
-import datamodules
+import datamodules  # noqa: F401
 from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, print_summary, verb_parser
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError
@@ -22,7 +22,7 @@ from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 
-__all__ = ("datamodules", "run_generate")
+__all__ = ("run_generate",)
 
 
 def _parser() -> VerbParser:

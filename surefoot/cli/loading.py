@@ -9,16 +9,16 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
 # Imported so that settings may name a class without its module path.
-import callbacks
-import datamodules
-import lightning_modules
+import callbacks  # noqa: F401
+import datamodules  # noqa: F401
+import lightning_modules  # noqa: F401
 from surefoot.cli.checkpoints import metadata
 from surefoot.cli.settings import stored_descriptions, stored_settings
 from surefoot.errors import SurefootError
 from surefoot.training.rebuilding import check_weights, descriptions, weights_follow
 from surefoot.training.weights import read_checkpoint
 
-__all__ = ("build_datamodule", "callbacks", "datamodules", "lightning_modules", "load_module", "rebuild_module")
+__all__ = ("build_datamodule", "load_module", "rebuild_module")
 
 
 def _build(base: type, settings: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
-import datamodules
+import datamodules  # noqa: F401
 from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, verb_parser
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError
@@ -26,7 +26,7 @@ from surefoot.reasoning.search import Search, SearchPoint, accuracies
 from surefoot.reasoning.search.stored import Searching, read_candidates, search_completions
 from surefoot.report.search_curves import describe_search, draw_search, read_points, write_points
 
-__all__ = ("datamodules", "run_search")
+__all__ = ("run_search",)
 
 
 def _parser() -> VerbParser:

@@ -26,6 +26,7 @@ from tiny_reasoning import tiny_reasoning
 from surefoot import pipelines
 from surefoot.cli import main
 from surefoot.errors import DataError
+from surefoot.processes import run_to_the_end
 from surefoot.reasoning.answers import Grade
 from surefoot.reasoning.completions.pairs import RandomPairs
 from surefoot.reasoning.completions.selection import correct_completions
@@ -528,10 +529,9 @@ def test_a_stage_that_ends_without_finishing_stops_the_pipeline(
     monkeypatch.chdir(tmp_path)
     run_stages_here(monkeypatch)
     two_classifiers()
-    run = pipelines.run_to_the_end
 
     def end_early(command: list[str], environment: Any) -> int:
-        code = run(command, environment)
+        code = run_to_the_end(command, environment)
         folder = Path(command[command.index("--runs_root") + 1]) / command[-1] / "latest"
         (folder / "finished.json").unlink()
         return code

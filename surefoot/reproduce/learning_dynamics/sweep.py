@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy
+from surefoot.contracts import VariantSource, contract_of
 from surefoot.reproduce.claims import Scale
 from surefoot.reproduce.jobs import QUIET, Job
 
@@ -187,27 +187,24 @@ def _pretrained(out: Path, seed: int) -> dict[str, Any]:
     return {"class_path": "PretrainedLanguageModel", "init_args": {"name": folder}}
 
 
-def _curation_arguments(seed: int, size: Size) -> dict[str, Any]:
+def _originals(seed: int, size: Size) -> dict[str, Any]:
     chains = {"chains": {"min_steps": 2, "max_steps": 4}}
     numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
-    return WORLD | chains | numbers | {"seed": 500 + seed}
+    arguments = WORLD | chains | numbers | {"seed": 500 + seed}
+    return {"class_path": "ArithmeticDataModule", "init_args": arguments}
 
 
-def curation_data(seed: int, size: Size) -> Any:
-    """Return the datamodule of a seed's originals."""
-    from surefoot.cli.generate import datamodules
+def curation_data(seed: int, size: Size) -> VariantSource:
+    """Return a seed's originals, of which variants can be made."""
+    from surefoot.cli.loading import build_datamodule  # imports lightning
 
-    arguments = _curation_arguments(seed, size)
-    arguments |= {"chains": Chains(**arguments["chains"]), "solutions": ProceduralPolicy(**arguments["solutions"])}
-    return datamodules.ArithmeticDataModule(**arguments)
+    data = build_datamodule(_originals(seed, size))
+    return contract_of(data, VariantSource, "curation")
 
 
 def curation_round(seed: int, size: Size, out: Path, name: str, additions: Sequence[Path]) -> Job:
     """Return a run that trains from the pretrained model on the originals and what was added."""
-    originals = {
-        "class_path": "ArithmeticDataModule",
-        "init_args": _curation_arguments(seed, size),
-    }
+    originals = _originals(seed, size)
     every = max(1, size.curation_epochs // 3)
     tracked = {"test_split": "test", "data": originals}
     tracker = {"problems": tracked, "answers": {"sampling": SAMPLING}, "every_n_epochs": every}
