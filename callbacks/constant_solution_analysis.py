@@ -23,7 +23,7 @@ from surefoot.classification.layer_statistics import (
     weight_layers,
 )
 from surefoot.classification.networks import Encoder
-from surefoot.contracts import ExampleBatch, TrainTargets, datamodule_as
+from surefoot.contracts import ExampleBatch, PredictingModule, TrainTargets, datamodule_as, offers
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, PredictionLoss
 from surefoot.metrics.ood_score import ood_score
@@ -103,11 +103,12 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self._begin(trainer, pl_module)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = getattr(pl_module, "prediction_loss", None)
-        if not isinstance(loss, PredictionLoss):
+        module: object = pl_module
+        if not offers(module, PredictingModule) or not isinstance(module.prediction_loss, PredictionLoss):
             raise ConfigError(
                 f"ConstantSolutionAnalysis needs a module with a prediction_loss; {type(pl_module).__name__} has none."
             )
+        loss = module.prediction_loss
         data = datamodule_as(trainer, TrainTargets, "ConstantSolutionAnalysis")
         constant = loss.constant(data.train_set.target, data.n_classes, data.draw_weights())
         self._loss, self.constant = loss, constant.to(pl_module.device, torch.float32)
@@ -249,16 +250,17 @@ class ConstantSolutionAnalysis(EvaluationObserver):
 
     @property
     def _has_confidence(self) -> bool:
-        return self._example_of("confidences") is not None
+        assert self._loss is not None
+        return self._loss.confidences(self._example_outputs()) is not None
 
     @property
     def _classifies(self) -> bool:
-        return self._example_of("class_scores") is not None
+        assert self._loss is not None
+        return self._loss.class_scores(self._example_outputs()) is not None
 
-    def _example_of(self, method: str) -> Tensor | None:
+    def _example_outputs(self) -> Tensor:
         assert self.constant is not None
-        found: Tensor | None = getattr(self._loss, method)(torch.zeros(1, len(self.constant)))
-        return found
+        return torch.zeros(1, len(self.constant))
 
     def _ood_scores(self, names: list[str]) -> dict[str, float]:
         """Return how far out each set is; the first, by convention, at 0.5."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -183,10 +183,11 @@ class ResumableModule(LightningModule):
             ConfigError: If training goes on with another number of examples.
         """
         fitting = self._trainer is not None and self._trainer.state.fn == "fit"
+        known = {n for n, _ in (*self.named_buffers(recurse=False), *self.named_parameters(recurse=False))}
         for name, value in state.items():
             if "." in name:
                 continue
-            if not fitting and getattr(self, name, None) is None:
+            if not fitting and name not in known:
                 self.register_buffer(name, torch.empty_like(value))
             elif fitting and name in self._example_buffers and len(value) != self.train_size():
                 raise ConfigError(
@@ -226,6 +227,13 @@ class ResumableModule(LightningModule):
         self.register_buffer(name, torch.full((self.train_size(),), fill, dtype=dtype))
 
 
+@runtime_checkable
+class _Monitoring(Protocol):
+    """A schedule that names what it waits for, as Lightning's ReduceLROnPlateau does and torch's does not."""
+
+    monitor: str
+
+
 def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> object:
     """Return what ``configure_optimizers`` has to: an optimizer, and its schedule with what that monitors.
 
@@ -241,10 +249,9 @@ def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) ->
     scheduler = schedule(optimizer)
     if not isinstance(scheduler, ReduceLROnPlateau):
         return [optimizer], [scheduler]
-    monitor = getattr(scheduler, "monitor", None)
-    if monitor is None:
+    if not isinstance(scheduler, _Monitoring):
         raise ConfigError(
             "ReduceLROnPlateau needs the name of what it monitors: class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
             " init_args: {monitor: val/accuracy, mode: max}."
         )
-    return [optimizer], [{"scheduler": scheduler, "monitor": monitor}]
+    return [optimizer], [{"scheduler": scheduler, "monitor": scheduler.monitor}]

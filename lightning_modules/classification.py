@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule, with_schedule
 from surefoot.classification.networks import Classifier, Encoder
+from surefoot.contracts import SampledLoader, offers
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import CrossEntropy, PredictionLoss
 from surefoot.training.distributed import gather_batch, local_slice
+from surefoot.training.loading import EpochSampler
 
 __all__ = ("AllExamples", "ClassifierModule", "Examples", "ReweightedClassifier", "uniform_weights")
 
@@ -233,6 +235,20 @@ class ClassifierModule(ResumableModule):
 
 class ReweightedClassifier(ClassifierModule, ABC):
     """A classifier trained on a weighted sum of cross-entropies; a method is its `example_weights`."""
+
+    def draw_by(self, weights: Tensor) -> None:
+        """Let the training loader draw by these weights, ``(examples,)``, from the next epoch on.
+
+        Raises:
+            ConfigError: If its sampler cannot.
+        """
+        loader: object = self.trainer.train_dataloader
+        if not offers(loader, SampledLoader) or not isinstance(loader.sampler, EpochSampler):
+            raise ConfigError(
+                f"{type(self).__name__} draws training examples by weight: take a datamodule's own loader"
+                f" (EpochSampler), not a {type(loader).__name__} with another sampler."
+            )
+        loader.sampler.reweight(weights)
 
     @abstractmethod
     def example_weights(self, examples: AllExamples) -> Tensor:

@@ -111,7 +111,7 @@ class JTT(ReweightedClassifier):
 
     def _draw_errors_more_often(self) -> None:
         multiplicity = upsampling_multiplicity(self.errors, self.upweight)
-        self.trainer.train_dataloader.sampler.reweight(multiplicity)  # type: ignore[union-attr]
+        self.draw_by(multiplicity)
 
     @torch.no_grad()
     def misclassified(self) -> Tensor:

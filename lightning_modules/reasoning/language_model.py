@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,13 @@ from surefoot.training.distributed import is_sharded, sum_over_ranks, whole_tens
 __all__ = ("LanguageModelModule",)
 
 
+@runtime_checkable
+class _Deferring(Protocol):
+    """A wrapper that sums gradients over ranks (DDP), and can wait with it."""
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]: ...
+
+
 class LanguageModelModule(ResumableModule):
     """A language model, and how its weights are updated; other parts that a method trains are modules beside it.
 
@@ -32,6 +39,7 @@ class LanguageModelModule(ResumableModule):
     """
 
     trains_with_dropout = False
+    _sharded = False
 
     def __init__(
         self,
@@ -72,7 +80,7 @@ class LanguageModelModule(ResumableModule):
         of them, and gradients are summed over ranks in float32.
         """
         mesh = self.device_mesh
-        if mesh is None or getattr(self, "_sharded", False):
+        if mesh is None or self._sharded:
             return
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
@@ -154,13 +162,10 @@ class LanguageModelModule(ResumableModule):
         """Yield the parameters that the optimizer changes, those of the model first."""
         return (p for p in self.parameters() if p.requires_grad)
 
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[object]:
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Exchange gradients between ranks only with the last pack."""
         wrapper: object = self.trainer.strategy.model
-        if last or not hasattr(wrapper, "no_sync"):
-            return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[object] = wrapper.no_sync()
-        return context
+        return contextlib.nullcontext() if last or not isinstance(wrapper, _Deferring) else wrapper.no_sync()
 
     # The mode of the model
 

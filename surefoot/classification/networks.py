@@ -26,6 +26,8 @@ class Encoder(nn.Module, ABC):
     """A network from inputs to features ``(batch, n_features)``."""
 
     n_features: int
+    #: Whether it began with weights that were trained on other data.
+    pretrained: bool = False
 
     @abstractmethod
     def forward(self, input: Any) -> Tensor:

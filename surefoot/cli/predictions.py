@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class PredictionWriter(Callback):
             return
         for number, loader in enumerate(_loaders(trainer)):
             seen = len({index for of, index, _ in rows if of == number})
-            if hasattr(loader.dataset, "__len__") and seen != len(loader.dataset):
+            if isinstance(loader.dataset, Sized) and seen != len(loader.dataset):
                 raise SurefootError(
                     f"{seen} examples were predicted of {len(loader.dataset)}: their ids in index are not distinct, or"
                     " a rank"

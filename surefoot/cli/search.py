@@ -81,7 +81,7 @@ def run_search(arguments: Sequence[str]) -> None:
     identity["grader"] = {"rule": settings["grader"]["rule"]}
     policy = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
     search: Search = objects.search
-    scored = getattr(search, "verifier", None) is not None
+    scored = search.verifier is not None
     widths = sorted(set(parsed.n))
     points: list[SearchPoint] = []
     try:

@@ -40,6 +40,7 @@ from surefoot.compatibility.lightning import (
     tell_batches_from_shares,
 )
 from surefoot.compatibility.tensorboard import quiet_writer
+from surefoot.contracts import ClassificationData, GroupedData, offers
 from surefoot.errors import ConfigError
 from surefoot.runs import RunFolder
 from surefoot.training.rebuilding import descriptions
@@ -48,6 +49,16 @@ __all__ = ("SurefootCLI", "run_trainer")
 
 #: Facts of the data that a model needs, filled in wherever the model has such an argument.
 FACTS = ("n_classes", "n_groups")
+
+
+def _facts(datamodule: object) -> dict[str, int | None]:
+    """Return what the data know of `FACTS`."""
+    return {
+        "n_classes": datamodule.n_classes if offers(datamodule, ClassificationData) else None,
+        "n_groups": datamodule.n_groups if offers(datamodule, GroupedData) else None,
+    }
+
+
 #: Values of --ckpt_path that name no file.
 _LIGHTNINGS_PATHS = ("last", "best", "hpc", "registry")
 
@@ -177,9 +188,9 @@ class SurefootCLI(LightningCLI):
         wanted = [f for f in FACTS if f in config.model.get("init_args", {})]
         if not wanted:
             return
-        datamodule = build_datamodule(config.data.as_dict())
+        facts = _facts(build_datamodule(config.data.as_dict()))
         for fact in wanted:
-            value, given = getattr(datamodule, fact, None), config.model.init_args[fact]
+            value, given = facts[fact], config.model.init_args[fact]
             if given is None:
                 config.model.init_args[fact] = value
             elif value is not None and given != value:

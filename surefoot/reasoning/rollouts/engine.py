@@ -120,6 +120,11 @@ class RolloutEngine(ABC):
     _version = 0
     _counts = EngineStatistics()
 
+    @property
+    def sampling_engine(self) -> "RolloutEngine":
+        """The engine that samples: this one, unless it hands prompts on to others."""
+        return self
+
     def _begin(self, model: LanguageModel, version: int) -> None:
         """Reset the version; store what ends completions and the model's limits; `start` ends with it."""
         self._tokenizer, self._stop_token_ids = model.tokenizer, model.stop_token_ids

@@ -61,6 +61,11 @@ class RayEngine(RolloutEngine):
         self._folder: OwnedFolder | None = None
         self._processes = ProcessTree()
 
+    @property
+    def sampling_engine(self) -> RolloutEngine:
+        """The engine that every worker runs."""
+        return self.engine
+
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Join or start the cluster and put the weights where the workers find them.
 

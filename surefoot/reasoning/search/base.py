@@ -9,6 +9,7 @@ from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.rollouts import Sampling, SeedOf
 from surefoot.reasoning.samplers import TrajectorySampler
 from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import ValueEstimator
 
 __all__ = ("Search", "SearchCounts")
 
@@ -35,6 +36,9 @@ class Search(TrajectorySampler):
 
     #: Whether candidates are sampled independently, so that any N of them are what a search for N finds.
     independent = False
+
+    #: What gives candidates their values; none where their answers are voted on.
+    verifier: ValueEstimator | None = None
 
     def __init__(self) -> None:
         """Begin to count."""

@@ -48,6 +48,8 @@ class BeamSearch(Search):
     (diverse verifier tree search).
     """
 
+    verifier: ValueEstimator
+
     def __init__(
         self,
         verifier: ValueEstimator,
