@@ -22,6 +22,7 @@ from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine
 from surefoot.reasoning.sequences import Pack
 from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import Judged, JudgedText
 
 __all__ = (
     "ChosenClasses",
@@ -42,6 +43,7 @@ __all__ = (
     "PrivateExamples",
     "ProblemSource",
     "PromptedModule",
+    "RecordBatch",
     "SampledLoader",
     "SampledModule",
     "StagedTraining",
@@ -73,6 +75,22 @@ class ExampleBatch(TypedDict):
     index: Tensor
     #: Group ``(batch,)`` or membership ``(batch, groups)``; absent where hidden or unknown.
     group: NotRequired[Tensor]
+
+
+class RecordBatch(TypedDict):
+    """A batch of a reasoning datamodule: its positions, and what it is a batch of."""
+
+    #: Positions in the set, ``(batch,)``.
+    index: Tensor
+    #: Problems to answer or to learn from.
+    problem: NotRequired[list[Problem]]
+    #: Preference pairs.
+    pair: NotRequired[list[PreferencePair | TextPair]]
+    #: Token ids of prompts, and of their completions.
+    prompt: NotRequired[list[Sequence[int]]]
+    completion: NotRequired[list[Sequence[int]]]
+    #: Completions with values of their prefixes.
+    judged: NotRequired[list[Judged | JudgedText]]
 
 
 @runtime_checkable
