@@ -70,7 +70,7 @@ def ours(task: dict[str, Any]) -> None:
     torch.set_num_threads(task["threads"])
 
     class Paced(Callback):
-        def on_train_batch_start(self, *arguments: Any) -> None:
+        def on_train_batch_start(self, *arguments: object) -> None:
             print(json.dumps({"ready": True}), file=replies, flush=True)
             if not sys.stdin.readline():
                 os._exit(0)
@@ -93,7 +93,7 @@ def ours(task: dict[str, Any]) -> None:
         def target_ids(self, problem: Problem, model: Any) -> list[int]:
             return [*model.encode(problem.solution), model.eos_token_id]
 
-    def reward(completions: list[str], **columns: Any) -> list[float]:
+    def reward(completions: list[str], **columns: object) -> list[float]:
         return [float(len(set(c)) % 7) for c in completions]
 
     arguments: dict[str, Any] = {

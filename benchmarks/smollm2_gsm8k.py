@@ -32,7 +32,7 @@ def run(engine: str, out: Path, n_problems: int) -> list[dict[str, Any]]:
     return [dict(r) for r in read_completions(out)]
 
 
-def measure(folder: Path, n_problems: int) -> dict[str, Any]:
+def measure(folder: Path, n_problems: int) -> dict[str, object]:
     """Return both engines' accuracies and how far they agree."""
     rows = {e: run(e, folder / e, n_problems) for e in ENGINES}
     correct = {e: [float(r["status"] == "correct") for r in rs] for e, rs in rows.items()}

@@ -223,7 +223,9 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self._end()
         self._write(trainer)
 
-    def _set_row(self, name: str, sums: Tensor, first: Tensor, cuts: list[str], score: float | None) -> dict[str, Any]:
+    def _set_row(
+        self, name: str, sums: Tensor, first: Tensor, cuts: list[str], score: float | None
+    ) -> dict[str, object]:
         assert self._loss is not None
         n = float(sums[0])
         means = sums / max(n, 1)
@@ -276,7 +278,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             n: ood_score(features[first], found, self.score_repeats) for n, found in features.items() if n != first
         }
 
-    def _layer_rows(self, names: list[str]) -> list[dict[str, Any]]:
+    def _layer_rows(self, names: list[str]) -> list[dict[str, object]]:
         assert self._probe is not None
         reference = self._probe.sums[names[0]]  # every rank has seen the first set
         layers = [n for n in self._probe.layers if n in reference]
@@ -311,7 +313,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
                 )
         return rows
 
-    def _constant_rows(self) -> list[dict[str, Any]]:
+    def _constant_rows(self) -> list[dict[str, object]]:
         assert self._loss is not None
         assert self.constant is not None
         rows = []

@@ -64,5 +64,5 @@ class BigBenchMistakeDataModule(JudgedDataModule):
                 yield problem.id, judged_until_an_error(problem, row.get("steps"), row.get("mistake_index"), where)
 
 
-def _target(row: Mapping[str, Any], where: str) -> str:
+def _target(row: Mapping[str, object], where: str) -> str:
     return first_answer(row, ["target"], where)

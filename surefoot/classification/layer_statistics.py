@@ -236,7 +236,7 @@ def _silenced(module: nn.Module) -> Iterator[list[bool]]:
     """
     happened: list[bool] = []
 
-    def silence(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def silence(_: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> Any:
         signal = inputs[0] if inputs else next(iter(named.values()), None)
         if not isinstance(signal, Tensor) or not signal.is_floating_point():
             return None
@@ -255,7 +255,7 @@ def _silenced(module: nn.Module) -> Iterator[list[bool]]:
 
 @torch.no_grad()
 def constants_without_signal(
-    network: nn.Module, forward: Callable[[Any], Tensor], inputs: Any, max_depth: int = 4
+    network: nn.Module, forward: Callable[[object], Tensor], inputs: object, max_depth: int = 4
 ) -> dict[str, Tensor]:
     """Return the outputs that accumulated biases make when the signal is cut off before a module.
 

@@ -21,7 +21,7 @@ from surefoot.training.weights import read_checkpoint
 __all__ = ("build_datamodule", "load_module", "rebuild_module")
 
 
-def _build(base: type, settings: Mapping[str, Any]) -> Any:
+def _build(base: type, settings: Mapping[str, object]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "object")
     own = copy.deepcopy(dict(settings))  # the parser changes lists in place

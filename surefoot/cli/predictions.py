@@ -37,7 +37,7 @@ class PredictionWriter(Callback):
             folder: Where to write to.
         """
         self.folder = folder
-        self._batches: list[tuple[int, Any]] = []  # number of the loader, what predict_step returned
+        self._batches: list[tuple[int, object]] = []  # number of the loader, what predict_step returned
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget earlier predictions."""
@@ -47,8 +47,8 @@ class PredictionWriter(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -113,7 +113,7 @@ def _loaders(trainer: Trainer) -> list[Any]:
     return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
 
 
-def _describe(outputs: Any) -> str:
+def _describe(outputs: object) -> str:
     if isinstance(outputs, list) and outputs and isinstance(outputs[0], Mapping):
         return f"rows of {', '.join(map(str, outputs[0]))}"
     return f"a {type(outputs).__name__}"
@@ -142,7 +142,7 @@ def _dict_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dic
     }
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]], several: bool) -> None:
+def _write_csv(path: Path, rows: list[dict[str, object]], several: bool) -> None:
     columns = [c for c in rows[0] if several or c != "loader"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -150,7 +150,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], several: bool) -> None:
         writer.writerows(rows)
 
 
-def _write_jsonl(path: Path, rows: list[dict[str, Any]], several: bool) -> None:
+def _write_jsonl(path: Path, rows: list[dict[str, object]], several: bool) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             kept = row if several else {k: v for k, v in row.items() if k != "loader"}

@@ -112,7 +112,7 @@ def stored_descriptions(path: str | Path) -> dict[str, Description]:
     return dict(metadata(path).get("surefoot_descriptions") or {})
 
 
-def fill_seeds(settings: Any, seed: int) -> None:
+def fill_seeds(settings: object, seed: int) -> None:
     """Set every ``seed`` in nested settings that nobody has given (none) to the run's, in place.
 
     Args:
@@ -132,7 +132,7 @@ def fill_seeds(settings: Any, seed: int) -> None:
                 fill_seeds(value, seed)
 
 
-def differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+def differences(before: object, now: object, key: str = "") -> list[tuple[str, Any, Any]]:
     """Return (dotted key, before, now) wherever two settings differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))

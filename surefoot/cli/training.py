@@ -90,7 +90,7 @@ class SurefootCLI(LightningCLI):
         self.held = held
         super().__init__(**settings)
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, **kwargs: object) -> LightningArgumentParser:
         """Return a parser whose errors are one line."""
         self.parser_class = _Parser
         return super().init_parser(**kwargs)
@@ -203,7 +203,7 @@ class SurefootCLI(LightningCLI):
         self.config_dump = deepcopy(settings)  # Lightning would make its own, to tell modules their hyperparameters
         return settings
 
-    def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
+    def _run_verb(self, verb: str, arguments: dict[str, object]) -> object:
         """Run the trainer; rank zero records its end."""
         if verb != "fit" and not self.config[verb].get("ckpt_path"):
             rank_zero_info(
@@ -231,7 +231,7 @@ class SurefootCLI(LightningCLI):
         """Train."""
         return self._run_verb("fit", arguments)
 
-    def validate(self, **arguments: Any) -> Any:
+    def validate(self, **arguments: object) -> object:
         """Evaluate on the validation split."""
         return self._run_verb("validate", arguments)
 
@@ -239,7 +239,7 @@ class SurefootCLI(LightningCLI):
         """Evaluate on the test split."""
         return self._run_verb("test", arguments)
 
-    def predict(self, **arguments: Any) -> Any:
+    def predict(self, **arguments: object) -> object:
         """Predict on the test split; `PredictionWriter` writes the predictions."""
         return self._run_verb("predict", arguments)
 
@@ -258,7 +258,7 @@ class SurefootCLI(LightningCLI):
         self.model, self.datamodule = built.model, built.data
         self.trainer = self.instantiate_trainer()
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: object) -> Trainer:
         """Build the trainer with its run folder, loggers and the checkpoint to resume from."""
         config = self.config[self.subcommand]
         folder, trainer = self.run.path, self.config_init[self.subcommand].trainer

@@ -136,7 +136,7 @@ class QuietModelSummary(RichModelSummary):
         model_size: float,
         total_training_modes: dict[str, int],
         total_flops: int,
-        **summarize_kwargs: Any,
+        **summarize_kwargs: object,
     ) -> None:
         """Print the parts' names, types and parameters; the size is in MB."""
         from lightning.pytorch.utilities.model_summary.model_summary import get_human_readable_count

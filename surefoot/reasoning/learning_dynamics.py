@@ -274,8 +274,8 @@ def _matrix(rows: Sequence[Sequence[Mapping[str, Any]]], column: str) -> Tensor:
 
 
 def _line_up(
-    tables: Mapping[int, Sequence[Mapping[str, Any]]], split: str, folder: Path
-) -> tuple[list[list[Mapping[str, Any]]], int, list[str], int]:
+    tables: Mapping[int, Sequence[Mapping[str, object]]], split: str, folder: Path
+) -> tuple[list[list[Mapping[str, object]]], int, list[str], int]:
     """Return a split's rows at each checkpoint in one order, samples per example, ids, and how many were left out."""
     by_step: list[dict[str, Mapping[str, Any]]] = []
     for step in sorted(tables):

@@ -93,7 +93,7 @@ def first_field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str
     raise DataError(f"{where} has none of the fields {', '.join(names)}; it has {', '.join(row)}.")
 
 
-def first_answer(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+def first_answer(row: Mapping[str, object], names: Sequence[str], where: str) -> str:
     """Return the first of several fields that a row has, as a reference answer: numbers keep all their digits.
 
     Raises:

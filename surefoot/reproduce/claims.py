@@ -103,7 +103,7 @@ class Claim:
     scale: Scale
     seconds: float | None  # its share of the work; none where no timings were recorded
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return plain types; numbers that are not finite become null."""
         row = asdict(self)
         if not math.isfinite(self.measured):
@@ -216,7 +216,7 @@ def claim(
     unit: str,
     criterion: Criterion | Callable[..., Criterion],
     id: str | None = None,
-    over: Callable[[Results], Iterable[Mapping[str, Any]]] | None = None,
+    over: Callable[[Results], Iterable[Mapping[str, object]]] | None = None,
     at_any_scale: bool | Callable[..., bool] = False,
 ) -> Callable[[Callable[..., Values]], ClaimDefinition]:
     """Make a claim of a function from `Results` to one value per seed, or to an `Estimate`; its docstring is the text.

@@ -18,7 +18,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader never sees half of it."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 

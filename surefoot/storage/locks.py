@@ -160,7 +160,7 @@ def _try_lock(descriptor: int, path: Path, otherwise: str) -> bool:
     return True
 
 
-def _may_live(holder: dict[str, Any], age: float, locks: bool) -> bool:
+def _may_live(holder: dict[str, object], age: float, locks: bool) -> bool:
     """Return whether a holder that the lock does not rule out may still be writing."""
     if holder.get("host") in (None, platform.node()):
         start = _process_start(holder.get("pid", 0))
@@ -168,7 +168,7 @@ def _may_live(holder: dict[str, Any], age: float, locks: bool) -> bool:
     return age < DEAD_AFTER
 
 
-def _refusal(path: Path, holder: dict[str, Any], otherwise: str, age: float | None = None) -> SurefootError:
+def _refusal(path: Path, holder: dict[str, object], otherwise: str, age: float | None = None) -> SurefootError:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     since = f", since {holder['since']}" if "since" in holder else ""
     seen = (

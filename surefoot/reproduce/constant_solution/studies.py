@@ -53,7 +53,7 @@ def _adamw(weight_decay: float) -> dict[str, object]:
     }
 
 
-def _loss(name: str, **arguments: Any) -> dict[str, object]:
+def _loss(name: str, **arguments: object) -> dict[str, object]:
     return {"class_path": name, "init_args": arguments}
 
 
@@ -115,7 +115,7 @@ class ShiftStudy:
         return [*graded, *(dict(s) for s in self.other_shifts)]
 
 
-def _other(name: str, datamodule: str, n: int, **arguments: Any) -> dict[str, object]:
+def _other(name: str, datamodule: str, n: int, **arguments: object) -> dict[str, object]:
     data = {"class_path": datamodule, "init_args": arguments}
     return {
         "class_path": "OtherDataset",

@@ -24,7 +24,7 @@ PREFIXES = ("1+1=2\n", "so 2*3 is 6\n")
 #: Several styles and useless lines: having memorized a trace differs from being able to solve the problem.
 CHAINS = {"min_steps": 3, "max_steps": 3}
 SOLUTIONS = {"styles": [0, 1, 2], "spurious_rate": 0.1}
-WORLD: dict[str, Any] = {"chains": CHAINS, "solutions": SOLUTIONS}
+WORLD: dict[str, object] = {"chains": CHAINS, "solutions": SOLUTIONS}
 
 
 #: How answers are sampled, as in the paper.
@@ -91,11 +91,11 @@ def sizes(scale: Scale) -> Size:
     )
 
 
-def _data(seed: int, **numbers: Any) -> dict[str, Any]:
+def _data(seed: int, **numbers: object) -> dict[str, object]:
     return {"class_path": "ArithmeticDataModule", "init_args": WORLD | {"seed": seed} | numbers}
 
 
-def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _trainer(epochs: int, callbacks: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     return {
         "accelerator": "cpu",
         "max_epochs": epochs,
@@ -105,7 +105,7 @@ def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, A
     }
 
 
-def _model(language_model: Mapping[str, Any], rate: float, **settings: Any) -> dict[str, Any]:
+def _model(language_model: Mapping[str, object], rate: float, **settings: object) -> dict[str, object]:
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": rate, "weight_decay": 0.01}}
     init = {
         "language_model": dict(language_model),
@@ -182,12 +182,12 @@ def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bo
     )  # fmt: skip
 
 
-def _pretrained(out: Path, seed: int) -> dict[str, Any]:
+def _pretrained(out: Path, seed: int) -> dict[str, object]:
     folder = str(pretrained_folder(out, seed).resolve())
     return {"class_path": "PretrainedLanguageModel", "init_args": {"name": folder}}
 
 
-def _originals(seed: int, size: Size) -> dict[str, Any]:
+def _originals(seed: int, size: Size) -> dict[str, object]:
     chains = {"chains": {"min_steps": 2, "max_steps": 4}}
     numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
     arguments = WORLD | chains | numbers | {"seed": 500 + seed}
