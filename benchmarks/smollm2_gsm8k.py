@@ -7,7 +7,6 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from surefoot.cli import main as surefoot
 from surefoot.reasoning.completions.store import read_completions
@@ -22,7 +21,7 @@ ENGINES = {
 }
 
 
-def run(engine: str, out: Path, n_problems: int) -> list[dict[str, Any]]:
+def run(engine: str, out: Path, n_problems: int) -> list[dict[str, object]]:
     """Sample with one engine and return the rows."""
     config = ROOT / "configs/pipelines/stages/sample_gsm8k_smollm2.yaml"
     settings = {"class_path": engine, "init_args": ENGINES[engine]}

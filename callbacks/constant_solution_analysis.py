@@ -85,8 +85,8 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self.figures = figures
         self.constant: Tensor | None = None
         self.sets: list[dict[str, Any]] = []
-        self.layers: list[dict[str, Any]] = []
-        self.constants: list[dict[str, Any]] = []
+        self.layers: list[dict[str, object]] = []
+        self.constants: list[dict[str, object]] = []
         self._loss: PredictionLoss | None = None
         self._probe: LayerProbe | None = None
         self._cuts: dict[str, Tensor] | None = None

@@ -108,7 +108,7 @@ class SelectiveRisk(EvaluationObserver):
         outputs: Tensor,
         target: Tensor,
         temperatures: Tensor | None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         scores = loss.class_scores(outputs)
         assert scores is not None
         decisions = {"always_act": act_always(scores)}

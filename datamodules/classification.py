@@ -272,7 +272,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         """Return whether batches that arrive now are trained on."""
         return self.trainer is not None and self.trainer.training
 
-    def scale(self, images: Any) -> Any:
+    def scale(self, images: Any) -> object:
         """Return inputs as the network takes them, images ``(..., channels, height, width)``; unchanged by default."""
         return images
 

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -17,7 +18,7 @@ from surefoot.errors import ConfigError, NonFiniteLossError
 from surefoot.training.distributed import is_distributed
 from surefoot.training.loading import ResumableLoader
 from surefoot.training.precision import watch_updates
-from surefoot.training.random_state import gather_random_states, restore_random_state
+from surefoot.training.random_state import RandomState, gather_random_states, restore_random_state
 
 __all__ = ("ResumableModule", "with_schedule")
 
@@ -33,7 +34,7 @@ class ResumableModule(LightningModule):
     training never waits for it; on a CPU, at every step. No checkpoint with a non-finite loss behind it is written.
     """
 
-    _random_states: list[dict[str, Any]] | None = None
+    _random_states: list[RandomState] | None = None
     _finite: Tensor | None = None
     _accumulation: dict[str, Any] | None = None
     _example_buffers: tuple[str, ...] = ()
@@ -234,7 +235,7 @@ class _Monitoring(Protocol):
     monitor: str
 
 
-def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> object:
+def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> OptimizerLRScheduler:
     """Return what ``configure_optimizers`` has to: an optimizer, and its schedule with what that monitors.
 
     Args:
@@ -254,4 +255,5 @@ def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) ->
             "ReduceLROnPlateau needs the name of what it monitors: class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
             " init_args: {monitor: val/accuracy, mode: max}."
         )
-    return [optimizer], [{"scheduler": scheduler, "monitor": scheduler.monitor}]
+    waiting = {"scheduler": scheduler, "monitor": scheduler.monitor}
+    return [optimizer], [waiting]  # type: ignore[return-value]  # Lightning takes a dict where its types do not say so

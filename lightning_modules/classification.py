@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule, with_schedule
@@ -225,7 +226,7 @@ class ClassifierModule(ResumableModule):
         name = "probabilities" if isinstance(self.prediction_loss, CrossEntropy) else "predictions"
         return {name: outputs, "index": batch["index"]}
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
         if self.optimizer is None:
             return None

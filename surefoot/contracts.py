@@ -31,6 +31,7 @@ __all__ = (
     "EvaluatedGroups",
     "EvaluatedSet",
     "EvaluatedSets",
+    "EvaluatingModule",
     "ExampleBatch",
     "Fingerprints",
     "GroupedData",
@@ -294,6 +295,14 @@ class NetworkModule(Protocol):
     """A module whose result is one of its networks, without what is only there to train it."""
 
     network: nn.Module
+
+
+@runtime_checkable
+class EvaluatingModule(Protocol):
+    """A module that evaluates a batch outside of Lightning's loops, too."""
+
+    def evaluation_step(self, batch: ExampleBatch) -> Mapping[str, Tensor]:
+        """Return what callbacks read of a batch, such as ``logits (batch, classes)``."""
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
@@ -99,7 +100,7 @@ class LanguageModelModule(ResumableModule):
                 register_fsdp_forward_method(part, name)
         self._sharded = True
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and a schedule that is stepped with every update."""
         from transformers import get_scheduler
 

@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = nn.Linear(encoder.n_features, n_outputs)
 
-    def forward(self, input: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, input: object) -> tuple[Tensor, Tensor]:
         """Return logits ``(batch, n_outputs)`` and the features before the head ``(batch, n_features)``."""
         features = self.encoder(input)
         return self.head(features), features

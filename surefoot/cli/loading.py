@@ -28,7 +28,7 @@ def _build(base: type, settings: Mapping[str, object]) -> Any:
     return parser.instantiate_classes(parser.parse_object({"object": own})).object
 
 
-def rebuild_module(settings: Mapping[str, Any], checkpoint: Path) -> LightningModule:
+def rebuild_module(settings: Mapping[str, object], checkpoint: Path) -> LightningModule:
     """Build a module whose weights a checkpoint will bring, all of them.
 
     Raises:
@@ -41,7 +41,7 @@ def rebuild_module(settings: Mapping[str, Any], checkpoint: Path) -> LightningMo
     return module
 
 
-def build_datamodule(settings: Mapping[str, Any]) -> LightningDataModule:
+def build_datamodule(settings: Mapping[str, object]) -> LightningDataModule:
     """Build a datamodule from what a config says under ``data``.
 
     Args:

@@ -64,7 +64,7 @@ class PredictionWriter(Callback):
                 raise SurefootError(
                     f"{owner}.predict_step returned {', '.join(map(str, outputs)) or 'nothing'}: {_EXPECTED}."
                 )
-            kept: Any = {k: outputs[k].detach().cpu() for k in (names[0], "index")}
+            kept: object = {k: outputs[k].detach().cpu() for k in (names[0], "index")}
         elif isinstance(outputs, list) and all(
             isinstance(row, Mapping) and isinstance(row.get("index"), int) for row in outputs
         ):
@@ -95,7 +95,7 @@ class PredictionWriter(Callback):
             write(partial, [rows[key] for key in sorted(rows)], several)
         rank_zero_info(f"{len(rows)} predictions: {self.folder / name}")
 
-    def _check_whole(self, trainer: Trainer, rows: Mapping[tuple[int, int, int], Any]) -> None:
+    def _check_whole(self, trainer: Trainer, rows: Mapping[tuple[int, int, int], object]) -> None:
         if trainer.limit_predict_batches != 1.0 or is_fast_dev_run(trainer):
             return
         for number, loader in enumerate(_loaders(trainer)):
@@ -109,7 +109,7 @@ class PredictionWriter(Callback):
 
 
 def _loaders(trainer: Trainer) -> list[Any]:
-    loaders: Any = trainer.predict_dataloaders
+    loaders: object = trainer.predict_dataloaders
     return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
 
 
@@ -119,7 +119,7 @@ def _describe(outputs: object) -> str:
     return f"a {type(outputs).__name__}"
 
 
-def _tensor_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, Any]]:
+def _tensor_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, object]]:
     """Return rows by loader, index and 0: an example that two ranks have seen is there once."""
     rows = {}
     for loader, batch in batches:
@@ -133,7 +133,7 @@ def _tensor_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], d
     return rows
 
 
-def _dict_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, Any]]:
+def _dict_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, object]]:
     """Return rows by loader, index and number of the sample."""
     return {
         (loader, row["index"], int(row.get("sample", 0))): {"loader": loader, **row}

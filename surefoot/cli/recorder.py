@@ -172,7 +172,7 @@ def _write_weights(path: Path, state: Mapping[str, torch.Tensor], write: bool) -
         save_file(tensors, partial)
 
 
-def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
+def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, object]]]:
     """Return what fresh optimizers would be set to, per optimizer and parameter group; nothing where there is none."""
     fresh: Any = pl_module.configure_optimizers()
     if fresh is None:  # nothing is trained by an optimizer

@@ -90,7 +90,7 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     Raises:
         SurefootError: If the file is not a checkpoint.
     """
-    settings: dict[str, Any] | None = metadata(path).get("surefoot_settings")
+    settings: dict[str, object] | None = metadata(path).get("surefoot_settings")
     return settings
 
 
@@ -132,7 +132,7 @@ def fill_seeds(settings: object, seed: int) -> None:
                 fill_seeds(value, seed)
 
 
-def differences(before: object, now: object, key: str = "") -> list[tuple[str, Any, Any]]:
+def differences(before: object, now: object, key: str = "") -> list[tuple[str, object, object]]:
     """Return (dotted key, before, now) wherever two settings differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))

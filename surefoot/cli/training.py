@@ -199,7 +199,7 @@ class SurefootCLI(LightningCLI):
     def _settings(self) -> dict[str, Any]:
         """Return the effective settings as plain types."""
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, skip_validation=True)
-        settings: dict[str, Any] = yaml.safe_load(text)[self.subcommand]
+        settings: dict[str, object] = yaml.safe_load(text)[self.subcommand]
         self.config_dump = deepcopy(settings)  # Lightning would make its own, to tell modules their hyperparameters
         return settings
 
@@ -227,7 +227,7 @@ class SurefootCLI(LightningCLI):
                 rank_zero_info(f"run folder: {self.run.path}")
         return result
 
-    def fit(self, **arguments: Any) -> Any:
+    def fit(self, **arguments: object) -> object:
         """Train."""
         return self._run_verb("fit", arguments)
 
@@ -235,7 +235,7 @@ class SurefootCLI(LightningCLI):
         """Evaluate on the validation split."""
         return self._run_verb("validate", arguments)
 
-    def test(self, **arguments: Any) -> Any:
+    def test(self, **arguments: object) -> object:
         """Evaluate on the test split."""
         return self._run_verb("test", arguments)
 

@@ -116,7 +116,7 @@ class QuietProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return what the bar shows beside the rate."""
-        items: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        items: dict[str, object] = dict(super().get_metrics(trainer, pl_module))
         items.pop("v_num", None)
         return {name.removeprefix("train/"): value for name, value in items.items()}
 

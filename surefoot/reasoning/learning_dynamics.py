@@ -117,7 +117,7 @@ def _from_arrays(arrays: Mapping[str, object], path: Path) -> list[TrackedRun]:
     return [_one_run(name, about, arrays, path) for name, about in described.items()]
 
 
-def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], path: Path) -> TrackedRun:
+def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, object], path: Path) -> TrackedRun:
     def array(key: str) -> Tensor:
         full = f"{name}/{key}"
         if full not in arrays:
@@ -177,7 +177,7 @@ def write_recorded_runs(runs: Sequence[TrackedRun], path: Path) -> None:
     Raises:
         DataError: If a run has no test samples, or there are more than 65,535 samples per example.
     """
-    meta: dict[str, Any] = {}
+    meta: dict[str, object] = {}
     arrays: dict[str, Any] = {}
     for run in runs:
         if run.test_correct is None:

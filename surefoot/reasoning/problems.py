@@ -80,7 +80,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def first_field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+def first_field(row: Mapping[str, object], names: Sequence[str], where: str) -> str:
     """Return the first of several fields that a row has, as text.
 
     Raises:

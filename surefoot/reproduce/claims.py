@@ -165,7 +165,7 @@ class ClaimDefinition:
     unit: str
     criterion: Criterion | Callable[..., Criterion]
     id: str
-    over: Callable[[Results], Iterable[Mapping[str, Any]]] | None
+    over: Callable[[Results], Iterable[Mapping[str, object]]] | None
     at_any_scale: bool | Callable[..., bool]
 
     @property
@@ -184,7 +184,7 @@ class ClaimDefinition:
             keys = [{}] if self.over is None else [*self.over(results)]
         return [self._measure(Results(results.tables), key) for key in keys]
 
-    def _measure(self, results: Results, key: Mapping[str, Any]) -> Measurement:
+    def _measure(self, results: Results, key: Mapping[str, object]) -> Measurement:
         with computed_from(results, f"The claim {self.id.format(**key)}"):
             values = _given(self.function, key, results)
             if not isinstance(values, Estimate):
@@ -204,7 +204,7 @@ class ClaimDefinition:
         )
 
 
-def _given(function: Callable[..., Any], key: Mapping[str, Any], *arguments: Any) -> Any:
+def _given(function: Callable[..., object], key: Mapping[str, object], *arguments: object) -> Any:
     """Call a function with those of a key's entries that it names."""
     names = inspect.signature(function).parameters
     return function(*arguments, **{k: v for k, v in key.items() if k in names})

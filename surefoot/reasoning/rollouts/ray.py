@@ -160,7 +160,7 @@ class _Worker:
         self.engine, self.samplings = engine, [Sampling(**s) for s in samplings]
         self.engine.start(PretrainedLanguageModel(folder, dtype=dtype))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, object]:
         prompts = [[int(t) for t in p] for p in batch["prompt"]]
         samplings = [self.samplings[int(i)] for i in batch["sampling"]]
         sampled = self.engine.generate(prompts, samplings, [int(s) for s in batch["seed"]])

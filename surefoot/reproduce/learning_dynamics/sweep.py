@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from surefoot.contracts import VariantSource, contract_of
 from surefoot.reproduce.claims import Scale
@@ -95,7 +95,7 @@ def _data(seed: int, **numbers: object) -> dict[str, object]:
     return {"class_path": "ArithmeticDataModule", "init_args": WORLD | {"seed": seed} | numbers}
 
 
-def _trainer(epochs: int, callbacks: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+def _trainer(epochs: int, callbacks: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return {
         "accelerator": "cpu",
         "max_epochs": epochs,
