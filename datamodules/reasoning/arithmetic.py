@@ -87,7 +87,7 @@ class ArithmeticDataModule(RecordsDataModule):
         """
         for attempt in range(_ATTEMPTS):
             number = index * _ATTEMPTS + attempt
-            draw = random.Random(f"{self.seed}/{number}")
+            draw = random.Random(f"{self.seed}/{number}")  # no derive_seed: committed results are of these problems
             question = self.chains.draw(draw).question
             if _split_of(question) == split:
                 return solved_problem(f"arithmetic-{self.seed}-{split}-{index}", question, self.solutions, draw)
@@ -103,7 +103,7 @@ class ArithmeticDataModule(RecordsDataModule):
         Raises:
             DataError: If the world is too small to have one.
         """
-        draw = random.Random(f"{parent.id}/{number}")
+        draw = random.Random(f"{parent.id}/{number}")  # no derive_seed: committed curation is of these variants
         for _ in range(_ATTEMPTS):
             question = vary_chain(parent.question, draw, self.chains.operators, self.chains.max_operand)
             if _split_of(question) == "train":

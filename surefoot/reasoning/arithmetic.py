@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from surefoot.errors import ConfigError
 from surefoot.reasoning.problems import Problem
+from surefoot.training.seeds import derive_seed
 
 __all__ = (
     "RETRY",
@@ -319,7 +320,7 @@ def arithmetic_problem(
         chains: What it is drawn from; by default 3 to 5 operations modulo 10.
         policy: Writes the reference solution; by default without errors, retries and spurious lines.
     """
-    draw = random.Random(f"{seed}/{index}")
+    draw = random.Random(derive_seed(seed, index))
     question = (chains or Chains()).draw(draw).question
     return solved_problem(f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw)
 

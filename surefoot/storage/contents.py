@@ -16,7 +16,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from surefoot.errors import DataError
 
@@ -94,6 +94,7 @@ def _hash_file(path: Path) -> bytes:
     return digest.digest()
 
 
+@runtime_checkable  # for checked signatures
 class _Digest(Protocol):
     """A hash under way, of any kind of `hashlib`."""
 

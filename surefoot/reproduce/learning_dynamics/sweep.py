@@ -136,7 +136,8 @@ def pretraining(seed: int, size: Size) -> Job:
             "seed_everything": seed,
             "trainer": trainer,
             "model": _model(language_model, 2e-3, warmup=20),
-            # other problems than those of fine-tuning, which have seed 0 to 999
+            # other problems than those of fine-tuning, which have seed 0 to 999; no derive_seed, which would be other
+            # problems than those of the committed results
             "data": _data(
                 1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64,
                 eval_batch_size=256,
@@ -190,7 +191,7 @@ def _pretrained(out: Path, seed: int) -> dict[str, object]:
 def _originals(seed: int, size: Size) -> dict[str, object]:
     chains = {"chains": {"min_steps": 2, "max_steps": 4}}
     numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
-    arguments = WORLD | chains | numbers | {"seed": 500 + seed}
+    arguments = WORLD | chains | numbers | {"seed": 500 + seed}  # no derive_seed: committed results are of these
     return {"class_path": "ArithmeticDataModule", "init_args": arguments}
 
 
