@@ -1,0 +1,20 @@
+"""Process advantage verifiers: rewarding the progress that a step makes.
+
+Reference: Setlur et al. 2024, Rewarding Progress: Scaling Automated Process Verifiers for LLM Reasoning, arXiv
+2410.08146.
+"""
+
+from surefoot.reproduce.papers import Paper, claims_in
+from surefoot.reproduce.pav import claims, figures, runs
+
+__all__ = ("PAPER",)
+
+PAPER = Paper(
+    id="pav",
+    title="Rewarding Progress: Scaling Automated Process Verifiers for LLM Reasoning",
+    reference="Setlur et al., ICLR 2025, arXiv 2410.08146",
+    run=runs.run,
+    claims=claims_in(claims),
+    figures=(figures.didactic_learning, figures.didactic_pass, figures.didactic_sweep),
+    default_seeds={"quick": 1, "laptop": 5, "paper": 5},
+)
