@@ -47,14 +47,14 @@ def module(stem: str) -> ERM:
     return ERM(encoder, None, n_classes=10).eval()
 
 
-def seconds(work: Callable[[], Any]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """Return how long something takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def cases(stem: str, data: CIFAR10DataModule, folder: Path) -> dict[str, Callable[[], Any]]:
+def cases(stem: str, data: CIFAR10DataModule, folder: Path) -> dict[str, Callable[[], object]]:
     """Return the cases of a round by name."""
     net = module(stem)
 
@@ -82,7 +82,7 @@ def cases(stem: str, data: CIFAR10DataModule, folder: Path) -> dict[str, Callabl
     }
 
 
-def compare(stem: str, n_rounds: int, n_images: int | None, folder: Path) -> dict[str, Any]:
+def compare(stem: str, n_rounds: int, n_images: int | None, folder: Path) -> dict[str, object]:
     """Time all cases in turn."""
     data = CIFAR10DataModule(n_train=100, n_eval=n_images, eval_batch_size=250)
     data.setup("test")

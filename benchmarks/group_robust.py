@@ -120,7 +120,7 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"median": median, "low_quartile": low, "high_quartile": high}
 
 
-def compare_methods(n_rounds: int, n_steps: int, batch_size: int, size: int) -> dict[str, Any]:
+def compare_methods(n_rounds: int, n_steps: int, batch_size: int, size: int) -> dict[str, object]:
     """Time every case in turn."""
     n_train = batch_size * n_steps
     data = RandomImages(n_train, size, batch_size)
@@ -147,14 +147,14 @@ def compare_methods(n_rounds: int, n_steps: int, batch_size: int, size: int) -> 
     }
 
 
-def lightning_overhead(n_rounds: int, n_steps: int, folder: Path) -> dict[str, Any]:
+def lightning_overhead(n_rounds: int, n_steps: int, folder: Path) -> dict[str, object]:
     """Time Lightning's own work per step, on a network so small that little else remains."""
     from surefoot.classification.networks import Flatten
 
     data = RandomImages(32 * n_steps, 8, 32)
     data.setup("fit")
     batches = list(data.train_dataloader())
-    watched: tuple[Any, ...] = (GroupMetrics(), ExampleWeightMonitor())
+    watched: tuple[object, ...] = (GroupMetrics(), ExampleWeightMonitor())
 
     def fit(callbacks: list[Any], logger: Any) -> float:
         torch.manual_seed(0)

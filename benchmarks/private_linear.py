@@ -95,7 +95,7 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"median": median, "low_quartile": low, "high_quartile": high}
 
 
-def compare(batch: int, n_rounds: int, n_steps: int) -> dict[str, Any]:
+def compare(batch: int, n_rounds: int, n_steps: int) -> dict[str, object]:
     """Time all cases in turn on the same batches."""
     x, y = make_data(N)
     steps = {name: make() for name, make in CASES.items()}

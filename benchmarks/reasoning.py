@@ -70,22 +70,22 @@ def ours(task: dict[str, Any]) -> None:
     torch.set_num_threads(task["threads"])
 
     class Paced(Callback):
-        def on_train_batch_start(self, *arguments: Any) -> None:
+        def on_train_batch_start(self, *arguments: object) -> None:
             print(json.dumps({"ready": True}), file=replies, flush=True)
             if not sys.stdin.readline():
                 os._exit(0)
             self.began = time.perf_counter()
 
-        def on_train_batch_end(self, trainer: Any, module: Any, *arguments: Any) -> None:
+        def on_train_batch_end(self, trainer: object, module: Any, *arguments: object) -> None:
             reply = {"seconds": time.perf_counter() - self.began, "peak_gib": peak_gib()}
             reply["generated"] = sum(len(t.completion) for t in module.rollout)
             print(json.dumps(reply), file=replies, flush=True)
 
     class Repeated(RecordsDataModule):
-        def collate(self, records: Any) -> dict[str, Any]:
+        def collate(self, records: Any) -> dict[str, object]:
             return {"problem": list(records)}
 
-        def train_dataloader(self) -> Any:
+        def train_dataloader(self) -> object:
             given = [Problem(str(i), r["prompt"], "0", r["chosen"]) for i, r in enumerate(task["rows"])]
             return self.training_loader(given)
 
@@ -93,7 +93,7 @@ def ours(task: dict[str, Any]) -> None:
         def target_ids(self, problem: Problem, model: Any) -> list[int]:
             return [*model.encode(problem.solution), model.eos_token_id]
 
-    def reward(completions: list[str], **columns: Any) -> list[float]:
+    def reward(completions: list[str], **columns: object) -> list[float]:
         return [float(len(set(c)) % 7) for c in completions]
 
     arguments: dict[str, Any] = {
@@ -103,7 +103,7 @@ def ours(task: dict[str, Any]) -> None:
         "max_tokens_per_pack": 2048,
     }
     n = len(task["rows"])
-    data: Any = Repeated(batch_size=n)
+    data: object = Repeated(batch_size=n)
     if task["method"] == "sft":
         module: Any = SFT(**arguments)
     elif task["method"] == "dpo":
@@ -153,16 +153,16 @@ class Side:
         )
         self.read()
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, object]:
         """Return the process's next reply."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(Path(self.log.name).read_text()[-3000:])
-        reply: dict[str, Any] = json.loads(line)
+        reply: dict[str, object] = json.loads(line)
         return reply
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> dict[str, object]:
         """Let the process take one step."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
@@ -194,7 +194,7 @@ def non_pad_tokens(case: dict[str, Any]) -> int:
     return total
 
 
-def compare(name: str, peers: str, bf16: bool, rounds: int, threads: int) -> dict[str, Any]:
+def compare(name: str, peers: str, bf16: bool, rounds: int, threads: int) -> dict[str, object]:
     """Return medians of both sides' steps, taken in turn, the first one dropped."""
     from surefoot.reasoning.language_models.pretrained import model_folder
 
@@ -241,7 +241,7 @@ def compare(name: str, peers: str, bf16: bool, rounds: int, threads: int) -> dic
     return result
 
 
-def generation_overhead(rounds: int) -> dict[str, Any]:
+def generation_overhead(rounds: int) -> dict[str, object]:
     """Compare `generate_completions` with a bare vLLM call on the same prompts, in turn, in one process."""
     import shutil
 

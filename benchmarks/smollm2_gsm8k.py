@@ -7,7 +7,6 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from surefoot.cli import main as surefoot
 from surefoot.reasoning.completions.store import read_completions
@@ -22,7 +21,7 @@ ENGINES = {
 }
 
 
-def run(engine: str, out: Path, n_problems: int) -> list[dict[str, Any]]:
+def run(engine: str, out: Path, n_problems: int) -> list[dict[str, object]]:
     """Sample with one engine and return the rows."""
     config = ROOT / "configs/pipelines/stages/sample_gsm8k_smollm2.yaml"
     settings = {"class_path": engine, "init_args": ENGINES[engine]}
@@ -32,7 +31,7 @@ def run(engine: str, out: Path, n_problems: int) -> list[dict[str, Any]]:
     return [dict(r) for r in read_completions(out)]
 
 
-def measure(folder: Path, n_problems: int) -> dict[str, Any]:
+def measure(folder: Path, n_problems: int) -> dict[str, object]:
     """Return both engines' accuracies and how far they agree."""
     rows = {e: run(e, folder / e, n_problems) for e in ENGINES}
     correct = {e: [float(r["status"] == "correct") for r in rs] for e, rs in rows.items()}

@@ -23,7 +23,7 @@ from surefoot.classification.layer_statistics import (
     weight_layers,
 )
 from surefoot.classification.networks import Encoder
-from surefoot.contracts import ExampleBatch, TrainTargets, datamodule_as
+from surefoot.contracts import ExampleBatch, PredictingModule, TrainTargets, datamodule_as, offers
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, PredictionLoss
 from surefoot.metrics.ood_score import ood_score
@@ -85,8 +85,8 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self.figures = figures
         self.constant: Tensor | None = None
         self.sets: list[dict[str, Any]] = []
-        self.layers: list[dict[str, Any]] = []
-        self.constants: list[dict[str, Any]] = []
+        self.layers: list[dict[str, object]] = []
+        self.constants: list[dict[str, object]] = []
         self._loss: PredictionLoss | None = None
         self._probe: LayerProbe | None = None
         self._cuts: dict[str, Tensor] | None = None
@@ -103,11 +103,12 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self._begin(trainer, pl_module)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = getattr(pl_module, "prediction_loss", None)
-        if not isinstance(loss, PredictionLoss):
+        module: object = pl_module
+        if not offers(module, PredictingModule) or not isinstance(module.prediction_loss, PredictionLoss):
             raise ConfigError(
                 f"ConstantSolutionAnalysis needs a module with a prediction_loss; {type(pl_module).__name__} has none."
             )
+        loss = module.prediction_loss
         data = datamodule_as(trainer, TrainTargets, "ConstantSolutionAnalysis")
         constant = loss.constant(data.train_set.target, data.n_classes, data.draw_weights())
         self._loss, self.constant = loss, constant.to(pl_module.device, torch.float32)
@@ -222,7 +223,9 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         self._end()
         self._write(trainer)
 
-    def _set_row(self, name: str, sums: Tensor, first: Tensor, cuts: list[str], score: float | None) -> dict[str, Any]:
+    def _set_row(
+        self, name: str, sums: Tensor, first: Tensor, cuts: list[str], score: float | None
+    ) -> dict[str, object]:
         assert self._loss is not None
         n = float(sums[0])
         means = sums / max(n, 1)
@@ -249,16 +252,17 @@ class ConstantSolutionAnalysis(EvaluationObserver):
 
     @property
     def _has_confidence(self) -> bool:
-        return self._example_of("confidences") is not None
+        assert self._loss is not None
+        return self._loss.confidences(self._example_outputs()) is not None
 
     @property
     def _classifies(self) -> bool:
-        return self._example_of("class_scores") is not None
+        assert self._loss is not None
+        return self._loss.class_scores(self._example_outputs()) is not None
 
-    def _example_of(self, method: str) -> Tensor | None:
+    def _example_outputs(self) -> Tensor:
         assert self.constant is not None
-        found: Tensor | None = getattr(self._loss, method)(torch.zeros(1, len(self.constant)))
-        return found
+        return torch.zeros(1, len(self.constant))
 
     def _ood_scores(self, names: list[str]) -> dict[str, float]:
         """Return how far out each set is; the first, by convention, at 0.5."""
@@ -274,7 +278,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
             n: ood_score(features[first], found, self.score_repeats) for n, found in features.items() if n != first
         }
 
-    def _layer_rows(self, names: list[str]) -> list[dict[str, Any]]:
+    def _layer_rows(self, names: list[str]) -> list[dict[str, object]]:
         assert self._probe is not None
         reference = self._probe.sums[names[0]]  # every rank has seen the first set
         layers = [n for n in self._probe.layers if n in reference]
@@ -309,7 +313,7 @@ class ConstantSolutionAnalysis(EvaluationObserver):
                 )
         return rows
 
-    def _constant_rows(self) -> list[dict[str, Any]]:
+    def _constant_rows(self) -> list[dict[str, object]]:
         assert self._loss is not None
         assert self.constant is not None
         rows = []

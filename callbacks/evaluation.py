@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from surefoot.compatibility.lightning import is_fast_dev_run
 from surefoot.contracts import EvaluatedSets, ExampleBatch, datamodule_as
 from surefoot.errors import ConfigError, DataError
 from surefoot.training.distributed import sum_over_ranks
@@ -57,7 +58,7 @@ class EvaluationObserver(Callback, ABC):
         seen = sum_over_ranks(torch.tensor([self._n_seen.get(s, 0) for s in splits], device=pl_module.device))
         for split, n_seen in zip(splits, seen.tolist(), strict=True):
             size = len(self._sets(trainer).evaluation_set(stage, split).target)
-            if n_seen < size and split not in self._said_in_part and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if n_seen < size and split not in self._said_in_part and not is_fast_dev_run(trainer):
                 self._said_in_part.add(split)
                 name = type(self).__name__
                 rank_zero_warn(f"{name}: {n_seen} of {size} examples of {split} were evaluated; {self.of_a_part}.")

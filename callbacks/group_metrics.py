@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver, logits_of
-from surefoot.contracts import EvaluatedGroups, ExampleBatch, datamodule_as
+from surefoot.compatibility.lightning import is_fast_dev_run
+from surefoot.contracts import EvaluatedGroups, ExampleBatch, StagedTraining, datamodule_as, offers
 from surefoot.errors import ConfigError
 from surefoot.metrics import (
     SELECTION_RULES,
@@ -96,7 +97,7 @@ class GroupMetrics(EvaluationObserver):
         entry = {
             "epoch": float(trainer.current_epoch),
             "step": float(trainer.global_step),
-            "selectable": float(getattr(pl_module, "selectable", True)),
+            "selectable": float(not offers(pl_module, StagedTraining) or pl_module.selectable),
         }
         none = torch.zeros(0, dtype=torch.long, device=pl_module.device)
         for split in self.splits(trainer):  # on a rank that saw no example too
@@ -138,7 +139,7 @@ class GroupMetrics(EvaluationObserver):
     @rank_zero_only
     def _write_sizes(self, trainer: Trainer) -> None:
         """Write ``group_sizes.csv``: split, group, examples that were evaluated."""
-        if not self.counts or not trainer.default_root_dir or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not self.counts or not trainer.default_root_dir or is_fast_dev_run(trainer):
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ class GroupMetrics(EvaluationObserver):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``selection.csv`` (rule, epoch, accuracies, the checkpoint that monitors its quantity) and sizes."""
         self._write_sizes(trainer)
-        if not trainer.default_root_dir or not self.selection or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.default_root_dir or not self.selection or is_fast_dev_run(trainer):
             return
         checkpoints = {
             c.monitor: c.best_model_path

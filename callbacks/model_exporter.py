@@ -1,11 +1,12 @@
 """Writes the trained model as a folder that transformers and vLLM load."""
 
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from surefoot.contracts import LanguageModelTraining, offers
 from surefoot.errors import ConfigError
+from surefoot.reasoning.language_models import LanguageModel
 from surefoot.training.distributed import is_sharded
 
 __all__ = ("ModelExporter",)
@@ -30,8 +31,7 @@ class ModelExporter(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there is a language model to write."""
-        if not hasattr(pl_module, "language_model"):
-            raise ConfigError(f"ModelExporter writes language models; {type(pl_module).__name__} has none.")
+        self._language_model(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the model after every so many epochs."""
@@ -42,7 +42,14 @@ class ModelExporter(Callback):
         """Write the model."""
         self._write(trainer, pl_module, self.folder)
 
+    @staticmethod
+    def _language_model(pl_module: LightningModule) -> LanguageModel:
+        module: object = pl_module
+        if not offers(module, LanguageModelTraining):
+            raise ConfigError(f"ModelExporter writes language models; {type(pl_module).__name__} has none.")
+        return module.language_model
+
     def _write(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
-        model: Any = pl_module.language_model
+        model = self._language_model(pl_module)
         if trainer.is_global_zero or is_sharded(model):  # every rank has a part of sharded tensors
             model.save(Path(trainer.default_root_dir) / name, write=trainer.is_global_zero)

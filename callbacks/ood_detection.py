@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
-from surefoot.contracts import ExampleBatch, TrainPass, datamodule_as
+from surefoot.contracts import EvaluatingModule, ExampleBatch, TrainPass, datamodule_as, module_as
 from surefoot.errors import ConfigError
 from surefoot.metrics.ood_detection import (
     ClassGaussians,
@@ -55,7 +54,7 @@ class OODDetection(EvaluationObserver):
             )
         super().__init__()
         self.n_training_examples, self.neighbour = n_training_examples, neighbour
-        self.results: list[dict[str, Any]] = []
+        self.results: list[dict[str, object]] = []
         self._gaussians: ClassGaussians | None = None
         self._bank: Tensor | None = None
         self._scores: dict[str, list[dict[str, float]]] = {}
@@ -69,13 +68,14 @@ class OODDetection(EvaluationObserver):
         """Collect training features."""
         self._collect(trainer, pl_module)
 
-    def _collect(self, trainer: Trainer, pl_module: Any) -> None:
+    def _collect(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = module_as(pl_module, EvaluatingModule, "OODDetection")
         features, target, n_seen = [], [], 0
         data = datamodule_as(trainer, TrainPass, "OODDetection")
         n_mine = -(-self.n_training_examples // trainer.world_size)
         for batch in data.train_examples():
             with trainer.precision_plugin.forward_context():
-                found = pl_module.evaluation_step(batch)
+                found = module.evaluation_step(batch)
             if "features" not in found or "logits" not in found:
                 raise ConfigError("OODDetection needs a classifier whose evaluation returns logits and features.")
             features.append(found["features"].float())
@@ -121,16 +121,10 @@ class OODDetection(EvaluationObserver):
             for score in first[0]:
                 values = torch.tensor([row[score] for row in (*first, *rows[name])], dtype=torch.float64)
                 auroc, fpr = roc_auc(values, outside), fpr_at_tpr(values, outside)
-                result: dict[str, Any] = {
-                    "set": name,
-                    "score": score,
-                    "auroc": float(auroc),
-                    "fpr95": float(fpr),
-                }
-                self.results.append(result)
-                for kind in ("auroc", "fpr95"):
-                    key = f"shift/{name}/{kind}_{score}"
-                    pl_module.log(key, result[kind], rank_zero_only=False)
+                found = {"auroc": float(auroc), "fpr95": float(fpr)}
+                self.results.append({"set": name, "score": score, **found})
+                for kind, value in found.items():
+                    pl_module.log(f"shift/{name}/{kind}_{score}", value, rank_zero_only=False)
         self._bank = self._gaussians = None
         self._scores = {}
         self._write(trainer)

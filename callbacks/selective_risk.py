@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationObserver
-from surefoot.contracts import ExampleBatch
+from surefoot.contracts import ExampleBatch, PredictingModule, offers
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED, CrossEntropy, PredictionLoss, RewardPrediction
 from surefoot.metrics.selective_risk import (
@@ -83,7 +83,7 @@ class SelectiveRisk(EvaluationObserver):
         """Log what each policy earns."""
         if trainer.state.fn == "fit":
             return
-        loss = getattr(pl_module, "prediction_loss", None)
+        loss = pl_module.prediction_loss if offers(pl_module, PredictingModule) else None
         if not isinstance(loss, CrossEntropy | RewardPrediction):
             raise ConfigError("SelectiveRisk needs a module whose prediction_loss is CrossEntropy or RewardPrediction.")
         names = self.splits(trainer)
@@ -108,7 +108,7 @@ class SelectiveRisk(EvaluationObserver):
         outputs: Tensor,
         target: Tensor,
         temperatures: Tensor | None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         scores = loss.class_scores(outputs)
         assert scores is not None
         decisions = {"always_act": act_always(scores)}

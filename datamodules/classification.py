@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from datamodules.shifts.base import Shift
-from datamodules.splits import Batch, Gathered, Split, check_split
+from datamodules.splits import Batch, Gathered, Split, check_split, gather
 from datamodules.training_set import TrainingSet, subsample
 from surefoot.classification.augmentations import Augmentation, Views
 from surefoot.classification.groups import group_counts, membership
@@ -25,10 +25,8 @@ __all__ = ("ClassificationDataModule",)
 class _Subsampled(Subset[Batch]):
     """A subset that keeps its dataset's way of gathering a batch."""
 
-    def __getitems__(self, indices: list[int]) -> Any:
-        chosen = [self.indices[i] for i in indices]
-        gather = getattr(self.dataset, "__getitems__", None)
-        return gather(chosen) if gather else [self.dataset[i] for i in chosen]
+    def __getitems__(self, indices: list[int]) -> Gathered:  # type: ignore[override]  # torch's is a list
+        return gather(self.dataset, [self.indices[i] for i in indices])
 
 
 class ClassificationDataModule(LightningDataModule, ABC):
@@ -274,7 +272,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         """Return whether batches that arrive now are trained on."""
         return self.trainer is not None and self.trainer.training
 
-    def scale(self, images: Any) -> Any:
+    def scale(self, images: Any) -> object:
         """Return inputs as the network takes them, images ``(..., channels, height, width)``; unchanged by default."""
         return images
 

@@ -13,6 +13,7 @@ from datamodules.splits import TensorExamples
 from surefoot.classification import networks, pretrained_encoders
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder, training_settings
 from surefoot.classification.networks import Encoder
+from surefoot.contracts import ChosenClasses, offers
 from surefoot.errors import ConfigError, DataError
 from surefoot.privacy.estimators import PublicData
 from surefoot.privacy.noise import NoiseSource
@@ -137,7 +138,8 @@ class FrozenFeaturesDataModule(PrivateDataModule):
             return f"not known: {path} does not say that it was trained on {type(self.data).__name__}"
         if not _began_at_random((settings["model"].get("init_args") or {}).get("encoder")):
             return f"not known: nothing says what the weights that {path} was trained from have seen"
-        own: Sequence[int] = getattr(self.data, "classes", range(self.data.n_classes))
+        source: object = self.data
+        own = source.classes if offers(source, ChosenClasses) else range(self.data.n_classes)
         private = {own[c] for c in self.private_classes}
         seen = (data.get("init_args") or {}).get("classes")
         both = private & set(private if seen is None else seen)
@@ -158,9 +160,7 @@ def _history_of_own_weights(encoder: Encoder) -> str:
     kind = type(encoder)
     if not any(True for _ in encoder.parameters()):
         return f"no data: {kind.__name__} has no weights"
-    if kind.__module__ in (networks.__name__, pretrained_encoders.__name__) and not getattr(
-        encoder, "pretrained", False
-    ):
+    if kind.__module__ in (networks.__name__, pretrained_encoders.__name__) and not encoder.pretrained:
         return f"no data: {kind.__name__} has random weights"
     return f"not known: nothing says what the weights of {kind.__name__} were trained on"
 

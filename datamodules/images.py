@@ -74,7 +74,7 @@ def scaled_conversion() -> Iterator[None]:
     """Let what another library converts to RGB be scaled as `to_rgb` does, where Pillow would cut it off."""
     original: Any = Image.Image.convert
 
-    def convert(image: Image.Image, mode: str | None = None, *args: Any, **given: Any) -> Any:
+    def convert(image: Image.Image, mode: str | None = None, *args: object, **given: object) -> object:
         if mode == "RGB" and (image.mode == "F" or image.mode.startswith("I")):
             return to_rgb(image)
         return original(image, mode, *args, **given)

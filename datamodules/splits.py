@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -61,6 +61,13 @@ class TensorExamples(Dataset[Batch]):
         return {name: tensor[rows] for name, tensor in self.tensors.items()}
 
 
+@runtime_checkable
+class _AtOnce(Protocol):
+    """A dataset that gathers several examples at once; torch's loaders ask for the same method."""
+
+    def __getitems__(self, indices: list[int]) -> Gathered: ...
+
+
 def gather(examples: Dataset[Batch], indices: Sequence[int]) -> Gathered:
     """Return several examples: a batch where the dataset gathers them at once, else what it gives one by one.
 
@@ -68,8 +75,7 @@ def gather(examples: Dataset[Batch], indices: Sequence[int]) -> Gathered:
         examples: A dataset.
         indices: Places in it.
     """
-    at_once = getattr(examples, "__getitems__", None)
-    return at_once(list(indices)) if at_once else [examples[i] for i in indices]
+    return examples.__getitems__(list(indices)) if isinstance(examples, _AtOnce) else [examples[i] for i in indices]
 
 
 class ChosenExamples(Dataset[Batch]):

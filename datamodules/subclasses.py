@@ -110,6 +110,6 @@ class SubclassShiftDataModule(ClassificationDataModule):
         """Make a batch as the dataset does."""
         return self.data.collate(examples)
 
-    def scale(self, images: Any) -> Any:
+    def scale(self, images: object) -> object:
         """Return inputs as the dataset scales them."""
         return self.data.scale(images)

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch.utils.data import default_collate
 
 from datamodules.splits import Batch
 from surefoot.training.rebuilding import described_folder
 from surefoot.training.weights import load_pretrained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ("TextPipeline", "word_tokenizer")
 
@@ -32,7 +35,7 @@ class TextPipeline:
         self.tokenizer.save_pretrained(folder)
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer.
 
         Raises:
@@ -42,7 +45,10 @@ class TextPipeline:
 
         with described_folder(self.source) as folder:
             source = folder or str(self.name)
-            return load_pretrained(AutoTokenizer, source, "the hub name or the folder of a tokenizer")
+            loaded: PreTrainedTokenizerBase = load_pretrained(
+                AutoTokenizer, source, "the hub name or the folder of a tokenizer"
+            )
+        return loaded
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
         """Make a batch of examples whose ``input`` is a text: ``input_ids`` and ``attention_mask``, padded."""
@@ -58,7 +64,7 @@ class TextPipeline:
         return {**default_collate(facts), "input": kept}
 
 
-def word_tokenizer(texts: Iterable[str], max_words: int = 30_000) -> Any:
+def word_tokenizer(texts: Iterable[str], max_words: int = 30_000) -> "PreTrainedTokenizerBase":
     """Return a tokenizer of whole words, in lower case, whose vocabulary is the most frequent words of these texts.
 
     Ids: 0 padding, 1 unknown words, 2 start of the text.

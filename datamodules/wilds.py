@@ -295,7 +295,7 @@ class WILDSDataModule(ClassificationDataModule):
         """Make a batch; texts are tokenised and padded to the longest."""
         return super().collate(examples) if self.pipeline else self.texts.collate(examples)
 
-    def scale(self, images: Any) -> Any:
+    def scale(self, images: Any) -> object:
         """Return normalised images; texts as they are."""
         return images if self.pipeline is None else self.pipeline.scale(images)
 

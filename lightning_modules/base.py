@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -17,7 +18,7 @@ from surefoot.errors import ConfigError, NonFiniteLossError
 from surefoot.training.distributed import is_distributed
 from surefoot.training.loading import ResumableLoader
 from surefoot.training.precision import watch_updates
-from surefoot.training.random_state import gather_random_states, restore_random_state
+from surefoot.training.random_state import RandomState, gather_random_states, restore_random_state
 
 __all__ = ("ResumableModule", "with_schedule")
 
@@ -33,7 +34,7 @@ class ResumableModule(LightningModule):
     training never waits for it; on a CPU, at every step. No checkpoint with a non-finite loss behind it is written.
     """
 
-    _random_states: list[dict[str, Any]] | None = None
+    _random_states: list[RandomState] | None = None
     _finite: Tensor | None = None
     _accumulation: dict[str, Any] | None = None
     _example_buffers: tuple[str, ...] = ()
@@ -183,10 +184,11 @@ class ResumableModule(LightningModule):
             ConfigError: If training goes on with another number of examples.
         """
         fitting = self._trainer is not None and self._trainer.state.fn == "fit"
+        known = {n for n, _ in (*self.named_buffers(recurse=False), *self.named_parameters(recurse=False))}
         for name, value in state.items():
             if "." in name:
                 continue
-            if not fitting and getattr(self, name, None) is None:
+            if not fitting and name not in known:
                 self.register_buffer(name, torch.empty_like(value))
             elif fitting and name in self._example_buffers and len(value) != self.train_size():
                 raise ConfigError(
@@ -226,7 +228,14 @@ class ResumableModule(LightningModule):
         self.register_buffer(name, torch.full((self.train_size(),), fill, dtype=dtype))
 
 
-def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> object:
+@runtime_checkable
+class _Monitoring(Protocol):
+    """A schedule that names what it waits for, as Lightning's ReduceLROnPlateau does and torch's does not."""
+
+    monitor: str
+
+
+def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) -> OptimizerLRScheduler:
     """Return what ``configure_optimizers`` has to: an optimizer, and its schedule with what that monitors.
 
     Args:
@@ -241,10 +250,10 @@ def with_schedule(optimizer: Optimizer, schedule: LRSchedulerCallable | None) ->
     scheduler = schedule(optimizer)
     if not isinstance(scheduler, ReduceLROnPlateau):
         return [optimizer], [scheduler]
-    monitor = getattr(scheduler, "monitor", None)
-    if monitor is None:
+    if not isinstance(scheduler, _Monitoring):
         raise ConfigError(
             "ReduceLROnPlateau needs the name of what it monitors: class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
             " init_args: {monitor: val/accuracy, mode: max}."
         )
-    return [optimizer], [{"scheduler": scheduler, "monitor": monitor}]
+    waiting = {"scheduler": scheduler, "monitor": scheduler.monitor}
+    return [optimizer], [waiting]  # type: ignore[return-value]  # Lightning takes a dict where its types do not say so

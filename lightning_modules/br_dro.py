@@ -171,7 +171,7 @@ class BRDRO(ReweightedClassifier):
 
     def _draw_by_frequency(self) -> None:
         if self.update.importance == "sampling":
-            self.trainer.train_dataloader.sampler.reweight(self.draw_frequency)  # type: ignore[union-attr]
+            self.draw_by(self.draw_frequency)
 
     def example_weights(self, examples: AllExamples) -> Tensor:
         """Let the adversary take its step, then weight the examples by its response."""

@@ -3,17 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule, with_schedule
 from surefoot.classification.networks import Classifier, Encoder
+from surefoot.contracts import SampledLoader, offers
 from surefoot.errors import ConfigError
 from surefoot.losses.prediction import CrossEntropy, PredictionLoss
 from surefoot.training.distributed import gather_batch, local_slice
+from surefoot.training.loading import EpochSampler
 
 __all__ = ("AllExamples", "ClassifierModule", "Examples", "ReweightedClassifier", "uniform_weights")
 
@@ -223,7 +226,7 @@ class ClassifierModule(ResumableModule):
         name = "probabilities" if isinstance(self.prediction_loss, CrossEntropy) else "predictions"
         return {name: outputs, "index": batch["index"]}
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
         if self.optimizer is None:
             return None
@@ -233,6 +236,20 @@ class ClassifierModule(ResumableModule):
 
 class ReweightedClassifier(ClassifierModule, ABC):
     """A classifier trained on a weighted sum of cross-entropies; a method is its `example_weights`."""
+
+    def draw_by(self, weights: Tensor) -> None:
+        """Let the training loader draw by these weights, ``(examples,)``, from the next epoch on.
+
+        Raises:
+            ConfigError: If its sampler cannot.
+        """
+        loader: object = self.trainer.train_dataloader
+        if not offers(loader, SampledLoader) or not isinstance(loader.sampler, EpochSampler):
+            raise ConfigError(
+                f"{type(self).__name__} draws training examples by weight: take a datamodule's own loader"
+                f" (EpochSampler), not a {type(loader).__name__} with another sampler."
+            )
+        loader.sampler.reweight(weights)
 
     @abstractmethod
     def example_weights(self, examples: AllExamples) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_modules.classification import AllExamples, ReweightedClassifier
 from surefoot.classification.groups import group_counts, group_means
 from surefoot.classification.networks import Encoder
-from surefoot.contracts import TrainGroups, datamodule_as, offers
+from surefoot.contracts import TrainGroups, datamodule_as, datamodule_of, offers
 from surefoot.errors import ConfigError
 from surefoot.losses import (
     group_dro_example_weights,
@@ -74,7 +74,7 @@ class GroupDRO(ReweightedClassifier):
         """
         if stage != "fit":
             return
-        if self.adjustment == 0 and not offers(getattr(self.trainer, "datamodule", None), TrainGroups):
+        if self.adjustment == 0 and not offers(datamodule_of(self.trainer), TrainGroups):
             return
         data = datamodule_as(self.trainer, TrainGroups, "GroupDRO")
         counts = data.train_group_counts().to(self.log_group_weights)

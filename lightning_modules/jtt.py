@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lightning_modules.base import with_schedule
@@ -111,7 +112,7 @@ class JTT(ReweightedClassifier):
 
     def _draw_errors_more_often(self) -> None:
         multiplicity = upsampling_multiplicity(self.errors, self.upweight)
-        self.trainer.train_dataloader.sampler.reweight(multiplicity)  # type: ignore[union-attr]
+        self.draw_by(multiplicity)
 
     @torch.no_grad()
     def misclassified(self) -> Tensor:
@@ -138,7 +139,7 @@ class JTT(ReweightedClassifier):
         """Weight every draw alike; the sampler does the upweighting."""
         return uniform_weights(examples)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the current stage's optimizer and its schedule."""
         make = self.final_optimizer if self.retraining else self.identification_optimizer
         return with_schedule(make(self.network.parameters()), self.lr_scheduler)

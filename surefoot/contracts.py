@@ -6,11 +6,12 @@ for a module by `module_as`.
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NotRequired, Protocol, TypedDict, TypeGuard, TypeVar, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, TypeGuard, TypeVar, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
+from surefoot.losses.prediction import PredictionLoss
 from surefoot.privacy.estimators import PublicData
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
@@ -21,21 +22,32 @@ from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine
 from surefoot.reasoning.sequences import Pack
 from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import Judged, JudgedText
 
 __all__ = (
+    "ChosenClasses",
+    "ClassificationData",
     "CompletedTraining",
     "EvaluatedGroups",
     "EvaluatedSet",
     "EvaluatedSets",
+    "EvaluatingModule",
     "ExampleBatch",
     "Fingerprints",
+    "GroupedData",
+    "LanguageModelTraining",
+    "NetworkModule",
     "OfficialScores",
     "PairSource",
     "PolicyModule",
+    "PredictingModule",
     "PrivateExamples",
     "ProblemSource",
     "PromptedModule",
+    "RecordBatch",
+    "SampledLoader",
     "SampledModule",
+    "StagedTraining",
     "TrainAnnotations",
     "TrainExamples",
     "TrainGroups",
@@ -45,6 +57,7 @@ __all__ = (
     "VariantSource",
     "contract_of",
     "datamodule_as",
+    "datamodule_of",
     "module_as",
     "offers",
 )
@@ -63,6 +76,22 @@ class ExampleBatch(TypedDict):
     index: Tensor
     #: Group ``(batch,)`` or membership ``(batch, groups)``; absent where hidden or unknown.
     group: NotRequired[Tensor]
+
+
+class RecordBatch(TypedDict):
+    """A batch of a reasoning datamodule: its positions, and what it is a batch of."""
+
+    #: Positions in the set, ``(batch,)``.
+    index: Tensor
+    #: Problems to answer or to learn from.
+    problem: NotRequired[list[Problem]]
+    #: Preference pairs.
+    pair: NotRequired[list[PreferencePair | TextPair]]
+    #: Token ids of prompts, and of their completions.
+    prompt: NotRequired[list[Sequence[int]]]
+    completion: NotRequired[list[Sequence[int]]]
+    #: Completions with values of their prefixes.
+    judged: NotRequired[list[Judged | JudgedText]]
 
 
 @runtime_checkable
@@ -218,6 +247,15 @@ class PrivateExamples(TrainExamples, Protocol):
 
 
 @runtime_checkable
+class SampledLoader(Protocol):
+    """Batches of examples that a sampler draws."""
+
+    @property
+    def sampler(self) -> object:
+        """The sampler, such as an `EpochSampler`."""
+
+
+@runtime_checkable
 class TrueWeight(Protocol):
     """Made-up regression data whose weights are known."""
 
@@ -227,10 +265,73 @@ class TrueWeight(Protocol):
 
 
 @runtime_checkable
-class PromptedModule(Protocol):
-    """A module that trains a language model, and how problems are put to it."""
+class ClassificationData(Protocol):
+    """Data that know their number of classes before they are set up."""
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes; none where targets are numbers."""
+
+
+@runtime_checkable
+class ChosenClasses(Protocol):
+    """Data that keep some of a dataset's classes."""
+
+    #: The dataset's own numbers of the classes, in the order of ours.
+    classes: Sequence[int]
+
+
+@runtime_checkable
+class GroupedData(Protocol):
+    """Data that know their number of groups before they are set up."""
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups of the training grouping."""
+
+
+@runtime_checkable
+class NetworkModule(Protocol):
+    """A module whose result is one of its networks, without what is only there to train it."""
+
+    network: nn.Module
+
+
+@runtime_checkable
+class EvaluatingModule(Protocol):
+    """A module that evaluates a batch outside of Lightning's loops, too."""
+
+    def evaluation_step(self, batch: ExampleBatch) -> Mapping[str, Tensor]:
+        """Return what callbacks read of a batch, such as ``logits (batch, classes)``."""
+
+
+@runtime_checkable
+class PredictingModule(Protocol):
+    """A module that says what its outputs mean."""
+
+    prediction_loss: PredictionLoss
+
+
+@runtime_checkable
+class StagedTraining(Protocol):
+    """A module that trains a network first which is not its result."""
+
+    @property
+    def selectable(self) -> bool:
+        """Whether the network is the final one, so that its checkpoints may be chosen."""
+
+
+@runtime_checkable
+class LanguageModelTraining(Protocol):
+    """A module that trains a language model."""
 
     language_model: LanguageModel
+
+
+@runtime_checkable
+class PromptedModule(LanguageModelTraining, Protocol):
+    """A module that trains a language model, and how problems are put to it."""
+
     prompt: Prompt
     max_tokens_per_pack: int
 
@@ -255,6 +356,12 @@ class SampledModule(Protocol):
 
     rollout: list[Trajectory]
     evaluated: list[Trajectory]
+
+
+class _Trainer(Protocol):
+    """Lightning's trainer while it runs on a datamodule, which it sets where type checkers do not see it."""
+
+    datamodule: object
 
 
 class Fingerprints(Protocol):
@@ -289,16 +396,21 @@ def contract_of(data: object, contract: type[Contract], user: str) -> Contract:
     Raises:
         ConfigError: If it lacks something.
     """
-    missing = _missing(data, contract)
-    if missing:
-        given = "there is none" if data is None else f"{type(data).__name__} has none"
-        raise ConfigError(f"{user} needs a datamodule with {', '.join(missing)} ({contract.__name__}); {given}.")
-    return data  # type: ignore[return-value]
+    if offers(data, contract):
+        return data
+    given = "there is none" if data is None else f"{type(data).__name__} has none"
+    missing = ", ".join(_missing(data, contract))
+    raise ConfigError(f"{user} needs a datamodule with {missing} ({contract.__name__}); {given}.")
+
+
+def datamodule_of(trainer: object) -> object:
+    """Return a trainer's datamodule; none where it was given loaders."""
+    return trainer.datamodule if offers(trainer, _Trainer) else None
 
 
 def datamodule_as(trainer: object, contract: type[Contract], user: str) -> Contract:
     """Return a trainer's datamodule as what a contract says of it; see `contract_of`."""
-    return contract_of(getattr(trainer, "datamodule", None), contract, user)
+    return contract_of(datamodule_of(trainer), contract, user)
 
 
 def module_as(module: object, contract: type[Contract], user: str) -> Contract:
@@ -312,23 +424,21 @@ def module_as(module: object, contract: type[Contract], user: str) -> Contract:
     Raises:
         ConfigError: If it lacks something.
     """
-    missing = _missing(module, contract)
-    if missing:
-        raise ConfigError(
-            f"{user} needs a method with {', '.join(missing)} ({contract.__name__}); {type(module).__name__} has none."
-        )
-    return module  # type: ignore[return-value]
+    if offers(module, contract):
+        return module
+    missing = ", ".join(_missing(module, contract))
+    raise ConfigError(f"{user} needs a method with {missing} ({contract.__name__}); {type(module).__name__} has none.")
 
 
-def _missing(data: object, contract: type[Any]) -> list[str]:
+def _missing(data: object, contract: type[object]) -> list[str]:
     """Return what a contract names and an object lacks; properties are not evaluated, they may need ``setup``."""
     names = {
         name
         for base in contract.__mro__
-        if getattr(base, "_is_protocol", False) and base is not Protocol
+        if getattr(base, "_is_protocol", False) and base is not Protocol  # `typing.is_protocol` comes with 3.13
         for name in (*vars(base), *inspect.get_annotations(base))
         if not name.startswith("_")
     }
-    names -= vars(data).get("_modules", {}).keys() if hasattr(data, "__dict__") else set()  # a module's own parts
+    names -= data._modules.keys() if isinstance(data, nn.Module) else set()
     nothing = object()
     return sorted(name for name in names if inspect.getattr_static(data, name, nothing) is nothing)

@@ -49,7 +49,7 @@ class Stage(NamedTuple):
     name: str
     verb: str
     config: Path
-    flags: Mapping[str, Any]
+    flags: Mapping[str, object]
 
     @property
     def reads(self) -> list[str]:

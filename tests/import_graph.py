@@ -6,6 +6,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +61,43 @@ def graph_of(root: Path) -> nx.DiGraph:
     for module, path in known.items():
         graph.add_edges_from((module, other) for other in imported(path, known) if other != module)
     return graph
+
+
+def passed_on(path: Path, known: dict[str, Path]) -> set[str]:
+    """Return what a file reaches through one of the known modules that merely imports it, as ``module.name``.
+
+    Other modules hold their own names, and a package's ``__init__`` those that its ``__all__`` lists.
+    """
+    tree = ast.parse(path.read_text())
+    reached: list[tuple[str, str]] = []  # module, name
+    ours: dict[str, str] = {}  # what the file calls a known module
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            ours |= {alias.asname or alias.name: alias.name for alias in node.names if alias.name in known}
+        elif isinstance(node, ast.ImportFrom) and node.module in known and node.level == 0:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                ours |= {alias.asname or alias.name: full} if full in known else {}
+                reached.append((node.module, alias.name))
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    reached += [(ours[base], node.attr) for node in attributes if (base := ast.unparse(node.value)) in ours]
+    return {f"{m}.{name}" for m, name in reached if f"{m}.{name}" not in known and name in _foreign(known[m])}
+
+
+@cache
+def _foreign(path: Path) -> frozenset[str]:
+    """Return the names that a module has from others and that are not its to give."""
+    foreign, own = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            foreign |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            own.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.id)
+        if path.name == "__init__.py" and isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            own |= {*ast.literal_eval(node.value)}
+    return frozenset(foreign - own)
 
 
 def room_of(module: str, known: dict[str, Path]) -> str:

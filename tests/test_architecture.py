@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from import_graph import count
+from import_graph import count, modules, passed_on
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("lightning_modules", "datamodules", "callbacks")
@@ -116,9 +116,12 @@ def test_the_house_stays_simple() -> None:
     assert found.file_circles == []
     # `reproduce` is a verb, and trains through the command line as its users do
     assert found.room_circles == [["surefoot.cli", "surefoot.reproduce"]]
-    assert found.rooms <= 45
+    # 42 rooms, 213 arrows, 11 floors and 444 lines at most when last pinned. A paper brings one room below `reproduce`
+    # and some five arrows: raise the bounds by that in its commit, and say there what more it brings and why. Floors
+    # stay: a room that lies higher than `cli` and `reproduce` has its code in the wrong place.
+    assert found.rooms <= 43
+    assert found.arrows <= 218
     assert found.floors <= 11
-    assert found.arrows <= 5 * found.rooms
     assert found.largest[0][0] <= 450, found.largest[0]
 
 
@@ -138,6 +141,39 @@ def test_circles_are_found(tmp_path: Path) -> None:
     assert found.file_circles == [["surefoot.a.one", "surefoot.b.two"]]
     assert found.room_circles == [["surefoot.a", "surefoot.b"]]
     assert (found.files, found.rooms, found.arrows) == (5, 4, 3)
+
+
+def test_a_name_is_taken_from_where_it_is_defined() -> None:
+    """Or from a package that lists it; tests, which replace names where they are used, are held to it as well."""
+    known = modules(ROOT)
+    files = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
+    found = {str(p.relative_to(ROOT)): sorted(names) for p in files if (names := passed_on(p, known))}
+    assert found == {}
+
+
+def test_names_that_are_passed_on_are_found(tmp_path: Path) -> None:
+    """Neither a function's import nor an alias hides one; a package's own list is its face."""
+    texts = {
+        "datamodules/__init__.py": "from datamodules.digits import Digits\nimport json\n__all__ = ('Digits',)",
+        "datamodules/digits.py": "class Digits: ...",
+        "surefoot/cli/__init__.py": "",
+        "surefoot/cli/generate.py": "import datamodules\nfrom os import path as p\nx = 1\n__all__ = ('datamodules',)",
+        "surefoot/one.py": "def f():\n    from surefoot.cli.generate import datamodules\n    return datamodules.Digits",
+        "surefoot/two.py": "from surefoot.cli import generate as g\ng.p, g.x",
+        "surefoot/three.py": "import surefoot.cli.generate\nsurefoot.cli.generate.datamodules",
+        "surefoot/four.py": "from datamodules import Digits, digits, json\nfrom surefoot.cli.generate import x",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    known = modules(tmp_path)
+    found = {name: names for name, path in known.items() if (names := passed_on(path, known))}
+    assert found == {
+        "surefoot.one": {"surefoot.cli.generate.datamodules"},
+        "surefoot.two": {"surefoot.cli.generate.p"},
+        "surefoot.three": {"surefoot.cli.generate.datamodules"},
+        "surefoot.four": {"datamodules.json"},
+    }
 
 
 def test_every_experiment_has_a_tiny_twin() -> None:

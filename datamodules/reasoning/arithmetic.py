@@ -102,7 +102,7 @@ class ArithmeticDataModule(RecordsDataModule):
         Raises:
             DataError: If the world is too small to have one.
         """
-        draw = random.Random(f"{parent.id}/{number}")
+        draw = random.Random(f"{parent.id}/{number}")  # no derive_seed: committed curation is of these variants
         for _ in range(_ATTEMPTS):
             question = vary_chain(parent.question, draw, self.chains.operators, self.chains.max_operand)
             if _split_of(question) == "train":

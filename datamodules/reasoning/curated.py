@@ -34,9 +34,10 @@ class CuratedDataModule(RecordsDataModule):
             ConfigError: If the datamodule has no problems.
         """
         super().__init__(**loading)
+        self.data = data
         if not offers(data, ProblemSource):
             raise ConfigError(f"{type(data).__name__} has no problems to add to.")
-        self.data: Any = data
+        self.originals: ProblemSource = data
         self.additions = [Path(a) for a in additions]
         self._train: list[Problem] = []
 
@@ -47,11 +48,10 @@ class CuratedDataModule(RecordsDataModule):
             DataError: If an addition is missing, damaged, or repeats an id.
         """
         if split != "train":
-            problems: Sequence[Problem] = self.data.problems(split)
-            return problems
+            return self.originals.problems(split)
         if not self._train:
             added = [p for folder in self.additions for p in read_curated(folder)]
-            self._train = [*self.data.problems("train"), *added]
+            self._train = [*self.originals.problems("train"), *added]
             if len({p.id for p in self._train}) < len(self._train):
                 raise DataError("two training problems have one id: is an addition named twice?")
         return self._train
@@ -65,11 +65,11 @@ class CuratedDataModule(RecordsDataModule):
         """Return the training loader."""
         return self.training_loader(self.problems("train"))
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> object:
         """Return the originals' validation loader."""
         return self.data.val_dataloader()
 
-    def test_dataloader(self) -> Any:
+    def test_dataloader(self) -> object:
         """Return the originals' test loader."""
         return self.data.test_dataloader()
 

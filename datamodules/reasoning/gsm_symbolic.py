@@ -1,6 +1,5 @@
 """GSM-Symbolic: grade-school word problems from templates, as many as one likes."""
 
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from datamodules.reasoning.problems import ProblemsDataModule, SplitName
 from surefoot.errors import DataError
 from surefoot.reasoning.problems import Problem, first_answer
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("GSMSymbolicDataModule",)
 
@@ -52,7 +52,7 @@ class GSMSymbolicDataModule(ProblemsDataModule):
 
         dataset = reasoning_gym.create_dataset("gsm_symbolic", size=1, seed=0)
         template = int(parent.details["template"])
-        draw = random.Random(f"{parent.id}/{number}")
+        draw = random.Random(derive_seed("variant", parent.id, number))
         held = {p.question for split in ("val", "test") for p in self.read(split) or ()}
         entry = dataset.generators[template](draw, dataset.config.difficulty)
         while entry["question"] in held:
@@ -65,9 +65,8 @@ class GSMSymbolicDataModule(ProblemsDataModule):
         except ImportError as error:
             raise DataError("GSMSymbolicDataModule needs reasoning-gym: pip install reasoning-gym.") from error
         size = self.sizes[split]
-        digest = hashlib.sha256(f"{self.seed}/{split}".encode()).digest()
         dataset = reasoning_gym.create_dataset(
-            "gsm_symbolic", size=2 * size + 100, seed=int.from_bytes(digest[:4], "big") % 2**31
+            "gsm_symbolic", size=2 * size + 100, seed=derive_seed(self.seed, split) % 2**31
         )
         problems: list[Problem] = []
         for i in range(2 * size + 100):

@@ -42,7 +42,7 @@ class JudgedDataModule(RecordsDataModule):
         if min(val_share, test_share) < 0 or val_share + test_share >= 1:
             raise ConfigError(f"val_share and test_share must sum to less than 1, got {val_share} and {test_share}.")
         self.balanced, self.val_share, self.test_share = balanced, val_share, test_share
-        self._splits: dict[str, list[Judged] | list[JudgedText]] = {}
+        self._splits: dict[str, list[Judged | JudgedText]] = {}
 
     @abstractmethod
     def read(self) -> Iterator[tuple[str, Judged]] | Iterator[tuple[str, JudgedText]]:
@@ -59,7 +59,7 @@ class JudgedDataModule(RecordsDataModule):
             DataError: If there is nothing to train on, or something is damaged.
         """
         if not self._splits:
-            by_problem: dict[str, list[Any]] = defaultdict(list)
+            by_problem: dict[str, list[Judged | JudgedText]] = defaultdict(list)
             for problem, judged in self.read():
                 by_problem[problem].append(judged)
             problems = sorted(by_problem)
@@ -100,7 +100,7 @@ class JudgedDataModule(RecordsDataModule):
         return {"judged": list(records)}
 
 
-def _balanced(judged: Sequence[Any]) -> list[Any]:
+def _balanced(judged: Sequence[Judged | JudgedText]) -> list[Judged | JudgedText]:
     """Return completions whose prefixes below and from 1/2 have equal weight in sum, and weight 1 on average."""
     values = [v for j in judged for v in j.values if v is not None]
     n_high = sum(v >= 0.5 for v in values)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Shift(ABC):
         """
 
 
-def changed(clean: Split, change: Callable[[Any, Tensor], Any]) -> Split:
+def changed(clean: Split, change: Callable[[object, Tensor], object]) -> Split:
     """Return a split with changed inputs, the same targets and the same groups.
 
     Args:

@@ -1,6 +1,6 @@
 """Another dataset's inputs."""
 
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,6 +14,17 @@ from surefoot.errors import ConfigError
 from surefoot.losses.prediction import UNLABELLED
 
 __all__ = ("OtherDataset",)
+
+
+@runtime_checkable
+class _Source(Protocol):
+    """What is read of the other datamodule: `ClassificationDataModule` cannot be imported, it has shifts itself."""
+
+    splits: dict[str, Split]
+
+    def prepare_data(self) -> None: ...
+
+    def setup(self, stage: str) -> None: ...
 
 
 class OtherDataset(Shift):
@@ -33,11 +44,11 @@ class OtherDataset(Shift):
         Raises:
             ConfigError: If the datamodule has no splits or the number is below one.
         """
-        if not hasattr(data, "splits"):
+        if not isinstance(data, _Source):
             raise ConfigError(f"{type(data).__name__} is not a classification datamodule.")
         if n_examples is not None and n_examples < 1:
             raise ConfigError(f"n_examples must be at least 1, got {n_examples}.")
-        self.data: Any = data
+        self.data: _Source = data
         self.name, self.n_examples = name, n_examples
 
     def sets(self, data: ShiftedData, split: str) -> dict[str, Split]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lightning_modules.reasoning.language_model import LanguageModelModule
+from surefoot.contracts import RecordBatch
 from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.metrics import ProblemResult, outcome_of, problem_results, summarise_results
@@ -123,7 +124,7 @@ class ReasoningModule(LanguageModelModule):
         """Forget the last evaluation."""
         self.on_validation_epoch_start()
 
-    def evaluate_problems(self, batch: dict[str, Any], stage: str) -> None:
+    def evaluate_problems(self, batch: RecordBatch, stage: str) -> None:
         """Sample, grade and keep the results of a batch of problems."""
         if self.engine is None or "problem" not in batch:
             return
@@ -131,11 +132,11 @@ class ReasoningModule(LanguageModelModule):
         self.evaluated += trajectories
         self._results += problem_results([outcome_of(t) for t in trajectories], self.grader)
 
-    def validation_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: RecordBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate a batch."""
         self.evaluate_problems(batch, "val")
 
-    def test_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: RecordBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate a batch."""
         self.evaluate_problems(batch, "test")
 
@@ -144,13 +145,13 @@ class ReasoningModule(LanguageModelModule):
         if self.engine is None:
             self.engine = HFEngine()
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: RecordBatch, batch_idx: int) -> list[dict[str, object]]:
         """Return a batch's completions, sampled as in evaluation, one row each, with their problem's position."""
         starts, seed_of = self.starts(batch), self.seed_of("predict")
         trajectories = self.ready_policy().complete(starts, self.evaluation, [seed_of(s.problem.id) for s in starts])
         return [{"index": int(batch["index"][t.group]), "sample": t.sample, **t.as_shown()} for t in trajectories]
 
-    def starts(self, batch: dict[str, Any]) -> list[Start]:
+    def starts(self, batch: RecordBatch) -> list[Start]:
         """Return where the answers to a batch begin, numbered by their group."""
         return [Start(problem, group=i) for i, problem in enumerate(batch["problem"])]
 

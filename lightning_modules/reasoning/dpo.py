@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule
-from surefoot.contracts import PairSource, datamodule_as
+from surefoot.contracts import PairSource, RecordBatch, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.losses import PreferenceLoss, dpo_loss
 from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
@@ -104,7 +104,7 @@ class DPO(ReasoningModule):
         (chosen, rejected), (base_chosen, base_rejected) = logprobs.unbind(1), reference.unbind(1)
         return dpo_loss(chosen, rejected, base_chosen, base_rejected, self.beta, label_smoothing)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Take one step on a batch of pairs."""
         n_pairs = float(sum_over_ranks(torch.tensor(float(len(batch["pair"])))))
         watched = torch.zeros(4, device=self.device)
@@ -122,15 +122,15 @@ class DPO(ReasoningModule):
         for name, value in zip(names, sum_over_ranks(watched) / n_pairs, strict=True):
             self.log(f"train/{name}", value, batch_size=1)
 
-    def validation_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: RecordBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss and the share of pairs that are preferred rightly; evaluate problems by sampling."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: RecordBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do the same on the test split; of pairs, on those held out."""
         self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
+    def _evaluate(self, batch: RecordBatch, stage: str) -> None:
         if "problem" in batch and self.engine is None:
             raise ConfigError("DPO evaluates problems by sampling: set model.init_args.engine, such as HFEngine.")
         self.evaluate_problems(batch, stage)
@@ -152,7 +152,7 @@ class DPO(ReasoningModule):
             for name, value in (("loss", result.losses.mean()), ("reward_accuracy", right)):
                 self.log(f"{stage}/{name}", value, batch_size=n, sync_dist=True, add_dataloader_idx=False)
 
-    def starts(self, batch: dict[str, Any]) -> list[Start]:
+    def starts(self, batch: RecordBatch) -> list[Start]:
         """Return where answers begin: of pairs after their prompts, as problems without an answer."""
         if "pair" not in batch:
             return super().starts(batch)

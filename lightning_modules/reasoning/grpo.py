@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule, Stopwatch
+from surefoot.contracts import RecordBatch
 from surefoot.errors import ConfigError
 from surefoot.losses import MismatchCorrection, PolicyLoss
 from surefoot.reasoning.answers import status_rates
@@ -152,7 +153,8 @@ class GRPO(ReasoningModule):
         self.rewards, self.values, self.credit = rewards or Rewards(), values, credit or GroupAdvantage()
         self.loss, self.correction = loss or PolicyLoss(), correction or MismatchCorrection()
         self.updates = updates or RolloutUpdates()
-        self._reference: Any = None
+        #: The initial policy, in a tuple, so that it is no submodule: checkpoints hold one model.
+        self._reference: tuple[LanguageModel] | None = None
         if self.sampling.temperature == 0:
             raise ConfigError("sampling.temperature is 0: greedy completions of a prompt are all the same.")
         if self.compares_completions and self.sampling.n == 1 and isinstance(self.sampler, GroupSampler):
@@ -174,11 +176,9 @@ class GRPO(ReasoningModule):
     def setup(self, stage: str) -> None:
         """Keep the initial policy where the KL divergence is asked for; before a checkpoint's weights are loaded."""
         if stage == "fit" and self.loss.kl_coefficient > 0 and self._reference is None:
-            reference = self.language_model.initial().eval().requires_grad_(False)
-            # In a list, so that it is no submodule: checkpoints hold one model.
-            self._reference = [reference]
+            self._reference = (self.language_model.initial().eval().requires_grad_(False),)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Sample, reward, credit, update."""
         watch = Stopwatch()
         policy = self.ready_policy()
@@ -230,7 +230,7 @@ class GRPO(ReasoningModule):
             reference = self._score(trajectories, model)
         return CreditedRollout(trajectories, advantages, behaviour, old, reference)
 
-    def _score(self, trajectories: Sequence[Trajectory], model: Any = None) -> list[Tensor]:
+    def _score(self, trajectories: Sequence[Trajectory], model: LanguageModel | None = None) -> list[Tensor]:
         """Return log-probabilities of all completions' tokens, ``(completion,)`` each."""
         return completion_logprobs(
             model or self.language_model,

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_modules.base import ResumableModule
@@ -17,6 +18,13 @@ from surefoot.reasoning.sequences import Pack, empty_pack
 from surefoot.training.distributed import is_sharded, sum_over_ranks, whole_tensor
 
 __all__ = ("LanguageModelModule",)
+
+
+@runtime_checkable
+class _Deferring(Protocol):
+    """A wrapper that sums gradients over ranks (DDP), and can wait with it."""
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]: ...
 
 
 class LanguageModelModule(ResumableModule):
@@ -32,6 +40,7 @@ class LanguageModelModule(ResumableModule):
     """
 
     trains_with_dropout = False
+    _sharded = False
 
     def __init__(
         self,
@@ -72,7 +81,7 @@ class LanguageModelModule(ResumableModule):
         of them, and gradients are summed over ranks in float32.
         """
         mesh = self.device_mesh
-        if mesh is None or getattr(self, "_sharded", False):
+        if mesh is None or self._sharded:
             return
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
@@ -91,7 +100,7 @@ class LanguageModelModule(ResumableModule):
                 register_fsdp_forward_method(part, name)
         self._sharded = True
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and a schedule that is stepped with every update."""
         from transformers import get_scheduler
 
@@ -154,13 +163,10 @@ class LanguageModelModule(ResumableModule):
         """Yield the parameters that the optimizer changes, those of the model first."""
         return (p for p in self.parameters() if p.requires_grad)
 
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[object]:
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Exchange gradients between ranks only with the last pack."""
         wrapper: object = self.trainer.strategy.model
-        if last or not hasattr(wrapper, "no_sync"):
-            return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[object] = wrapper.no_sync()
-        return context
+        return contextlib.nullcontext() if last or not isinstance(wrapper, _Deferring) else wrapper.no_sync()
 
     # The mode of the model
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchmetrics.aggregation import CatMetric
 
 from lightning_modules.reasoning.language_model import LanguageModelModule
+from surefoot.contracts import RecordBatch
 from surefoot.reasoning.language_models import ValueHead
 from surefoot.reasoning.metrics.judgements import (
     brier_score,
@@ -63,18 +64,17 @@ class ProcessReward(LanguageModelModule):
         self.predicted, self.labels, self.steps = CatMetric(), CatMetric(), CatMetric()
         self.completions = CatMetric()  # the index of each prefix's completion
 
-    def judged(self, batch: dict[str, Any]) -> list[Judged]:
+    def judged(self, batch: RecordBatch) -> list[Judged]:
         """Return a batch's completions, texts among them as the model's tokens."""
-        given: Sequence[Judged | JudgedText] = batch["judged"]
         model, prompt = self.language_model, self.prompt
-        return [tokenised(j, model, prompt) if isinstance(j, JudgedText) else j for j in given]
+        return [tokenised(j, model, prompt) if isinstance(j, JudgedText) else j for j in batch["judged"]]
 
     def packs(self, judged: Sequence[Judged]) -> list[Pack]:
         """Return a batch's packs."""
         sequences = [judged_sequence(j.prompt, j.completion, j.n_tokens) for j in judged]
         return pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Take one step on a batch."""
         judged = self.judged(batch)
         labels, weights = _by_token(judged, "values"), _by_token(judged, "weights")
@@ -88,15 +88,15 @@ class ProcessReward(LanguageModelModule):
 
         self.log("train/loss", self.update(self.packs(judged), loss), batch_size=1, prog_bar=True)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Keep what is predicted of the held-out prefixes."""
         self._predict(batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Keep what is predicted of the test prefixes."""
         self._predict(batch)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: RecordBatch, batch_idx: int) -> list[dict[str, object]]:
         """Return a row for each completion: its text, the lengths of its prefixes in tokens and their values."""
         judged = self.judged(batch)
         lengths = [j.n_tokens for j in judged]
@@ -114,7 +114,7 @@ class ProcessReward(LanguageModelModule):
         """Log how good the predictions are."""
         self._conclude("test")
 
-    def _predict(self, batch: dict[str, Any]) -> None:
+    def _predict(self, batch: RecordBatch) -> None:
         judged = self.judged(batch)
         labels, steps = _by_token(judged, "values"), _by_token(judged, "n_steps")
         for pack in self.equalise_packs(self.packs(judged)):

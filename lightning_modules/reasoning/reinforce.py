@@ -9,7 +9,7 @@ from surefoot.errors import ConfigError
 from surefoot.reasoning.credit import CreditAssigner, EffectiveRewardAdvantage
 from surefoot.reasoning.language_models import ValueHead
 from surefoot.reasoning.rollouts import Sampling
-from surefoot.reasoning.sequences import Pack, TokenScores
+from surefoot.reasoning.sequences import Pack, PromptCompletion, TokenScores
 from surefoot.training.distributed import is_sharded
 
 __all__ = ("Reinforce",)
@@ -66,6 +66,6 @@ class Reinforce(GRPO):
         scores = self.language_model.score_hidden(hidden, pack, self.temperature)
         return scores, worth - expected.detach(), self.baseline_weight * (expected - worth).square()
 
-    def trained_sequences(self, rollout: CreditedRollout) -> list[Any]:
+    def trained_sequences(self, rollout: CreditedRollout) -> list[PromptCompletion]:
         """Return all sequences: the baseline learns from every one."""
         return [t.sequence for t in rollout.trajectories]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from lightning_modules.reasoning.sft import SFT
+from surefoot.contracts import RecordBatch
 from surefoot.errors import ConfigError
 from surefoot.reasoning.completions.selection import correct_completions
 from surefoot.reasoning.rollouts import Sampling
@@ -53,7 +54,7 @@ class RFT(SFT):
         self.sampling = sampling or Sampling(n=8)
         self.max_per_problem, self.distinct = max_per_problem, distinct
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Sample, grade, choose, and take one step on what was chosen."""
         trajectories = self.rollout = self.sample(batch["problem"], self.sampling, "train")
         chosen = correct_completions(trajectories, self.max_per_problem, self.global_step, self.distinct)

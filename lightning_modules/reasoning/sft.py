@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from lightning_modules.reasoning.base import ReasoningModule
+from surefoot.contracts import RecordBatch
 from surefoot.errors import DataError
 from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
 from surefoot.training.distributed import sum_over_ranks
@@ -34,7 +35,7 @@ class SFT(ReasoningModule):
         self.max_sequence_tokens = max_sequence_tokens
         self._n_fine_tuned = 0  # sequences of all steps and ranks
 
-    def sequences(self, batch: dict[str, Any]) -> list[PromptCompletion]:
+    def sequences(self, batch: RecordBatch) -> list[PromptCompletion]:
         """Return a batch's prompts and targets as token ids.
 
         Raises:
@@ -53,7 +54,7 @@ class SFT(ReasoningModule):
             )
         return sequences
 
-    def training_step(self, batch: dict[str, object], batch_idx: int) -> None:
+    def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Take one step on a batch."""
         sequences = self.sequences(batch)
         limit = self.max_sequence_tokens
@@ -99,17 +100,17 @@ class SFT(ReasoningModule):
         super().on_load_checkpoint(checkpoint)
         self._n_fine_tuned = checkpoint.get("n_fine_tuned", 0)
 
-    def validation_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: RecordBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss on reference solutions, if any, and evaluate by sampling where there is an engine."""
         self._log_loss(batch, "val")
         self.evaluate_problems(batch, "val")
 
-    def test_step(self, batch: dict[str, object], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: RecordBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do the same on the test split."""
         self._log_loss(batch, "test")
         self.evaluate_problems(batch, "test")
 
-    def _log_loss(self, batch: dict[str, Any], stage: str) -> None:
+    def _log_loss(self, batch: RecordBatch, stage: str) -> None:
         if "problem" in batch and not all(p.solution for p in batch["problem"]):
             return
         packs = self.equalise_packs(pack_sequences(self.sequences(batch), self.max_tokens_per_pack))

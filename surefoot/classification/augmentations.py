@@ -23,7 +23,7 @@ class Augmentation(ABC):
     def augment(self, images: Tensor) -> Tensor:
         """Return changed images, ``(batch, channels, height, width)``; the argument stays as it is."""
 
-    def __call__(self, images: Any) -> Tensor:
+    def __call__(self, images: object) -> Tensor:
         """Return changed images of a batch.
 
         Args:
@@ -209,6 +209,6 @@ class Views:
             raise ConfigError(f"views need names of their own, such as weak and strong, got {given}.")
         self.views = dict(views)
 
-    def __call__(self, images: Any) -> dict[str, Any]:
+    def __call__(self, images: object) -> dict[str, Any]:
         """Return the views of images ``(batch, channels, height, width)`` by name."""
         return {name: images if view is None else view(images) for name, view in self.views.items()}

@@ -43,7 +43,7 @@ class CheckpointEncoder(TokenEncoder):
         if weights is not None and not weights_will_follow():
             _load(encoder, weights)
 
-    def forward(self, input: Any) -> Tensor:
+    def forward(self, input: object) -> Tensor:
         """Return the encoder's features, ``(batch, n_features)``."""
         features: Tensor = self.encoder(input)
         return features
@@ -76,7 +76,7 @@ class CheckpointEncoder(TokenEncoder):
         """The encoder's tokens before those of the input."""
         return self._tokens_of.n_prefix_tokens
 
-    def tokens(self, input: Any, replaced: Replacement | None = None) -> Tokens:
+    def tokens(self, input: object, replaced: Replacement | None = None) -> Tokens:
         """Return the encoder's last hidden states."""
         return self._tokens_of.tokens(input, replaced)
 

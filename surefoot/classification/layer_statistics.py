@@ -5,10 +5,11 @@ Reference: Kang, Setlur, Tomlin, Levine, ICLR 2024, arXiv 2310.00873, section 5 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from surefoot.errors import ConfigError
 
@@ -75,7 +76,7 @@ class LayerProbe:
         """
         self.layers, self.max_features, self.n_inputs = layers, max_features, n_inputs
         self.sums: dict[str, dict[str, LayerSums]] = {}  # set -> layer -> sums
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
         self._set: str | None = None
         self._n_seen: dict[tuple[str, str], int] = {}
 
@@ -94,8 +95,8 @@ class LayerProbe:
         """Count what comes next to this set; to none of them if none is given."""
         self._set = set_name
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if self._set is not None:
                 self._observe(self._set, name, layer, inputs[0].detach(), output.detach())
 
@@ -236,7 +237,9 @@ def _silenced(module: nn.Module) -> Iterator[list[bool]]:
     """
     happened: list[bool] = []
 
-    def silence(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def silence(
+        _: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]] | None:
         signal = inputs[0] if inputs else next(iter(named.values()), None)
         if not isinstance(signal, Tensor) or not signal.is_floating_point():
             return None
@@ -255,7 +258,7 @@ def _silenced(module: nn.Module) -> Iterator[list[bool]]:
 
 @torch.no_grad()
 def constants_without_signal(
-    network: nn.Module, forward: Callable[[Any], Tensor], inputs: Any, max_depth: int = 4
+    network: nn.Module, forward: Callable[[object], Tensor], inputs: object, max_depth: int = 4
 ) -> dict[str, Tensor]:
     """Return the outputs that accumulated biases make when the signal is cut off before a module.
 

@@ -26,6 +26,8 @@ class Encoder(nn.Module, ABC):
     """A network from inputs to features ``(batch, n_features)``."""
 
     n_features: int
+    #: Whether it began with weights that were trained on other data.
+    pretrained: bool = False
 
     @abstractmethod
     def forward(self, input: Any) -> Tensor:
@@ -46,7 +48,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = nn.Linear(encoder.n_features, n_outputs)
 
-    def forward(self, input: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, input: object) -> tuple[Tensor, Tensor]:
         """Return logits ``(batch, n_outputs)`` and the features before the head ``(batch, n_features)``."""
         features = self.encoder(input)
         return self.head(features), features

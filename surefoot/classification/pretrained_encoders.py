@@ -16,7 +16,7 @@ from surefoot.training.weights import load_pretrained
 __all__ = ("TimmEncoder", "TransformersEncoder")
 
 
-def _probe(network: nn.Module, example: Any, call: Callable[[Any], Any] | None = None) -> Any:
+def _probe(network: nn.Module, example: object, call: Callable[[Any], object] | None = None) -> Any:
     """Return a network's output for an example in evaluation mode; statistics and random state do not change.
 
     Args:

@@ -75,7 +75,7 @@ def replacing(embedder: nn.Module, replaced: Replacement | None) -> Iterator[Non
         ValueError: If the mask does not have one value per token.
     """
 
-    def replace(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
+    def replace(module: nn.Module, given: object, embedded: Tensor) -> Tensor:
         assert replaced is not None
         n_batch, width = embedded.shape[0], embedded.shape[-1]
         expected = ((n_batch, embedded.numel() // (n_batch * width)), (width,))

@@ -58,7 +58,7 @@ class _Watched:
 class DurableCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a given path, without a copy in memory or in the system's temporary folder."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint.
 
         Raises:
@@ -79,7 +79,7 @@ class DurableTrainer(Trainer):
         self,
         filepath: str | Path,
         weights_only: bool | None = None,
-        storage_options: Any = None,
+        storage_options: object = None,
     ) -> None:
         """Write a checkpoint to another name, flush it and rename it; of ``last.ckpt`` keep the one before.
 

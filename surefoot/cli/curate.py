@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
-import datamodules
+import datamodules  # noqa: F401
 from surefoot.cli.verb_parser import VerbParser, verb_parser
 from surefoot.contracts import VariantSource, offers
 from surefoot.errors import ConfigError
@@ -24,7 +24,7 @@ from surefoot.reasoning.learning_dynamics import read_record
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.storage.locks import hold
 
-__all__ = ("datamodules", "run_curate")
+__all__ = ("run_curate",)
 
 
 def _parser() -> VerbParser:

@@ -7,7 +7,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
-import datamodules
+import datamodules  # noqa: F401
 from surefoot.cli.policy_verb import open_policy_verb, progress_printer, split_problems
 from surefoot.cli.verb_parser import VerbParser, print_summary, verb_parser
 from surefoot.reasoning.answers import Grader
@@ -16,7 +16,7 @@ from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 
-__all__ = ("datamodules", "run_generate")
+__all__ = ("run_generate",)
 
 
 def _parser() -> VerbParser:

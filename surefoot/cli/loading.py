@@ -9,26 +9,26 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
 # Imported so that settings may name a class without its module path.
-import callbacks
-import datamodules
-import lightning_modules
+import callbacks  # noqa: F401
+import datamodules  # noqa: F401
+import lightning_modules  # noqa: F401
 from surefoot.cli.checkpoints import metadata
 from surefoot.cli.settings import stored_descriptions, stored_settings
 from surefoot.errors import SurefootError
 from surefoot.training.rebuilding import check_weights, descriptions, weights_follow
 from surefoot.training.weights import read_checkpoint
 
-__all__ = ("build_datamodule", "callbacks", "datamodules", "lightning_modules", "load_module", "rebuild_module")
+__all__ = ("build_datamodule", "load_module", "rebuild_module")
 
 
-def _build(base: type, settings: Mapping[str, Any]) -> Any:
+def _build(base: type, settings: Mapping[str, object]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "object")
     own = copy.deepcopy(dict(settings))  # the parser changes lists in place
     return parser.instantiate_classes(parser.parse_object({"object": own})).object
 
 
-def rebuild_module(settings: Mapping[str, Any], checkpoint: Path) -> LightningModule:
+def rebuild_module(settings: Mapping[str, object], checkpoint: Path) -> LightningModule:
     """Build a module whose weights a checkpoint will bring, all of them.
 
     Raises:
@@ -41,7 +41,7 @@ def rebuild_module(settings: Mapping[str, Any], checkpoint: Path) -> LightningMo
     return module
 
 
-def build_datamodule(settings: Mapping[str, Any]) -> LightningDataModule:
+def build_datamodule(settings: Mapping[str, object]) -> LightningDataModule:
     """Build a datamodule from what a config says under ``data``.
 
     Args:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class PredictionWriter(Callback):
             folder: Where to write to.
         """
         self.folder = folder
-        self._batches: list[tuple[int, Any]] = []  # number of the loader, what predict_step returned
+        self._batches: list[tuple[int, object]] = []  # number of the loader, what predict_step returned
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget earlier predictions."""
@@ -47,8 +47,8 @@ class PredictionWriter(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -64,7 +64,7 @@ class PredictionWriter(Callback):
                 raise SurefootError(
                     f"{owner}.predict_step returned {', '.join(map(str, outputs)) or 'nothing'}: {_EXPECTED}."
                 )
-            kept: Any = {k: outputs[k].detach().cpu() for k in (names[0], "index")}
+            kept: object = {k: outputs[k].detach().cpu() for k in (names[0], "index")}
         elif isinstance(outputs, list) and all(
             isinstance(row, Mapping) and isinstance(row.get("index"), int) for row in outputs
         ):
@@ -95,12 +95,12 @@ class PredictionWriter(Callback):
             write(partial, [rows[key] for key in sorted(rows)], several)
         rank_zero_info(f"{len(rows)} predictions: {self.folder / name}")
 
-    def _check_whole(self, trainer: Trainer, rows: Mapping[tuple[int, int, int], Any]) -> None:
+    def _check_whole(self, trainer: Trainer, rows: Mapping[tuple[int, int, int], object]) -> None:
         if trainer.limit_predict_batches != 1.0 or is_fast_dev_run(trainer):
             return
         for number, loader in enumerate(_loaders(trainer)):
             seen = len({index for of, index, _ in rows if of == number})
-            if hasattr(loader.dataset, "__len__") and seen != len(loader.dataset):
+            if isinstance(loader.dataset, Sized) and seen != len(loader.dataset):
                 raise SurefootError(
                     f"{seen} examples were predicted of {len(loader.dataset)}: their ids in index are not distinct, or"
                     " a rank"
@@ -109,17 +109,17 @@ class PredictionWriter(Callback):
 
 
 def _loaders(trainer: Trainer) -> list[Any]:
-    loaders: Any = trainer.predict_dataloaders
+    loaders: object = trainer.predict_dataloaders
     return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
 
 
-def _describe(outputs: Any) -> str:
+def _describe(outputs: object) -> str:
     if isinstance(outputs, list) and outputs and isinstance(outputs[0], Mapping):
         return f"rows of {', '.join(map(str, outputs[0]))}"
     return f"a {type(outputs).__name__}"
 
 
-def _tensor_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, Any]]:
+def _tensor_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, object]]:
     """Return rows by loader, index and 0: an example that two ranks have seen is there once."""
     rows = {}
     for loader, batch in batches:
@@ -133,7 +133,7 @@ def _tensor_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], d
     return rows
 
 
-def _dict_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, Any]]:
+def _dict_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dict[str, object]]:
     """Return rows by loader, index and number of the sample."""
     return {
         (loader, row["index"], int(row.get("sample", 0))): {"loader": loader, **row}
@@ -142,7 +142,7 @@ def _dict_rows(batches: list[tuple[int, Any]]) -> dict[tuple[int, int, int], dic
     }
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]], several: bool) -> None:
+def _write_csv(path: Path, rows: list[dict[str, object]], several: bool) -> None:
     columns = [c for c in rows[0] if several or c != "loader"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -150,7 +150,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], several: bool) -> None:
         writer.writerows(rows)
 
 
-def _write_jsonl(path: Path, rows: list[dict[str, Any]], several: bool) -> None:
+def _write_jsonl(path: Path, rows: list[dict[str, object]], several: bool) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             kept = row if several else {k: v for k, v in row.items() if k != "loader"}

@@ -12,7 +12,14 @@ from callbacks import ModelExporter
 from datamodules import Shift
 from surefoot.cli.checkpoints import LAST, LastCheckpoint
 from surefoot.compatibility.lightning import callbacks_of, is_fast_dev_run, log_short_runs
-from surefoot.contracts import CompletedTraining, Fingerprints, offers
+from surefoot.contracts import (
+    CompletedTraining,
+    Fingerprints,
+    LanguageModelTraining,
+    NetworkModule,
+    datamodule_of,
+    offers,
+)
 from surefoot.errors import SurefootError
 from surefoot.runs import RunFolder, describe_environment, mark_latest
 from surefoot.storage.files import replacing
@@ -41,7 +48,7 @@ class RunRecorder(Callback):
 
     @rank_zero_only
     def _write_environment(self, trainer: Trainer) -> None:
-        datamodule = _datamodule(trainer)
+        datamodule = datamodule_of(trainer)
         data = datamodule.fingerprints() if offers(datamodule, Fingerprints) else {}
         environment = describe_environment() | {"data": data, "ranks": trainer.world_size}
         write_json(self.run.path / "environment.json", environment)
@@ -55,7 +62,7 @@ class RunRecorder(Callback):
         """Write the environment; print, and if asked set, the learning rates of a resumed run."""
         log_short_runs(trainer)
         self._write_environment(trainer)
-        datamodule = _datamodule(trainer)
+        datamodule = datamodule_of(trainer)
         of_data = _parts(datamodule) if datamodule is not None else ()
         self._descriptions = describe([*pl_module.modules(), *of_data])
         if trainer.ckpt_path is None or not trainer.optimizers:
@@ -90,11 +97,12 @@ class RunRecorder(Callback):
         self._handed_on = True
         if is_fast_dev_run(trainer):
             return
-        model: Any = getattr(pl_module, "language_model", None)
-        if model is None:
-            network: torch.nn.Module = getattr(pl_module, "network", pl_module)
+        module: object = pl_module
+        if not offers(module, LanguageModelTraining):
+            network = module.network if offers(module, NetworkModule) else pl_module
             _write_weights(self.run.path / WEIGHTS, network.state_dict(), trainer.is_global_zero)
             return
+        model = module.language_model
         beside = [n for n, part in pl_module.named_children() if part is not model and list(part.parameters())]
         tensors = {name: t for name, t in pl_module.state_dict().items() if name.split(".")[0] in beside}
         if tensors:  # such as a value head
@@ -151,10 +159,6 @@ def _parts(data: object) -> Iterator[object]:
                 yield from _parts(part)
 
 
-def _datamodule(trainer: Trainer) -> object:
-    return getattr(trainer, "datamodule", None)
-
-
 def _write_weights(path: Path, state: Mapping[str, torch.Tensor], write: bool) -> None:
     """Write tensors under their names; where they are sharded, all ranks have to call this."""
     from safetensors.torch import save_file
@@ -168,7 +172,7 @@ def _write_weights(path: Path, state: Mapping[str, torch.Tensor], write: bool) -
         save_file(tensors, partial)
 
 
-def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, Any]]]:
+def _configured_rates(pl_module: LightningModule) -> list[list[dict[str, object]]]:
     """Return what fresh optimizers would be set to, per optimizer and parameter group; nothing where there is none."""
     fresh: Any = pl_module.configure_optimizers()
     if fresh is None:  # nothing is trained by an optimizer

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
@@ -55,7 +54,7 @@ class RunRequest:
 
     verb: str
     config: Namespace
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     config_files: Sequence[str]
 
     @property

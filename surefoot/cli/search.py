@@ -8,7 +8,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
-import datamodules
+import datamodules  # noqa: F401
 from surefoot.cli.policy_verb import open_policy_verb, progress_printer, split_problems
 from surefoot.cli.verb_parser import VerbParser, verb_parser
 from surefoot.reasoning.answers import Grader
@@ -19,7 +19,7 @@ from surefoot.reasoning.search import Search, SearchPoint, accuracies
 from surefoot.reasoning.search.stored import Searching, read_candidates, search_completions
 from surefoot.report.search_curves import describe_search, draw_search, read_points, write_points
 
-__all__ = ("datamodules", "run_search")
+__all__ = ("run_search",)
 
 
 def _parser() -> VerbParser:

@@ -91,7 +91,7 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
     Raises:
         SurefootError: If the file is not a checkpoint.
     """
-    settings: dict[str, Any] | None = metadata(path).get("surefoot_settings")
+    settings: dict[str, object] | None = metadata(path).get("surefoot_settings")
     return settings
 
 
@@ -113,7 +113,7 @@ def stored_descriptions(path: str | Path) -> dict[str, Description]:
     return dict(metadata(path).get("surefoot_descriptions") or {})
 
 
-def fill_seeds(settings: Any, seed: int) -> None:
+def fill_seeds(settings: object, seed: int) -> None:
     """Set every ``seed`` in nested settings that nobody has given (none) to the run's, in place.
 
     Args:
@@ -133,7 +133,7 @@ def fill_seeds(settings: Any, seed: int) -> None:
                 fill_seeds(value, seed)
 
 
-def differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+def differences(before: object, now: object, key: str = "") -> list[tuple[str, object, object]]:
     """Return (dotted key, before, now) wherever two settings differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))

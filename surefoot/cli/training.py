@@ -40,6 +40,7 @@ from surefoot.compatibility.lightning import (
     tell_batches_from_shares,
 )
 from surefoot.compatibility.tensorboard import quiet_writer
+from surefoot.contracts import ClassificationData, GroupedData, offers
 from surefoot.errors import ConfigError
 from surefoot.runs import RunFolder
 from surefoot.training.rebuilding import descriptions
@@ -48,6 +49,16 @@ __all__ = ("SurefootCLI", "run_trainer")
 
 #: Facts of the data that a model needs, filled in wherever the model has such an argument.
 FACTS = ("n_classes", "n_groups")
+
+
+def _facts(datamodule: object) -> dict[str, int | None]:
+    """Return what the data know of `FACTS`."""
+    return {
+        "n_classes": datamodule.n_classes if offers(datamodule, ClassificationData) else None,
+        "n_groups": datamodule.n_groups if offers(datamodule, GroupedData) else None,
+    }
+
+
 #: Values of --ckpt_path that name no file.
 _LIGHTNINGS_PATHS = ("last", "best", "hpc", "registry")
 
@@ -79,7 +90,7 @@ class SurefootCLI(LightningCLI):
         self.held = held
         super().__init__(**settings)
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, **kwargs: object) -> LightningArgumentParser:
         """Return a parser whose errors are one line."""
         self.parser_class = _Parser
         return super().init_parser(**kwargs)
@@ -177,9 +188,9 @@ class SurefootCLI(LightningCLI):
         wanted = [f for f in FACTS if f in config.model.get("init_args", {})]
         if not wanted:
             return
-        datamodule = build_datamodule(config.data.as_dict())
+        facts = _facts(build_datamodule(config.data.as_dict()))
         for fact in wanted:
-            value, given = getattr(datamodule, fact, None), config.model.init_args[fact]
+            value, given = facts[fact], config.model.init_args[fact]
             if given is None:
                 config.model.init_args[fact] = value
             elif value is not None and given != value:
@@ -188,11 +199,11 @@ class SurefootCLI(LightningCLI):
     def _settings(self) -> dict[str, Any]:
         """Return the effective settings as plain types."""
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, skip_validation=True)
-        settings: dict[str, Any] = yaml.safe_load(text)[self.subcommand]
+        settings: dict[str, object] = yaml.safe_load(text)[self.subcommand]
         self.config_dump = deepcopy(settings)  # Lightning would make its own, to tell modules their hyperparameters
         return settings
 
-    def _run_verb(self, verb: str, arguments: dict[str, Any]) -> Any:
+    def _run_verb(self, verb: str, arguments: dict[str, object]) -> object:
         """Run the trainer; rank zero records its end."""
         if verb != "fit" and not self.config[verb].get("ckpt_path"):
             rank_zero_info(
@@ -216,19 +227,19 @@ class SurefootCLI(LightningCLI):
                 rank_zero_info(f"run folder: {self.run.path}")
         return result
 
-    def fit(self, **arguments: Any) -> Any:
+    def fit(self, **arguments: object) -> object:
         """Train."""
         return self._run_verb("fit", arguments)
 
-    def validate(self, **arguments: Any) -> Any:
+    def validate(self, **arguments: object) -> object:
         """Evaluate on the validation split."""
         return self._run_verb("validate", arguments)
 
-    def test(self, **arguments: Any) -> Any:
+    def test(self, **arguments: object) -> object:
         """Evaluate on the test split."""
         return self._run_verb("test", arguments)
 
-    def predict(self, **arguments: Any) -> Any:
+    def predict(self, **arguments: object) -> object:
         """Predict on the test split; `PredictionWriter` writes the predictions."""
         return self._run_verb("predict", arguments)
 
@@ -247,7 +258,7 @@ class SurefootCLI(LightningCLI):
         self.model, self.datamodule = built.model, built.data
         self.trainer = self.instantiate_trainer()
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: object) -> Trainer:
         """Build the trainer with its run folder, loggers and the checkpoint to resume from."""
         config = self.config[self.subcommand]
         folder, trainer = self.run.path, self.config_init[self.subcommand].trainer

@@ -71,7 +71,7 @@ def build_objects(parser: VerbParser, parsed: Namespace, read: Sequence[str]) ->
 
 def engine_name(engine: RolloutEngine) -> str:
     """Return the name of what samples: of Ray's workers, the engine that each of them runs."""
-    return type(getattr(engine, "engine", engine)).__name__
+    return type(engine.sampling_engine).__name__
 
 
 def print_summary(summary: Mapping[str, float]) -> None:

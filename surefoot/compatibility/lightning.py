@@ -116,7 +116,7 @@ class QuietProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return what the bar shows beside the rate."""
-        items: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        items: dict[str, object] = dict(super().get_metrics(trainer, pl_module))
         items.pop("v_num", None)
         return {name.removeprefix("train/"): value for name, value in items.items()}
 
@@ -136,7 +136,7 @@ class QuietModelSummary(RichModelSummary):
         model_size: float,
         total_training_modes: dict[str, int],
         total_flops: int,
-        **summarize_kwargs: Any,
+        **summarize_kwargs: object,
     ) -> None:
         """Print the parts' names, types and parameters; the size is in MB."""
         from lightning.pytorch.utilities.model_summary.model_summary import get_human_readable_count

@@ -52,7 +52,7 @@ def _epsilon_by_renyi(noise_multiplier: float, sampling_rate: float, n_steps: in
     import dp_accounting
     from dp_accounting import rdp
 
-    event: Any = dp_accounting.GaussianDpEvent(noise_multiplier)
+    event: object = dp_accounting.GaussianDpEvent(noise_multiplier)
     if sampling_rate < 1:
         event = dp_accounting.PoissonSampledDpEvent(sampling_rate, event)
     ledger = rdp.RdpAccountant()

@@ -317,7 +317,7 @@ def draw_question(seed: int, number: int, chains: Chains) -> tuple[str, random.R
         number: Number of the question.
         chains: What it is drawn from.
     """
-    draw = random.Random(f"{seed}/{number}")
+    draw = random.Random(f"{seed}/{number}")  # no derive_seed: committed results are of these problems
     return chains.draw(draw).question, draw
 
 

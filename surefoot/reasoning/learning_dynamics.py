@@ -117,7 +117,7 @@ def _from_arrays(arrays: Mapping[str, object], path: Path) -> list[TrackedRun]:
     return [_one_run(name, about, arrays, path) for name, about in described.items()]
 
 
-def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, Any], path: Path) -> TrackedRun:
+def _one_run(name: str, about: Mapping[str, Any], arrays: Mapping[str, object], path: Path) -> TrackedRun:
     def array(key: str) -> Tensor:
         full = f"{name}/{key}"
         if full not in arrays:
@@ -177,7 +177,7 @@ def write_recorded_runs(runs: Sequence[TrackedRun], path: Path) -> None:
     Raises:
         DataError: If a run has no test samples, or there are more than 65,535 samples per example.
     """
-    meta: dict[str, Any] = {}
+    meta: dict[str, object] = {}
     arrays: dict[str, Any] = {}
     for run in runs:
         if run.test_correct is None:
@@ -274,8 +274,8 @@ def _matrix(rows: Sequence[Sequence[Mapping[str, Any]]], column: str) -> Tensor:
 
 
 def _line_up(
-    tables: Mapping[int, Sequence[Mapping[str, Any]]], split: str, folder: Path
-) -> tuple[list[list[Mapping[str, Any]]], int, list[str], int]:
+    tables: Mapping[int, Sequence[Mapping[str, object]]], split: str, folder: Path
+) -> tuple[list[list[Mapping[str, object]]], int, list[str], int]:
     """Return a split's rows at each checkpoint in one order, samples per example, ids, and how many were left out."""
     by_step: list[dict[str, Mapping[str, Any]]] = []
     for step in sorted(tables):

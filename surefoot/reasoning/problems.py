@@ -80,7 +80,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def first_field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+def first_field(row: Mapping[str, object], names: Sequence[str], where: str) -> str:
     """Return the first of several fields that a row has, as text.
 
     Raises:
@@ -93,7 +93,7 @@ def first_field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str
     raise DataError(f"{where} has none of the fields {', '.join(names)}; it has {', '.join(row)}.")
 
 
-def first_answer(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+def first_answer(row: Mapping[str, object], names: Sequence[str], where: str) -> str:
     """Return the first of several fields that a row has, as a reference answer: numbers keep all their digits.
 
     Raises:

@@ -35,7 +35,7 @@ RewardFunction = Callable[..., Sequence[object]]
 class AccuracyReward:
     """1 for a correct final answer, else 0, as the grader says."""
 
-    def __call__(self, grade: Sequence[str], **columns: Any) -> list[float]:
+    def __call__(self, grade: Sequence[str], **columns: object) -> list[float]:
         """Return one reward per completion."""
         return [float(status == "correct") for status in grade]
 
@@ -58,7 +58,7 @@ class FormatReward:
         except re.error as error:
             raise ConfigError(f"not a regular expression: {pattern!r} ({error}).") from error
 
-    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
+    def __call__(self, completions: Sequence[str], **columns: object) -> list[float]:
         """Return one reward per completion."""
         return [float(self.pattern.search(text) is not None) for text in completions]
 
@@ -66,7 +66,7 @@ class FormatReward:
 class StepReward:
     """In the arithmetic world, 1 for every right step or answer and 0 for every other line: one reward per step."""
 
-    def __call__(self, steps: Sequence[Sequence[str]], question: Sequence[str], **columns: Any) -> list[list[float]]:
+    def __call__(self, steps: Sequence[Sequence[str]], question: Sequence[str], **columns: object) -> list[list[float]]:
         """Return one reward per step of each completion; the steps have to be lines."""
         return [
             [float(kind in ("correct", "answer")) for kind in judge_steps(asked, lines)]

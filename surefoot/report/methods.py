@@ -118,7 +118,7 @@ class Method:
     """Runs that differ in their seeds alone."""
 
     name: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     runs: list[RecordedRun]
     values: dict[Path, float] = field(default_factory=dict)
     differing: dict[str, str] = field(default_factory=dict)  # short key -> value, from others

@@ -79,7 +79,7 @@ class RecordedRun(NamedTuple):
         return have[metric]
 
 
-def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(settings: object, prefix: str = "") -> dict[str, object]:
     """Return nested settings under dotted keys; lists of mappings are numbered, other lists stay values."""
     if isinstance(settings, list) and any(isinstance(v, Mapping) for v in settings):
         settings = dict(enumerate(settings))
@@ -106,7 +106,7 @@ def _folders(paths: Sequence[Path]) -> Iterator[Path]:
                 yield folder
 
 
-def _order(folder: Path) -> tuple[Any, ...]:
+def _order(folder: Path) -> tuple[object, ...]:
     """Sort run 10 after run 9."""
     return tuple((int(p), "") if p.isdecimal() else (-1, p) for p in folder.parts)
 
@@ -161,13 +161,12 @@ def _read_optional(path: Path) -> dict[str, Any]:
     return value
 
 
-def _seeds(flat: Mapping[str, Any]) -> dict[str, int | None]:
+def _seeds(flat: Mapping[str, object]) -> dict[str, int | None]:
     """Return every seed among the settings; one that nobody gave is the class's own."""
     seeds: dict[str, int | None] = {}
     for key, value in flat.items():
         if key == "seed_everything" or (key.startswith(("model.", "data.")) and key.split(".")[-1] == "seed"):
-            is_number = isinstance(value, int) and not isinstance(value, bool)
-            seeds[key] = value if is_number else None
+            seeds[key] = value if isinstance(value, int) and not isinstance(value, bool) else None
     return seeds
 
 

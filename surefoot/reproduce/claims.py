@@ -103,7 +103,7 @@ class Claim:
     scale: Scale
     seconds: float | None  # its share of the work; none where no timings were recorded
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return plain types; numbers that are not finite become null."""
         row = asdict(self)
         if not math.isfinite(self.measured):
@@ -165,7 +165,7 @@ class ClaimDefinition:
     unit: str
     criterion: Criterion | Callable[..., Criterion]
     id: str
-    over: Callable[[Results], Iterable[Mapping[str, Any]]] | None
+    over: Callable[[Results], Iterable[Mapping[str, object]]] | None
     at_any_scale: bool | Callable[..., bool]
 
     @property
@@ -184,7 +184,7 @@ class ClaimDefinition:
             keys = [{}] if self.over is None else [*self.over(results)]
         return [self._measure(Results(results.tables), key) for key in keys]
 
-    def _measure(self, results: Results, key: Mapping[str, Any]) -> Measurement:
+    def _measure(self, results: Results, key: Mapping[str, object]) -> Measurement:
         with computed_from(results, f"The claim {self.id.format(**key)}"):
             values = _given(self.function, key, results)
             if not isinstance(values, Estimate):
@@ -204,7 +204,7 @@ class ClaimDefinition:
         )
 
 
-def _given(function: Callable[..., Any], key: Mapping[str, Any], *arguments: Any) -> Any:
+def _given(function: Callable[..., object], key: Mapping[str, object], *arguments: object) -> Any:
     """Call a function with those of a key's entries that it names."""
     names = inspect.signature(function).parameters
     return function(*arguments, **{k: v for k, v in key.items() if k in names})
@@ -216,7 +216,7 @@ def claim(
     unit: str,
     criterion: Criterion | Callable[..., Criterion],
     id: str | None = None,
-    over: Callable[[Results], Iterable[Mapping[str, Any]]] | None = None,
+    over: Callable[[Results], Iterable[Mapping[str, object]]] | None = None,
     at_any_scale: bool | Callable[..., bool] = False,
 ) -> Callable[[Callable[..., Values]], ClaimDefinition]:
     """Make a claim of a function from `Results` to one value per seed, or to an `Estimate`; its docstring is the text.

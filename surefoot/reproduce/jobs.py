@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from surefoot.errors import SurefootError
 from surefoot.processes import die_with_parent
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     """One training run."""
 
     name: str
-    settings: Mapping[str, Any]  # what a config file would say
+    settings: Mapping[str, object]  # what a config file would say
     test: bool = False  # whether the trained model is tested, with the shifted sets of its data
 
 

@@ -89,7 +89,7 @@ class Table(Sequence[Row]):
         """Go through the rows."""
         return iter(self.rows)
 
-    def where(self, **values: Any) -> "Table":
+    def where(self, **values: object) -> "Table":
         """Return the rows that have these values.
 
         Raises:
@@ -111,7 +111,7 @@ class Table(Sequence[Row]):
         self._expect(column)
         return list(dict.fromkeys(row.get(column) for row in self.rows if row.get(column) is not None))
 
-    def per_seed(self, quantity: str, **where: Any) -> PerSeed:
+    def per_seed(self, quantity: str, **where: object) -> PerSeed:
         """Return a quantity of the rows that have these values, averaged within each seed, seeds ascending.
 
         Raises:
@@ -127,11 +127,11 @@ class Table(Sequence[Row]):
             values.setdefault(row["seed"], []).append(row[quantity])
         return PerSeed({seed: fmean(values[seed]) for seed in sorted(values)})
 
-    def estimate(self, quantity: str, **where: Any) -> Estimate:
+    def estimate(self, quantity: str, **where: object) -> Estimate:
         """Return a quantity's mean over seeds with its 95% interval; see `per_seed`."""
         return mean_interval(list(self.per_seed(quantity, **where).values()))
 
-    def curve(self, x: str, quantity: str, **where: Any) -> list[tuple[float, Estimate]]:
+    def curve(self, x: str, quantity: str, **where: object) -> list[tuple[float, Estimate]]:
         """Return a quantity's estimate at each value of a column, ascending."""
         chosen = self.where(**where)
         return [(float(v), chosen.estimate(quantity, **{x: v})) for v in sorted(chosen.distinct(x))]
@@ -222,7 +222,7 @@ def read_results(folder: Path, names: Sequence[str]) -> Results:
     return Results({name: read_rows(folder / f"{name}.csv") for name in names})
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     if text in ("True", "False"):
         return text == "True"
     if text == "":

@@ -16,7 +16,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from surefoot.errors import DataError
 
@@ -94,7 +94,14 @@ def _hash_file(path: Path) -> bytes:
     return digest.digest()
 
 
-def _hash_safetensors(file: BinaryIO, size: int, digest: Any) -> bool:
+@runtime_checkable  # for checked signatures
+class _Digest(Protocol):
+    """A hash under way, of any kind of `hashlib`."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+def _hash_safetensors(file: BinaryIO, size: int, digest: _Digest) -> bool:
     """Add a safetensors file's header and pieces of each tensor; return whether it is one."""
     length = int.from_bytes(os.pread(file.fileno(), 8, 0), "little")
     if not 0 < length <= size - 8:
@@ -113,7 +120,7 @@ def _hash_safetensors(file: BinaryIO, size: int, digest: Any) -> bool:
     return True
 
 
-def _hash_zip(file: BinaryIO, digest: Any) -> bool:
+def _hash_zip(file: BinaryIO, digest: _Digest) -> bool:
     """Add the checksums of a zip file's members; return whether it is one.
 
     Of torch's checkpoints the tensors alone count: what else they hold may be times.

@@ -12,13 +12,13 @@ from surefoot.storage.files import write_text
 __all__ = ("fingerprint", "read_json", "write_json")
 
 
-def fingerprint(settings: Mapping[str, Any]) -> str:
+def fingerprint(settings: Mapping[str, object]) -> str:
     """Return a short hash of settings, whatever their order."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader never sees half of it."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from surefoot.errors import SurefootError
 
@@ -95,7 +94,7 @@ def is_held_by_this_launch(folder: Path) -> bool:
         folder: Folder that rank zero may hold.
     """
     holder = _holder(folder / LOCK_FILE)
-    if holder.get("launch") != _launch() or float(holder.get("time", 0)) < _BEGAN - APART:
+    if holder.get("launch") != _launch() or float(str(holder.get("time", 0))) < _BEGAN - APART:
         return False
     if holder.get("host") != platform.node():
         return True
@@ -160,7 +159,7 @@ def _try_lock(descriptor: int, path: Path, otherwise: str) -> bool:
     return True
 
 
-def _may_live(holder: dict[str, Any], age: float, locks: bool) -> bool:
+def _may_live(holder: dict[str, object], age: float, locks: bool) -> bool:
     """Return whether a holder that the lock does not rule out may still be writing."""
     if holder.get("host") in (None, platform.node()):
         start = _process_start(holder.get("pid", 0))
@@ -168,7 +167,7 @@ def _may_live(holder: dict[str, Any], age: float, locks: bool) -> bool:
     return age < DEAD_AFTER
 
 
-def _refusal(path: Path, holder: dict[str, Any], otherwise: str, age: float | None = None) -> SurefootError:
+def _refusal(path: Path, holder: dict[str, object], otherwise: str, age: float | None = None) -> SurefootError:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     since = f", since {holder['since']}" if "since" in holder else ""
     seen = (
@@ -180,7 +179,7 @@ def _refusal(path: Path, holder: dict[str, Any], otherwise: str, age: float | No
     return SurefootError(f"{path.parent} is being written by {who}{since}{seen}: wait for it{otherwise}.")
 
 
-def _holder(path: Path) -> dict[str, Any]:
+def _holder(path: Path) -> dict[str, object]:
     """Return what a lock file says; nothing where it is empty or damaged."""
     try:
         content = json.loads(path.read_text())
@@ -208,11 +207,11 @@ def _is_at(descriptor: int, path: Path) -> bool:
     return (mine.st_dev, mine.st_ino) == (found.st_dev, found.st_ino)
 
 
-def _process_start(pid: Any) -> str | None:
+def _process_start(pid: object) -> str | None:
     """Return when a living process of this host began, in a form that no other one shares; none if there is none."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        fields = Path(f"/proc/{int(pid)}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{int(str(pid))}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, ValueError, IndexError):
         return None
     return f"{boot}:{fields[19]}"

@@ -218,7 +218,7 @@ class ResumableDataLoader(DataLoader[Any], ResumableLoader):
             n_examples = max(0, self._resumed.n_examples - n_batches * n_examples_per_batch)
             self._resumed = self._resumed._replace(n_examples=n_examples)
 
-    def state_before(self, state: dict[str, Any], n_batches: int) -> dict[str, Any]:
+    def state_before(self, state: dict[str, Any], n_batches: int) -> dict[str, object]:
         """Return the state in which the loader was so many batches of the present size before another state."""
         return state | {"n_examples": state["n_examples"] - n_batches * self.n_examples_per_batch}
 

@@ -4,6 +4,7 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 __all__ = ("LostUpdates", "watch_updates")
@@ -44,7 +45,7 @@ class watch_updates:
 
     def _some(self, tensor: Tensor) -> Tensor:
         """Return some of this rank's elements, the same ones of a weight and its gradient."""
-        local = getattr(tensor, "to_local", lambda: tensor)().detach().reshape(-1)
+        local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach().reshape(-1)
         return local[:: max(1, len(local) // self.n_weights)]
 
     def _remember(self, optimizer: Optimizer, *_: object) -> None:

@@ -1,22 +1,33 @@
 """The state of every global random generator of a rank, in types that load without unpickling code."""
 
 import random
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.utils.serialization.config  # draws from `random` when first imported, which torch.save does
+from torch import Tensor
 
 from surefoot.training.distributed import is_distributed
 
-__all__ = ("capture_random_state", "gather_random_states", "restore_random_state")
+__all__ = ("RandomState", "capture_random_state", "gather_random_states", "restore_random_state")
 
 
-def capture_random_state() -> dict[str, Any]:
+class RandomState(TypedDict):
+    """The state of a rank's generators."""
+
+    python: tuple[Any, ...]  # `random` does not say more of its own
+    #: Name, keys, position, whether a Gaussian is kept, and which.
+    numpy: tuple[str, Tensor, int, int, float]
+    torch: Tensor
+    cuda: NotRequired[Tensor]
+
+
+def capture_random_state() -> RandomState:
     """Return the states of Python's, numpy's, torch's and this rank's CUDA generators."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {
+    state: RandomState = {
         "python": random.getstate(),
         "numpy": (
             str(name),
@@ -32,7 +43,7 @@ def capture_random_state() -> dict[str, Any]:
     return state
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: RandomState) -> None:
     """Put the generators back into a captured state."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -43,10 +54,11 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def gather_random_states() -> list[dict[str, Any]]:
+def gather_random_states() -> list[RandomState]:
     """Return every rank's state, in the order of the ranks."""
     if not is_distributed():
         return [capture_random_state()]
-    states: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(states, capture_random_state())
+    mine = capture_random_state()
+    states = [mine] * dist.get_world_size()
+    dist.all_gather_object(states, mine)
     return states

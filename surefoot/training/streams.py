@@ -148,7 +148,7 @@ class StreamsLoader(ResumableLoader):
         for name, loader in self.endless.items():
             loader.go_to(max(0, loader.position - n_batches * n_examples_per_batch[name]))
 
-    def state_before(self, state: dict[str, Any], n_batches: int) -> dict[str, Any]:
+    def state_before(self, state: dict[str, Any], n_batches: int) -> dict[str, object]:
         """Return the state in which the loader was so many batches of the present size before another state."""
         beside = {
             name: max(0, position - n_batches * self.endless[name].n_examples_per_batch)

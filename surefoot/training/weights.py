@@ -12,7 +12,7 @@ from surefoot.errors import DataError, SurefootError
 __all__ = ("load_pretrained", "read_checkpoint")
 
 
-def load_pretrained(auto_class: Any, source: str, expected: str, **settings: Any) -> Any:
+def load_pretrained(auto_class: Any, source: str, expected: str, **settings: object) -> Any:
     """Return what one of transformers' ``Auto`` classes loads; code in the model's folder is not run.
 
     Args:

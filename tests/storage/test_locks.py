@@ -1,5 +1,6 @@
 """A folder is held by living processes only, whatever a file that was left behind says."""
 
+import fcntl
 import json
 import os
 import platform
@@ -149,7 +150,7 @@ def test_without_locks_a_living_process_is_told_by_its_start(tmp_path: Path, mon
     def none(*args: object) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr(locks.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     with (
         holder(tmp_path) as process,
         pytest.raises(SurefootError, match=f"process {process.pid}"),

@@ -10,6 +10,7 @@ from conftest import Fit
 from logged import metric_values
 from tiny_reasoning import tiny_reasoning
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from surefoot.errors import ConfigError
 from surefoot.reasoning.language_models import LanguageModel, LoRA, PretrainedLanguageModel, perplexities
@@ -204,8 +205,8 @@ def test_gradient_checkpointing_acts_in_a_run(
 ) -> None:
     from surefoot.reasoning.language_models import checkpointing
 
-    calls, original = [], checkpointing.checkpoint
-    monkeypatch.setattr(checkpointing, "checkpoint", lambda *a, **k: calls.append(1) or original(*a, **k))
+    calls: list[int] = []
+    monkeypatch.setattr(checkpointing, "checkpoint", lambda *a, **k: calls.append(1) or checkpoint(*a, **k))
     settings = gpt2_settings(gpt2, method)
     language_model = settings["model"]["init_args"]["language_model"]["init_args"]
     language_model["gradient_checkpointing"] = True

@@ -73,5 +73,6 @@ def perturb(text: str, index: int, kind: str, strength: float, seed: int = 0) ->
         raise ConfigError(f"no perturbation {kind!r}; there are {', '.join(PERTURBATIONS)}.")
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength of {kind} must be in [0, 1], got {strength}.")
+    # no derive_seed here: the committed results of the optimal constant solution are of these texts
     draw = random.Random(f"{seed} {kind} {strength} {index}")
     return " ".join(PERTURBATIONS[kind](text.split(), strength, draw))

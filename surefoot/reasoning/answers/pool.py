@@ -280,7 +280,7 @@ class GraderPool:
         active = [w for w in self._workers if w.job is not None or not w.ready]
         if not active:
             return []
-        found: list[tuple[_Worker, dict[str, Any] | None]] = []
+        found: list[tuple[_Worker, dict[str, object] | None]] = []
         with selectors.DefaultSelector() as selector:
             for worker in active:
                 assert worker.process.stdout is not None

@@ -189,7 +189,7 @@ def _close(p: Any, q: Any) -> bool:
     return bool(abs(p - q) <= _CLOSE * size) or bool(size < 10.0 ** -(2 * _DIGITS))
 
 
-def _points(symbols: Any) -> list[dict[Any, Any]]:
+def _points(symbols: Any) -> list[dict[object, object]]:
     """Return values for variables: reproducible, of both signs, no special ones."""
     from sympy import Rational
 

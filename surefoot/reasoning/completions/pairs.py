@@ -8,6 +8,7 @@ from typing import NamedTuple
 from surefoot.errors import ConfigError
 from surefoot.reasoning.completions.selection import correct_completions, distinct_completions, group_by_problem
 from surefoot.reasoning.trajectories import Trajectory
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("PairBuilder", "PreferencePair", "RandomPairs", "TextPair")
 
@@ -71,7 +72,7 @@ class RandomPairs(PairBuilder):
             rejected = [t.target_sequence for t in distinct_completions(wrong)]
             every = [(c, w) for c in chosen for w in rejected if c.prompt == w.prompt]  # what was given counts to it
             n = min(len(every), self.max_per_problem)
-            for i in random.Random(f"{seed}/{problem}").sample(range(len(every)), n):
+            for i in random.Random(derive_seed("pairs", seed, problem)).sample(range(len(every)), n):
                 c, w = every[i]
                 pairs.append(PreferencePair(c.prompt, c.completion, w.completion))
         return pairs

@@ -39,6 +39,7 @@ def correct_completions(
         if distinct:
             chosen = distinct_completions(chosen)
         if len(chosen) > max_per_problem:
+            # no derive_seed here: the committed gain of RFT was measured with these draws
             drawn = random.Random(f"{seed}/{problem}").sample(range(len(chosen)), max_per_problem)
             chosen = [chosen[i] for i in sorted(drawn)]
         kept += chosen

@@ -44,10 +44,10 @@ def _layers(module: nn.Module) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
-def _recomputed(layer: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
+def _recomputed(layer: nn.Module, function: Callable[..., object], *arguments: object) -> object:
     """Call a layer's function under checkpointing, in the mode of the layer's children both times."""
 
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: object) -> object:
         layer.training = next(layer.children()).training
         try:
             return function(*arguments)

@@ -185,7 +185,7 @@ def find_output_head(base: "PreTrainedModel", tokens: Tensor) -> OutputHead | No
     put: list[Tensor] = []
 
     def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: object, output: object) -> None:
             if isinstance(last := getattr(output, "last_hidden_state", None), Tensor):
                 hidden[name] = last
 

@@ -125,6 +125,11 @@ class RolloutEngine(ABC):
     version = 0
     _counts = EngineStatistics()
 
+    @property
+    def sampling_engine(self) -> "RolloutEngine":
+        """The engine that samples: this one, unless it hands prompts on to others."""
+        return self
+
     def begin(self, model: LanguageModel, version: int) -> None:
         """Store what ends completions and the model's limits, and count from 0; `start` ends with it.
 

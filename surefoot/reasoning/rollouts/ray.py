@@ -62,6 +62,11 @@ class RayEngine(RolloutEngine):
         self.folder: OwnedFolder | None = None
         self.processes = ProcessTree()
 
+    @property
+    def sampling_engine(self) -> RolloutEngine:
+        """The engine that every worker runs."""
+        return self.engine
+
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Join or start the cluster and put the weights where the workers find them.
 
@@ -156,7 +161,7 @@ class _Worker:
         self.engine, self.samplings = engine, [Sampling(**s) for s in samplings]
         self.engine.start(PretrainedLanguageModel(folder, dtype=dtype))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, object]:
         prompts = [[int(t) for t in p] for p in batch["prompt"]]
         samplings = [self.samplings[int(i)] for i in batch["sampling"]]
         sampled = self.engine.generate(prompts, samplings, [int(s) for s in batch["seed"]])

@@ -319,7 +319,7 @@ def _untouched_random_state() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def sampling_parameters(sampling: Sampling, seed: int) -> Any:
+def sampling_parameters(sampling: Sampling, seed: int) -> object:
     """Return vLLM's parameters."""
     from vllm import SamplingParams
 

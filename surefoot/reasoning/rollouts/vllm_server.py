@@ -12,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,7 +220,7 @@ class VLLMServerEngine(RolloutEngine):
         with _open(host + path, 60) as reply:
             return json.loads(reply.read())
 
-    def _post(self, host: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _post(self, host: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         request = urllib.request.Request(
             host + path,
             data=json.dumps(body or {}).encode(),
@@ -244,7 +244,7 @@ class VLLMServerEngine(RolloutEngine):
 
         def ask(i: int) -> list[Completion]:
             host, sampling = i % len(self._hosts), samplings[i]
-            body: dict[str, Any] = {
+            body: dict[str, object] = {
                 "model": self._names[host],
                 "prompt": list(prompts[i]),
                 "n": sampling.n,

@@ -33,12 +33,12 @@ class ImageStudy:
 
     name: str
     data: Mapping[str, Any]
-    encoder: Mapping[str, Any]
+    encoder: Mapping[str, object]
     optimizer: Mapping[str, Any]  # the same weight decay for every method
     epochs: int
     n_tuning_seeds: int
-    adversary_optimizer: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    adversary_optimizer: Mapping[str, object]
+    trainer: Mapping[str, object]
 
 
 _ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 3e-3, "weight_decay": 1e-3}}
@@ -96,7 +96,7 @@ class TunedMethod:
 
     name: str
     class_path: str
-    candidates: tuple[Mapping[str, Any], ...]
+    candidates: tuple[Mapping[str, object], ...]
     groups: bool = False  # sees group labels in training
 
 

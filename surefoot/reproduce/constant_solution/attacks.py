@@ -33,7 +33,7 @@ def adversarial(
     return moved
 
 
-def adversarial_rows(run_folder: Path, test_folder: Path) -> list[dict[str, Any]]:
+def adversarial_rows(run_folder: Path, test_folder: Path) -> list[dict[str, object]]:
     """Return distance to the constant and norms of a trained run, on test images and on adversarial ones.
 
     Args:
@@ -67,7 +67,7 @@ def adversarial_rows(run_folder: Path, test_folder: Path) -> list[dict[str, Any]
             probe.detach()
             distances.append(module.prediction_loss.distances(outputs, constant))
             correct.append(outputs.argmax(1) == batch["target"])
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "set": kind,
             "distance": float(torch.cat(distances).mean()),
             "accuracy": float(torch.cat(correct).float().mean()),

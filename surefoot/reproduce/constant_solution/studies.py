@@ -35,9 +35,9 @@ class Training:
     """A loss and how it is trained."""
 
     loss: Mapping[str, Any]
-    optimizer: Mapping[str, Any]
+    optimizer: Mapping[str, object]
     epochs: int
-    encoder: Mapping[str, Any] = field(default_factory=dict)  # changes to the study's encoder
+    encoder: Mapping[str, object] = field(default_factory=dict)  # changes to the study's encoder
     lr_scheduler: Mapping[str, Any] | None = None
 
 
@@ -53,7 +53,7 @@ def _adamw(weight_decay: float) -> dict[str, object]:
     }
 
 
-def _loss(name: str, **arguments: Any) -> dict[str, object]:
+def _loss(name: str, **arguments: object) -> dict[str, object]:
     return {"class_path": name, "init_args": arguments}
 
 
@@ -115,7 +115,7 @@ class ShiftStudy:
         return [*graded, *(dict(s) for s in self.other_shifts)]
 
 
-def _other(name: str, datamodule: str, n: int, **arguments: Any) -> dict[str, object]:
+def _other(name: str, datamodule: str, n: int, **arguments: object) -> dict[str, object]:
     data = {"class_path": datamodule, "init_args": arguments}
     return {
         "class_path": "OtherDataset",
@@ -231,7 +231,7 @@ def _with_data_seed(data: Mapping[str, Any]) -> dict[str, Any]:
     OOD scores are computed once for all seeds.
     """
 
-    def inner(name: str, value: Any) -> Any:
+    def inner(name: str, value: Any) -> object:
         if name == "data":
             return _with_data_seed(value)
         if name == "shifts":

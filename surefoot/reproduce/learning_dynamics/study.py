@@ -100,7 +100,7 @@ def _protocol(size: Size, n_seeds: int) -> list[str]:
     ]
 
 
-def _seed_row(seed: Seed) -> dict[str, Any]:
+def _seed_row(seed: Seed) -> dict[str, object]:
     """Return how well a seed's runs are predicted, with thresholds from other runs, and by plain train accuracy."""
     sweep = seed.sweep
     left_out, plain = sweep.leave_one_run_out().quality, quality_of_train_accuracy(sweep.runs)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy
+from surefoot.contracts import VariantSource, contract_of
 from surefoot.reproduce.claims import Scale
 from surefoot.reproduce.jobs import QUIET, Job
 
@@ -24,7 +24,7 @@ PREFIXES = ("1+1=2\n", "so 2*3 is 6\n")
 #: Several styles and useless lines: having memorized a trace differs from being able to solve the problem.
 CHAINS = {"min_steps": 3, "max_steps": 3}
 SOLUTIONS = {"styles": [0, 1, 2], "spurious_rate": 0.1}
-WORLD: dict[str, Any] = {"chains": CHAINS, "solutions": SOLUTIONS}
+WORLD: dict[str, object] = {"chains": CHAINS, "solutions": SOLUTIONS}
 
 
 #: How answers are sampled, as in the paper.
@@ -91,11 +91,11 @@ def sizes(scale: Scale) -> Size:
     )
 
 
-def _data(seed: int, **numbers: Any) -> dict[str, Any]:
+def _data(seed: int, **numbers: object) -> dict[str, object]:
     return {"class_path": "ArithmeticDataModule", "init_args": WORLD | {"seed": seed} | numbers}
 
 
-def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _trainer(epochs: int, callbacks: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return {
         "accelerator": "cpu",
         "max_epochs": epochs,
@@ -105,7 +105,7 @@ def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, A
     }
 
 
-def _model(language_model: Mapping[str, Any], rate: float, **settings: Any) -> dict[str, Any]:
+def _model(language_model: Mapping[str, object], rate: float, **settings: object) -> dict[str, object]:
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": rate, "weight_decay": 0.01}}
     init = {
         "language_model": dict(language_model),
@@ -136,7 +136,8 @@ def pretraining(seed: int, size: Size) -> Job:
             "seed_everything": seed,
             "trainer": trainer,
             "model": _model(language_model, 2e-3, warmup=20),
-            # other problems than those of fine-tuning, which have seed 0 to 999
+            # other problems than those of fine-tuning, which have seed 0 to 999; no derive_seed, which would be other
+            # problems than those of the committed results
             "data": _data(
                 1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64,
                 eval_batch_size=256,
@@ -182,32 +183,29 @@ def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bo
     )  # fmt: skip
 
 
-def _pretrained(out: Path, seed: int) -> dict[str, Any]:
+def _pretrained(out: Path, seed: int) -> dict[str, object]:
     folder = str(pretrained_folder(out, seed).resolve())
     return {"class_path": "PretrainedLanguageModel", "init_args": {"name": folder}}
 
 
-def _curation_arguments(seed: int, size: Size) -> dict[str, Any]:
+def _originals(seed: int, size: Size) -> dict[str, object]:
     chains = {"chains": {"min_steps": 2, "max_steps": 4}}
     numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
-    return WORLD | chains | numbers | {"seed": 500 + seed}
+    arguments = WORLD | chains | numbers | {"seed": 500 + seed}  # no derive_seed: committed results are of these
+    return {"class_path": "ArithmeticDataModule", "init_args": arguments}
 
 
-def curation_data(seed: int, size: Size) -> Any:
-    """Return the datamodule of a seed's originals."""
-    from surefoot.cli.generate import datamodules
+def curation_data(seed: int, size: Size) -> VariantSource:
+    """Return a seed's originals, of which variants can be made."""
+    from surefoot.cli.loading import build_datamodule  # imports lightning
 
-    arguments = _curation_arguments(seed, size)
-    arguments |= {"chains": Chains(**arguments["chains"]), "solutions": ProceduralPolicy(**arguments["solutions"])}
-    return datamodules.ArithmeticDataModule(**arguments)
+    data = build_datamodule(_originals(seed, size))
+    return contract_of(data, VariantSource, "curation")
 
 
 def curation_round(seed: int, size: Size, out: Path, name: str, additions: Sequence[Path]) -> Job:
     """Return a run that trains from the pretrained model on the originals and what was added."""
-    originals = {
-        "class_path": "ArithmeticDataModule",
-        "init_args": _curation_arguments(seed, size),
-    }
+    originals = _originals(seed, size)
     every = max(1, size.curation_epochs // 3)
     tracked = {"test_split": "test", "data": originals}
     tracker = {"problems": tracked, "answers": {"sampling": SAMPLING}, "every_n_epochs": every}

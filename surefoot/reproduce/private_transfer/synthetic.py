@@ -109,7 +109,7 @@ def bound_rows(sizes: CurveSizes, epsilon: float = 1.0) -> Rows:
 
 def _public_tasks(basis: Tensor, sizes: CurveSizes, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return few public tasks with many samples each, in a given subspace."""
-    generator = torch.Generator().manual_seed(10_000 + seed)
+    generator = torch.Generator().manual_seed(10_000 + seed)  # no derive_seed: committed results are of these tasks
     n = sizes.svd_tasks * sizes.svd_per_task
     alphas = torch.randn(sizes.svd_tasks, sizes.k, generator=generator, dtype=torch.float64)
     task = torch.arange(sizes.svd_tasks).repeat_interleave(sizes.svd_per_task)

@@ -14,7 +14,7 @@ from surefoot.reasoning.language_models import LanguageModel, LoRA, check, compl
 from surefoot.reasoning.language_models.digit_tokenizer import digit_tokenizer
 from surefoot.reasoning.language_models.forward import find_output_head, rope_limit
 from surefoot.reasoning.rollouts import HFEngine, Sampling, VLLMEngine, VLLMServerEngine, hf
-from surefoot.reasoning.sequences import PromptCompletion, attention, pack_sequences
+from surefoot.reasoning.sequences import PromptCompletion, Segment, attention, pack_sequences
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*meta:UserWarning"
@@ -279,7 +279,7 @@ def test_dropout_of_attention_acts_in_training_and_keeps_the_mean(family: str) -
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, 2, 6, 8, generator=generator)
     module = nn.Module()
-    segment = attention.Segment(0, 6, None)
+    segment = Segment(0, 6, None)
     from transformers.masking_utils import causal_mask_function
 
     mask = attention.PackMask(
@@ -342,7 +342,7 @@ def test_an_unknown_argument_of_attention_and_a_lost_mask_are_refused() -> None:
     q = torch.randn(1, 2, 3, 4)
     with pytest.raises(ConfigError, match="does not know the argument head_bias"):
         attention.packed_attention(nn.Module(), q, q, q, None, head_bias=1.0)
-    layout = attention.PackLayout([attention.Segment(0, 3, None)], q.device)
+    layout = attention.PackLayout([Segment(0, 3, None)], q.device)
     with (
         attention.packed_forward(layout),
         pytest.raises(ConfigError, match="mask does not reach attention"),
