@@ -7,12 +7,14 @@ from typing import Any
 from surefoot.reproduce.jobs import QUIET, Job
 
 __all__ = (
+    "AVERAGE",
     "BITS",
     "DIGITS",
     "FASHION",
     "FEATURES",
     "PRACTICAL",
     "WATERBIRDS",
+    "WORST",
     "ImageStudy",
     "TunedMethod",
     "job",
@@ -23,6 +25,8 @@ __all__ = (
 PRACTICAL = "BR-DRO (no-regret, Hedge)"
 BITS, FEATURES = "BR-DRO (VIB, simple observation)", "BR-DRO (l2, features)"
 
+#: Logged accuracies by which methods are compared.
+WORST, AVERAGE = "test/worst_group_accuracy", "test/train_weighted_accuracy"
 #: How far Hedge may raise the logarithm of an importance in a whole run: the authors' 0.05 in 300 epochs on Waterbirds.
 _HEDGE_GROWTH = 15.0
 

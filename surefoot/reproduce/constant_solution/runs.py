@@ -13,7 +13,7 @@ from surefoot.reproduce.constant_solution.studies import (
     REWARD,
     VARIANTS,
     ShiftStudy,
-    Training,
+    TrainingRecipe,
     job,
     studies,
 )
@@ -85,7 +85,7 @@ def run(run: Run) -> None:
     run.notes += _protocol(tables["constants"])
 
 
-def _networks(wanted: Sequence[tuple[ShiftStudy, Mapping[str, Training]]], run: Run) -> list[TrainedNetworks]:
+def _networks(wanted: Sequence[tuple[ShiftStudy, Mapping[str, TrainingRecipe]]], run: Run) -> list[TrainedNetworks]:
     """Train and test every seed of some studies under some trainings, or read what is there."""
     jobs = {
         (study.name, name): [job(study, name, training, seed, run.quick) for seed in range(run.n_seeds)]

@@ -18,7 +18,7 @@ __all__ = (
     "SQUARED_ERROR",
     "VARIANTS",
     "ShiftStudy",
-    "Training",
+    "TrainingRecipe",
     "job",
     "studies",
 )
@@ -31,7 +31,7 @@ NO_BATCH_NORM = "no batch norm"
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecipe:
     """A loss and how it is trained."""
 
     loss: Mapping[str, Any]
@@ -60,29 +60,29 @@ def _loss(name: str, **arguments: Any) -> dict[str, object]:
 #: The paper's recipes scaled down: SGD with momentum and batch normalisation for classifiers (rate x decay x steps is
 #: 0.18, the paper's about 0.4), Adam for regression, after squared errors where the loss is Gaussian. Chosen on seed 0
 #: of an exploration.
-LOSSES: Mapping[str, Training] = {
-    CROSS_ENTROPY: Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30),
-    REWARD: Training(_loss("RewardPrediction"), _sgd(0.05, 5e-3), 30),
-    SQUARED_ERROR: Training(_loss("SquaredError"), _adamw(1.0), 30),
-    GAUSSIAN_NLL: Training(_loss("GaussianNLL", warmup_epochs=10), _adamw(1.0), 30),
+LOSSES: Mapping[str, TrainingRecipe] = {
+    CROSS_ENTROPY: TrainingRecipe(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30),
+    REWARD: TrainingRecipe(_loss("RewardPrediction"), _sgd(0.05, 5e-3), 30),
+    SQUARED_ERROR: TrainingRecipe(_loss("SquaredError"), _adamw(1.0), 30),
+    GAUSSIAN_NLL: TrainingRecipe(_loss("GaussianNLL", warmup_epochs=10), _adamw(1.0), 30),
 }
 
 #: Changes of one thing in the training with cross-entropy.
-VARIANTS: Mapping[str, Training] = {
-    NO_BATCH_NORM: Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30, {"batch_norm": False}),
-    "no weight decay": Training(_loss("CrossEntropy"), _sgd(0.05, 0.0), 30),
-    "a third of the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 10),
-    "twice the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 60),
+VARIANTS: Mapping[str, TrainingRecipe] = {
+    NO_BATCH_NORM: TrainingRecipe(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30, {"batch_norm": False}),
+    "no weight decay": TrainingRecipe(_loss("CrossEntropy"), _sgd(0.05, 0.0), 30),
+    "a third of the epochs": TrainingRecipe(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 10),
+    "twice the epochs": TrainingRecipe(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 60),
 }
 
 
 _CLASSIFIERS = {k: replace(LOSSES[k], epochs=15) for k in (CROSS_ENTROPY, REWARD)}
 _SUBCLASSES = {CROSS_ENTROPY: _CLASSIFIERS[CROSS_ENTROPY]}
 #: A transformer, trained as transformers are.
-_TEXTS = {CROSS_ENTROPY: Training(_loss("CrossEntropy"), _adamw(0.01), 3)}
+_TEXTS = {CROSS_ENTROPY: TrainingRecipe(_loss("CrossEntropy"), _adamw(0.01), 3)}
 #: The paper's own training of ResNet-20 on CIFAR-10: 200 epochs, the rate divided by ten after 100 and 150.
 _PAPER = {
-    name: Training(
+    name: TrainingRecipe(
         LOSSES[name].loss,
         _sgd(0.1, 1e-4),
         200,
@@ -104,7 +104,7 @@ class ShiftStudy:
     encoder: Mapping[str, Any]
     families: Sequence[str]  # of corruptions, or perturbations of texts
     other_shifts: Sequence[Mapping[str, Any]] = ()
-    trainings: Mapping[str, Training] = field(default_factory=lambda: LOSSES)
+    trainings: Mapping[str, TrainingRecipe] = field(default_factory=lambda: LOSSES)
     scored: bool = True  # whether sets have an OOD score, from their pixels
     traced: bool = True  # whether signals can be followed from layer to layer
 
@@ -146,7 +146,7 @@ LOW_DIMENSION = ShiftStudy(
     encoder={"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [128, 128]}},
     families=("rotation", "unclipped_noise"),
     trainings={
-        GAUSSIAN_NLL: Training(_loss("GaussianNLL", warmup_epochs=15), _adamw(0.0), 60),
+        GAUSSIAN_NLL: TrainingRecipe(_loss("GaussianNLL", warmup_epochs=15), _adamw(0.0), 60),
     },
 )
 
@@ -246,7 +246,7 @@ def _with_data_seed(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "init_args": {k: inner(k, v) for k, v in data["init_args"].items()} | {"seed": 0}}
 
 
-def job(study: ShiftStudy, name: str, training: Training, seed: int, quick: bool = False) -> Job:
+def job(study: ShiftStudy, name: str, training: TrainingRecipe, seed: int, quick: bool = False) -> Job:
     """Return a run: training, then a test with the shifted sets under the observers."""
     classifies = training.loss["class_path"] in ("CrossEntropy", "RewardPrediction")
     observers: list[dict[str, object]] = [{"class_path": "ConstantSolutionAnalysis", "init_args": {"figures": False}}]

@@ -26,13 +26,12 @@ from surefoot.reproduce.learning_dynamics.sweep import (
     pretraining,
     sizes,
 )
+from surefoot.reproduce.learning_dynamics.tables import CURATION_TABLE
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
 
 __all__ = ("measure_curation", "protocol")
 
-#: Name of the table.
-CURATION = "arithmetic_curation"
 TEST_ACCURACY = "memorization/test_accuracy"
 
 
@@ -92,7 +91,7 @@ def measure_curation(scale: Scale, out: Path, log_log_threshold: float, n_seeds:
         for b in branches
         for r, accuracy in enumerate(b.accuracies)
     ]
-    return Measured({CURATION: rows}, {CURATION: seconds_of(done.values())})
+    return Measured({CURATION_TABLE: rows}, {CURATION_TABLE: seconds_of(done.values())})
 
 
 def protocol(scale: Scale, log_log_threshold: float) -> str:

@@ -10,8 +10,8 @@ from surefoot.reproduce.jobs import QUIET, Job
 
 __all__ = (
     "PREFIXES",
+    "FineTuning",
     "Size",
-    "Variant",
     "fine_tuning",
     "pretrained_folder",
     "pretraining",
@@ -31,7 +31,7 @@ WORLD: dict[str, Any] = {"chains": CHAINS, "solutions": SOLUTIONS}
 SAMPLING = {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 80}
 
 
-class Variant(NamedTuple):
+class FineTuning(NamedTuple):
     """How a run fine-tunes."""
 
     rate: float  # peak learning rate
@@ -50,7 +50,7 @@ class Size(NamedTuple):
     n_test: int
     start_accuracy: float  # at which pretraining stops
     pretraining_problems: int  # at most
-    variants: Sequence[Variant]
+    fine_tunings: Sequence[FineTuning]
     n_curation: int  # originals, and new problems of a round
     curation_rounds: int
     curation_epochs: int
@@ -66,25 +66,25 @@ EPOCHS = (5, 15, 30)
 def sizes(scale: Scale) -> Size:
     """Return the study of a scale."""
     if scale == "quick":
-        variants = [Variant(rate, 10, "full") for rate in (5e-4, 5e-3)]
+        fine_tunings = [FineTuning(rate, 10, "full") for rate in (5e-4, 5e-3)]
         return Size(
             n_train=32,
             n_test=32,
             start_accuracy=0.02,
             pretraining_problems=640,
-            variants=variants,
+            fine_tunings=fine_tunings,
             n_curation=16,
             curation_rounds=1,
             curation_epochs=2,
         )
-    variants = [Variant(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
-    variants += [Variant(MIDDLE_RATE, 30, "half"), Variant(MIDDLE_RATE, 60, "quarter")]
+    fine_tunings = [FineTuning(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
+    fine_tunings += [FineTuning(MIDDLE_RATE, 30, "half"), FineTuning(MIDDLE_RATE, 60, "quarter")]
     return Size(
         n_train=256,
         n_test=256,
         start_accuracy=0.6,
         pretraining_problems=40_000,
-        variants=variants,
+        fine_tunings=fine_tunings,
         n_curation=192,
         curation_rounds=2,
         curation_epochs=15,
@@ -150,10 +150,10 @@ def pretrained_folder(out: Path, seed: int) -> Path:
     return out / "runs" / f"pretrained_seed{seed}" / "latest" / "model"
 
 
-def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bool = False) -> Job:
+def fine_tuning(seed: int, size: Size, setting: FineTuning, out: Path, prefixes: bool = False) -> Job:
     """Return a run of the sweep."""
     shares = {"full": 1, "half": 2, "quarter": 4}
-    every = 10 if variant.share == "quarter" else 5
+    every = 10 if setting.share == "quarter" else 5
     tracker = {
         "problems": {"test_split": "test"},
         "answers": {"sampling": SAMPLING, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []},
@@ -166,16 +166,16 @@ def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bo
             "init_args": {"batch_size": size.n_train // 8, "every_n_epochs": every},
         },
     ]
-    trainer = _trainer(variant.epochs, observers) | {"limit_val_batches": 0}
+    trainer = _trainer(setting.epochs, observers) | {"limit_val_batches": 0}
     start = _pretrained(out, seed)
     return Job(
-        variant.name(seed),
+        setting.name(seed),
         {
             "seed_everything": seed,
             "trainer": trainer,
-            "model": _model(start, variant.rate, warmup=5, schedule="linear"),
+            "model": _model(start, setting.rate, warmup=5, schedule="linear"),
             "data": _data(
-                seed, n_train=size.n_train // shares[variant.share], n_val=0, n_test=size.n_test,
+                seed, n_train=size.n_train // shares[setting.share], n_val=0, n_test=size.n_test,
                 batch_size=16,
             ),
         },

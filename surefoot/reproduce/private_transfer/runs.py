@@ -32,7 +32,7 @@ PROTOCOL = (
     "Bounds are drawn without constants and logarithms; gamma is printed beside every error.",
 )
 
-FEATURES = (
+FEATURES_NOTE = (
     "Features: a small network trained on airplane, automobile, bird, cat and ship; private: 2,000 images of the other"
     " classes; centred by the public mean, of length 1; directions are the public features' principal ones."
 )
@@ -59,7 +59,7 @@ def run(run: Run) -> None:
     run.add(measure_rows("personalisation", personalisation, users, not run.quick))
     if data_folder("cifar10", run, "Real features were"):
         run.add(features(run))
-        run.notes.append(FEATURES)
+        run.notes.append(FEATURES_NOTE)
     run.add(audits(run.quick))
 
 
