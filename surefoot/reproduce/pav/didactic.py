@@ -21,7 +21,8 @@ from surefoot.training.seeds import derive_seed
 
 __all__ = ("TASK", "Learner", "Training", "advantages", "imitate", "prover_values", "reinforce", "returns")
 
-TASK = PlantedSequence(answer=(3, 6, 0, 3, 5), length=10, n_tokens=15, end=14)
+END = 14
+TASK = PlantedSequence(answer=(3, 6, 0, 3, 5), length=10, n_tokens=15, end=END)
 #: The weight of the policy that is imitated at first, and on how many sequences.
 START_WEIGHT, N_IMITATED, IMITATION_STEPS, BATCH = 5.0, 3200, 50, 64
 
@@ -179,6 +180,6 @@ def _logprobs(
 
 def _before_end(tokens: Int[Tensor, "networks batch length"]) -> Float[Tensor, "networks batch length"]:
     """Return 1 up to the end of sequence, which counts; 0 after it."""
-    ended = (tokens == TASK.end).long()
+    ended = tokens.eq(END).long()
     reached: Tensor = ended.cumsum(2) - ended == 0
     return reached.float()
