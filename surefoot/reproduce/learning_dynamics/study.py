@@ -11,7 +11,7 @@ from surefoot.reasoning.metrics.memorization import (
     pre_memorization_accuracies,
     quality_of_train_accuracy,
 )
-from surefoot.reproduce.jobs import Result, run_jobs, seconds_of
+from surefoot.reproduce.jobs import Result, run_jobs, run_named_jobs, seconds_of
 from surefoot.reproduce.learning_dynamics.recorded import Record, notes_on, tabulate
 from surefoot.reproduce.learning_dynamics.sweep import (
     EPOCHS,
@@ -53,15 +53,15 @@ def measure_study(run: Run) -> Measured:
     size, seeds, out = sizes(run.scale), range(run.n_seeds), run.out
     pretrained = run_jobs([pretraining(s, size) for s in seeds], out)
     jobs = {
-        (s, v): fine_tuning(s, size, v, out, v == prefixed_fine_tuning(size)) for s in seeds for v in size.fine_tunings
+        (s, t): fine_tuning(s, size, t, out, t == prefixed_fine_tuning(size)) for s in seeds for t in size.fine_tunings
     }
-    results = run_jobs(list(jobs.values()), out)
+    results = run_named_jobs(jobs, out)
     found = []
     for s in seeds:
-        folders = {v: out / "runs" / jobs[s, v].name / "latest" / "memorization" for v in size.fine_tunings}
-        runs = {v: read_record(folders[v], jobs[s, v].name) for v in size.fine_tunings}
+        folders = {t: out / "runs" / jobs[s, t].name / "latest" / "memorization" for t in size.fine_tunings}
+        runs = {t: read_record(folders[t], jobs[s, t].name) for t in size.fine_tunings}
         threshold = ThresholdSweep([r.curves() for r in runs.values()]).best()
-        found.append(Seed(s, runs, {v: results[jobs[s, v].name] for v in size.fine_tunings}, folders, threshold))
+        found.append(Seed(s, runs, {t: results[s, t] for t in size.fine_tunings}, folders, threshold))
     every = [r for seed in found for r in seed.runs.values()]
     write_recorded_runs(every, out / f"{OWN_RUNS}.npz")
     record = Record.of(every, OWN_RUNS, own=True)
@@ -78,13 +78,13 @@ def measure_study(run: Run) -> Measured:
 
 def prefixed_fine_tuning(size: Size) -> FineTuning:
     """Return the run whose answers are started: the longest at the middle rate, which memorizes and generalises."""
-    full = [v for v in size.fine_tunings if v.share == "full"]
-    longest = [v for v in full if v.epochs == max(x.epochs for x in full)]
-    return next((v for v in longest if v.rate == MIDDLE_RATE), longest[0])
+    full = [t for t in size.fine_tunings if t.share == "full"]
+    longest = [t for t in full if t.epochs == max(other.epochs for other in full)]
+    return next((t for t in longest if t.rate == MIDDLE_RATE), longest[0])
 
 
 def _protocol(size: Size, n_seeds: int) -> list[str]:
-    rates = sorted({v.rate for v in size.fine_tunings})
+    rates = sorted({t.rate for t in size.fine_tunings})
     return [
         (
             "Arithmetic: chains of three operations modulo 10, three styles of writing, useless lines at a rate of"
@@ -118,21 +118,21 @@ def _seed_row(seed: Seed) -> dict[str, Any]:
 def _gap_rows(seed: Seed, size: Size) -> Rows:
     """Return, for each checkpoint of a seed's runs of middle length, the generalisation gap and what predicts it."""
     sweep = seed.sweep
-    lengths = {v.epochs for v in size.fine_tunings}
+    lengths = {t.epochs for t in size.fine_tunings}
     middle = EPOCHS[1] if EPOCHS[1] in lengths else min(lengths)
-    chosen = [v for v in size.fine_tunings if v.epochs == middle and v.share == "full"]
-    known = seed.runs[next((v for v in chosen if v.rate == MIDDLE_RATE), chosen[0])]
+    chosen = [t for t in size.fine_tunings if t.epochs == middle and t.share == "full"]
+    known = seed.runs[next((t for t in chosen if t.rate == MIDDLE_RATE), chosen[0])]
     atc = atc_threshold(_confidences(known)[-1], float(known.curves().test_accuracies[-1]))
     rows = []
-    for v in chosen:
-        run, curves, history = seed.runs[v], seed.runs[v].curves(), seed.results[v].history
+    for t in chosen:
+        run, curves, history = seed.runs[t], seed.runs[t].curves(), seed.results[t].history
         pre, confidences = sweep.at(run.name, seed.threshold), _confidences(run)
         for m in range(len(run.steps)):
             train = float(curves.train_accuracies[m].mean())
             rows.append(
                 {
                     "seed": seed.number,
-                    "learning_rate": v.rate,
+                    "learning_rate": t.rate,
                     "checkpoint": m + 1,
                     "gap": train - float(curves.test_accuracies[m]),
                     "train minus pre-memorization": train - float(pre[m]),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import QUIET, Job
+from surefoot.reproduce.jobs import QUIET, Job, component
 
 __all__ = (
     "PREFIXES",
@@ -92,7 +92,7 @@ def sizes(scale: Scale) -> Size:
 
 
 def _data(seed: int, **numbers: Any) -> dict[str, Any]:
-    return {"class_path": "ArithmeticDataModule", "init_args": WORLD | {"seed": seed} | numbers}
+    return component("ArithmeticDataModule", **WORLD, seed=seed, **numbers)
 
 
 def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -106,30 +106,24 @@ def _trainer(epochs: int, callbacks: Sequence[Mapping[str, Any]]) -> dict[str, A
 
 
 def _model(language_model: Mapping[str, Any], rate: float, **settings: Any) -> dict[str, Any]:
-    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": rate, "weight_decay": 0.01}}
-    init = {
-        "language_model": dict(language_model),
-        "optimizer": optimizer,
-        "max_tokens_per_pack": 8192,
-        "engine": {"class_path": "HFEngine", "init_args": {"max_sequences": 512}},
-        "evaluation": {"temperature": 0.0, "max_tokens": 80},
-    }
-    return {"class_path": "SFT", "init_args": init | settings}
+    return component(
+        "SFT",
+        language_model=dict(language_model),
+        optimizer=component("torch.optim.AdamW", lr=rate, weight_decay=0.01),
+        max_tokens_per_pack=8192,
+        engine=component("HFEngine", max_sequences=512),
+        evaluation={"temperature": 0.0, "max_tokens": 80},
+        **settings,
+    )
 
 
 def pretraining(seed: int, size: Size) -> Job:
     """Return the run that makes the start: fresh problems, until some are solved."""
-    stop = {
-        "class_path": "EarlyStopping",
-        "init_args": {
-            "monitor": "val/accuracy",
-            "mode": "max",
-            "stopping_threshold": size.start_accuracy,
-            "patience": 1000,
-        },
-    }
+    stop = component(
+        "EarlyStopping", monitor="val/accuracy", mode="max", stopping_threshold=size.start_accuracy, patience=1000
+    )
     trainer = _trainer(1, [{"class_path": "ModelExporter"}, stop]) | {"val_check_interval": 10}
-    language_model = {"class_path": "TinyLanguageModel", "init_args": {"seed": seed}}
+    language_model = component("TinyLanguageModel", seed=seed)
     return Job(
         f"pretrained_seed{seed}",
         {
@@ -138,11 +132,10 @@ def pretraining(seed: int, size: Size) -> Job:
             "model": _model(language_model, 2e-3, warmup=20),
             # other problems than those of fine-tuning, which have seed 0 to 999
             "data": _data(
-                1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64,
-                eval_batch_size=256,
+                1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64, eval_batch_size=256
             ),
         },
-    )  # fmt: skip
+    )
 
 
 def pretrained_folder(out: Path, seed: int) -> Path:
@@ -154,37 +147,26 @@ def fine_tuning(seed: int, size: Size, setting: FineTuning, out: Path, prefixes:
     """Return a run of the sweep."""
     shares = {"full": 1, "half": 2, "quarter": 4}
     every = 10 if setting.share == "quarter" else 5
-    tracker = {
-        "problems": {"test_split": "test"},
-        "answers": {"sampling": SAMPLING, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []},
-        "every_n_epochs": every,
-    }
+    answers = {"sampling": SAMPLING, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []}
     observers = [
-        {"class_path": "MemorizationTracker", "init_args": tracker},
-        {
-            "class_path": "GeneralizationPredictors",
-            "init_args": {"batch_size": size.n_train // 8, "every_n_epochs": every},
-        },
+        component("MemorizationTracker", problems={"test_split": "test"}, answers=answers, every_n_epochs=every),
+        component("GeneralizationPredictors", batch_size=size.n_train // 8, every_n_epochs=every),
     ]
     trainer = _trainer(setting.epochs, observers) | {"limit_val_batches": 0}
-    start = _pretrained(out, seed)
+    n_train = size.n_train // shares[setting.share]
     return Job(
         setting.name(seed),
         {
             "seed_everything": seed,
             "trainer": trainer,
-            "model": _model(start, setting.rate, warmup=5, schedule="linear"),
-            "data": _data(
-                seed, n_train=size.n_train // shares[setting.share], n_val=0, n_test=size.n_test,
-                batch_size=16,
-            ),
+            "model": _model(_pretrained(out, seed), setting.rate, warmup=5, schedule="linear"),
+            "data": _data(seed, n_train=n_train, n_val=0, n_test=size.n_test, batch_size=16),
         },
-    )  # fmt: skip
+    )
 
 
 def _pretrained(out: Path, seed: int) -> dict[str, Any]:
-    folder = str(pretrained_folder(out, seed).resolve())
-    return {"class_path": "PretrainedLanguageModel", "init_args": {"name": folder}}
+    return component("PretrainedLanguageModel", name=str(pretrained_folder(out, seed).resolve()))
 
 
 def _curation_arguments(seed: int, size: Size) -> dict[str, Any]:
@@ -204,22 +186,18 @@ def curation_data(seed: int, size: Size) -> Any:
 
 def curation_round(seed: int, size: Size, out: Path, name: str, additions: Sequence[Path]) -> Job:
     """Return a run that trains from the pretrained model on the originals and what was added."""
-    originals = {
-        "class_path": "ArithmeticDataModule",
-        "init_args": _curation_arguments(seed, size),
-    }
+    originals = component("ArithmeticDataModule", **_curation_arguments(seed, size))
     every = max(1, size.curation_epochs // 3)
     tracked = {"test_split": "test", "data": originals}
-    tracker = {"problems": tracked, "answers": {"sampling": SAMPLING}, "every_n_epochs": every}
-    observers = [{"class_path": "MemorizationTracker", "init_args": tracker}]
-    trainer = _trainer(size.curation_epochs, observers) | {"limit_val_batches": 0}
-    data = {"data": originals, "additions": [str(a.resolve()) for a in additions], "batch_size": 16}
+    tracker = component("MemorizationTracker", problems=tracked, answers={"sampling": SAMPLING}, every_n_epochs=every)
+    trainer = _trainer(size.curation_epochs, [tracker]) | {"limit_val_batches": 0}
+    added = [str(a.resolve()) for a in additions]
     return Job(
         f"curation_{name}_seed{seed}",
         {
             "seed_everything": seed,
             "trainer": trainer,
             "model": _model(_pretrained(out, seed), MIDDLE_RATE, warmup=5, schedule="linear"),
-            "data": {"class_path": "CuratedDataModule", "init_args": data | {"seed": seed}},
+            "data": component("CuratedDataModule", data=originals, additions=added, batch_size=16, seed=seed),
         },
     )

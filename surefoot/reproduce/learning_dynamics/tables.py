@@ -9,6 +9,7 @@ from torch import Tensor
 
 from surefoot.reasoning.metrics.memorization import identity_r2, prediction_quality
 from surefoot.reproduce.claims import Keys
+from surefoot.reproduce.jobs import slug
 from surefoot.reproduce.results import PerSeed, Results, Row, RowsBySeed, by_seed
 from surefoot.statistics import Estimate, bootstrap_interval
 
@@ -73,7 +74,7 @@ def predictors(results: Results) -> Keys:
     """Yield the predictors of the gap; ``key`` is for ids."""
     for name in PREDICTORS:
         if name in results[GAPS_TABLE][0]:
-            yield {"predictor": name, "key": name.lower().replace(" ", "_").replace("-", "_")}
+            yield {"predictor": name, "key": slug(name)}
 
 
 def prefixes(results: Results) -> Keys:

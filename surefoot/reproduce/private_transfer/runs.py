@@ -1,6 +1,6 @@
 """What is run: curves over private samples, sweeps, personalisation, probes of features, audits."""
 
-from surefoot.reproduce.jobs import measure_rows, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.jobs import measure_rows, run_calls, run_named_jobs, seconds_of
 from surefoot.reproduce.private_transfer.audit import MECHANISMS, audit_descent
 from surefoot.reproduce.private_transfer.features import EPSILONS, encoder_job, probe_rows
 from surefoot.reproduce.private_transfer.synthetic import (
@@ -66,12 +66,11 @@ def run(run: Run) -> None:
 def features(run: Run) -> Measured:
     """Train encoders on the public classes, four at most, and probe each for a share of the seeds."""
     n_encoders = min(4, run.n_seeds)
-    jobs = [encoder_job(seed, run.quick) for seed in range(n_encoders)]
-    encoders = run_jobs(jobs, run.out)
+    encoders = run_named_jobs({seed: encoder_job(seed, run.quick) for seed in range(n_encoders)}, run.out)
     epsilons = (0.5, 1.0) if run.quick else EPSILONS
     arguments = {
-        e: (encoders[job.name].folder, e, range(e, run.n_seeds, n_encoders), epsilons, 1000 if run.quick else None)
-        for e, job in enumerate(jobs)
+        e: (encoder.folder, e, range(e, run.n_seeds, n_encoders), epsilons, 1000 if run.quick else None)
+        for e, encoder in encoders.items()
     }
     probes = measure_rows("features", probe_rows, arguments, not run.quick)
     return Measured(probes.tables, {"features": probes.seconds["features"] + seconds_of(encoders.values())})
