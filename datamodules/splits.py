@@ -66,7 +66,7 @@ def gather(examples: Dataset[Batch], indices: Sequence[int]) -> Gathered:
 
     Args:
         examples: A dataset.
-        indices: Places in it.
+        indices: Positions in it.
     """
     at_once = getattr(examples, "__getitems__", None)
     return at_once(list(indices)) if at_once else [examples[i] for i in indices]

@@ -112,7 +112,7 @@ def _order(folder: Path) -> tuple[Any, ...]:
 
 
 def _part(path: Path) -> float:
-    """Return the place of one part of an interrupted run's metrics; ``metrics.csv`` is the last."""
+    """Return the number of a part of an interrupted run's metrics; ``metrics.csv`` is the last, infinity."""
     middle = path.name.removeprefix("metrics").removesuffix(".csv").strip(".")
     return int(middle) if middle.isdecimal() else math.inf
 

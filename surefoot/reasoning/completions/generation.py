@@ -42,7 +42,7 @@ def generate_completions(
             paths hold, see `surefoot.storage.contents.named_contents`.
         seed: Seed of the sampling; each problem's own derives from it and its id.
         problems_per_shard: Problems of a shard.
-        progress: Told the problems that are done, and all problems.
+        progress: Called with the number of problems that are done, and that of all.
 
     Returns:
         Accuracy with its interval, pass@k, maj@k and the like, over all completions.

@@ -40,8 +40,8 @@ class Labelling:
         """Check the settings."""
         if self.problems_per_shard < 1 or (self.per_problem is not None and self.per_problem < 1):
             raise ConfigError(
-                "problems_per_shard and per_problem must be at least 1,"
-                f" got {self.problems_per_shard} and {self.per_problem}."
+                f"problems_per_shard and per_problem must be at least 1, got {self.problems_per_shard} and"
+                f" {self.per_problem}."
             )
         if not self.separator:
             raise ConfigError("separator must not be empty: name the text that ends a step.")

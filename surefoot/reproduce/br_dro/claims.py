@@ -85,7 +85,7 @@ def toy_unbounded_fails_nuisance(results: Results) -> PerSeed:
 @claim(
     source="section 10.1: .074",
     unit="accuracy",
-    criterion=at_most(0.25, "below chance on its own worst group: no better than half of a coin"),
+    criterion=at_most(0.25, "below chance on its own worst group: at most half of chance"),
 )
 def toy_simple_noise_breaks_jtt(results: Results) -> PerSeed:
     """Noise that is a simple function of the input breaks JTT: worst group at 10% noise."""

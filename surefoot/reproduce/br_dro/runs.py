@@ -78,7 +78,7 @@ def run(run: Run) -> None:
 
 
 def _studies(run: Run) -> list[ImageStudy]:
-    """Return the studies that a scale carries."""
+    """Return a scale's studies."""
     if run.quick:
         return [replace(DIGITS, epochs=6)]
     if run.scale == "paper":

@@ -138,7 +138,7 @@ def published_methods() -> tuple[TunedMethod, ...]:
 
 
 def small_methods(study: ImageStudy) -> tuple[TunedMethod, ...]:
-    """Return the methods of a study that a CPU carries, four candidates each."""
+    """Return the methods of a study for a CPU, four candidates each."""
     vib = {
         "adversary": {"class_path": "VIBAdversary"},
         "adversary_optimizer": changed(study.adversary_optimizer, lr=5e-3),

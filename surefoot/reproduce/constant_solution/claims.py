@@ -252,7 +252,7 @@ def reward_prediction_against_calibrated(results: Results, study: str) -> PerSee
     id="{study}_oracle_above_reward_prediction",
     source="section 6",
     unit="reward",
-    criterion=reported("no one can have it: it bounds what caution could earn"),
+    criterion=reported("it needs the labels: an upper bound of what abstaining could earn"),
     over=decided,
 )
 def oracle_above_reward_prediction(results: Results, study: str) -> PerSeed:
@@ -363,7 +363,7 @@ def theory_output_off_span_vanishes(results: Results) -> PerSeed:
 @claim(
     source="theorem 4.1: the norm contracts through the remaining layers [M]",
     unit="ratio",
-    criterion=at_most(0.5, "more than half is lost on the way"),
+    criterion=at_most(0.5, "more than half is lost between the layers"),
 )
 def theory_contraction(results: Results) -> PerSeed:
     """Off the span, activations shrink from the first layer to the output.

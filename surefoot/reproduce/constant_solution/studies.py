@@ -130,7 +130,7 @@ _HELD_OUT = {"class_path": "HeldOut"}
 
 
 def studies(scale: Scale, has_data: bool) -> dict[str, ShiftStudy]:
-    """Return the studies that a scale carries; those on files only where there are any."""
+    """Return a scale's studies; those on files only where there are any."""
     families = FAMILIES[:2] if scale == "quick" else FAMILIES
     fashion = [_other("fashion_mnist", "FashionMNISTDataModule", 500, **_FASHION)]
     mnist = ShiftStudy("mnist", data=_MNIST, encoder=_CONV, families=families, other_shifts=fashion if has_data else [])
