@@ -1,4 +1,4 @@
-"""What is claimed of process advantage verifiers: on the didactic task, and on chains of arithmetic."""
+"""What is claimed of process advantage verifiers: on the didactic task."""
 
 from surefoot.reproduce.claims import ABOVE_ZERO, RISES, Keys, at_least, at_most, claim, reported
 from surefoot.reproduce.pav.sweep import EFFECTIVE, OUTCOME, RATES, WEIGHTS
