@@ -19,7 +19,7 @@ from surefoot.reproduce.claims import Scale
 from surefoot.reproduce.jobs import run_jobs, seconds_of
 from surefoot.reproduce.learning_dynamics.sweep import (
     MIDDLE_RATE,
-    Size,
+    StudySize,
     curation_data,
     curation_round,
     pretrained_folder,
@@ -105,7 +105,7 @@ def protocol(scale: Scale, log_log_threshold: float) -> str:
     )
 
 
-def _add_problems(branch: Branch, number: int, size: Size, out: Path, log_log_threshold: float) -> None:
+def _add_problems(branch: Branch, number: int, size: StudySize, out: Path, log_log_threshold: float) -> None:
     """Write a round's new problems, unless they are there, and note the share of the originals that are parents."""
     data = curation_data(branch.seed, size)
     originals: list[Problem] = list(data.problems("train"))

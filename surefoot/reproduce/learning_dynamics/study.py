@@ -17,7 +17,7 @@ from surefoot.reproduce.learning_dynamics.sweep import (
     EPOCHS,
     MIDDLE_RATE,
     FineTuning,
-    Size,
+    StudySize,
     fine_tuning,
     pretraining,
     sizes,
@@ -76,14 +76,14 @@ def measure_study(run: Run) -> Measured:
     return Measured(tabulate(record) | tables, dict.fromkeys(timed, seconds / len(timed)))
 
 
-def prefixed_fine_tuning(size: Size) -> FineTuning:
+def prefixed_fine_tuning(size: StudySize) -> FineTuning:
     """Return the run whose answers are started: the longest at the middle rate, which memorizes and generalises."""
     full = [t for t in size.fine_tunings if t.share == "full"]
     longest = [t for t in full if t.epochs == max(other.epochs for other in full)]
     return next((t for t in longest if t.rate == MIDDLE_RATE), longest[0])
 
 
-def _protocol(size: Size, n_seeds: int) -> list[str]:
+def _protocol(size: StudySize, n_seeds: int) -> list[str]:
     rates = sorted({t.rate for t in size.fine_tunings})
     return [
         (
@@ -115,7 +115,7 @@ def _seed_row(seed: Seed) -> dict[str, Any]:
     }
 
 
-def _gap_rows(seed: Seed, size: Size) -> Rows:
+def _gap_rows(seed: Seed, size: StudySize) -> Rows:
     """Return, for each checkpoint of a seed's runs of middle length, the generalisation gap and what predicts it."""
     sweep = seed.sweep
     lengths = {t.epochs for t in size.fine_tunings}
@@ -150,7 +150,7 @@ def _confidences(run: TrackedRun) -> Any:
     return run.greedy_logprobs.exp()
 
 
-def _prefix_rows(seed: Seed, size: Size) -> Rows:
+def _prefix_rows(seed: Seed, size: StudySize) -> Rows:
     """Return each training example's accuracy after each start of the answer, of the run whose answers are started."""
     chosen = prefixed_fine_tuning(size)
     run = seed.runs[chosen]

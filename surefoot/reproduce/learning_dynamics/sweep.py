@@ -11,7 +11,7 @@ from surefoot.reproduce.jobs import QUIET, Job, component
 __all__ = (
     "PREFIXES",
     "FineTuning",
-    "Size",
+    "StudySize",
     "fine_tuning",
     "pretrained_folder",
     "pretraining",
@@ -43,7 +43,7 @@ class FineTuning(NamedTuple):
         return f"arithmetic_{self.epochs}epochs_{self.share}_lr{self.rate:g}_seed{seed}"
 
 
-class Size(NamedTuple):
+class StudySize(NamedTuple):
     """How large the study is."""
 
     n_train: int
@@ -63,11 +63,11 @@ MIDDLE_RATE = 5e-4
 EPOCHS = (5, 15, 30)
 
 
-def sizes(scale: Scale) -> Size:
+def sizes(scale: Scale) -> StudySize:
     """Return the study of a scale."""
     if scale == "quick":
         fine_tunings = [FineTuning(rate, 10, "full") for rate in (5e-4, 5e-3)]
-        return Size(
+        return StudySize(
             n_train=32,
             n_test=32,
             start_accuracy=0.02,
@@ -79,7 +79,7 @@ def sizes(scale: Scale) -> Size:
         )
     fine_tunings = [FineTuning(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
     fine_tunings += [FineTuning(MIDDLE_RATE, 30, "half"), FineTuning(MIDDLE_RATE, 60, "quarter")]
-    return Size(
+    return StudySize(
         n_train=256,
         n_test=256,
         start_accuracy=0.6,
@@ -117,7 +117,7 @@ def _model(language_model: Mapping[str, Any], rate: float, **settings: Any) -> d
     )
 
 
-def pretraining(seed: int, size: Size) -> Job:
+def pretraining(seed: int, size: StudySize) -> Job:
     """Return the run that makes the start: fresh problems, until some are solved."""
     stop = component(
         "EarlyStopping", monitor="val/accuracy", mode="max", stopping_threshold=size.start_accuracy, patience=1000
@@ -143,7 +143,7 @@ def pretrained_folder(out: Path, seed: int) -> Path:
     return out / "runs" / f"pretrained_seed{seed}" / "latest" / "model"
 
 
-def fine_tuning(seed: int, size: Size, setting: FineTuning, out: Path, prefixes: bool = False) -> Job:
+def fine_tuning(seed: int, size: StudySize, setting: FineTuning, out: Path, prefixes: bool = False) -> Job:
     """Return a run of the sweep."""
     shares = {"full": 1, "half": 2, "quarter": 4}
     every = 10 if setting.share == "quarter" else 5
@@ -169,13 +169,13 @@ def _pretrained(out: Path, seed: int) -> dict[str, Any]:
     return component("PretrainedLanguageModel", name=str(pretrained_folder(out, seed).resolve()))
 
 
-def _curation_arguments(seed: int, size: Size) -> dict[str, Any]:
+def _curation_arguments(seed: int, size: StudySize) -> dict[str, Any]:
     chains = {"chains": {"min_steps": 2, "max_steps": 4}}
     numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
     return WORLD | chains | numbers | {"seed": 500 + seed}
 
 
-def curation_data(seed: int, size: Size) -> Any:
+def curation_data(seed: int, size: StudySize) -> Any:
     """Return the datamodule of a seed's originals."""
     from surefoot.cli.generate import datamodules
 
@@ -184,7 +184,7 @@ def curation_data(seed: int, size: Size) -> Any:
     return datamodules.ArithmeticDataModule(**arguments)
 
 
-def curation_round(seed: int, size: Size, out: Path, name: str, additions: Sequence[Path]) -> Job:
+def curation_round(seed: int, size: StudySize, out: Path, name: str, additions: Sequence[Path]) -> Job:
     """Return a run that trains from the pretrained model on the originals and what was added."""
     originals = component("ArithmeticDataModule", **_curation_arguments(seed, size))
     every = max(1, size.curation_epochs // 3)

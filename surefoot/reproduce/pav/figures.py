@@ -110,7 +110,7 @@ def arithmetic_learning(results: Results, folder: Path) -> None:
     """Draw greedy accuracy while policies are reinforced."""
     table = results["arithmetic_reinforcement"]
     interval_curves(
-        {method: table.curve("iteration", "accuracy", method=method) for method in table.distinct("method")},
+        table.curves("iteration", "accuracy", by="method"),
         ("iteration", "greedy accuracy"),
         folder / "arithmetic_learning",
         "Arithmetic: reinforcement",
@@ -121,7 +121,7 @@ def arithmetic_pass(results: Results, folder: Path) -> None:
     """Draw Pass@N of the policies before and after reinforcement."""
     table = results["arithmetic_pass"]
     interval_curves(
-        {method: table.curve("n", "value", method=method) for method in table.distinct("method")},
+        table.curves("n", "value", by="method"),
         ("N", "Pass@N"),
         folder / "arithmetic_pass",
         "Arithmetic: Pass@N after reinforcement",
