@@ -64,8 +64,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         if len(chosen) < 2 or len(chosen) < len(private_classes) or not chosen < known:
             raise ConfigError(
                 f"private_classes must be at least two distinct ones of {data.n_classes}, with one left over for the"
-                " public,"
-                f" got {list(private_classes)}."
+                f" public, got {list(private_classes)}."
             )
         self.data, self.encoder = data, encoder
         self.private_classes, self.n_private = tuple(private_classes), n_train

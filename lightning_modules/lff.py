@@ -55,7 +55,7 @@ class LfF(ClassifierModule):
             self.biased.compile()
 
     def setup(self, stage: str) -> None:
-        """Make room for the moving averages; NaN marks an example not seen yet."""
+        """Allocate the moving averages; NaN marks an example not seen yet."""
         if stage == "fit":
             self.register_example_buffer("biased_losses", float("nan"))
             self.register_example_buffer("debiased_losses", float("nan"))

@@ -211,6 +211,25 @@ def long_signatures(path: Path) -> list[str]:
     return found
 
 
+def functions(path: Path) -> dict[str, int]:
+    """Return the lines of every function in a file, docstring included."""
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {f"{node.name}, line {node.lineno}": (node.end_lineno or 0) - node.lineno + 1 for node in nodes}
+
+
+def test_functions_are_short() -> None:
+    files = [p for folder in ("surefoot", *ROOMS, "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
+    lines = {f"{p.relative_to(ROOT)}: {name}": n for p in files for name, n in functions(p).items()}
+    assert len(lines) > 1000
+    assert {name: n for name, n in lines.items() if n > 60} == {}
+
+
+def test_long_functions_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("class A:\n    async def f(self):\n" + "        x = 1\n" * 70 + "def g(): ...\n")
+    assert functions(path) == {"f, line 2": 71, "g, line 73": 1}
+
+
 def test_nine_parameters_become_objects() -> None:
     files = [p for folder in ("surefoot", *ROOMS) for p in sorted((ROOT / folder).rglob("*.py"))]
     assert {f"{p.relative_to(ROOT)}: {name}" for p in files for name in long_signatures(p)} == set(LONG)

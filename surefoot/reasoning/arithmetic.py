@@ -359,7 +359,7 @@ def vary_chain(question: str, random_state: random.Random, operators: str = "+-*
 
     Args:
         question: A chain.
-        random_state: Draws the place and what comes there.
+        random_state: Draws the position and what is put there.
         operators: Operators to choose from.
         max_operand: Largest operand.
 

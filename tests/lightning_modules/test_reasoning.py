@@ -222,17 +222,9 @@ def test_completions_without_signal_are_not_put_through_the_model(
     from surefoot.reasoning.trajectories import Trajectory
 
     module = grpo()
+    problem, wrong = Problem("p", "q", "1"), Grade("wrong", None)
     trajectories = [
-        Trajectory(
-            Problem("p", "q", "1"),
-            g,
-            [5, 6, g + 7],
-            [8 + i, 9, 10],
-            [-4.0] * 3,
-            "stop",
-            0,
-            grade=Grade("wrong", None),
-        )
+        Trajectory(problem, g, [5, 6, g + 7], [8 + i, 9, 10], [-4.0] * 3, "stop", 0, grade=wrong)
         for g in range(2)
         for i in range(2)
     ]

@@ -59,38 +59,26 @@ for config in sys.argv[2:]:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train every method on two ranks, in processes that know of each other what torchrun would tell them."""
     folder = tmp_path_factory.mktemp("ranks")
-    configs = []
-    for method in (*METHODS, *REASONING):
-        path = folder / f"{method}.yaml"
-        given = classifier_settings(method, 2) if method in METHODS else reasoning_settings(method, 2, folder)
-        path.write_text(yaml.safe_dump(given))
-        configs.append(str(path))
-    path = folder / "private.yaml"
-    path.write_text(yaml.safe_dump(private_settings(2)))
-    configs.append(str(path))
-    path = folder / "shifted.yaml"
-    path.write_text(yaml.safe_dump(shifted_settings(2)))
-    configs.append(str(path))
-    others = {
+    every = {method: classifier_settings(method, 2) for method in METHODS}
+    every |= {method: reasoning_settings(method, 2, folder) for method in REASONING}
+    every |= {
+        "private": private_settings(2),
+        "shifted": shifted_settings(2),
         "sharded": sharded_settings(2),
         "values": value_settings(2),
         "frozen": frozen_settings(2),
         "dfr": dfr_settings(2),
         "streams": streams_settings(2),
     }
-    for name, given in others.items():
+    configs = []
+    for name, given in every.items():
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(given))
         configs.append(str(path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-    }
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
 
     def run(rank: int) -> Ended:

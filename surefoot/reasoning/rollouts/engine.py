@@ -158,8 +158,7 @@ class RolloutEngine(ABC):
             else:
                 raise ConfigError(
                     f"the stop text {text!r} holds a special token beside other text, or something that the tokenizer"
-                    " cannot"
-                    " write: expected one special token alone, or text without any."
+                    " cannot write: expected one special token alone, or text without any."
                 )
         return replace(sampling, stop=tuple(texts), stop_token_ids=tuple(sorted(tokens)))
 

@@ -93,8 +93,7 @@ def check_positions(model: LanguageModel, max_model_length: int) -> None:
         remedy = "" if "dynamic" in rope else f"set max_model_length to at most {limit}, or "
         raise ConfigError(
             f"vLLM has the same rotary positions for all lengths, {model.base.config.model_type} others beyond {limit}"
-            " tokens:"
-            f" {remedy}use HFEngine."
+            f" tokens: {remedy}use HFEngine."
         )
 
 

@@ -1,18 +1,15 @@
 """What is claimed of process advantage verifiers on chains of arithmetic."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
 
-from surefoot.reproduce.claims import at_least, at_most, claim, interval_above, reported
+from surefoot.reproduce.claims import ABOVE_ZERO, Keys, at_least, at_most, claim, interval_above, reported
 from surefoot.reproduce.results import PerSeed, Results, Row, by_seed
 
 __all__ = ()
 
-Keys = Iterator[dict[str, object]]
-
-ABOVE = interval_above(0, "a difference has to stand out from the seeds")
 FEW, ALL_STEPS = "first_pit", "few"
 #: The method of reinforcement that the paper recommends, and the one that knows outcomes only.
 PAV, OUTCOME, BASE = "alpha 3, K 4", "outcome", "base"
@@ -60,7 +57,7 @@ def arithmetic_verifier_predicts_advantages(results: Results, verifier: str) -> 
     return _of_verifier(results, verifier)
 
 
-@claim(source="figure 11", unit="correlation", criterion=ABOVE)
+@claim(source="figure 11", unit="correlation", criterion=ABOVE_ZERO)
 def arithmetic_first_pits_teach_more(results: Results) -> PerSeed:
     """With few completions, rollouts spent on first pits teach advantages better than the same for all steps."""
     return _of_verifier(results, FEW) - _of_verifier(results, ALL_STEPS)
@@ -76,13 +73,13 @@ def _over_widths(results: Results, search: str, least: int = 4) -> PerSeed:
     return PerSeed({s: fmean(r["accuracy"] for r in rows if r["n"] >= least) for s, rows in points.items()})
 
 
-@claim(source="section 5: .545 against .50 at 256", unit="accuracy", criterion=ABOVE)
+@claim(source="section 5: .545 against .50 at 256", unit="accuracy", criterion=ABOVE_ZERO)
 def arithmetic_pav_beam_above_q_beam(results: Results) -> PerSeed:
     """Beam search with Q + alpha A beats that with Q, at equal N (mean over 4 to 32)."""
     return _over_widths(results, "beam, PAV") - _over_widths(results, "beam, Q")
 
 
-@claim(source="section 5: .50 against .45 at 256", unit="accuracy", criterion=ABOVE)
+@claim(source="section 5: .50 against .45 at 256", unit="accuracy", criterion=ABOVE_ZERO)
 def arithmetic_q_beam_above_best_of_n(results: Results) -> PerSeed:
     """Beam search with Q beats the best of N by an outcome reward model, at equal N (mean over 4 to 32)."""
     return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, outcome")
@@ -110,7 +107,7 @@ def beams(results: Results) -> Keys:
     over=beams,
     source="figure 4",
     unit="accuracy",
-    criterion=ABOVE,
+    criterion=ABOVE_ZERO,
 )
 def arithmetic_beam_above_best_of_n_at_equal_tokens(results: Results, beam: str) -> PerSeed:
     """{beam}: more accurate than best of N by outcomes at the tokens of N = 2, 4 and 8, dropped steps included."""
@@ -152,14 +149,14 @@ def ends_of_k(results: Results) -> Keys:
     over=ends_of_k,
     source="figure 5a: 4 beats 2, 8, 16, 32",
     unit="accuracy",
-    criterion=ABOVE,
+    criterion=ABOVE_ZERO,
 )
 def arithmetic_best_k_is_within(results: Results, k: int) -> PerSeed:
     """Provers that are the best of 2, 4 or 8 attempts guide the beam better than the best of {k}."""
     return _at_k(results, 2, 4, 8) - _at_k(results, k)
 
 
-@claim(source="specification, section 9: the oracle's beams", unit="accuracy", criterion=ABOVE)
+@claim(source="specification, section 9: the oracle's beams", unit="accuracy", criterion=ABOVE_ZERO)
 def arithmetic_control_beam_above_q_beam(results: Results) -> PerSeed:
     """A verifier that knows which steps are right guides the beam better still (mean over 4 to 32)."""
     return _over_widths(results, "beam, control") - _over_widths(results, "beam, Q")
@@ -171,7 +168,7 @@ def _final(results: Results, method: str) -> PerSeed:
     return PerSeed({s: fmean(r["accuracy"] for r in own[-3:]) for s, own in rows.items()})
 
 
-@claim(source="section 5: .26 against .19", unit="accuracy", criterion=ABOVE)
+@claim(source="section 5: .26 against .19", unit="accuracy", criterion=ABOVE_ZERO)
 def arithmetic_pav_rl_ends_higher(results: Results) -> PerSeed:
     """Reinforcement with effective rewards (alpha 3, best of 4) ends higher than with outcomes alone."""
     return _final(results, PAV) - _final(results, OUTCOME)
@@ -206,7 +203,7 @@ def _pass(results: Results, method: str) -> PerSeed:
     return table.per_seed("value", method=method, n=max(table.distinct("n")))
 
 
-@claim(source="figure 8a: more than 7 points", unit="Pass@64", criterion=ABOVE)
+@claim(source="figure 8a: more than 7 points", unit="Pass@64", criterion=ABOVE_ZERO)
 def arithmetic_pav_rl_explores(results: Results) -> PerSeed:
     """After reinforcement with effective rewards Pass@64 is higher than after that with outcomes."""
     return _pass(results, PAV) - _pass(results, OUTCOME)

@@ -32,7 +32,7 @@ def didactic_learning(results: Results, folder: Path) -> None:
     """Draw both methods' learning curves on the planted sub-sequence."""
     table = results["didactic_learning"].where(lr=PAPER_RATE)
     interval_curves(
-        {method: table.curve("iteration", "value", method=method) for method in table.distinct("method")},
+        table.curves("iteration", "value", by="method"),
         ("iteration", "samples with the answer"),
         folder / "didactic_learning",
         "Planted sub-sequence: effective reward against outcomes alone",
@@ -43,9 +43,8 @@ def didactic_pass(results: Results, folder: Path) -> None:
     """Draw Pass@N after 100 iterations, and of the start."""
     table = results["didactic_pass"].where(lr=PAPER_RATE)
     first, last = min(table.distinct("iteration")), max(table.distinct("iteration"))
-    methods = table.distinct("method")
-    curves = {m: table.curve("n", "value", method=m, iteration=last) for m in methods}
-    curves["start"] = table.curve("n", "value", method=methods[0], iteration=first)
+    curves = table.where(iteration=last).curves("n", "value", by="method")
+    curves["start"] = table.curve("n", "value", method=next(iter(curves)), iteration=first)
     interval_curves(curves, ("N", "Pass@N"), folder / "didactic_pass", f"Pass@N after {last:g} iterations", log_x=True)
 
 
@@ -111,7 +110,7 @@ def arithmetic_learning(results: Results, folder: Path) -> None:
     """Draw greedy accuracy while policies are reinforced."""
     table = results["arithmetic_reinforcement"]
     interval_curves(
-        {method: table.curve("iteration", "accuracy", method=method) for method in table.distinct("method")},
+        table.curves("iteration", "accuracy", by="method"),
         ("iteration", "greedy accuracy"),
         folder / "arithmetic_learning",
         "Arithmetic: reinforcement",
@@ -122,7 +121,7 @@ def arithmetic_pass(results: Results, folder: Path) -> None:
     """Draw Pass@N of the policies before and after reinforcement."""
     table = results["arithmetic_pass"]
     interval_curves(
-        {method: table.curve("n", "value", method=method) for method in table.distinct("method")},
+        table.curves("n", "value", by="method"),
         ("N", "Pass@N"),
         folder / "arithmetic_pass",
         "Arithmetic: Pass@N after reinforcement",
