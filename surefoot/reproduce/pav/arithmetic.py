@@ -16,7 +16,7 @@ from surefoot.reasoning.search import SearchPoint
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import LearnedValues
 from surefoot.report.search_curves import read_points
-from surefoot.reproduce.jobs import Result, measure_rows, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.jobs import Result, component, measure_rows, run_calls, run_jobs, seconds_of
 from surefoot.reproduce.pav.studies import (
     ENGINE,
     SAMPLING,
@@ -28,6 +28,7 @@ from surefoot.reproduce.pav.studies import (
     folder_of,
     model_of,
     reinforcement,
+    values_of,
     verifier,
 )
 from surefoot.reproduce.results import Rows
@@ -185,15 +186,15 @@ def measure_search(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
 
 def search_rows(seed: int, size: Size, out: Path) -> Rows:
     """Return the accuracies of all searches of a policy's problems."""
-    known = {name: _values(name, seed, out) for name in ("outcome", "process", "control")}
+    known = {name: values_of(f"{name}_seed{seed}", out) for name in ("outcome", "process", "control")}
     searches: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
-        "best of N, outcome": ({"class_path": "BestOfN", "init_args": {"verifier": known["outcome"]}}, size.widths),
+        "best of N, outcome": (component("BestOfN", verifier=known["outcome"]), size.widths),
         "best of N, process": (
-            {"class_path": "BestOfN", "init_args": {"verifier": known["process"], "score": _score(0.5, K)}},
+            component("BestOfN", verifier=known["process"], score=_score(0.5, K)),
             size.widths,
         ),
         "beam, Q": (_beam(known["process"], 0, K), size.widths),
-        "best of N, control": ({"class_path": "BestOfN", "init_args": {"verifier": known["control"]}}, size.widths),
+        "best of N, control": (component("BestOfN", verifier=known["control"]), size.widths),
         "beam, control": (_beam(known["control"], 0, K), size.widths),
     }
     for alpha in size.alphas:
@@ -214,17 +215,12 @@ def _accuracy(rows: Rows, search: str) -> float:
     return next(float(r["accuracy"]) for r in rows if r["search"] == search and r["selection"] == "best")
 
 
-def _values(name: str, seed: int, out: Path) -> dict[str, Any]:
-    run = str(folder_of(f"{name}_seed{seed}", out).resolve())
-    return {"class_path": "LearnedValues", "init_args": {"run": run}}
-
-
 def _score(alpha: float, k: int) -> dict[str, Any]:
     return {"alpha": alpha, "k": k}
 
 
 def _beam(values: Mapping[str, Any], alpha: float, k: int) -> dict[str, Any]:
-    return {"class_path": "BeamSearch", "init_args": {"verifier": values, "score": _score(alpha, k), "n_children": 3}}
+    return component("BeamSearch", verifier=values, score=_score(alpha, k), n_children=3)
 
 
 def _searched(

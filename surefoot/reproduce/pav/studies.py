@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import QUIET, Job
+from surefoot.reproduce.jobs import QUIET, Job, component
 
 __all__ = (
     "ENGINE",
@@ -24,7 +24,7 @@ __all__ = (
 
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
-ENGINE: Mapping[str, Any] = {"class_path": "HFEngine", "init_args": {"max_sequences": 512}}
+ENGINE = component("HFEngine", max_sequences=512)
 
 
 #: Verifier -> the labels that it learns, and which of them. The control learns whether each step is right.
@@ -98,26 +98,31 @@ def folder_of(job: str, out: Path) -> Path:
 def model_of(job: str, out: Path) -> dict[str, Any]:
     """Return the language model that a job has trained."""
     name = str((folder_of(job, out) / "model").resolve())
-    return {"class_path": "PretrainedLanguageModel", "init_args": {"name": name}}
+    return component("PretrainedLanguageModel", name=name)
+
+
+def values_of(job: str, out: Path) -> dict[str, Any]:
+    """Return the values that a verifier predicts."""
+    return component("LearnedValues", run=str(folder_of(job, out).resolve()))
 
 
 def data(size: Size, seed: int, min_steps: int | None = None, **numbers: Any) -> dict[str, Any]:
     """Return chains of additions and subtractions modulo 10, from which wrong steps hardly recover."""
     chains = {"min_steps": min_steps or size.n_steps, "max_steps": size.n_steps, "operators": "+-"}
-    return {"class_path": "ArithmeticDataModule", "init_args": {"chains": chains, "seed": seed, **numbers}}
+    return component("ArithmeticDataModule", chains=chains, seed=seed, **numbers)
 
 
 def base(seed: int, size: Size) -> Job:
     """Return the run that makes the policy: chains of all lengths, until some are solved."""
-    stop = {
-        "monitor": "val/accuracy", "mode": "max", "stopping_threshold": size.start_accuracy, "patience": 1000,
-    }  # fmt: skip
+    stop = component(
+        "EarlyStopping", monitor="val/accuracy", mode="max", stopping_threshold=size.start_accuracy, patience=1000
+    )
     callbacks: list[Mapping[str, Any]] = [
-        {"class_path": "ModelExporter"},
-        {"class_path": "EarlyStopping", "init_args": stop},
+        component("ModelExporter"),
+        stop,
     ]
     settings = {
-        "language_model": {"class_path": "TinyLanguageModel", "init_args": {"seed": seed}},
+        "language_model": component("TinyLanguageModel", seed=seed),
         "engine": ENGINE,
         "evaluation": {"temperature": 0.0, "max_tokens": 48},
         **_optimizer(2e-3, 20),
@@ -128,7 +133,7 @@ def base(seed: int, size: Size) -> Job:
         {
             "seed_everything": seed,
             "trainer": {**_trainer(callbacks), "max_epochs": 1, "val_check_interval": 10},
-            "model": {"class_path": "SFT", "init_args": settings},
+            "model": component("SFT", **settings),
             "data": problems,
         },
     )
@@ -152,8 +157,8 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path, jud
         {
             "seed_everything": seed,
             "trainer": {**_trainer([]), "max_epochs": size.epochs},
-            "model": {"class_path": "ProcessReward", "init_args": settings},
-            "data": {"class_path": "LabelledCompletionsDataModule", "init_args": given},
+            "model": component("ProcessReward", **settings),
+            "data": component("LabelledCompletionsDataModule", **given),
         },
     )
 
@@ -169,15 +174,14 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
         out: Folder of runs.
         lr: Learning rate.
     """
-    values = {"class_path": "LearnedValues", "init_args": {"run": str(folder_of(judge, out).resolve())}}
-    credit = {"alpha": arm.alpha, "k": arm.k, "baseline": "none"}
+    credit = component("EffectiveRewardAdvantage", alpha=arm.alpha, k=arm.k, baseline="none")
     settings = {
         "language_model": model_of(f"base_seed{seed}", out),
         "engine": ENGINE,
         "sampling": {"n": 1, **SAMPLING},
         "rewards": {"step_separator": "\n"},
-        "values": values,
-        "credit": {"class_path": "EffectiveRewardAdvantage", "init_args": credit},
+        "values": values_of(judge, out),
+        "credit": credit,
         "evaluation": {"temperature": 0.0, "max_tokens": 48},
         **_optimizer(lr, 10),
     }
@@ -190,9 +194,9 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
         {
             "seed_everything": seed,
             "trainer": {
-                **_trainer([{"class_path": "ModelExporter"}]), **trainer, "check_val_every_n_epoch": None,
+                **_trainer([component("ModelExporter")]), **trainer, "check_val_every_n_epoch": None,
             },
-            "model": {"class_path": "Reinforce", "init_args": settings},
+            "model": component("Reinforce", **settings),
             "data": problems,
         },
     )  # fmt: skip
@@ -203,5 +207,5 @@ def _trainer(callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _optimizer(lr: float, warmup: float) -> dict[str, Any]:
-    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": lr, "weight_decay": 0.01}}
+    optimizer = component("torch.optim.AdamW", lr=lr, weight_decay=0.01)
     return {"optimizer": optimizer, "warmup": warmup, "max_tokens_per_pack": 8192, "max_gradient_norm": 1.0}
