@@ -35,6 +35,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/group_robust.py --out $(BENCH)
 	$(BIN)/python benchmarks/reasoning_learning.py --out $(BENCH)/reasoning_learning.json
 	$(BIN)/python benchmarks/reasoning.py --cases generate logits --out $(BENCH)/reasoning.json
+	$(BIN)/python benchmarks/monte_carlo.py --out $(BENCH)/monte_carlo.json
 ifdef SUREFOOT_DATA
 	$(BIN)/python benchmarks/constant_solution.py --out $(BENCH)
 	$(BIN)/python benchmarks/smollm2_gsm8k.py --out $(BENCH)/smollm2_gsm8k.json

@@ -1,0 +1,249 @@
+"""Values of steps, searches and scores per second: batched as Surefoot does it, and one prefix after the other.
+
+Compared in turn within one process, on solutions of arithmetic chains and a Llama with random weights, which writes to
+the end of its budget. Values are sampled by vLLM for all prefixes at once, by vLLM prefix by prefix as text, and by
+transformers.generate prefix by prefix. A beam search runs over all problems at once, and problem by problem. A value
+model scores all prefixes of a solution in one pass, and each in one of its own.
+
+python benchmarks/monte_carlo.py --out benchmarks/results/monte_carlo.json
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from surefoot.reasoning.answers import Grader
+from surefoot.reasoning.arithmetic import Chains, arithmetic_problem
+from surefoot.reasoning.language_models import PretrainedLanguageModel, TinyLanguageModel, ValueHead
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.problems import Problem
+from surefoot.reasoning.prompts import PlainPrompt
+from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, VLLMEngine
+from surefoot.reasoning.search import BeamSearch
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import LearnedValues, MonteCarloValues, prefix_lengths
+from surefoot.runs import describe_environment
+from surefoot.storage.json_files import write_json
+from surefoot.training.seeds import derive_seed
+
+Way = Callable[[], None]
+
+
+class Task(NamedTuple):
+    """What is sampled and scored."""
+
+    model: PretrainedLanguageModel
+    problems: Sequence[Problem]
+    n_rollouts: int
+    max_tokens: int
+
+    def policy(self, engine: RolloutEngine) -> Policy:
+        """Return the model as a policy that an engine samples from."""
+        return Policy(self.model, PlainPrompt(), engine, Grader())
+
+    def solutions(self, policy: Policy) -> list[Trajectory]:
+        """Return the reference solutions as completions, cut into steps."""
+        found = []
+        for number, problem in enumerate(self.problems):
+            prompt = policy.prompt.prompt_ids(problem, self.model)
+            tokens = self.model.encode(problem.solution or "")
+            t = Trajectory(problem, number, prompt, tokens, [0.0] * len(tokens), "stop", 0, text=problem.solution or "")
+            found.append(t)
+        policy.grade(found)
+        policy.cut_into_steps(found, "\n")
+        return found
+
+
+def task(folder: Path, n_problems: int, n_rollouts: int, n_steps: int) -> Task:
+    """Write a model with a head for values, and return the task.
+
+    Args:
+        folder: To write to.
+        n_problems: Solutions whose prefixes are valued.
+        n_rollouts: Completions from each prefix.
+        n_steps: Of a solution, beside its answer.
+    """
+    from safetensors.torch import save_file
+
+    model = TinyLanguageModel(width=256, n_layers=6, n_heads=8, seed=0)
+    model.save(folder / "model")
+    head = ValueHead(model.width)
+    weights = {f"value_head.{n}": w.contiguous() for n, w in head.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    problems = [arithmetic_problem(0, i, Chains(n_steps, n_steps)) for i in range(n_problems)]
+    return Task(PretrainedLanguageModel(str(folder / "model")), problems, n_rollouts, 8 * n_steps + 24)
+
+
+def compare(ways: Mapping[str, Way], repeats: int) -> dict[str, dict[str, float]]:
+    """Run all ways in turn, the first time unmeasured; return the median of each one's seconds, and its ratio.
+
+    Args:
+        ways: Ours first.
+        repeats: Times that count.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            if repeat > 0:
+                seconds[name].append(time.perf_counter() - began)
+    ours, *_ = seconds.values()
+    found = {}
+    for name, own in seconds.items():
+        ratios = [o / u for o, u in zip(own, ours, strict=True)]
+        found[name] = {"seconds": statistics.median(own), "ratio": statistics.median(ratios)}
+    return found
+
+
+def prefixes_as_text(t: Trajectory, model: PretrainedLanguageModel) -> list[str]:
+    """Return the texts that a completion's prefixes begin with; the last, which has ended, is not gone on from."""
+    lengths = prefix_lengths(t)[:-1]
+    return [model.decode([*t.prompt, *t.completion[:n]]) for n in lengths]
+
+
+def value_prefixes(given: Task, repeats: int) -> dict[str, object]:
+    """Compare ways to sample the values of all prefixes."""
+    engine = VLLMEngine(max_model_length=512, cache_gib=0.25)
+    policy = given.policy(engine)
+    policy.ready()
+    solutions = given.solutions(policy)
+    sampling = Sampling(n=given.n_rollouts, max_tokens=given.max_tokens)
+    estimator, round_of = MonteCarloValues(sampling), iter(range(1_000_000))
+
+    def ours() -> None:
+        number = next(round_of)
+        estimator(policy, solutions, lambda *parts: derive_seed(number, *parts))
+
+    def vllm_by_prefix() -> None:
+        for t in solutions:
+            for i, text in enumerate(prefixes_as_text(t, given.model)):
+                engine.generate([given.model.encode(text)], [_rest(sampling, t, i)], [next(round_of)])
+
+    def transformers_by_prefix() -> None:
+        for t in solutions:
+            for i, text in enumerate(prefixes_as_text(t, given.model)):
+                generate_with_transformers(given.model, text, _rest(sampling, t, i))
+
+    before = engine.statistics()
+    ours()
+    counts = engine.statistics().since(before)
+    ways = {"ours": ours, "vLLM, prefix by prefix": vllm_by_prefix, "transformers": transformers_by_prefix}
+    found = compare(ways, repeats)
+    engine.close()
+    n_values = sum(len(prefix_lengths(t)) - 1 for t in solutions)
+    for row in found.values():
+        row["values_per_second"] = n_values / row["seconds"]
+    computed = counts.prompt_tokens - counts.prefix_hits
+    naive = given.n_rollouts * sum(n + len(t.prompt) for t in solutions for n in prefix_lengths(t)[:-1])
+    least = sum(len(t.prompt) + prefix_lengths(t)[-2] for t in solutions)
+    tokens = {
+        "values": n_values,
+        "sampled": counts.generated_tokens,
+        "prefill_computed": computed,
+        "prefill_least": least,
+        "prefill_naive": naive,
+        "computed_over_least": (computed + counts.generated_tokens) / (least + counts.generated_tokens),
+    }
+    return {"ways": found, "tokens": tokens}
+
+
+def _rest(sampling: Sampling, t: Trajectory, step: int) -> Sampling:
+    return Sampling(n=sampling.n, max_tokens=sampling.max_tokens - prefix_lengths(t)[step])
+
+
+def generate_with_transformers(model: PretrainedLanguageModel, text: str, sampling: Sampling) -> None:
+    """Sample as a script would: a prompt, several sequences."""
+    ids = torch.tensor([model.encode(text)])
+    with torch.inference_mode():
+        model.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=sampling.n,
+            max_new_tokens=sampling.max_tokens,
+            pad_token_id=model.tokenizer.pad_token_id,
+        )
+
+
+def search(given: Task, run: Path, repeats: int) -> dict[str, dict[str, float]]:
+    """Compare a beam search over all problems at once with one problem after the other."""
+    engine = HFEngine(max_sequences=512)
+    policy = given.policy(engine)
+    policy.ready()
+    beam = BeamSearch(LearnedValues(run), separator="\n")
+    sampling = Sampling(n=4, max_tokens=given.max_tokens)
+
+    def seed_of(*parts: object) -> int:
+        return derive_seed(0, *parts)
+
+    def one_by_one() -> None:
+        for problem in given.problems:
+            beam(policy, [problem], sampling, seed_of)
+
+    def at_once() -> None:
+        beam(policy, given.problems, sampling, seed_of)
+
+    found = compare({"all problems at once": at_once, "problem by problem": one_by_one}, repeats)
+    policy.close()
+    return found
+
+
+def score(given: Task, run: Path, repeats: int) -> dict[str, dict[str, float]]:
+    """Compare one pass over all prefixes of a solution with one pass for each."""
+    values = LearnedValues(run)
+    policy = given.policy(HFEngine())
+    solutions = given.solutions(policy)
+    prefixes = [[*t.prompt, *t.completion[:n]] for t in solutions for n in prefix_lengths(t)]
+
+    def by_solution() -> None:
+        for t in solutions:
+            values.predict([t])
+
+    def by_prefix() -> None:
+        with torch.inference_mode():
+            for prefix in prefixes:
+                hidden = values.model.model.model(torch.tensor([prefix])).last_hidden_state
+                values.head(hidden[:, -1])
+
+    ways = {
+        "one pass a solution": by_solution,
+        "one pass for all solutions": lambda: values.predict(solutions),
+        "one pass a prefix": by_prefix,
+    }
+    found = compare(ways, repeats)
+    policy.close()
+    return found
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", type=int, default=16)
+    parser.add_argument("--rollouts", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("monte_carlo.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        run = Path(temporary)
+        given = task(run, arguments.problems, arguments.rollouts, arguments.steps)
+        result = {
+            "values": value_prefixes(given, arguments.repeats),
+            "beam_search": search(given, run, arguments.repeats),
+            "scores": score(given, run, arguments.repeats),
+        }
+    write_json(arguments.out, result | {"environment": describe_environment()})
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
