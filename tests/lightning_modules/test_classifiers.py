@@ -177,7 +177,7 @@ def test_groups_absent_from_train_have_no_weight(adjustment: float) -> None:
             super().__init__(batch_size=100, confounding=unmixed, evaluate_test_during_fit=False)
             self.group_names = ["y=0", "y=1"]
 
-        def build_classifier(self) -> Any:
+        def build(self) -> Any:
             splits = super().build()
             return {k: replace(s, group=s.group // 2) for k, s in splits.items()}
 
