@@ -29,6 +29,8 @@ from surefoot.privacy.linear_models import clipped_gradient_sum
 
 RESULTS = Path(__file__).parent / "results"
 N, D, CLIP, NOISE = 100_000, 1000, 1.0, 1.0
+#: Name -> examples of a batch, steps of a round.
+BATCHES = {"samples of 1,000": (1000, 100), "all 100,000": (N, 5)}
 Step = Callable[[Tensor, Tensor], None]
 
 
@@ -148,31 +150,40 @@ def main() -> None:
     if options.case:
         run_case(options.case, options.batch)
         return
-    import opacus as peer
-
-    model = next(
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    result: dict[str, Any] = {
-        "device": f"{model}, {torch.get_num_threads()} threads",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "opacus": peer.__version__,
-    }
-    for name, batch, n_steps in (("samples of 1,000", 1000, 100), ("all 100,000", N, 5)):
+    result = environment()
+    for name, (batch, n_steps) in BATCHES.items():
         found = compare(batch, options.rounds, n_steps)
         held = peak_megabytes("none", batch)
         found["peak_megabytes"] = {a: peak_megabytes(a, batch) - held for a in CASES}
         result[name] = found
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "private_linear.json").write_text(json.dumps(result, indent=2) + "\n")
+    text = page(result, options.rounds)
+    (options.out / "private_linear.md").write_text(text)
+    print(text)
+
+
+def environment() -> dict[str, Any]:
+    """Return the machine and the versions."""
+    import opacus as peer
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return {
+        "device": f"{model}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "opacus": peer.__version__,
+    }
+
+
+def page(result: dict[str, Any], n_rounds: int) -> str:
+    """Return the results as a Markdown page."""
     lines = [
         "# A step of private regression, 1,000 features, beside opacus",
         "",
         (
-            f"{result['device']}, torch {result['torch']}, opacus {result['opacus']}; {options.rounds} rounds in turn,"
+            f"{result['device']}, torch {result['torch']}, opacus {result['opacus']}; {n_rounds} rounds in turn,"
             " medians with quartiles."
         ),
         "",
@@ -182,16 +193,14 @@ def main() -> None:
         ),
         "|---|---|---|---|---|",
     ]
-    for name in ("samples of 1,000", "all 100,000"):
+    for name in BATCHES:
         r = result[name]
         ratio, over, peak = r["opacus_over_surefoot"], r["surefoot_over_floor"], r["peak_megabytes"]
         lines.append(
             f"| {name} | {r['milliseconds']['surefoot']:.2f} | {ratio['median']:.2f} ({ratio['low_quartile']:.2f} to"
             f" {ratio['high_quartile']:.2f}) | {over['median']:.2f} | {peak['surefoot']:.1f} / {peak['opacus']:.1f} |"
         )
-    text = "\n".join([*lines, ""])
-    (options.out / "private_linear.md").write_text(text)
-    print(text)
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

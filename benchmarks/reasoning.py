@@ -53,21 +53,12 @@ def ours(task: dict[str, Any]) -> None:
     """Train with Surefoot, one step for each line on stdin."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from datamodules import PreferencesDataModule
-    from datamodules.reasoning.loaders import RecordsDataModule
+    # surefoot lets torchvision be imported beside a CPU build of torch: it comes before lightning
+    import surefoot as _  # noqa: F401
 
     # isort: split
     import torch
     from lightning.pytorch import Callback, Trainer
-
-    from lightning_modules import DPO, GRPO, SFT
-    from surefoot.reasoning.language_models import PretrainedLanguageModel
-    from surefoot.reasoning.problems import Problem
-    from surefoot.reasoning.prompts import PlainPrompt
-    from surefoot.reasoning.rewards import Rewards
-    from surefoot.reasoning.rollouts import Sampling, VLLMEngine
-
-    torch.set_num_threads(task["threads"])
 
     class Paced(Callback):
         def on_train_batch_start(self, *arguments: object) -> None:
@@ -81,13 +72,30 @@ def ours(task: dict[str, Any]) -> None:
             reply["generated"] = sum(len(t.completion) for t in module.rollout)
             print(json.dumps(reply), file=replies, flush=True)
 
-    class Repeated(RecordsDataModule):
-        def collate(self, records: Any) -> dict[str, object]:
-            return {"problem": list(records)}
+    torch.set_num_threads(task["threads"])
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=10_000,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        precision="bf16-mixed" if task["bf16"] else "32-true",
+        callbacks=[Paced()],
+    )
+    trainer.fit(our_module(task), our_data(task))
 
-        def train_dataloader(self) -> object:
-            given = [Problem(str(i), r["prompt"], "0", r["chosen"]) for i, r in enumerate(task["rows"])]
-            return self.training_loader(given)
+
+def our_module(task: dict[str, Any]) -> Any:
+    """Return a case's module."""
+    import torch
+
+    from lightning_modules import DPO, GRPO, SFT
+    from surefoot.reasoning.language_models import PretrainedLanguageModel
+    from surefoot.reasoning.problems import Problem
+    from surefoot.reasoning.prompts import PlainPrompt
+    from surefoot.reasoning.rewards import Rewards
+    from surefoot.reasoning.rollouts import Sampling, VLLMEngine
 
     class Plain(PlainPrompt):
         def target_ids(self, problem: Problem, model: Any) -> list[int]:
@@ -102,38 +110,34 @@ def ours(task: dict[str, Any]) -> None:
         "prompt": Plain("{question}"),
         "max_tokens_per_pack": 2048,
     }
+    if task["method"] != "grpo":
+        return {"sft": SFT, "dpo": DPO}[task["method"]](**arguments)
+    # a cache of 5,800 tokens in float32; the larger shape needs 4,300
+    engine = VLLMEngine(max_model_length=512, dtype="bfloat16" if task["bf16"] else "auto", cache_gib=0.25)
+    sampling = Sampling(n=16, max_tokens=task["max_tokens"])
+    return GRPO(**arguments, engine=engine, sampling=sampling, rewards=Rewards([reward]))
+
+
+def our_data(task: dict[str, Any]) -> Any:
+    """Return a case's datamodule: the same few rows in every step."""
+    from datamodules import PreferencesDataModule
+    from datamodules.reasoning.loaders import RecordsDataModule
+    from surefoot.reasoning.problems import Problem
+
+    class Repeated(RecordsDataModule):
+        def collate(self, records: Any) -> dict[str, Any]:
+            return {"problem": list(records)}
+
+        def train_dataloader(self) -> Any:
+            given = [Problem(str(i), r["prompt"], "0", r["chosen"]) for i, r in enumerate(task["rows"])]
+            return self.training_loader(given)
+
     n = len(task["rows"])
-    data: object = Repeated(batch_size=n)
-    if task["method"] == "sft":
-        module: Any = SFT(**arguments)
-    elif task["method"] == "dpo":
-        module = DPO(**arguments)
-        path = Path(tempfile.mkdtemp()) / "pairs.jsonl"
-        path.write_text("\n".join(json.dumps(r) for r in task["rows"]))
-        data = PreferencesDataModule(pairs=path, batch_size=n)
-    else:
-        length = 512
-        module = GRPO(
-            **arguments,
-            engine=VLLMEngine(
-                max_model_length=length,
-                dtype="bfloat16" if task["bf16"] else "auto",
-                cache_gib=0.25,  # 5,800 tokens in float32; the larger shape needs 4,300
-            ),
-            sampling=Sampling(n=16, max_tokens=task["max_tokens"]),
-            rewards=Rewards([reward]),
-        )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=10_000,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        precision="bf16-mixed" if task["bf16"] else "32-true",
-        callbacks=[Paced()],
-    )
-    trainer.fit(module, data)
+    if task["method"] != "dpo":
+        return Repeated(batch_size=n)
+    path = Path(tempfile.mkdtemp()) / "pairs.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in task["rows"]))
+    return PreferencesDataModule(pairs=path, batch_size=n)
 
 
 class Side:
@@ -261,7 +265,7 @@ def generation_overhead(rounds: int) -> dict[str, object]:
 
     class Started(VLLMEngine):
         def start(self, model: Any, version: int = 0) -> None:
-            if self._llm is None:
+            if self.llm is None:
                 super().start(model, version)
 
         def close(self) -> None:
@@ -272,12 +276,12 @@ def generation_overhead(rounds: int) -> dict[str, object]:
     prompts = [prompt.prompt_ids(p, model) for p in problems]
     times: dict[str, list[float]] = {"bare": [], "generate": []}
     for i in range(rounds + 1):
-        engine._llm.reset_prefix_cache()
+        engine.llm.reset_prefix_cache()
         began = time.perf_counter()
         parameters = [sampling_parameters(sampling, derive_seed(i, p.id)) for p in problems]
-        engine._llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
+        engine.llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
         times["bare"].append(time.perf_counter() - began)
-        engine._llm.reset_prefix_cache()
+        engine.llm.reset_prefix_cache()
         folder = Path(tempfile.mkdtemp()) / "out"
         began = time.perf_counter()
         generate_completions(problems, Policy(model, prompt, engine, Grader()), sampling, folder, {}, i)

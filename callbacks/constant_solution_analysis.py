@@ -76,8 +76,8 @@ class ConstantSolutionAnalysis(EvaluationObserver):
         """
         if min(max_features, n_inputs, score_repeats) < 1:
             raise ConfigError(
-                "max_features, n_inputs and score_repeats must be at least 1,"
-                f" got {max_features}, {n_inputs} and {score_repeats}."
+                f"max_features, n_inputs and score_repeats must be at least 1, got {max_features}, {n_inputs} and"
+                f" {score_repeats}."
             )
         super().__init__()
         self.layer_names, self.max_features, self.n_inputs = layers, max_features, n_inputs

@@ -257,7 +257,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             ConfigError: If there are several draws of each image where one is needed.
         """
         inputs = {"input": batch["input"]}
-        if self.augmentation is not None and self.augmenting and self._is_training():
+        if self.augmentation is not None and self.augmenting and self.is_training():
             made = self.augmentation(batch["input"])
             inputs = made if isinstance(made, dict) else {"input": made}
             if "input" in inputs and inputs["input"].ndim != batch["input"].ndim:
@@ -268,7 +268,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         rest = {name: value for name, value in batch.items() if name != "input"}
         return {name: self.scale(value) for name, value in inputs.items()} | rest
 
-    def _is_training(self) -> bool:
+    def is_training(self) -> bool:
         """Return whether batches that arrive now are trained on."""
         return self.trainer is not None and self.trainer.training
 
@@ -282,7 +282,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             return self.splits[name]
         return self.shifted("test" if stage == "test" else "val")[name]
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+    def evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+        """Return a loader of this rank's share of a split, in order and without augmentation."""
         examples = split.examples
         return DataLoader(
             examples,
@@ -308,7 +309,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return [split, *self.shifted(split)]
 
     def _evaluation_loaders(self, stage: str) -> list[DataLoader[Batch]]:
-        return [self._evaluation_loader(self.evaluation_set(stage, n)) for n in self.evaluated(stage)]
+        return [self.evaluation_loader(self.evaluation_set(stage, n)) for n in self.evaluated(stage)]
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return the loaders of val and, during fit, test; during validate, of val and its shifted sets."""
@@ -321,14 +322,14 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the test loader."""
-        return self._evaluation_loader(self.splits["test"])
+        return self.evaluation_loader(self.splits["test"])
 
     def train_examples(self) -> Iterator[Batch]:
         """Yield this rank's share of the training examples once, in order, on its device, without augmentation."""
         assert self.trainer is not None
         self.augmenting = False
         try:
-            for batch in self._evaluation_loader(self.train_set):
+            for batch in self.evaluation_loader(self.train_set):
                 yield self.trainer.strategy.batch_to_device(batch)
         finally:
             self.augmenting = True

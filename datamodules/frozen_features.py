@@ -64,8 +64,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         if len(chosen) < 2 or len(chosen) < len(private_classes) or not chosen < known:
             raise ConfigError(
                 f"private_classes must be at least two distinct ones of {data.n_classes}, with one left over for the"
-                " public,"
-                f" got {list(private_classes)}."
+                f" public, got {list(private_classes)}."
             )
         self.data, self.encoder = data, encoder
         self.private_classes, self.n_private = tuple(private_classes), n_train
@@ -107,7 +106,7 @@ class FrozenFeaturesDataModule(PrivateDataModule):
         features = torch.zeros(len(split.target), self.encoder.n_features)
         n_seen = torch.zeros(len(split.target), dtype=torch.long)
         self.data.augmenting = False
-        for raw in self.data._evaluation_loader(split):
+        for raw in self.data.evaluation_loader(split):
             batch = self.data.on_after_batch_transfer(raw, 0)
             features[batch["index"]] = self.encoder(batch["input"]).float()
             n_seen[batch["index"]] += 1

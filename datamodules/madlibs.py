@@ -115,8 +115,7 @@ def _read(path: Path) -> dict[str, list[tuple[str, int]]]:
     if not path.is_file():
         raise DataError(
             f"{path} is missing. Expected layout: bias_madlibs_77k.csv with columns Text, Label (BAD or NOT_BAD),"
-            " Template"
-            " in data.init_args.root or in madlibs under the folder that SUREFOOT_DATA names."
+            " Template in data.init_args.root or in madlibs under the folder that SUREFOOT_DATA names."
         )
     found: dict[str, list[tuple[str, int]]] = {}
     with path.open(newline="", encoding="utf-8") as file:

@@ -73,7 +73,7 @@ def gather(examples: Dataset[Batch], indices: Sequence[int]) -> Gathered:
 
     Args:
         examples: A dataset.
-        indices: Places in it.
+        indices: Positions in it.
     """
     return examples.__getitems__(list(indices)) if isinstance(examples, _AtOnce) else [examples[i] for i in indices]
 

@@ -168,10 +168,9 @@ class WILDSDataModule(ClassificationDataModule):
             kind = "unlabeled part of " if unlabeled else ""
             raise DataError(
                 f"the {kind}WILDS dataset {self.dataset} is not in {self.root} ({str(error).split('. ')[0]}). Expected"
-                " layout:"
-                f" {self.root}/{self.dataset}{'_unlabeled' if unlabeled else ''}_v<version>/ as WILDS distributes it,"
-                " with its RELEASE file; set"
-                " data.init_args.root, or data.init_args.download to true where there is a network."
+                f" layout: {self.root}/{self.dataset}{'_unlabeled' if unlabeled else ''}_v<version>/ as WILDS"
+                " distributes it, with its RELEASE file; set data.init_args.root, or data.init_args.download to true"
+                " where there is a network."
             ) from error
         except (KeyError, UnicodeDecodeError, ValueError, AssertionError) as error:
             raise DataError(f"the metadata of {self.dataset} in {self.root} cannot be read: {error}.") from error

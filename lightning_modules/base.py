@@ -84,8 +84,7 @@ class ResumableModule(LightningModule):
             return None
         return (
             f"training ended after {self.trainer.current_epoch} epochs and the first stage takes {stage[1]}"
-            f" ({stage[0]}): raise"
-            " trainer.max_epochs, max_steps or max_time, or let EarlyStopping stop later"
+            f" ({stage[0]}): raise trainer.max_epochs, max_steps or max_time, or let EarlyStopping stop later"
         )
 
     def _check_first_stage(self) -> None:
@@ -104,8 +103,7 @@ class ResumableModule(LightningModule):
         if trainer.max_steps <= n_steps:
             raise ConfigError(
                 f"trainer.max_steps is {trainer.max_steps} and must exceed {n_steps}, the steps of {name}, {n_epochs}:"
-                " it counts"
-                " both stages."
+                " it counts both stages."
             )
 
     def on_train_start(self) -> None:
@@ -193,8 +191,7 @@ class ResumableModule(LightningModule):
             elif fitting and name in self._example_buffers and len(value) != self.train_size():
                 raise ConfigError(
                     f"the checkpoint keeps {name} of {len(value)} training examples and the data have"
-                    f" {self.train_size()}:"
-                    " training goes on with the data that it began with."
+                    f" {self.train_size()}: training goes on with the data that it began with."
                 )
 
     def count_step(self) -> None:

@@ -74,13 +74,11 @@ class BRDRO(ReweightedClassifier):
 
     Two adversary updates: `SoftUpdate` ascends ``mean[w (loss - eta)] - penalty * complexity`` (section 3 of the
     paper); `NoRegretUpdate` is the practical form of the authors' code: the adversary learns to classify the tail, and
-    each
-    example keeps an importance that grows by ``exp(hedge_step * w)`` at each visit (Hedge). The importance either
+    each example keeps an importance that grows by ``exp(hedge_step * w)`` at each visit (Hedge). The importance either
     multiplies the adversary's weight in the loss, or, as in the authors' code, decides how often an example is drawn,
     anew each epoch and with replacement, beside the adversary's weight in the loss; it has mean one over the training
-    set. Departure: a visit of an example that is drawn r > 1 times as often as at first counts 1 / r, because growth
-    that feeds on the draws it brings about ends at a single example; so an epoch adds
-    at most about ``hedge_step``.
+    set. Departure: a visit of an example that is drawn r > 1 times as often as at first counts 1 / r, because growth by
+    draws that it makes more frequent itself ends at a single example; so an epoch adds at most about ``hedge_step``.
 
     Reference: Setlur et al., ICLR 2023, arXiv 2302.02931.
     """
@@ -110,7 +108,7 @@ class BRDRO(ReweightedClassifier):
             optimizer: Optimizer of the network's parameters.
             adversary: Class of the adversary, from the lengths of an observation and of the labels.
             adversary_optimizer: Optimizer of the adversary's parameters.
-            penalty: Price of one unit of the adversary's complexity.
+            penalty: Cost of one unit of the adversary's complexity.
             tail: Which losses are the tail, and how the adversary's weights on it become the learner's.
             update: How the adversary learns: SoftUpdate (default) or NoRegretUpdate.
             observation: What the adversary sees of an example.
@@ -146,7 +144,7 @@ class BRDRO(ReweightedClassifier):
         return missing
 
     def setup(self, stage: str) -> None:
-        """Make room for the examples' importance and for how often each is drawn."""
+        """Allocate the examples' importance and how often each is drawn."""
         if stage == "fit" and self.update.hedge_step > 0:
             self.register_example_buffer("log_importance", 0.0)
             self.register_example_buffer("draw_frequency", 1.0)

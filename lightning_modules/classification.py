@@ -154,14 +154,14 @@ class ClassifierModule(ResumableModule):
             ConfigError: If the batch has no input, but views of it or several streams.
         """
         self.check_input(batch)
-        outputs, features = self._outputs_of(self.network, batch["input"])
+        outputs, features = self.outputs_of(self.network, batch["input"])
         if self.training:
             losses = self.prediction_loss.training_losses(outputs.float(), batch["target"], self.current_epoch)
         else:
             losses = self.prediction_loss.losses(outputs.float(), batch["target"])
         return Examples(losses, outputs.detach(), features, batch)
 
-    def _outputs_of(self, network: nn.Module, input: object) -> tuple[Tensor, Tensor]:
+    def outputs_of(self, network: nn.Module, input: object) -> tuple[Tensor, Tensor]:
         """Return a network's outputs and features.
 
         Raises:

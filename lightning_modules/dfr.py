@@ -116,7 +116,6 @@ class DFR(ClassifierModule):
         if missing is None and self.trainer.global_step == 0:
             return (
                 "the last layer was not refitted, which happens after an epoch's last batch: training was stopped"
-                " before"
-                " (trainer.max_epochs, max_time, or a callback)"
+                " before (trainer.max_epochs, max_time, or a callback)"
             )
         return missing

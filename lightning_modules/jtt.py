@@ -88,7 +88,7 @@ class JTT(ReweightedClassifier):
         return None if missing is None else f"the final model was not trained: {missing}"
 
     def setup(self, stage: str) -> None:
-        """Make room for the error set."""
+        """Allocate the error set."""
         if stage == "fit":
             self.register_example_buffer("errors", False)
 

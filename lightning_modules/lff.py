@@ -55,7 +55,7 @@ class LfF(ClassifierModule):
             self.biased.compile()
 
     def setup(self, stage: str) -> None:
-        """Make room for the moving averages; NaN marks an example not seen yet."""
+        """Allocate the moving averages; NaN marks an example not seen yet."""
         if stage == "fit":
             self.register_example_buffer("biased_losses", float("nan"))
             self.register_example_buffer("debiased_losses", float("nan"))
@@ -68,7 +68,7 @@ class LfF(ClassifierModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the biased network's own loss plus the debiased network's weighted loss."""
         examples = self.run_network(batch)
-        biased_logits = self._outputs_of(self.biased, batch["input"])[0].float()
+        biased_logits = self.outputs_of(self.biased, batch["input"])[0].float()
         biased_losses = F.cross_entropy(biased_logits.detach(), batch["target"], reduction="none")
         weights = self.difficulty(gather_batch(biased_losses), AllExamples(examples))
         weights = local_slice(weights) / (len(biased_losses) * self.n_ranks)

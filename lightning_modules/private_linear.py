@@ -76,7 +76,7 @@ class PrivateLinear(ResumableModule):
         self._spent: Ledger | None = None
 
     def setup(self, stage: str) -> None:
-        """Find the subspace in public data and make room for the weights."""
+        """Find the subspace in public data and allocate the weights."""
         if self.weight.numel():
             return
         data = self._data()

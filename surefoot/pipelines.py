@@ -33,10 +33,12 @@ from surefoot.runs import RunFolder
 from surefoot.storage.contents import content_of, contents_read, named_contents
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 from surefoot.storage.manifests import hash_files, manifest_content
+from surefoot.storage.yaml_files import read_yaml
 
 __all__ = ("Stage", "content_hash", "read_pipeline", "run_pipeline")
 
-_VERBS = ("fit", "generate", "label", "curate")
+_VERBS = ("fit", "generate", "label", "search", "curate")
+SEARCH_TABLE = "accuracy.csv"
 _REFERENCE = re.compile(r"\{(\w+)\}")
 _REFERENCE_BELOW = re.compile(r"\{(\w+)\}((?:/[\w.-]+)*)")
 
@@ -62,7 +64,7 @@ def read_pipeline(path: Path) -> list[Stage]:
         ConfigError: If the file is missing, damaged, or a stage makes no sense.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         rows = content.get("stages") if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("no mapping with a list of stages")
@@ -105,8 +107,9 @@ def content_hash(folder: Path, verb: str) -> str:
         if not RunFolder(folder).finished:
             raise SurefootError(f"{folder} has no finished.json")
         return manifest_content(folder)
-    files = {n: f for n, f in hash_files(folder).items() if n.endswith((".arrow", "curated.jsonl"))}
-    if not files or (verb in ("generate", "label") and not (folder / "summary.json").is_file()):
+    files = {n: f for n, f in hash_files(folder).items() if n.endswith((".arrow", "curated.jsonl", SEARCH_TABLE))}
+    last = {"generate": "summary.json", "label": "summary.json", "search": SEARCH_TABLE}.get(verb)
+    if not files or (last is not None and not (folder / last).is_file()):
         raise SurefootError(f"{folder} lacks what surefoot {verb} writes")
     return fingerprint(files)
 

@@ -201,7 +201,7 @@ _guardian: tuple[int, "subprocess.Popen[bytes]", int] | None = None  # owner, pr
 
 
 def _tell(kind: str, value: str) -> None:
-    """Tell this process's guardian, started if there is none, what is to end with this process."""
+    """Name to this process's guardian, started if there is none, what is to end with this process."""
     global _guardian
     if _guardian is None or _guardian[0] != os.getpid():  # none yet, or that of the process that forked
         reader, writer = os.pipe()

@@ -163,7 +163,7 @@ def bootstrap_interval(
     """Return a statistic of units (runs) with its 95% percentile interval over redrawn units.
 
     Args:
-        statistic: From the places of units, repeats allowed, to the number; draws for which it is NaN are left out.
+        statistic: From the units' indices, repeats allowed, to the number; draws for which it is NaN are left out.
         n_units: Number of units; the interval is infinite for a single one.
         n_draws: Redrawn samples.
         seed: Seed of the draws.

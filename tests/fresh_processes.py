@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ("Ended", "run_fresh")
+__all__ = ("FORK_SERVER", "Ended", "run_fresh")
 
 ROOT = Path(__file__).parents[1]
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
+#: Starts processes that have imported everything.
+FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER.set_forkserver_preload(
     ["fresh_processes", "lightning_modules", "datamodules", "callbacks", "surefoot.cli.training"]
 )
 
@@ -26,7 +27,11 @@ class Ended(NamedTuple):
 
 
 def run_fresh(
-    code: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path = ROOT
+    code: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+    seconds: float | None = None,
 ) -> Ended:
     """Run ``python -W ignore -c CODE ARGUMENTS...`` without the seconds that its imports take.
 
@@ -35,13 +40,17 @@ def run_fresh(
         arguments: Its arguments.
         environment: Added to this process's.
         folder: Where it runs.
+        seconds: When it is killed; never by default.
     """
     with tempfile.NamedTemporaryFile() as errors:
-        process = _SERVER.Process(
+        process = FORK_SERVER.Process(
             target=_run, args=(code, list(arguments), dict(environment or {}), str(folder), errors.name)
         )
         process.start()
-        process.join()
+        process.join(seconds)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
         assert process.exitcode is not None
         return Ended(process.exitcode, Path(errors.name).read_text(errors="replace"))
 

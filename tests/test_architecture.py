@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,25 @@ def long_signatures(path: Path) -> list[str]:
     return found
 
 
+def functions(path: Path) -> dict[str, int]:
+    """Return the lines of every function in a file, docstring included."""
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {f"{node.name}, line {node.lineno}": (node.end_lineno or 0) - node.lineno + 1 for node in nodes}
+
+
+def test_functions_are_short() -> None:
+    files = [p for folder in ("surefoot", *ROOMS, "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
+    lines = {f"{p.relative_to(ROOT)}: {name}": n for p in files for name, n in functions(p).items()}
+    assert len(lines) > 1000
+    assert {name: n for name, n in lines.items() if n > 60} == {}
+
+
+def test_long_functions_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("class A:\n    async def f(self):\n" + "        x = 1\n" * 70 + "def g(): ...\n")
+    assert functions(path) == {"f, line 2": 71, "g, line 73": 1}
+
+
 def test_nine_parameters_become_objects() -> None:
     files = [p for folder in ("surefoot", *ROOMS) for p in sorted((ROOT / folder).rglob("*.py"))]
     assert {f"{p.relative_to(ROOT)}: {name}" for p in files for name in long_signatures(p)} == set(LONG)
@@ -270,6 +290,77 @@ def test_private_imports_are_found(tmp_path: Path) -> None:
     assert private_imports(path) == {
         *("surefoot.runs._key_of", "small_datasets._png", "runs._x", "surefoot.cli._y", "runs.'_replaced'"),
     }
+
+
+#: Private names that are written like one of ours, and whose they are.
+LIBRARIES_OWN = {
+    "benchmarks/private_linear.py: module._module": "opacus' wrapped layer",
+    "tests/cli/test_screen.py: bar._get_train_description": "a hook of Lightning's progress bar",
+}
+
+
+def foreign_members(paths: list[Path]) -> set[tuple[Path, str]]:
+    """Return the private members of other files' classes that files reach for, override, or replace in a test."""
+    trees = {path: ast.parse(path.read_text()) for path in paths}
+    classes = {c.name: (p, c) for p, tree in trees.items() for c in ast.walk(tree) if isinstance(c, ast.ClassDef)}
+    members = {name: _private_members(c) for name, (_, c) in classes.items()}
+    owners: dict[str, set[Path]] = {}
+    for name, (path, _) in classes.items():
+        for member in members[name]:
+            owners.setdefault(member, set()).add(path)
+    found = set()
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                name, text = node.attr, ast.unparse(node)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr") and len(node.args) > 1:
+                name, text = ast.unparse(node.args[1]).strip("'"), ast.unparse(node.args[0])
+                text = f"{text}.{name}"
+            else:
+                continue
+            if path not in owners.get(name, {path}):
+                found.add((path, text))
+    for name, (path, node) in classes.items():
+        for base in _bases(node, classes):
+            if classes[base][0] != path:
+                found |= {(path, f"{name}.{member}") for member in members[name] & members[base]}
+    return found
+
+
+def _private_members(node: ast.ClassDef) -> set[str]:
+    """Return what a class keeps to itself: methods, attributes of the class, and those that it sets on itself."""
+    names = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+    for n in ast.walk(node):
+        if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store) and ast.unparse(n.value) == "self":
+            names.add(n.attr)
+    for n in node.body:
+        targets = n.targets if isinstance(n, ast.Assign) else [n.target] if isinstance(n, ast.AnnAssign) else []
+        names |= {ast.unparse(target) for target in targets}
+    return {name for name in names if re.match(r"_[^_]", name)}
+
+
+def _bases(node: ast.ClassDef, classes: Mapping[str, tuple[Path, ast.ClassDef]]) -> set[str]:
+    """Return the names of a class's bases, and of theirs."""
+    own = {ast.unparse(b).split("[")[0].split(".")[-1] for b in node.bases} & classes.keys() - {node.name}
+    return own.union(*(_bases(classes[base][1], classes) for base in own))
+
+
+def test_no_class_uses_what_one_in_another_file_keeps_to_itself() -> None:
+    files = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
+    assert {f"{p.relative_to(ROOT)}: {name}" for p, name in foreign_members(files)} == set(LIBRARIES_OWN)
+
+
+def test_foreign_members_are_found(tmp_path: Path) -> None:
+    texts = {
+        "a.py": "class A:\n    _kind = 1\n    def _step(self): self._n = 1\n    def go(self): self._step()",
+        "b.py": "class B(a.A):\n    def go(self): self._n\nclass C(B):\n    def _step(self): ...",
+        "c.py": "x._kind, x._other, x.go\nmonkeypatch.setattr(A, '_step', 1)",
+        "d.py": "class D:\n    def _step(self): self._step(), self._mine",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    found = {(p.name, member) for p, member in foreign_members(sorted(tmp_path.iterdir()))}
+    assert found == {("b.py", "self._n"), ("b.py", "C._step"), ("c.py", "x._kind"), ("c.py", "A._step")}
 
 
 def test_a_class_s_name_means_one_thing() -> None:

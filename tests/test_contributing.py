@@ -4,6 +4,7 @@ import ast
 import json
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import yaml
 from documented_code import read_blocks
 
+from surefoot import reproduce
 from surefoot.cli import main
 
 BLOCKS = read_blocks(Path(__file__).parents[1] / "CONTRIBUTING.md")
@@ -19,21 +21,28 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder with all files of the document, in which all its commands have run."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A user's folder with all files of the document, in which all its commands have run.
+
+    Its papers are found as if they were in Surefoot's own folder.
+    """
     folder = tmp_path_factory.mktemp("mine")
     for name, text in BLOCKS.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
+        patch.setattr(reproduce, "__path__", [*reproduce.__path__, str(folder / "surefoot/reproduce")])
         for command in BLOCKS.commands:
             main(command)
-    return folder
+        yield folder
+    sys.modules.pop("surefoot.reproduce.coins", None)
+    vars(reproduce).pop("coins", None)
 
 
 def test_every_own_file_is_used_by_a_config_that_is_run() -> None:
-    modules = {name.removesuffix(".py") for name in BLOCKS.files if name.endswith(".py")}
+    modules = {name.removesuffix(".py") for name in BLOCKS.files if name.endswith(".py") and "/" not in name}
     configs = {name for name in BLOCKS.files if name.endswith(".yaml")}
     assert configs == {word for command in BLOCKS.commands for word in command if word.endswith(".yaml")}
     named = "\n".join(BLOCKS.files[name] for name in configs)
@@ -90,13 +99,11 @@ def test_pairs_of_an_own_builder_are_trained_on(folder: Path) -> None:
     assert "train/loss" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
 
 
-def test_a_paper_s_claim_is_measured_and_judged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    Path("coins").mkdir()
-    (program,) = BLOCKS.programs
-    assert len([line for line in program.splitlines() if line.strip()]) <= 30
-    Path("by_hand.py").write_text(program)
-    runpy.run_path("by_hand.py")
-    (claim,) = json.loads(Path("coins/claims.json").read_text())
-    assert (claim["id"], claim["verdict"], claim["n_seeds"]) == ("half_are_heads", "holds", 5)
+@pytest.mark.parametrize(("scale", "verdict", "n_seeds"), [("quick", "undecided", 1), ("laptop", "holds", 5)])
+def test_a_paper_s_claim_is_measured_and_judged(scale: str, verdict: str, n_seeds: int, folder: Path) -> None:
+    assert not BLOCKS.programs, "every program is a file that a command runs"
+    found = folder / "reproduced/coins" / scale
+    (claim,) = json.loads((found / "claims.json").read_text())
+    assert (claim["id"], claim["verdict"], claim["n_seeds"]) == ("half_are_heads", verdict, n_seeds)
     assert claim["claim"] == "Half of all throws of a coin show heads"
+    assert (found / "figures/heads.svg").is_file()

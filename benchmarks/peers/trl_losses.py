@@ -81,34 +81,29 @@ def right_padded(b: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": attention, "completion_mask": completion}
 
 
-def main() -> None:
-    """Compute and write."""
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    b, found = batch(), {}
-    found |= {f"input/{k}": v for k, v in b.items()}
-    weights = sharp_model(1)
-    found |= {f"weight/{k}": v.clone() for k, v in weights.named_parameters()}
-    found |= {f"reference/{k}": v.clone() for k, v in sharp_model(2).named_parameters()}
+class Found(dict[str, torch.Tensor]):
+    """What is written: tensors by name."""
 
-    def keep(name: str, trainer: object, loss: torch.Tensor) -> None:
+    def keep(self, name: str, trainer: object, loss: torch.Tensor) -> None:
+        """Add a loss and its gradients."""
         trainer.model.zero_grad()
         loss.backward()
-        found[f"{name}/loss"] = loss.detach().reshape(1)
+        self[f"{name}/loss"] = loss.detach().reshape(1)
         for key, p in trainer.model.named_parameters():
-            found[f"{name}/gradient/{key}"] = p.grad.clone()
+            self[f"{name}/gradient/{key}"] = p.grad.clone()
 
+
+def keep_sft(found: Found, whole: dict[str, torch.Tensor], tokenizer: object) -> None:
+    """Add SFT's loss on the completions' tokens."""
     text = Dataset.from_list([{"prompt": "1", "completion": "2"}] * 4)
     trainer = SFTTrainer(sharp_model(1), SFTConfig(**COMMON), train_dataset=text, processing_class=tokenizer)
-    whole = right_padded(b)
     labels = whole["input_ids"].masked_fill(whole["completion_mask"] == 0, -100)
-    inputs = {
-        "input_ids": whole["input_ids"],
-        "attention_mask": whole["attention_mask"],
-        "labels": labels,
-    }
-    keep("sft", trainer, trainer.compute_loss(trainer.model, inputs))
+    inputs = {"input_ids": whole["input_ids"], "attention_mask": whole["attention_mask"], "labels": labels}
+    found.keep("sft", trainer, trainer.compute_loss(trainer.model, inputs))
 
+
+def keep_dpo(found: Found, whole: dict[str, torch.Tensor], tokenizer: object) -> None:
+    """Add DPO's loss, the first half of the batch preferred to the second."""
     pairs = Dataset.from_list([{"prompt": "1", "chosen": "2", "rejected": "3"}] * 4)
     trainer = DPOTrainer(
         sharp_model(1),
@@ -117,57 +112,77 @@ def main() -> None:
         train_dataset=pairs,
         processing_class=tokenizer,
     )
-    keep("dpo", trainer, trainer.compute_loss(trainer.model, dict(whole)))
+    found.keep("dpo", trainer, trainer.compute_loss(trainer.model, dict(whole)))
 
+
+def rollout(b: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return what GRPO's losses are given: log-probabilities of several policies, and advantages."""
     generator = torch.Generator().manual_seed(5)
     noise = 0.2 * torch.randn(4, N_COMPLETION, generator=generator)
-    old, reference = logprobs(weights, b) + noise, logprobs(sharp_model(2), b)
+    old, reference = logprobs(sharp_model(1), b) + noise, logprobs(sharp_model(2), b)
     advantages = torch.tensor([1.0, -0.5, 0.7, -1.3])
     behaviour = old + 0.2 * torch.randn(4, N_COMPLETION, generator=generator)
-    found |= {"grpo/old": old, "grpo/reference": reference, "grpo/advantages": advantages}
-    found["grpo/behaviour"] = behaviour
-    prompts = Dataset.from_list([{"prompt": "1"}] * 4)
-    for variant in ("grpo", "dr_grpo", "dapo", "gspo", "cispo"):
-        settings = {"loss_type": "grpo" if variant == "gspo" else variant, "beta": 0.1}
-        settings |= {"use_bias_correction_kl": False}  # plain k3, as in the GRPO paper
-        settings |= {"importance_sampling_level": "sequence" if variant == "gspo" else "token"}
-        settings |= {"epsilon": 0.1, "epsilon_high": 1.15 if variant == "cispo" else 0.15}
-        config = GRPOConfig(
-            num_generations=4,
-            max_completion_length=10,
-            steps_per_generation=1,
-            temperature=1.0,
-            **settings,
-            **COMMON,
-        )
-        trainer = GRPOTrainer(
-            sharp_model(1),
-            lambda **_: [0.0],
-            config,
-            train_dataset=prompts,
-            processing_class=tokenizer,
-        )
-        trainer.current_gradient_accumulation_steps = 1
-        trainer.model.train()
-        inputs = b | {
-            "advantages": advantages,
-            "old_per_token_logps": old,
-            "ref_per_token_logps": reference,
-        }
-        inputs["num_items_in_batch"] = b["completion_mask"].sum()
-        keep(variant, trainer, trainer._compute_loss(trainer.model, inputs))
-        # As mask_truncated_completions does it where sequence 1 hit the limit, with ratios to an engine capped at 1.1.
-        mask = b["completion_mask"] * torch.tensor([1, 0, 1, 1])[:, None]
-        inputs |= {"completion_mask": mask, "num_items_in_batch": mask.sum()}
-        inputs["importance_sampling_ratio"] = (old - behaviour).exp().clamp(max=1.1)
-        trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
-        keep(f"{variant}_masked", trainer, trainer._compute_loss(trainer.model, inputs))
-    versions = {"trl": trl.__version__, "torch": torch.__version__}
-    save_file(
-        {k: v.contiguous() for k, v in found.items()},
-        OUT,
-        metadata={"versions": json.dumps(versions)},
+    return {"old": old, "reference": reference, "advantages": advantages, "behaviour": behaviour}
+
+
+def grpo_trainer(variant: str, tokenizer: object) -> GRPOTrainer:
+    """Return a trainer of one of GRPO's losses."""
+    settings = {"loss_type": "grpo" if variant == "gspo" else variant, "beta": 0.1}
+    settings |= {"use_bias_correction_kl": False}  # plain k3, as in the GRPO paper
+    settings |= {"importance_sampling_level": "sequence" if variant == "gspo" else "token"}
+    settings |= {"epsilon": 0.1, "epsilon_high": 1.15 if variant == "cispo" else 0.15}
+    config = GRPOConfig(
+        num_generations=4,
+        max_completion_length=10,
+        steps_per_generation=1,
+        temperature=1.0,
+        **settings,
+        **COMMON,
     )
+    prompts = Dataset.from_list([{"prompt": "1"}] * 4)
+    trainer = GRPOTrainer(sharp_model(1), lambda **_: [0.0], config, train_dataset=prompts, processing_class=tokenizer)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    return trainer
+
+
+def keep_grpo(
+    found: Found, b: dict[str, torch.Tensor], given: dict[str, torch.Tensor], variant: str, tokenizer: object
+) -> None:
+    """Add one of GRPO's losses, on all sequences and with one masked."""
+    trainer = grpo_trainer(variant, tokenizer)
+    inputs = b | {
+        "advantages": given["advantages"],
+        "old_per_token_logps": given["old"],
+        "ref_per_token_logps": given["reference"],
+        "num_items_in_batch": b["completion_mask"].sum(),
+    }
+    found.keep(variant, trainer, trainer._compute_loss(trainer.model, inputs))
+    # As mask_truncated_completions does it where sequence 1 hit the limit, with ratios to an engine capped at 1.1.
+    mask = b["completion_mask"] * torch.tensor([1, 0, 1, 1])[:, None]
+    inputs |= {"completion_mask": mask, "num_items_in_batch": mask.sum()}
+    inputs["importance_sampling_ratio"] = (given["old"] - given["behaviour"]).exp().clamp(max=1.1)
+    trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
+    found.keep(f"{variant}_masked", trainer, trainer._compute_loss(trainer.model, inputs))
+
+
+def main() -> None:
+    """Compute and write."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    b = batch()
+    given, whole = rollout(b), right_padded(b)
+    found = Found({f"input/{k}": v for k, v in b.items()})
+    for name, seed in (("weight", 1), ("reference", 2)):
+        found.update({f"{name}/{k}": v.clone() for k, v in sharp_model(seed).named_parameters()})
+    found.update({f"grpo/{name}": value for name, value in given.items()})
+    keep_sft(found, whole, tokenizer)
+    keep_dpo(found, whole, tokenizer)
+    for variant in ("grpo", "dr_grpo", "dapo", "gspo", "cispo"):
+        keep_grpo(found, b, given, variant, tokenizer)
+    versions = {"trl": trl.__version__, "torch": torch.__version__}
+    metadata = {"versions": json.dumps(versions)}
+    save_file({k: v.contiguous() for k, v in found.items()}, OUT, metadata=metadata)
     print(versions, {k: v.item() for k, v in found.items() if k.endswith("/loss")})
 
 

@@ -48,63 +48,48 @@ def _reward(completions: list[str], **columns: object) -> list[float]:
     return [float(len(set(c)) % 7) for c in completions]
 
 
-def main() -> None:
-    """Train for ever; the driver ends the process."""
-    tokenizer = AutoTokenizer.from_pretrained(TASK["model"])
-    model = AutoModelForCausalLM.from_pretrained(TASK["model"], dtype=torch.float32)
-    common = {
+def settings_of_all() -> dict[str, object]:
+    """Return the settings that all trainers share."""
+    return {
         "report_to": "none",
         "use_cpu": True,
         "bf16": TASK["bf16"],
         "gradient_checkpointing": False,
-    }
-    common |= {
         "max_steps": 10_000,
         "output_dir": tempfile.mkdtemp(),
         "save_strategy": "no",
         "learning_rate": 1e-6,
+        "disable_tqdm": True,
+        "logging_strategy": "no",
     }
-    common |= {"disable_tqdm": True, "logging_strategy": "no"}
-    rows = TASK["rows"]
+
+
+def make_trainer() -> SFTTrainer | DPOTrainer | GRPOTrainer:
+    """Return the task's trainer."""
+    tokenizer = AutoTokenizer.from_pretrained(TASK["model"])
+    model = AutoModelForCausalLM.from_pretrained(TASK["model"], dtype=torch.float32)
+    rows, common = TASK["rows"], settings_of_all()
+    given = {"processing_class": tokenizer, "callbacks": [Paced()]}
     if TASK["method"] == "sft":
         data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["chosen"]} for r in rows])
         settings = SFTConfig(per_device_train_batch_size=len(rows), max_length=None, **common)
-        trainer = SFTTrainer(model, settings, train_dataset=data, processing_class=tokenizer, callbacks=[Paced()])
-    elif TASK["method"] == "dpo":
-        data = Dataset.from_list(rows)
+        return SFTTrainer(model, settings, train_dataset=data, **given)
+    if TASK["method"] == "dpo":
         settings = DPOConfig(
-            per_device_train_batch_size=len(rows),
-            max_length=None,
-            precompute_ref_log_probs=True,
-            **common,
+            per_device_train_batch_size=len(rows), max_length=None, precompute_ref_log_probs=True, **common
         )
-        trainer = DPOTrainer(
-            model,
-            None,
-            settings,
-            train_dataset=data,
-            processing_class=tokenizer,
-            callbacks=[Paced()],
-        )
-    else:
-        data = Dataset.from_list([{"prompt": rows[0]["prompt"]}] * 8)
-        settings = GRPOConfig(
-            per_device_train_batch_size=16,
-            num_generations=16,
-            max_completion_length=TASK["max_tokens"],
-            temperature=1.0,
-            beta=0.0,
-            **common,
-        )
-        trainer = GRPOTrainer(
-            model,
-            _reward,
-            settings,
-            train_dataset=data,
-            processing_class=tokenizer,
-            callbacks=[Paced()],
-        )
-    trainer.train()
+        return DPOTrainer(model, None, settings, train_dataset=Dataset.from_list(rows), **given)
+    settings = GRPOConfig(
+        per_device_train_batch_size=16,
+        num_generations=16,
+        max_completion_length=TASK["max_tokens"],
+        temperature=1.0,
+        beta=0.0,
+        **common,
+    )
+    data = Dataset.from_list([{"prompt": rows[0]["prompt"]}] * 8)
+    return GRPOTrainer(model, _reward, settings, train_dataset=data, **given)
 
 
-main()
+# The driver ends the process.
+make_trainer().train()

@@ -9,6 +9,7 @@ from surefoot.errors import DataError
 from surefoot.reasoning.arithmetic import (
     Chains,
     ProceduralPolicy,
+    draw_question,
     solved_problem,
     vary_chain,
 )
@@ -86,9 +87,7 @@ class ArithmeticDataModule(RecordsDataModule):
             DataError: If the world is too small to have a question of that split.
         """
         for attempt in range(_ATTEMPTS):
-            number = index * _ATTEMPTS + attempt
-            draw = random.Random(f"{self.seed}/{number}")  # no derive_seed: committed results are of these problems
-            question = self.chains.draw(draw).question
+            question, draw = draw_question(self.seed, index * _ATTEMPTS + attempt, self.chains)
             if _split_of(question) == split:
                 return solved_problem(f"arithmetic-{self.seed}-{split}-{index}", question, self.solutions, draw)
         raise DataError(f"none of {_ATTEMPTS} questions is of the split {split}: {self.chains} is too small a world.")

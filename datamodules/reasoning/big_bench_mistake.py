@@ -1,8 +1,8 @@
 """BIG-Bench Mistake: chains of thought of a large model whose first wrong step people have marked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from datamodules.reasoning.judged import JudgedDataModule
 from surefoot.errors import ConfigError
@@ -18,13 +18,7 @@ Task = Literal[
     "tracking_shuffled_objects",
     "word_sorting",
 ]
-TASKS: tuple[Task, ...] = (
-    "dyck_languages",
-    "logical_deduction",
-    "multistep_arithmetic",
-    "tracking_shuffled_objects",
-    "word_sorting",
-)
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 class BigBenchMistakeDataModule(JudgedDataModule):
@@ -60,9 +54,6 @@ class BigBenchMistakeDataModule(JudgedDataModule):
             path = folder / f"{task}.jsonl"
             for i, row in enumerate(read_jsonl(path)):
                 where = f"{path}, row {i + 1}"
-                problem = Problem(f"{task}-{i}", first_field(row, ["input"], where), _target(row, where))
+                question, answer = first_field(row, ["input"], where), first_answer(row, ["target"], where)
+                problem = Problem(f"{task}-{i}", question, answer)
                 yield problem.id, judged_until_an_error(problem, row.get("steps"), row.get("mistake_index"), where)
-
-
-def _target(row: Mapping[str, object], where: str) -> str:
-    return first_answer(row, ["target"], where)

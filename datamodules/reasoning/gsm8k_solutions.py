@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from datamodules.reasoning.judged import JudgedDataModule
 from surefoot.errors import ConfigError, DataError
@@ -12,7 +12,7 @@ from surefoot.reasoning.values import JudgedText, judged_solution
 __all__ = ("GSM8KSolutionsDataModule",)
 
 Solver = Literal["6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"]
-SOLVERS: tuple[Solver, ...] = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
 class GSM8KSolutionsDataModule(JudgedDataModule):

@@ -75,8 +75,7 @@ class ProblemsDataModule(RecordsDataModule, ABC):
         if unreadable:
             rank_zero_info(
                 f"{type(self).__name__}, {split}: {len(unreadable)} of the reference answers cannot be read as a"
-                " number, words or a"
-                f" formula, so that only the same text equals them, such as {unreadable[0][:60]!r}."
+                f" number, words or a formula, so that only the same text equals them, such as {unreadable[0][:60]!r}."
             )
         return list(problems)
 

@@ -43,7 +43,7 @@ class DPO(ReasoningModule):
         self.beta, self.label_smoothing = beta, label_smoothing
 
     def setup(self, stage: str) -> None:
-        """Make room for the reference's log-probabilities of every pair."""
+        """Allocate the reference's log-probabilities of every pair."""
         if stage != "fit":
             return
         source = datamodule_as(self.trainer, PairSource, "DPO")
@@ -138,9 +138,8 @@ class DPO(ReasoningModule):
             return  # the sanity check comes before the reference is known
         if int(batch["index"].max()) >= len(self.val_reference_logprobs):
             raise ConfigError(
-                f"the reference's log-probabilities of {len(self.val_reference_logprobs)} held-out pairs are known,"
-                " and the"
-                " data have more: evaluate on the pairs that the run held out (n_val, seed)."
+                f"the reference's log-probabilities of {len(self.val_reference_logprobs)} held-out pairs are known, and"
+                " the data have more: evaluate on the pairs that the run held out (n_val, seed)."
             )
         for pack in self.equalise_packs(self._packs(batch["pair"])):
             numbers, logprobs = self._pair_logprobs(pack.to(self.device))

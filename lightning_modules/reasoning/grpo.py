@@ -164,6 +164,11 @@ class GRPO(ReasoningModule):
             )
 
     @property
+    def reference(self) -> LanguageModel | None:
+        """The initial policy, which the KL divergence is measured from; none where it is not asked for."""
+        return self._reference[0] if self._reference else None
+
+    @property
     def updates_per_batch(self) -> int:
         """Optimizer steps for each rollout."""
         return self.updates.epochs * self.updates.minibatches
@@ -188,11 +193,11 @@ class GRPO(ReasoningModule):
                 self.values(policy, trajectories, self.seed_of("values"))
                 check_values(trajectories, self.values)
         with watch.phase("reward"):
-            credited = self._assign_credit(trajectories)
+            credited = self.assign_credit(trajectories)
         with watch.phase("update"):
             for epoch in range(self.updates.epochs):
                 for members in self._minibatches(trajectories, epoch):
-                    self._policy_update(credited.some(members))
+                    self.policy_update(credited.some(members))
         self.rollout = trajectories
         used = policy.engine.statistics().since(before)
         self.log("rollout/tokens_per_second", used.tokens_per_second, batch_size=1)
@@ -214,7 +219,8 @@ class GRPO(ReasoningModule):
             if self.updates.mask_truncated and t.finish_reason == "length":
                 t.mask = [False] * len(t.completion)
 
-    def _assign_credit(self, trajectories: list[Trajectory]) -> CreditedRollout:
+    def assign_credit(self, trajectories: list[Trajectory]) -> CreditedRollout:
+        """Return rewarded trajectories with their advantages, and with the log-probabilities that updates need."""
         advantages = self.credit(trajectories)
         behaviour = [torch.tensor(list(t.behaviour_logprobs)) for t in trajectories]
         old = self._score(trajectories) if self.updates_per_batch > 1 else None
@@ -230,12 +236,12 @@ class GRPO(ReasoningModule):
             model or self.language_model,
             [t.sequence for t in trajectories],
             self.max_tokens_per_pack,
-            self._temperature,
+            self.temperature,
             self.equalise_packs,
         )
 
     @property
-    def _temperature(self) -> float:
+    def temperature(self) -> float:
         """The temperature of the policy that is trained: that which is sampled from."""
         return self.sampling.temperature or 1.0
 
@@ -251,18 +257,18 @@ class GRPO(ReasoningModule):
 
     def _check_temperature(self, trajectories: Sequence[Trajectory]) -> None:
         """Raise a `ConfigError` if what is learned from was sampled from another policy than the one trained."""
-        other = next((t.temperature for t in trajectories if t.n_in_loss and t.temperature != self._temperature), None)
+        other = next((t.temperature for t in trajectories if t.n_in_loss and t.temperature != self.temperature), None)
         if other is not None:
             raise ConfigError(
                 f"{type(self.sampler).__name__} sampled at temperature {other}, and the policy that is trained is that"
-                f" of temperature {self._temperature}: sample at model.init_args.sampling.temperature, or mask these"
+                f" of temperature {self.temperature}: sample at model.init_args.sampling.temperature, or mask these"
                 " completions."
             )
 
-    def _policy_update(self, rollout: CreditedRollout) -> None:
-        """Take one step on trajectories."""
+    def policy_update(self, rollout: CreditedRollout) -> None:
+        """Take one optimizer step on trajectories, and log it."""
         weights = self._token_weights(rollout.trajectories)
-        packs = pack_sequences(self._sequences_with_signal(rollout), self.max_tokens_per_pack)
+        packs = pack_sequences(self.trained_sequences(rollout), self.max_tokens_per_pack)
         sums = torch.zeros(len(TokenDiagnostics._fields) + 1, device=self.device)
         largest = torch.zeros((), device=self.device)
 
@@ -285,8 +291,11 @@ class GRPO(ReasoningModule):
             lengths.clamp(min=1), max(1.0, n_sequences), max(1.0, n_tokens), self.sampling.max_tokens
         ).to(self.device)
 
-    def _sequences_with_signal(self, rollout: CreditedRollout) -> list[PromptCompletion]:
-        """Return what is packed; without advantage and KL a completion has no gradient: spare its forward pass."""
+    def trained_sequences(self, rollout: CreditedRollout) -> list[PromptCompletion]:
+        """Return what an update is made of, the prompt and completion of each trajectory, ``(trajectories,)``.
+
+        Without advantage and KL a completion has no gradient: all its tokens are masked, and no forward pass is made.
+        """
         sequences = [t.sequence for t in rollout.trajectories]
         if self.loss.kl_coefficient > 0:
             return sequences
@@ -297,7 +306,7 @@ class GRPO(ReasoningModule):
 
     def _token_losses(self, pack: Pack, rollout: CreditedRollout) -> tuple[Tensor, TokenDiagnostics]:
         """Return the losses of a pack's tokens, ``(scored,)``, and what is logged of them."""
-        (logprobs, entropies), advantages, added = self._scored(pack, rollout)
+        (logprobs, entropies), advantages, added = self.scores_and_advantages(pack, rollout)
         old = logprobs.detach() if rollout.old is None else pack.gather(rollout.old)
         n_given = torch.tensor([t.n_given for t in rollout.trajectories], device=old.device)
         given = pack.completion_positions < n_given[pack.sequences]  # no engine sampled these
@@ -315,9 +324,14 @@ class GRPO(ReasoningModule):
             mismatch_weight=correction,
         )
 
-    def _scored(self, pack: Pack, rollout: CreditedRollout) -> tuple[TokenScores, Tensor, Tensor | float]:
-        """Return scores and advantages of a pack's tokens, ``(scored,)``, and what is added to their losses."""
-        return self.language_model.score(pack, self._temperature), pack.gather(rollout.advantages), 0.0
+    def scores_and_advantages(self, pack: Pack, rollout: CreditedRollout) -> tuple[TokenScores, Tensor, Tensor | float]:
+        """Return scores and advantages of a pack's tokens, ``(scored,)`` each, and what is added to their losses.
+
+        Args:
+            pack: Sequences of the rollout's trajectories.
+            rollout: Those trajectories.
+        """
+        return self.language_model.score(pack, self.temperature), pack.gather(rollout.advantages), 0.0
 
     def _log_update(self, sums: Tensor, largest: Tensor) -> None:
         """Log means over tokens of `TokenDiagnostics.sums` over all ranks, and the largest mismatch."""

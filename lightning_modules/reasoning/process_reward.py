@@ -145,12 +145,13 @@ def _first_errors(predicted: Tensor, labels: Tensor, steps: Tensor, completions:
 
     Nothing where no completion has such a step, or all have, or completions are judged once.
     """
-    found, truth = [], []
-    for own in completions.unique():
-        chosen = ((completions == own) & (steps > 0)).nonzero()[:, 0]
-        chosen = chosen[steps[chosen].argsort()]
-        found.append(first_error(predicted[chosen].tolist(), 0.5))
-        truth.append(first_error(labels[chosen].tolist(), 0.5))
+    owners, owner = completions.unique(return_inverse=True)
+    order = steps.argsort()
+    order = order[owner[order].argsort(stable=True)]  # completion by completion, step by step
+    order = order[steps[order] > 0]
+    sizes = owner[order].bincount(minlength=len(owners)).tolist()
+    found = [first_error(own.tolist(), 0.5) for own in predicted[order].split(sizes)]
+    truth = [first_error(own.tolist(), 0.5) for own in labels[order].split(sizes)]
     wrong = sum(t >= 0 for t in truth)
     if wrong in (0, len(truth)) or len(labels) < 2 * len(truth):
         return {}

@@ -59,13 +59,13 @@ class Reinforce(GRPO):
         if is_sharded(self):
             raise ConfigError("Reinforce does not train sharded weights: use strategy ddp, or GRPO.")
 
-    def _scored(self, pack: Pack, rollout: CreditedRollout) -> tuple[TokenScores, Tensor, Tensor]:
+    def scores_and_advantages(self, pack: Pack, rollout: CreditedRollout) -> tuple[TokenScores, Tensor, Tensor]:
         """Return scores, advantages over the predicted baseline, and the baseline's error."""
         hidden = pack.at_predictors(self.language_model.hidden_states(pack))
         worth, expected = pack.gather(rollout.advantages), self.value_head(hidden.detach())
-        scores = self.language_model.score_hidden(hidden, pack, self._temperature)
+        scores = self.language_model.score_hidden(hidden, pack, self.temperature)
         return scores, worth - expected.detach(), self.baseline_weight * (expected - worth).square()
 
-    def _sequences_with_signal(self, rollout: CreditedRollout) -> list[PromptCompletion]:
+    def trained_sequences(self, rollout: CreditedRollout) -> list[PromptCompletion]:
         """Return all sequences: the baseline learns from every one."""
         return [t.sequence for t in rollout.trajectories]

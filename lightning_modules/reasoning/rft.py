@@ -26,8 +26,7 @@ class RFT(SFT):
 
     nothing_to_learn_from = (
         "no sampled completion was correct, so that nothing was learned: start from a better model, take easier"
-        " problems, or"
-        " look at the prompt and the grader"
+        " problems, or look at the prompt and the grader"
     )
 
     def __init__(

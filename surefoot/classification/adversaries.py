@@ -1,4 +1,4 @@
-"""BR-DRO's adversaries: from an observation and a label to a weight in [0, 1], at a price.
+"""BR-DRO's adversaries: from an observation and a label to a weight in [0, 1], at a cost.
 
 Each one bounds how finely examples can be distinguished. A new one is one class here or anywhere on the path.
 

@@ -55,6 +55,34 @@ def _worst_group_accuracy(logits: Floats, target: Ints, group: Ints) -> float:
     return min(float(correct[group == g].mean()) for g in np.unique(group))
 
 
+def _check_examples(target: Ints, group: Ints, n_classes: int) -> None:
+    """Raise a `DataError` if a class is missing, or a group present has fewer than two examples."""
+    missing = sorted(set(range(n_classes)) - set(target.tolist()))
+    small = [g for g in np.unique(group).tolist() if (group == g).sum() < 2]
+    if missing or n_classes < 2 or small:
+        raise DataError(
+            "last-layer retraining needs every class and at least two examples of each group in the held-out set;"
+            f" classes {missing} are missing, groups {small} too small."
+        )
+
+
+def _best_strength(
+    scaled: Floats, target: Ints, group: Ints, inverse_strengths: Sequence[float], generator: np.random.Generator
+) -> float:
+    """Return the strength whose fit on a balanced subset of one half suits the worst group of the other half best."""
+    fitting = np.zeros(len(target), dtype=bool)
+    for g in np.unique(group):
+        members = generator.permutation(np.flatnonzero(group == g))
+        fitting[members[: len(members) // 2]] = True
+    scores = []
+    subset = np.flatnonzero(fitting)[balanced_subset(group[fitting], generator)]
+    for strength in inverse_strengths:
+        weight, bias = _fit(scaled[subset], target[subset], strength)
+        logits = scaled[~fitting] @ weight.T + bias
+        scores.append(_worst_group_accuracy(logits, target[~fitting], group[~fitting]))
+    return float(inverse_strengths[int(np.argmax(scores))])
+
+
 def balanced_last_layer(
     features: NDArray[np.float32],
     target: Ints,
@@ -84,30 +112,12 @@ def balanced_last_layer(
     Raises:
         DataError: If a class is missing, or a group present has fewer than two examples.
     """
-    n_classes = n_classes or int(target.max()) + 1
-    missing = sorted(set(range(n_classes)) - set(target.tolist()))
-    small = [g for g in np.unique(group).tolist() if (group == g).sum() < 2]
-    if missing or n_classes < 2 or small:
-        raise DataError(
-            "last-layer retraining needs every class and at least two examples of each group in the held-out set;"
-            f" classes {missing} are missing, groups {small} too small."
-        )
+    _check_examples(target, group, n_classes or int(target.max()) + 1)
     generator = np.random.default_rng(seed)
     center, scale = features.mean(0), features.std(0) + 1e-8
     scaled = ((features - center) / scale).astype(np.float64)
 
-    fitting = np.zeros(len(target), dtype=bool)
-    for g in np.unique(group):
-        members = generator.permutation(np.flatnonzero(group == g))
-        fitting[members[: len(members) // 2]] = True
-    scores = []
-    subset = np.flatnonzero(fitting)[balanced_subset(group[fitting], generator)]
-    for strength in inverse_strengths:
-        weight, bias = _fit(scaled[subset], target[subset], strength)
-        logits = scaled[~fitting] @ weight.T + bias
-        scores.append(_worst_group_accuracy(logits, target[~fitting], group[~fitting]))
-    best = float(inverse_strengths[int(np.argmax(scores))])
-
+    best = _best_strength(scaled, target, group, inverse_strengths, generator)
     fits = []
     for _ in range(n_subsets):
         subset = balanced_subset(group, generator)

@@ -33,6 +33,33 @@ def _probe(network: nn.Module, example: object, call: Callable[[Any], object] | 
         network.train(training)
 
 
+def _create_timm(name: str, pretrained: bool, in_channels: int, given: Mapping[str, Any]) -> Any:
+    """Return a model of timm without its classifier.
+
+    Raises:
+        ConfigError: If timm has no model of that name, or does not take the arguments.
+        DataError: If the pretrained weights cannot be loaded.
+    """
+    import timm
+
+    if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
+        raise ConfigError(f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names.")
+    loads = pretrained and not weights_will_follow()
+    passed = {k: v for k, v in given.items() if k != "checkpoint_path" or not weights_will_follow()}
+    try:
+        return timm.create_model(name, pretrained=loads, in_chans=in_channels, num_classes=0, **passed)
+    except OSError as error:
+        raise DataError(
+            f"the pretrained weights of {name} are not in the cache of the hub and cannot be fetched"
+            f" ({_first_line(error)}): fetch them where there is a network, name a file in arguments"
+            " (pretrained_cfg_overlay: {file: ...}), or set pretrained to false."
+        ) from error
+    except (RuntimeError, TypeError, ValueError, AssertionError, KeyError) as error:
+        raise ConfigError(
+            f"timm cannot make {name} with pretrained={pretrained} and arguments {given}: {_first_line(error)}"
+        ) from error
+
+
 class TimmEncoder(TokenEncoder):
     """Any image model of timm, without its classifier; transformers have tokens, one a patch.
 
@@ -63,42 +90,33 @@ class TimmEncoder(TokenEncoder):
             DataError: If the pretrained weights cannot be loaded.
         """
         super().__init__()
-        import timm
-
-        if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
-            raise ConfigError(f"timm has no model {name!r}; timm.list_models('*{name[:4]}*') lists similar names.")
         given = dict(arguments or {})
-        loads = pretrained and not weights_will_follow()
-        passed = {k: v for k, v in given.items() if k != "checkpoint_path" or not weights_will_follow()}
-        try:
-            self.body = timm.create_model(name, pretrained=loads, in_chans=in_channels, num_classes=0, **passed)
-        except OSError as error:
-            raise DataError(
-                f"the pretrained weights of {name} are not in the cache of the hub and cannot be fetched"
-                f" ({_first_line(error)}): fetch them where there is a network, name a file in arguments"
-                " (pretrained_cfg_overlay: {file: ...}), or set pretrained to false."
-            ) from error
-        except (RuntimeError, TypeError, ValueError, AssertionError, KeyError) as error:
-            raise ConfigError(
-                f"timm cannot make {name} with pretrained={pretrained} and arguments {given}: {_first_line(error)}"
-            ) from error
+        self.body = _create_timm(name, pretrained, in_channels, given)
         self.name, self.pretrained = name, pretrained or "checkpoint_path" in given
         self.image_shape = (in_channels, *_image_size(self.body, given))
+        self.n_features = self._measured_width(given)
+
+    def _measured_width(self, given: Mapping[str, Any]) -> int:
+        """Return the number of features of a forward pass.
+
+        Raises:
+            ConfigError: If the model does not take images of its own shape, or makes no vector per image.
+        """
         example = next(self.body.parameters()).new_zeros(1, *self.image_shape)
         try:
             features = _probe(self.body, example)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
-                f"{name} with arguments {given} cannot take images of its own shape,"
+                f"{self.name} with arguments {given} cannot take images of its own shape,"
                 f" {'x'.join(map(str, self.image_shape))}: {_first_line(error)}"
             ) from error
         if features.ndim != 2:
             shape = ", ".join(str(n) for n in features.shape[1:])
             raise ConfigError(
-                f"{name} with arguments {given} returns (batch, {shape}), and an encoder returns one vector per image:"
-                " choose a global_pool that gives one."
+                f"{self.name} with arguments {given} returns (batch, {shape}), and an encoder returns one vector per"
+                " image: choose a global_pool that gives one."
             )
-        self.n_features = features.shape[1]
+        return int(features.shape[1])
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the pooled features.

@@ -85,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> None:
             join_own_packages()
             run(arguments)
     except Interrupted as stop:
-        if _launched_rank():  # rank zero's code and line stand for all
+        if _launched_rank():  # rank zero's code and line are those of all
             raise SystemExit(0) from stop
         print(f"surefoot: {_interruption(arguments, stop.signum)}", file=sys.stderr, flush=True)
         raise SystemExit(stop.code) from None

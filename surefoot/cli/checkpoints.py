@@ -36,7 +36,7 @@ _SIZES = "sizes.json"
 
 
 class _Watched:
-    """A file that keeps the first failure of a write: torch reports another error in its place, or none."""
+    """A file that keeps the first failure of a write: torch reports another error instead, or none."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

@@ -28,8 +28,7 @@ def check_trainer(trainer: Namespace) -> None:
         if str(callback.class_path).endswith(".LearningRateFinder"):
             raise ConfigError(
                 "LearningRateFinder sets one attribute of a module, but optimizers are built from their settings here:"
-                " compare"
-                " runs with --model.init_args.optimizer.init_args.lr instead."
+                " compare runs with --model.init_args.optimizer.init_args.lr instead."
             )
 
 

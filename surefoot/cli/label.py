@@ -1,20 +1,16 @@
 """The verb label: Monte-Carlo values of every step of stored completions."""
 
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse.typing import PositiveInt
 
-from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, print_summary, verb_parser
+from surefoot.cli.policy_verb import open_policy_verb, progress_printer
+from surefoot.cli.verb_parser import VerbParser, print_summary, verb_parser
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.labelling import Labelling, label_completions
 from surefoot.reasoning.language_models import LanguageModel
-from surefoot.reasoning.policy import Policy
-from surefoot.reasoning.prompts import PlainPrompt, Prompt
+from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 from surefoot.reasoning.values import MonteCarloValues
 
@@ -53,38 +49,22 @@ def run_label(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: If the settings make no sense.
     """
-    parser = _parser()
-    parsed = parser.parse_verb(arguments)
-    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
-    objects, contents = build_objects(parser, parsed, ("model", "prompt", "completions"))
     names = ("model", "prompt", "sampling", "half_width", "per_round", "first_pit")
-    identity = {n: settings.get(n) for n in names} | {"engine": engine_name(objects.engine), "contents": contents}
-    identity["grader"] = {"rule": settings["grader"]["rule"]}
-    prover = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
-    began = time.perf_counter()
-
-    def progress(done: int, total: int) -> None:
-        seconds, counts = time.perf_counter() - began, prover.engine.statistics()
-        print(
-            f"{done}/{total} problems, {counts.tokens_per_second:.0f} tokens/s, prefix cache"
-            f" {counts.prefix_hit_rate:.0%}, {seconds / done * (total - done):.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
-
+    verb = open_policy_verb(_parser(), arguments, names, ("model", "prompt", "completions"))
+    parsed = verb.parsed
     summary = label_completions(
         parsed.completions,
-        prover,
+        verb.policy,
         MonteCarloValues(
-            objects.sampling,
+            verb.objects.sampling,
             half_width=parsed.half_width,
             per_round=parsed.per_round,
             first_pit=parsed.first_pit,
         ),
         parsed.out,
-        identity,
+        verb.identity,
         Labelling(parsed.seed, parsed.separator, parsed.per_problem, parsed.problems_per_shard),
-        progress,
+        progress_printer(verb.policy),
     )
     print_summary(summary)
     print(f"values: {parsed.out}")

@@ -1,8 +1,8 @@
 """A user's own classes: modules of the working folder, and packages of the user's that are named like Surefoot's.
 
 Configs name classes by import path, so what lies in the working folder has to be importable, however the command was
-started. It comes last on the path, so that a file there never hides a library; and Surefoot's own place comes first, so
-that a folder ``callbacks`` there adds modules to Surefoot's package of that name instead of hiding it.
+started. It comes last on the path, so that a file there never hides a library; and Surefoot's own folder comes first,
+so that a folder ``callbacks`` there adds modules to Surefoot's package of that name instead of hiding it.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ _PACKAGES = ("lightning_modules", "datamodules", "callbacks")
 
 
 def find_own_modules() -> None:
-    """Put Surefoot's place first and the working folder last on the import path."""
+    """Put Surefoot's folder first and the working folder last on the import path."""
     home, here = str(Path(surefoot.__file__).parents[1]), str(Path.cwd())
     rest = [p for p in sys.path if p not in ("", here, home)]
     sys.path[:] = [home, *rest, here] if here != home else [home, *rest]

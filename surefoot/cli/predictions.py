@@ -103,8 +103,7 @@ class PredictionWriter(Callback):
             if isinstance(loader.dataset, Sized) and seen != len(loader.dataset):
                 raise SurefootError(
                     f"{seen} examples were predicted of {len(loader.dataset)}: their ids in index are not distinct, or"
-                    " a rank"
-                    " has not seen its share. Nothing is written."
+                    " a rank has not seen its share. Nothing is written."
                 )
 
 

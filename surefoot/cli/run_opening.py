@@ -75,7 +75,7 @@ class RunRequest:
         return f"{folders[0]}-{self.verb}" if is_run else "run"
 
     def identity(self) -> dict[str, object]:
-        """Return what tells this run from others."""
+        """Return what distinguishes this run from others."""
         identity = {k: v for k, v in self.settings.items() if k not in _NOT_IDENTITY} | {"verb": self.verb}
         return identity | ({"ckpt_path": self.checkpoint} if self.checkpoint else {})
 

@@ -1,26 +1,19 @@
 """The verb search: spend more samples on each problem, and measure what they bring."""
 
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 # Imported so that configs may name a class without its module path.
 import datamodules  # noqa: F401
-from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, verb_parser
-from surefoot.contracts import ProblemSource, offers
-from surefoot.errors import ConfigError
+from surefoot.cli.policy_verb import open_policy_verb, progress_printer, split_problems
+from surefoot.cli.verb_parser import VerbParser, verb_parser
 from surefoot.reasoning.answers import Grader
-from surefoot.reasoning.completions.sharded import Progress
 from surefoot.reasoning.language_models import LanguageModel
-from surefoot.reasoning.policy import Policy
-from surefoot.reasoning.prompts import PlainPrompt, Prompt
+from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 from surefoot.reasoning.search import Search, SearchPoint, accuracies
 from surefoot.reasoning.search.stored import Searching, read_candidates, search_completions
@@ -64,23 +57,12 @@ def run_search(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: If the settings make no sense.
     """
-    parser = _parser()
-    parsed = parser.parse_verb(arguments)
-    settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
-    objects, contents = build_objects(parser, parsed, ("model", "prompt", "search"))
-    data: ProblemSource = objects.data
-    if not offers(data, ProblemSource) or parsed.split not in ("train", "val", "test"):
-        raise ConfigError(
-            f"{type(data).__name__} with --split {parsed.split} has no problems to solve: use GSM8KDataModule or the"
-            " like, and train, val or test."
-        )
-    baseline = read_points(parsed.baseline) if parsed.baseline else []
-    problems = list(data.problems(parsed.split))[: parsed.limit]
     names = ("model", "data", "prompt", "sampling", "search", "split", "limit")
-    identity = {n: settings.get(n) for n in names} | {"engine": engine_name(objects.engine), "contents": contents}
-    identity["grader"] = {"rule": settings["grader"]["rule"]}
-    policy = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
-    search: Search = objects.search
+    verb = open_policy_verb(_parser(), arguments, names, ("model", "prompt", "search"))
+    parsed, policy = verb.parsed, verb.policy
+    problems = split_problems(verb.objects.data, parsed.split, parsed.limit)
+    baseline = read_points(parsed.baseline) if parsed.baseline else []
+    search: Search = verb.objects.search
     scored = search.verifier is not None
     widths = sorted(set(parsed.n))
     points: list[SearchPoint] = []
@@ -90,10 +72,10 @@ def run_search(arguments: Sequence[str]) -> None:
             found = search_completions(
                 problems,
                 policy,
-                Searching(search, replace(objects.sampling, n=width), parsed.seed, parsed.problems_per_shard),
+                Searching(search, replace(verb.objects.sampling, n=width), parsed.seed, parsed.problems_per_shard),
                 parsed.out / f"n-{width:04d}",
-                identity,
-                _progress(policy, width),
+                verb.identity,
+                progress_printer(policy, f"N = {width}: "),
             )
             candidates = read_candidates(found.folder, policy, search, scored)
             for n in widths if search.independent else [width]:
@@ -104,19 +86,3 @@ def run_search(arguments: Sequence[str]) -> None:
     draw_search(points, baseline, parsed.out)
     print(describe_search(points, baseline))
     print(f"candidates, accuracy.csv and figures: {parsed.out}")
-
-
-def _progress(policy: Policy, width: int) -> Progress:
-    """Return what tells how far a search of a width is."""
-    began = time.perf_counter()
-
-    def tell(done: int, total: int) -> None:
-        left, counts = (time.perf_counter() - began) / done * (total - done), policy.engine.statistics()
-        print(
-            f"N = {width}: {done}/{total} problems, {counts.tokens_per_second:.0f} tokens/s, prefix cache"
-            f" {counts.prefix_hit_rate:.0%}, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    return tell

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from surefoot.cli.checkpoints import metadata
 from surefoot.errors import ConfigError
+from surefoot.storage.yaml_files import read_yaml
 from surefoot.training.rebuilding import Description
 
 __all__ = (
@@ -74,7 +75,7 @@ def check_yaml(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"config {path} is not a file.")
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} is not valid yaml: {error}") from error
     if not isinstance(settings, dict):

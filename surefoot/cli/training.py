@@ -161,7 +161,7 @@ class SurefootCLI(LightningCLI):
         """Do nothing: `parse_arguments` has let the checkpoint's settings in, with the lowest priority."""
 
     def before_instantiate_classes(self) -> None:
-        """Carry facts from data to model, then open the run folder."""
+        """Pass facts from data to model, then open the run folder."""
         config = self.config[self.subcommand]
         if config.get("model") is None or config.get("data") is None:
             missing = "model" if config.get("model") is None else "data"
@@ -200,7 +200,7 @@ class SurefootCLI(LightningCLI):
         """Return the effective settings as plain types."""
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, skip_validation=True)
         settings: dict[str, object] = yaml.safe_load(text)[self.subcommand]
-        self.config_dump = deepcopy(settings)  # Lightning would make its own, to tell modules their hyperparameters
+        self.config_dump = deepcopy(settings)  # Lightning would make its own, for modules' hyperparameters
         return settings
 
     def _run_verb(self, verb: str, arguments: dict[str, object]) -> object:

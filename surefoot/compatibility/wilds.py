@@ -22,8 +22,8 @@ def scatter(src: Tensor, index: Tensor, dim_size: int, reduce: str) -> Tensor:
 
     Args:
         src: Values, ``(examples,)``.
-        index: Place of each value, ``(examples,)``.
-        dim_size: Number of places.
+        index: Position to which each value goes, ``(examples,)``.
+        dim_size: Number of positions.
         reduce: ``mean``, ``sum``, ``amin`` or ``amax``.
 
     Returns:

@@ -44,7 +44,7 @@ class AdversaryUpdate(ABC):
 
     @abstractmethod
     def loss(self, adversary: Adversary, observed: Tensor, target: Tensor, losses: Tensor, threshold: Tensor) -> Tensor:
-        """Return what the adversary minimises beside the price of its complexity.
+        """Return what the adversary minimises beside the cost of its complexity.
 
         Args:
             adversary: The adversary.

@@ -1,7 +1,7 @@
 """BR-DRO: distributional robustness against an adversary of bounded bitrate.
 
-The learner minimises a weighted loss; the adversary, which sees the label and a description of the example
-but not the loss, chooses the weights to catch high losses and pays for its complexity.
+The learner minimises a weighted loss; the adversary, which sees the label and a description of the example but not the
+loss, chooses weights that are large where losses are high, at a cost for its complexity.
 
 Reference: Setlur et al., ICLR 2023, arXiv 2302.02931.
 """
@@ -34,7 +34,7 @@ def adversary_objective(
         losses: Loss per example, ``(batch,)``; not differentiated.
         threshold: eta, in units of the loss; examples below it lower the objective.
         complexity: Complexity of the adversary (nats for a bottleneck, a norm otherwise).
-        penalty: Price of one unit of complexity, at least 0.
+        penalty: Cost of one unit of complexity, at least 0.
 
     Returns:
         The objective; larger is better for the adversary.

@@ -67,7 +67,7 @@ def observe_examples(
 
     Args:
         history: What was seen before.
-        index: The examples' places. Of an example that stands in the batch several times the last presentation decides
+        index: The examples' numbers. Of an example that is in the batch several times the last presentation decides
             whether it counts as correct from now on.
         confidences: Probability of the true class.
         correct: Whether the prediction was right.

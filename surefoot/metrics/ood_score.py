@@ -43,8 +43,6 @@ def ood_score(
     Raises:
         ValueError: If a set has fewer than two examples.
     """
-    from sklearn.linear_model import SGDClassifier
-
     size = min(len(in_distribution), len(other))
     if size < 2:
         raise ValueError(f"an OOD score needs two examples of each set, got {len(in_distribution)} and {len(other)}.")
@@ -55,15 +53,21 @@ def ood_score(
         ours = in_distribution[generator.permutation(len(in_distribution))[: size - n_held]]
         theirs = other[generator.permutation(len(other))[:size]]
         held, theirs = theirs[:n_held], theirs[n_held:]
-        features = np.concatenate([ours, theirs]).astype(np.float64)
-        center, scale = features.mean(0), features.std(0)
-        scale = np.where(scale > 0, scale, 1.0)
-        model = SGDClassifier(
-            loss="log_loss", alpha=penalty, max_iter=20, random_state=numbered_seed(seed, repeat) % 2**32
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # 20 rounds need not converge
-            model.fit((features - center) / scale, np.r_[np.zeros(len(ours)), np.ones(len(theirs))])
-        margin = model.decision_function((held - center) / scale)
+        margin = _margins(ours, theirs, held, penalty, numbered_seed(seed, repeat) % 2**32)
         logs.append(float(-np.logaddexp(0, -margin).mean()))
     return math.exp(sum(logs) / len(logs))
+
+
+def _margins(ours: Floats, theirs: Floats, held: Floats, penalty: float, seed: int) -> Floats:
+    """Return the log odds of held-out examples for the second set, by a weak classifier, ``(held-out,)``."""
+    from sklearn.linear_model import SGDClassifier
+
+    features = np.concatenate([ours, theirs]).astype(np.float64)
+    center, scale = features.mean(0), features.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
+    model = SGDClassifier(loss="log_loss", alpha=penalty, max_iter=20, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 20 rounds need not converge
+        model.fit((features - center) / scale, np.r_[np.zeros(len(ours)), np.ones(len(theirs))])
+    margins: Floats = model.decision_function((held - center) / scale)
+    return margins

@@ -1,4 +1,4 @@
-"""Acting or abstaining under a reward for right answers and a price of wrong ones.
+"""Acting or abstaining under a reward for right answers and a penalty for wrong ones.
 
 Reference: Kang et al., ICLR 2024, arXiv 2310.00873, section 6: policies by reward prediction, by classification and by
 an oracle.

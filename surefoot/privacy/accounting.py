@@ -180,7 +180,7 @@ def calibrate_noise(
         known[multiplier] = epsilon_of(multiplier, sampling_rate, n_steps, delta, accountant) <= epsilon
         return known[multiplier]
 
-    if accountant == "pld":  # a guess decides nothing, and spares most of the questions below
+    if accountant == "pld":  # a guess decides nothing, and saves most of the evaluations below
         guess = guess_noise(epsilon, delta, sampling_rate, n_steps)
         fits(guess * (1 + _GUESS_TOLERANCE))
         fits(guess * (1 - _GUESS_TOLERANCE))
@@ -196,7 +196,7 @@ def calibrate_noise(
     return high
 
 
-#: How far the guess may be from the noise that is looked for, relative; where it is further, more is asked.
+#: How far the guess may be from the noise that is looked for, relative; where it is further, more is evaluated.
 _GUESS_TOLERANCE = 1e-4
 
 
@@ -209,6 +209,7 @@ def guess_noise(epsilon: float, delta: float, sampling_rate: float, n_steps: int
 
     interval = min(max(epsilon * math.sqrt(0.3 * _GUESS_TOLERANCE / n_steps), _INTERVAL), 1e-2)
 
+    @cache
     def excess(log_multiplier: float) -> float:
         spent = _epsilon_by_losses(math.exp(log_multiplier), sampling_rate, n_steps, delta, interval)
         return math.log(max(spent, 1e-12) / epsilon)
@@ -268,6 +269,5 @@ class Ledger(NamedTuple):
             if not math.isclose(was, now, rel_tol=1e-9):
                 raise ConfigError(
                     f"the checkpoint was trained with {name} {was:g}, the settings say {now:g}: the privacy spent so"
-                    " far"
-                    " would be accounted for wrongly. Keep the setting, or start a new run."
+                    " far would be accounted for wrongly. Keep the setting, or start a new run."
                 )

@@ -154,28 +154,34 @@ def private_descent(
         ConfigError: If a finite epsilon comes without clipping, or a number is out of range.
         DataError: If an input or target is NaN or infinite.
     """
-    mechanism, budget, n_steps, rate = settings.mechanism, settings.budget, settings.n_steps, settings.sampling_rate
+    mechanism, budget = settings.mechanism, settings.budget
     mechanism.check(loss, budget)
     check_finite_examples({"inputs": inputs, "target": target}, "the private data")
     projected = inputs if basis is None else inputs @ basis.to(inputs)
-    n_examples, n_features = projected.shape
-    warn_of_large_delta(budget, n_examples)
-    fit = PrivateFit(loss, budget, source, n_steps, n_examples, rate)
+    warn_of_large_delta(budget, len(projected))
+    fit = PrivateFit(loss, budget, source, settings.n_steps, len(projected), settings.sampling_rate)
+    weight = inputs.new_zeros(projected.shape[1], n_outputs(loss, n_classes))
+    fitted = _average_iterate(projected, target, mechanism, fit, weight)
+    return fitted if basis is None else basis.to(fitted) @ fitted
+
+
+def _average_iterate(
+    inputs: Tensor, target: Tensor, mechanism: NoisyGradientDescent, fit: PrivateFit, weight: Tensor
+) -> Tensor:
+    """Descend from weights, and return the mean of the last ones, ``(features, outputs)``."""
     ledger = mechanism.ledger(fit)
-    shape = (n_features, n_outputs(loss, n_classes))
-    weight, average, n_averaged = inputs.new_zeros(shape), inputs.new_zeros(shape), 0
-    first_averaged = n_steps - max(1, mechanism.n_averaged(n_steps))
-    input_norms = torch.linalg.vector_norm(projected, dim=1)
-    for step in range(n_steps):
+    average, n_averaged = torch.zeros_like(weight), 0
+    first_averaged = fit.n_steps - max(1, mechanism.n_averaged(fit.n_steps))
+    input_norms = torch.linalg.vector_norm(inputs, dim=1)
+    for step in range(fit.n_steps):
         batch: Tensor | slice = slice(None)
-        if rate < 1:
-            batch = source.poisson_sample(n_examples, rate, step)
+        if fit.sampling_rate < 1:
+            batch = fit.source.poisson_sample(len(inputs), fit.sampling_rate, step)
         summed = clipped_gradient_sum(
-            weight, projected[batch], target[batch], loss, mechanism.clip, input_norms[batch]
+            weight, inputs[batch], target[batch], fit.loss, mechanism.clip, input_norms[batch]
         ).gradient
         weight = mechanism.descend(fit, ledger, weight, summed)
         ledger = ledger.spend()
         if step >= first_averaged:
             average, n_averaged = average + weight, n_averaged + 1
-    fitted = average / n_averaged
-    return fitted if basis is None else basis.to(fitted) @ fitted
+    return average / n_averaged

@@ -58,8 +58,7 @@ def check_finite_examples(tensors: Mapping[str, Tensor | None], name: str) -> No
             if wrong.any():
                 raise DataError(
                     f"{int(wrong.sum())} of {len(values)} rows of {kind} in {name} are NaN or infinite: mend the data,"
-                    " or"
-                    " leave these rows out."
+                    " or leave these rows out."
                 )
 
 

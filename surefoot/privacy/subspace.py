@@ -83,8 +83,7 @@ def tasks_svd(
         if len(x) < x.shape[1]:
             raise DataError(
                 f"public task {int(number)} has {len(x)} examples of {x.shape[1]} features: least squares per task"
-                " needs"
-                " as many; take the method of moments or alternating minimisation."
+                " needs as many; take the method of moments or alternating minimisation."
             )
         solutions.append(torch.linalg.lstsq(x, y[:, None]).solution[:, 0])
     if len(solutions) < n_directions:

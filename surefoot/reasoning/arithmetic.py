@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple, TypeVar
 
 from surefoot.errors import ConfigError
 from surefoot.reasoning.problems import Problem
-from surefoot.training.seeds import derive_seed
 
 __all__ = (
     "RETRY",
@@ -25,6 +24,7 @@ __all__ = (
     "State",
     "StepKind",
     "arithmetic_problem",
+    "draw_question",
     "judge_steps",
     "read_chain",
     "solved_problem",
@@ -309,6 +309,18 @@ class Chains:
         return Chain(start, operations, self.modulus)
 
 
+def draw_question(seed: int, number: int, chains: Chains) -> tuple[str, random.Random]:
+    """Return a question of an unlimited, seeded sequence, and the generator that its solution is drawn from next.
+
+    Args:
+        seed: Seed of the sequence.
+        number: Number of the question.
+        chains: What it is drawn from.
+    """
+    draw = random.Random(f"{seed}/{number}")  # no derive_seed: committed results are of these problems
+    return chains.draw(draw).question, draw
+
+
 def arithmetic_problem(
     seed: int, index: int, chains: Chains | None = None, policy: ProceduralPolicy | None = None
 ) -> Problem:
@@ -320,8 +332,7 @@ def arithmetic_problem(
         chains: What it is drawn from; by default 3 to 5 operations modulo 10.
         policy: Writes the reference solution; by default without errors, retries and spurious lines.
     """
-    draw = random.Random(derive_seed(seed, index))
-    question = (chains or Chains()).draw(draw).question
+    question, draw = draw_question(seed, index, chains or Chains())
     return solved_problem(f"arithmetic-{seed}-{index}", question, policy or ProceduralPolicy(), draw)
 
 
@@ -348,7 +359,7 @@ def vary_chain(question: str, random_state: random.Random, operators: str = "+-*
 
     Args:
         question: A chain.
-        random_state: Draws the place and what comes there.
+        random_state: Draws the position and what is put there.
         operators: Operators to choose from.
         max_operand: Largest operand.
 

@@ -89,6 +89,23 @@ class PlainPrompt(Prompt):
         return [*model.encode(_answer(self.target, problem)), *self.end_ids(model)]
 
 
+def _worked_examples(path: Path, n: int) -> list[Problem]:
+    """Return the first problems of a file, with their solutions.
+
+    Raises:
+        ConfigError: If there are fewer.
+        DataError: If one has no question or no answer.
+    """
+    rows = [r for r, _ in zip(read_jsonl(path), range(n), strict=False)]
+    if len(rows) < n:
+        raise ConfigError(f"{path} has {len(rows)} examples, {n} are asked for.")
+    fields = [
+        [first_field(r, [name], f"{path}, example {i + 1}") for name in ("question", "answer")]
+        for i, r in enumerate(rows)
+    ]
+    return [Problem("", question, "", solution) for question, solution in fields]
+
+
 class FewShotPrompt(PlainPrompt):
     """A plain prompt after worked examples.
 
@@ -126,14 +143,7 @@ class FewShotPrompt(PlainPrompt):
                 f"worked examples have a question and a solution: expected a target with {{solution}} alone, got"
                 f" {target!r}."
             )
-        rows = [r for r, _ in zip(read_jsonl(Path(examples)), range(n_examples), strict=False)]
-        if len(rows) < n_examples:
-            raise ConfigError(f"{examples} has {len(rows)} examples, {n_examples} are asked for.")
-        fields = [
-            [first_field(r, [name], f"{examples}, example {i + 1}") for name in ("question", "answer")]
-            for i, r in enumerate(rows)
-        ]
-        worked = [Problem("", question, "", solution) for question, solution in fields]
+        worked = _worked_examples(Path(examples), n_examples)
         self.shown = "".join(_ask(template, p) + _answer(target, p) + separator for p in worked)
         line = "\n" if "\n" in separator else separator
         marker = template.split("{question}")[0].strip()
@@ -142,9 +152,8 @@ class FewShotPrompt(PlainPrompt):
         for text, p in product(self.stop, worked):
             if text in _answer(target, p):
                 raise ConfigError(
-                    f"the stop text {text!r} stands within a worked solution of {examples}: it would cut answers"
-                    " short; give"
-                    " prompt.init_args.stop, [] for none."
+                    f"the stop text {text!r} stands within a worked solution of {examples}: it would cut answers short;"
+                    " give prompt.init_args.stop, [] for none."
                 )
 
     def text(self, problem: Problem) -> str:

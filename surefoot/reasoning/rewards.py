@@ -154,18 +154,7 @@ def assign_rewards(
         DataError: If a function fails, or returns anything but a list of as many rewards as there are completions, each
             none, a finite number, or a list with a finite number per span. The line names the function.
     """
-    columns: dict[str, list[object]] = {
-        "question": [t.problem.question for t in trajectories],
-        "answer": [t.problem.answer for t in trajectories],
-        "solution": [t.problem.solution for t in trajectories],
-        "grade": [t.grade.status if t.grade else "error" for t in trajectories],
-        "finish_reason": [t.finish_reason for t in trajectories],
-        "spans": [list(t.token_spans()) for t in trajectories],
-        "steps": [list(t.steps) or [t.text] for t in trajectories],
-        "trajectories": list(trajectories),
-    }
-    for name in sorted({n for t in trajectories for n in t.problem.details}):
-        columns.setdefault(name, [t.problem.details.get(name) for t in trajectories])
+    columns = _columns(trajectories)
     totals = [[0.0] * len(t.token_spans()) for t in trajectories]
     for t in trajectories:
         t.reward_parts = {}
@@ -190,6 +179,23 @@ def assign_rewards(
             trajectory.reward_parts[name] = trajectory.learned_sum(parts)
     for trajectory, total in zip(trajectories, totals, strict=True):
         trajectory.rewards = total
+
+
+def _columns(trajectories: Sequence[Trajectory]) -> dict[str, list[object]]:
+    """Return what reward functions are given beside prompts and completions, one entry a trajectory."""
+    columns: dict[str, list[object]] = {
+        "question": [t.problem.question for t in trajectories],
+        "answer": [t.problem.answer for t in trajectories],
+        "solution": [t.problem.solution for t in trajectories],
+        "grade": [t.grade.status if t.grade else "error" for t in trajectories],
+        "finish_reason": [t.finish_reason for t in trajectories],
+        "spans": [list(t.token_spans()) for t in trajectories],
+        "steps": [list(t.steps) or [t.text] for t in trajectories],
+        "trajectories": list(trajectories),
+    }
+    for name in sorted({n for t in trajectories for n in t.problem.details}):
+        columns.setdefault(name, [t.problem.details.get(name) for t in trajectories])
+    return columns
 
 
 def _check_values(name: str, values: object, n: int) -> None:

@@ -91,22 +91,8 @@ def dot_plot(
     figure, axes = new_axes(6.4, 0.9 + row_height * len(rows))
     for i, (series, estimates) in enumerate(panels.items()):
         shift = spread * (i - (len(panels) - 1) / 2)
-        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
-        hollow = i >= len(PALETTE)  # the colours repeat
-        for row, e in estimates.items():
-            y = len(rows) - 1 - rows.index(row) - shift
-            ends = [e.low, e.high] if e.n > 1 else [e.mean] * 2
-            axes.plot(ends, [y, y], color=colour, lw=1.5, clip_on=False)
-            axes.plot(
-                e.mean,
-                y,
-                marker,
-                color=colour,
-                fillstyle="none" if hollow else "full",
-                label="\n".join(wrap(series, 40)) if row == next(iter(estimates)) else None,
-                ls="",
-                clip_on=False,
-            )
+        heights = {row: len(rows) - 1 - rows.index(row) - shift for row in estimates}
+        _draw_dots(axes, i, series, [(heights[row], e) for row, e in estimates.items()])
     axes.set_yticks(range(len(rows)), ["\n".join(lines) for lines in labels])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     if unit_range:
@@ -118,6 +104,24 @@ def dot_plot(
     axes.grid(axis="x", alpha=0.3)
     add_legend(axes)
     return save_figure(figure, path)
+
+
+def _draw_dots(axes: Any, number: int, series: str, dots: Sequence[tuple[float, Estimate]]) -> None:
+    """Draw a series' dots with their intervals, at these heights; its name is the first dot's label."""
+    colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+    for i, (y, e) in enumerate(dots):
+        ends = [e.low, e.high] if e.n > 1 else [e.mean] * 2
+        axes.plot(ends, [y, y], color=colour, lw=1.5, clip_on=False)
+        axes.plot(
+            e.mean,
+            y,
+            marker,
+            color=colour,
+            fillstyle="none" if number >= len(PALETTE) else "full",  # the colours repeat
+            label="\n".join(wrap(series, 40)) if i == 0 else None,
+            ls="",
+            clip_on=False,
+        )
 
 
 def interval_curves(
@@ -146,27 +150,8 @@ def interval_curves(
         The file written.
     """
     figure, axes = new_axes(6.4, 3.6)
-    for place, (name, points) in enumerate(series.items()):
-        i = place % len(PALETTE)
-        x = [p[0] for p in points]
-        again = place >= len(PALETTE)  # the colours repeat: hollow markers, thin lines
-        axes.plot(
-            x,
-            [p[1].mean for p in points],
-            LINES[i] + MARKERS[i],
-            color=PALETTE[i],
-            label=name,
-            fillstyle="none" if again else "full",
-            lw=0.8 if again else 1.5,
-        )
-        if all(p[1].n > 1 for p in points):
-            axes.fill_between(
-                x,
-                [p[1].low for p in points],
-                [p[1].high for p in points],
-                color=PALETTE[i],
-                alpha=0.15,
-            )
+    for i, (name, points) in enumerate(series.items()):
+        _draw_curve(axes, i, name, points)
     for j, (name, estimate) in enumerate((horizontals or {}).items()):
         colour = PALETTE[(len(series) + j) % len(PALETTE)]
         axes.axhline(estimate.mean, color=colour, ls=LINES[(j + 1) % 4], lw=1.2, label=name)
@@ -182,6 +167,25 @@ def interval_curves(
     axes.grid(alpha=0.3)
     add_legend(axes)
     return save_figure(figure, path)
+
+
+def _draw_curve(axes: Any, number: int, name: str, points: Sequence[tuple[float, Estimate]]) -> None:
+    """Draw a curve with its band."""
+    i = number % len(PALETTE)
+    x = [p[0] for p in points]
+    again = number >= len(PALETTE)  # the colours repeat: hollow markers, thin lines
+    axes.plot(
+        x,
+        [p[1].mean for p in points],
+        LINES[i] + MARKERS[i],
+        color=PALETTE[i],
+        label=name,
+        fillstyle="none" if again else "full",
+        lw=0.8 if again else 1.5,
+    )
+    if all(p[1].n > 1 for p in points):
+        low, high = [p[1].low for p in points], [p[1].high for p in points]
+        axes.fill_between(x, low, high, color=PALETTE[i], alpha=0.15)
 
 
 class Plane(NamedTuple):

@@ -46,7 +46,7 @@ def _is_pooled(key: str) -> bool:
 
 
 def _callbacks(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return the settings of callbacks that are not known to observe only, without their places in the list."""
+    """Return the settings of callbacks that are not known to observe only, without their positions in the list."""
     prefix = "trainer.callbacks."
     found: dict[str, dict[str, object]] = {}
     for key, value in settings.items():

@@ -112,7 +112,7 @@ def _order(folder: Path) -> tuple[object, ...]:
 
 
 def _part(path: Path) -> float:
-    """Return the place of one part of an interrupted run's metrics; ``metrics.csv`` is the last."""
+    """Return the number of a part of an interrupted run's metrics; ``metrics.csv`` is the last, infinity."""
     middle = path.name.removeprefix("metrics").removesuffix(".csv").strip(".")
     return int(middle) if middle.isdecimal() else math.inf
 
@@ -185,31 +185,7 @@ def read_run(folder: Path) -> RecordedRun:
             raise SurefootError(f"a run of {verb}, not of fit")
         if not (folder / "finished.json").is_file():
             raise SurefootError("not finished: the same command resumes it")
-        created = _read_optional(folder / "identity.json").get("created")
-        finished = folder / "finished.json"
-        _read_optional(finished)
-        config = folder / "config.yaml"
-        if not config.is_file():
-            raise SurefootError("no config.yaml: not a run of surefoot fit")
-        settings = yaml.safe_load(config.read_text())
-        method, data = (settings[k]["class_path"].split(".")[-1] for k in ("model", "data"))
-        environment = _read_optional(folder / "environment.json")
-        flat = flatten(settings)
-        place = folder.resolve()
-        return RecordedRun(
-            folder,
-            place.parent.name if place.name.isdecimal() else place.name,
-            method,
-            data,
-            _seeds(flat),
-            float(created if created is not None else finished.stat().st_mtime),
-            int(environment.get("ranks") or 1),
-            str(environment.get("revision") or ""),
-            flat,
-            read_selection(folder),
-            read_metrics(folder),
-            _read_group_sizes(folder),
-        )
+        return _recorded(folder)
     except SurefootError:
         raise
     except (
@@ -223,6 +199,35 @@ def read_run(folder: Path) -> RecordedRun:
     ) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SurefootError(f"cannot be read as a run of surefoot fit ({reason[:160]})") from error
+
+
+def _recorded(folder: Path) -> RecordedRun:
+    """Return what the files of a finished fit say."""
+    created = _read_optional(folder / "identity.json").get("created")
+    finished = folder / "finished.json"
+    _read_optional(finished)
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise SurefootError("no config.yaml: not a run of surefoot fit")
+    settings = yaml.safe_load(config.read_text())
+    method, data = (settings[k]["class_path"].split(".")[-1] for k in ("model", "data"))
+    environment = _read_optional(folder / "environment.json")
+    flat = flatten(settings)
+    resolved = folder.resolve()
+    return RecordedRun(
+        folder,
+        resolved.parent.name if resolved.name.isdecimal() else resolved.name,
+        method,
+        data,
+        _seeds(flat),
+        float(created if created is not None else finished.stat().st_mtime),
+        int(environment.get("ranks") or 1),
+        str(environment.get("revision") or ""),
+        flat,
+        read_selection(folder),
+        read_metrics(folder),
+        _read_group_sizes(folder),
+    )
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[LeftOut]]:

@@ -208,19 +208,12 @@ def write_report(
     estimates = {m.name: average(list(m.values.values())) for m in methods}
     main = _method_table(methods, estimates, metric, rule)
     pairs, groups = _pairs(methods, proportions), group_estimates(methods, rule)
-    differing, shared = _settings_tables(methods)
-    runs = _runs_table(methods, metric, rule)
     omitted = TextTable(["left out", "reason"], [[str(o.path), o.reason] for o in left_out])
 
-    several = any(e.n > 1 for e in estimates.values())
-    over = ", mean and 95% interval over seeds" if several else ""
+    over = ", mean and 95% interval over seeds" if any(e.n > 1 for e in estimates.values()) else ""
     label = f"{metric} ({rule}){over}"
     comparison = dot_plot({metric: estimates}, label, out / "comparison", unit_range=proportions)
     (out / "groups.svg").unlink(missing_ok=True)
-    drawn = None
-    if groups:
-        label = f"test accuracy ({rule}){over}"
-        drawn = dot_plot(groups, label, out / "groups", unit_range=True)
 
     tables = [main, *([_group_table(groups)] if groups else []), *([pairs] if pairs.rows else [])]
     text = "\n\n".join(markdown_table(*t) for t in (*tables, *([omitted] if left_out else [])))
@@ -228,26 +221,29 @@ def write_report(
     (out / "table.tex").write_text("\n".join(latex_table(*t) for t in tables))
     _write_runs(methods, out / "runs.csv")
     _write_csv([o._asdict() for o in left_out], out / "left_out.csv", ["path", "reason"])
-    sections = [
-        Section("", main, figure=picture(comparison)),
-        Section(
-            "Accuracy of every group",
-            _group_table(groups),
-            picture(drawn),
-            folded=sum(map(len, groups.values())) > 100,
-        )
-        if drawn
-        else None,
-        Section("Paired differences", pairs, folded=len(pairs.rows) > 15) if pairs.rows else None,
-        Section("Settings that differ", differing) if differing.rows else None,
+    sections = [Section("", main, figure=picture(comparison))]
+    if groups:
+        drawn = picture(dot_plot(groups, f"test accuracy ({rule}){over}", out / "groups", unit_range=True))
+        many = sum(map(len, groups.values())) > 100
+        sections.append(Section("Accuracy of every group", _group_table(groups), drawn, folded=many))
+    if pairs.rows:
+        sections.append(Section("Paired differences", pairs, folded=len(pairs.rows) > 15))
+    sections += _run_sections(methods, metric, rule)
+    if left_out:
+        sections.append(Section("Left out", omitted))
+    (out / "report.html").write_text(page(f"Surefoot: {metric}", _about(methods, left_out, rule, now), sections))
+    return text
+
+
+def _run_sections(methods: Sequence[Method], metric: str, rule: str) -> list[Section]:
+    """Return what the page says of the runs: their settings and themselves."""
+    differing, shared = _settings_tables(methods)
+    runs = _runs_table(methods, metric, rule)
+    return [
+        *([Section("Settings that differ", differing)] if differing.rows else []),
         Section("Settings that all runs share", shared, folded=True),
         Section("Runs", runs, folded=len(runs.rows) > 30),
-        Section("Left out", omitted) if left_out else None,
     ]
-    (out / "report.html").write_text(
-        page(f"Surefoot: {metric}", _about(methods, left_out, rule, now), [s for s in sections if s is not None])
-    )
-    return text
 
 
 def _method_table(methods: Sequence[Method], estimates: Mapping[str, Estimate], metric: str, rule: str) -> TextTable:

@@ -11,9 +11,14 @@ from surefoot.reproduce.results import NotMeasured, Results, computed_from
 from surefoot.statistics import Estimate, mean_interval
 
 __all__ = (
+    "ABOVE_ONE",
+    "ABOVE_ZERO",
+    "FALLS",
+    "RISES",
     "Claim",
     "ClaimDefinition",
     "Criterion",
+    "Keys",
     "Measurement",
     "Scale",
     "Verdict",
@@ -81,6 +86,14 @@ def close_to(reference: float, tolerance: float, reason: str) -> Criterion:
 def reported(reason: str) -> Criterion:
     """Report a number on which no verdict is passed."""
     return Criterion(f"reported only: {reason}", None)
+
+
+#: Criteria that claims of several papers share. Of a difference, and of a ratio:
+ABOVE_ZERO = interval_above(0, "a difference has to stand out from the seeds")
+ABOVE_ONE = interval_above(1, "a difference has to stand out from the seeds")
+#: Of Kendall's tau along a series.
+FALLS = at_most(-0.6, "at least four fifths of the pairs in order")
+RISES = at_least(0.6, "at least four fifths of the pairs in order")
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,8 @@ class Measurement(NamedTuple):
         )
 
 
+#: The things that a claim is made of, each with the entries that fill its text; see `claim`.
+Keys = Iterable[Mapping[str, Any]]
 #: One value per seed (of which the mean is claimed), or a mean with its interval.
 Values = Mapping[int, float] | Sequence[float] | Estimate
 
@@ -165,7 +180,7 @@ class ClaimDefinition:
     unit: str
     criterion: Criterion | Callable[..., Criterion]
     id: str
-    over: Callable[[Results], Iterable[Mapping[str, object]]] | None
+    over: Callable[[Results], Keys] | None
     at_any_scale: bool | Callable[..., bool]
 
     @property
@@ -216,7 +231,7 @@ def claim(
     unit: str,
     criterion: Criterion | Callable[..., Criterion],
     id: str | None = None,
-    over: Callable[[Results], Iterable[Mapping[str, object]]] | None = None,
+    over: Callable[[Results], Keys] | None = None,
     at_any_scale: bool | Callable[..., bool] = False,
 ) -> Callable[[Callable[..., Values]], ClaimDefinition]:
     """Make a claim of a function from `Results` to one value per seed, or to an `Estimate`; its docstring is the text.

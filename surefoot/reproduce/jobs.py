@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from surefoot.errors import SurefootError
 from surefoot.processes import die_with_parent
@@ -18,7 +18,19 @@ from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 
-__all__ = ("QUIET", "Job", "Result", "measure_rows", "run_calls", "run_jobs", "seconds_of", "slug")
+__all__ = (
+    "QUIET",
+    "Job",
+    "Result",
+    "changed",
+    "component",
+    "measure_rows",
+    "run_calls",
+    "run_jobs",
+    "run_named_jobs",
+    "seconds_of",
+    "slug",
+)
 
 #: Settings of a trainer that runs beside others.
 QUIET: Mapping[str, object] = {
@@ -48,6 +60,16 @@ class Result(NamedTuple):
     folder: str = ""  # the run folder
     test_folder: str | None = None  # the run folder of the test
     seconds: float = 0.0  # that it took, in a process of its own
+
+
+def component(class_path: str, /, **init_args: object) -> dict[str, object]:
+    """Return an object as a config describes it, by its class and its arguments."""
+    return {"class_path": class_path, "init_args": init_args}
+
+
+def changed(described: Mapping[str, Any], **init_args: object) -> dict[str, object]:
+    """Return such a description with other arguments."""
+    return component(described["class_path"], **{**described.get("init_args", {}), **init_args})
 
 
 def slug(text: str) -> str:
@@ -80,6 +102,12 @@ def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> di
     missing = {job.name: (job, out) for job in jobs if job.name not in results}
     results |= _side_by_side(_run, missing, "training runs", n_workers)
     return {job.name: results[job.name] for job in jobs}
+
+
+def run_named_jobs(jobs: Mapping[Name, Job], out: Path) -> dict[Name, Result]:
+    """Run all jobs and return their results by the names that they are given here; see `run_jobs`."""
+    found = run_jobs([*jobs.values()], out)
+    return {name: found[job.name] for name, job in jobs.items()}
 
 
 def run_calls(

@@ -58,7 +58,7 @@ def draw(paper: Paper, folder: Path) -> dict[str, NotMeasured]:
     """Draw a paper's figures from the tables of a folder into ``figures`` there.
 
     Returns:
-        Figures that the tables do not carry -> reason.
+        Figures for which the tables lack data -> reason.
 
     Raises:
         SurefootError: If the folder holds no results of this paper.

@@ -18,8 +18,10 @@ __all__ = (
     "Results",
     "Row",
     "Rows",
+    "RowsBySeed",
     "Table",
     "by_seed",
+    "combine",
     "computed_from",
     "read_results",
     "read_rows",
@@ -46,28 +48,51 @@ class PerSeed(dict[int, float]):
         """Return the ratios of shared seeds."""
         return self._with(other, lambda a, b: a / b)
 
+    @property
+    def estimate(self) -> Estimate:
+        """Mean over seeds with its 95% interval."""
+        return mean_interval(list(self.values()))
+
     def map(self, function: Callable[[float], float]) -> "PerSeed":
         """Return a function of each value."""
         return PerSeed({seed: function(value) for seed, value in self.items()})
 
     def _with(self, other: "PerSeed", function: Callable[[float, float], float]) -> "PerSeed":
-        if self.keys() != other.keys():
-            raise ValueError(f"the same seeds expected, got {sorted(self)} and {sorted(other)}.")
-        return PerSeed({seed: function(value, other[seed]) for seed, value in self.items()})
+        return combine([self, other], lambda pair: function(*pair))
 
 
-def by_seed(rows: Iterable[Row]) -> dict[int, list[Row]]:
+def combine(values: Sequence[PerSeed], function: Callable[[list[float]], float] = fmean) -> PerSeed:
+    """Return a function of each seed's values, in their order; their mean by default.
+
+    Raises:
+        ValueError: If they are not of the same seeds.
+    """
+    first, *others = values
+    for other in others:
+        if first.keys() != other.keys():
+            raise ValueError(f"the same seeds expected, got {sorted(first)} and {sorted(other)}.")
+    return PerSeed({seed: function([one[seed] for one in values]) for seed in first})
+
+
+class RowsBySeed(dict[int, list[Row]]):
+    """Seed -> its rows."""
+
+    def reduce(self, function: Callable[[list[Row]], float]) -> PerSeed:
+        """Return a function of each seed's rows."""
+        return PerSeed({seed: function(rows) for seed, rows in self.items()})
+
+
+def by_seed(rows: Iterable[Row]) -> RowsBySeed:
     """Return each seed's rows, seeds ascending."""
     found: dict[int, list[Row]] = {}
     for row in rows:
         found.setdefault(row["seed"], []).append(row)
-    return dict(sorted(found.items()))
+    return RowsBySeed(sorted(found.items()))
 
 
 def trend(curve: Mapping[float, PerSeed]) -> PerSeed:
     """Return, for each seed, Kendall's tau of its values over x: +1 where they rise, -1 where they fall."""
-    seeds = next(iter(curve.values())).keys()
-    return PerSeed({seed: rank_correlation([*curve], [values[seed] for values in curve.values()]) for seed in seeds})
+    return combine([*curve.values()], lambda values: rank_correlation([*curve], values))
 
 
 class Table(Sequence[Row]):
@@ -129,12 +154,20 @@ class Table(Sequence[Row]):
 
     def estimate(self, quantity: str, **where: object) -> Estimate:
         """Return a quantity's mean over seeds with its 95% interval; see `per_seed`."""
-        return mean_interval(list(self.per_seed(quantity, **where).values()))
+        return self.per_seed(quantity, **where).estimate
+
+    def estimates(self, quantity: str, by: str) -> dict[str, Estimate]:
+        """Return a quantity's estimate for each value of a column, in the order of their first rows."""
+        return {str(v): self.estimate(quantity, **{by: v}) for v in self.distinct(by)}
 
     def curve(self, x: str, quantity: str, **where: object) -> list[tuple[float, Estimate]]:
         """Return a quantity's estimate at each value of a column, ascending."""
         chosen = self.where(**where)
         return [(float(v), chosen.estimate(quantity, **{x: v})) for v in sorted(chosen.distinct(x))]
+
+    def curves(self, x: str, quantity: str, by: str) -> dict[str, list[tuple[float, Estimate]]]:
+        """Return such a curve for each value of another column, in the order of their first rows."""
+        return {str(v): self.curve(x, quantity, **{by: v}) for v in self.distinct(by)}
 
     def _expect(self, column: str) -> None:
         if not any(column in row for row in self.rows):

@@ -146,7 +146,7 @@ def settle(measure: Callable[[int], Measured], claims: Sequence[ClaimDefinition]
 
     Args:
         measure: From a number of seeds to tables; keeps its runs, so that only new seeds cost.
-        claims: Those that these tables carry are settled.
+        claims: Those that read these tables are settled.
         n_seeds: Seeds to begin with.
         most: The budget: with so many seeds a claim stays as it is.
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files that are whole or not there: written beside their path, flushed to the disk, then renamed."""
 
 import contextlib
 import os
@@ -28,11 +28,11 @@ def remove_partials(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
-    """Yield where to write a file or folder that takes the place of ``path`` when it is whole.
+    """Yield where to write a file or folder that replaces ``path`` when it is whole.
 
     Args:
         path: The file or folder to write; its folder exists.
-        keep: Where what was at ``path`` is kept, beside it; what is there is removed first, so that no more room is
+        keep: Where what was at ``path`` is kept, beside it; what is there is removed first, so that no more space is
             needed than for the old and the new one.
 
     Raises:

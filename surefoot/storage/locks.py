@@ -218,7 +218,7 @@ def _process_start(pid: object) -> str | None:
 
 
 def _live(descriptor: int, stop: threading.Event) -> None:
-    """Change the file's time until told to stop."""
+    """Change the file's time until it is stopped."""
     while not stop.wait(HEARTBEAT):
         with contextlib.suppress(OSError):
             os.utime(descriptor)

@@ -254,8 +254,7 @@ class ResumableDataLoader(DataLoader[Any], ResumableLoader):
         if not {"epoch", "n_examples"} <= state.keys():
             raise ConfigError(
                 f"the checkpoint does not say how many examples of its epoch were seen (it holds {', '.join(state)}),"
-                " as one of"
-                " another version of Surefoot: start anew with --fresh true; it can still be tested."
+                " as one of another version of Surefoot: start anew with --fresh true; it can still be tested."
             )
         position = Position(state["epoch"], state["n_examples"])
         if self.n_batches_left(position.n_examples):

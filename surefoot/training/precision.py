@@ -78,8 +78,8 @@ class watch_updates:
             warnings.warn(
                 f"only {share:.1%} of the first {self.n_steps} steps' updates changed their weight: at learning rate"
                 f" {self._rate:g} the others are below the spacing of half-precision numbers and are lost. Keep the"
-                " trained"
-                " weights in float32 (dtype: float32 with trainer.precision: bf16-mixed), or raise the learning rate.",
+                " trained weights in float32 (dtype: float32 with trainer.precision: bf16-mixed), or raise the learning"
+                " rate.",
                 LostUpdates,
                 stacklevel=2,
             )

@@ -135,6 +135,5 @@ def check_weights(module: torch.nn.Module, names: Iterable[str], checkpoint: Pat
         parts = sorted({".".join(name.split(".")[:2]) for name in missing})
         raise SurefootError(
             f"checkpoint {checkpoint} holds no weights of {', '.join(parts)} ({len(missing)} tensors, such as"
-            f" {missing[0]}):"
-            " it does not fit these settings of the model; give those that it was trained with."
+            f" {missing[0]}): it does not fit these settings of the model; give those that it was trained with."
         )

@@ -15,6 +15,14 @@ from surefoot.reasoning.trajectories import Trajectory
 LINE_ENDS = "\n \r \r\n \v \f \x1c \x1d \x1e \x85 \u2028 \u2029"
 
 
+class Sampled(LightningModule):
+    """Has sampled already."""
+
+    def __init__(self, trajectories: list[Trajectory]) -> None:
+        super().__init__()
+        self.rollout = self.evaluated = trajectories
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_rows_with_any_line_end_survive_a_resumption(tmp_path: Path) -> None:
     trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False)
@@ -24,7 +32,7 @@ def test_rows_with_any_line_end_survive_a_resumption(tmp_path: Path) -> None:
         for end in LINE_ENDS.split(" ")
     ]
     table = SampleTable(n_samples=20)
-    table._write(trainer, "train", written)
+    table.on_test_epoch_end(trainer, Sampled(written))
     path = tmp_path / "samples.jsonl"
     whole = path.read_bytes()
     later = json.dumps({"step": 7, "completion": "after the checkpoint\u2028"}, ensure_ascii=False)

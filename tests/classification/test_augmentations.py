@@ -148,7 +148,7 @@ class Dimmed(Augmentation):
 
 def test_any_dataset_s_training_images_are_augmented_before_they_are_scaled() -> None:
     class Training(DigitsDataModule):
-        def _is_training(self) -> bool:
+        def is_training(self) -> bool:
             return True
 
     plain, data = (

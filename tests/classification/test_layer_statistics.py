@@ -82,7 +82,7 @@ def test_moments_are_those_of_real_patches_and_stop_at_the_limit() -> None:
 
 def test_batches_add_up_and_sets_stay_apart() -> None:
     _, _, whole = observed(1)
-    _, _, parts = observed(3)  # 8 rows a batch: the same places come up
+    _, _, parts = observed(3)  # 8 rows a batch: the same positions come up
     for name, sums in whole.sums["a"].items():
         torch.testing.assert_close(parts.sums["a"][name].norms, sums.norms, rtol=1e-6, atol=0)
         torch.testing.assert_close(parts.sums["a"][name].moments, sums.moments)

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from fresh_processes import run_fresh
-from safetensors.torch import save_file
-from tiny_reasoning import tiny_reasoning
+from tiny_reasoning import save_untrained_values, tiny_reasoning
 
 from surefoot.cli import main
 from surefoot.reasoning.completions.store import read_completions
-from surefoot.reasoning.language_models import TinyLanguageModel, ValueHead
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
@@ -23,13 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def verifier(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A value model that has learned nothing, as a run of ProcessReward leaves it."""
-    run = tmp_path_factory.mktemp("run")
-    torch.manual_seed(3)
-    model = TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128)
-    head = ValueHead(model.width)
-    torch.nn.init.normal_(head.linear.weight, std=0.3)
-    model.save(run / "model")
-    save_file({f"value_head.{n}": w for n, w in head.state_dict().items()}, run / "weights.safetensors")
+    run = save_untrained_values(tmp_path_factory.mktemp("run"), n_layers=1, max_length=128)
     return {"class_path": "surefoot.reasoning.values.LearnedValues", "init_args": {"run": str(run)}}
 
 

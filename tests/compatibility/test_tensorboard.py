@@ -1,4 +1,4 @@
-"""A full disk is told of once, in one line, by tensorboard's thread; errors of other threads keep their traceback."""
+"""A full disk is reported once, in one line, by tensorboard's thread; errors of other threads keep their traceback."""
 
 import threading
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[st
     with Path("/dev/full").open("wb", buffering=0) as full, quiet_writer():
         writer = SummaryWriter(str(tmp_path), flush_secs=1)
         assert writer.file_writer is not None
-        thread = writer.file_writer.event_writer._async_writer._worker  # tensorboard tells of it nowhere else
+        thread = writer.file_writer.event_writer._async_writer._worker  # tensorboard reports it nowhere else
         thread._record_writer._writer.close()
         thread._record_writer._writer = full
         writer.add_scalar("loss", 1.0, 0)

@@ -9,65 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from tiny_classifiers import assert_same_weights, build_classifier, quiet_trainer, sgd, weights_after
 from torch.utils.data import DataLoader
 
 from callbacks import GroupMetrics
 from datamodules import DigitsDataModule, TrainingSet
-from lightning_modules import BRDRO, DFR, ERM, JTT, CVaRDRO, GroupDRO, LfF
-from lightning_modules.br_dro import Observation, Tail
-from lightning_modules.classification import AllExamples, ClassifierModule, Examples
-from surefoot.classification.adversaries import (
-    Adversary,
-    ConstantAdversary,
-    LinearAdversary,
-    UnrestrictedAdversary,
-    VIBAdversary,
-)
+from lightning_modules import DFR, ERM, JTT, GroupDRO, LfF
+from lightning_modules.br_dro import Tail
+from lightning_modules.classification import AllExamples, Examples
 from surefoot.classification.checkpoint_encoder import CheckpointEncoder
 from surefoot.classification.confounders import Confounding
-from surefoot.classification.networks import MLP, ChannelStatistics, ConvNet, Flatten, SmallCNN
+from surefoot.classification.networks import MLP, ConvNet
 from surefoot.classification.pretrained_encoders import TimmEncoder
 from surefoot.errors import ConfigError, NonFiniteLossError
-from surefoot.losses import AdversaryUpdate, NoRegretUpdate, SoftUpdate
+from surefoot.losses import NoRegretUpdate, SoftUpdate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-
-
-def sgd(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-
-
-def build(kind: str, **settings: Any) -> ClassifierModule:
-    torch.manual_seed(0)
-    encoder, common = settings.pop("encoder", None) or MLP(192, (16,)), {"n_classes": 2}
-    if kind == "JTT":
-        return JTT(encoder, sgd, **({"identification_epochs": 1, "upweight": 5.0} | settings), **common)
-    if kind == "GroupDRO":
-        return GroupDRO(encoder, sgd, **({"n_groups": 4} | settings), **common)
-    if kind == "BRDRO":
-        adversary = settings.pop("adversary", VIBAdversary)
-        return BRDRO(encoder, sgd, adversary, sgd, **settings, **common)
-    return {"ERM": ERM, "CVaRDRO": CVaRDRO, "LfF": LfF}[kind](encoder, sgd, **settings, **common)
-
-
-def trainer(**settings: Any) -> Trainer:
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(**(quiet | {"accelerator": "cpu", "max_epochs": 2, "num_sanity_val_steps": 0} | settings))
-
-
-def weights_after(
-    module: ClassifierModule, data: DigitsDataModule | None = None, **settings: Any
-) -> dict[str, torch.Tensor]:
-    torch.manual_seed(1)
-    trainer(**settings).fit(module, datamodule=data or DigitsDataModule(batch_size=100))
-    return {k: v.clone() for k, v in module.network.state_dict().items()}
-
 
 KINDS = ("ERM", "GroupDRO", "CVaRDRO", "LfF", "JTT", "BRDRO")
 
@@ -79,7 +36,7 @@ KINDS = ("ERM", "GroupDRO", "CVaRDRO", "LfF", "JTT", "BRDRO")
     ids=["plain", "bf16", "accumulate"],
 )
 def test_trains_and_changes_every_weight(kind: str, settings: dict[str, Any]) -> None:
-    module = build(kind)
+    module = build_classifier(kind)
     before = {k: v.clone() for k, v in module.network.state_dict().items()}
     after = weights_after(module, **settings)
     assert all(not before[k].equal(after[k]) for k in before)
@@ -90,15 +47,10 @@ def test_trains_and_changes_every_weight(kind: str, settings: dict[str, Any]) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_equals_plain(kind: str) -> None:
     settings = {"limit_train_batches": 2, "limit_val_batches": 0}
-    plain = weights_after(build(kind), **settings)
-    compiled = weights_after(build(kind, compile=True), **settings)
+    plain = weights_after(build_classifier(kind), **settings)
+    compiled = weights_after(build_classifier(kind, compile=True), **settings)
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-6)
-
-
-def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-7)
 
 
 def test_group_dro_with_one_group_is_erm() -> None:
@@ -110,128 +62,18 @@ def test_group_dro_with_one_group_is_erm() -> None:
         def train_group_counts(self) -> torch.Tensor:
             return torch.tensor([self.n_train])
 
-    assert_same(
-        weights_after(build("ERM")),
-        weights_after(build("GroupDRO", n_groups=1), OneGroup(batch_size=100)),
+    assert_same_weights(
+        weights_after(build_classifier("ERM")),
+        weights_after(build_classifier("GroupDRO", n_groups=1), OneGroup(batch_size=100)),
     )
 
 
 def test_cvar_at_level_one_is_erm() -> None:
-    assert_same(weights_after(build("ERM")), weights_after(build("CVaRDRO", level=1.0)))
-
-
-def test_br_dro_with_a_constant_adversary_is_erm() -> None:
-    assert_same(weights_after(build("ERM")), weights_after(build("BRDRO", adversary=ConstantAdversary)))
-
-
-@pytest.mark.parametrize("normalisation", ["batch", "level"])
-def test_br_dro_with_an_unrestricted_adversary_is_cvar(normalisation: str) -> None:
-    # Whole batches of 100 and a level of 0.1: ten examples in the tail, no remainder. A linear model: dead hidden
-    # units would give examples equal losses, and ties are broken differently.
-    data = {"limit_train_batches": 10}
-    cvar = weights_after(build("CVaRDRO", level=0.1, encoder=Flatten(192)), **data)
-    settings = {
-        "encoder": Flatten(192),
-        "adversary": UnrestrictedAdversary,
-        "tail": Tail(0.1, normalisation, floor=0.0),  # type: ignore[arg-type]
-    }
-    assert_same(cvar, weights_after(build("BRDRO", **settings), **data))
-
-
-class StopWithinWarmUp(Callback):
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.should_stop = trainer.current_epoch == 1
-
-
-def test_br_dro_warm_up_is_erm() -> None:
-    settings = {"max_epochs": 3, "callbacks": [StopWithinWarmUp()]}
-    erm = weights_after(build("ERM"), **settings)
-    assert_same(erm, weights_after(build("BRDRO", update=SoftUpdate(warmup_epochs=2)), **settings))
-
-
-def test_the_players_leave_each_other_alone() -> None:
-    module = build("BRDRO", adversary=LinearAdversary, observation=Observation(ChannelStatistics()))
-    data = DigitsDataModule(batch_size=100)
-    data.setup("fit")
-    batch = next(iter(data.train_dataloader()))
-    trainer(limit_train_batches=1, limit_val_batches=0, max_epochs=1).fit(module, datamodule=data)
-    assert isinstance(module, BRDRO)
-    assert module.adversary.weight.abs().sum() > 0, "the adversary has stepped"  # type: ignore[operator,union-attr]
-    module.zero_grad()
-    network = {k: v.clone() for k, v in module.network.state_dict().items()}
-    examples = module.run_network(batch)
-    losses, threshold = examples.losses.detach(), module.update_threshold(examples.losses.detach())
-    module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
-    module.adversary_step(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
-    assert all(p.grad is None for p in module.network.parameters()), "its gradient never reaches the network"
-    assert all(v.equal(network[k]) for k, v in module.network.state_dict().items())
-    adversary = [p.clone() for p in module.adversary.parameters()]
-    module.zero_grad()
-    weights = module.adversary.respond(ChannelStatistics()(batch["input"]), batch["target"], losses, threshold)
-    (weights.detach() * examples.losses).sum().backward()
-    assert all(p.grad is None for p in module.adversary.parameters())
-    assert all(p.equal(q) for p, q in zip(module.adversary.parameters(), adversary, strict=True))
-
-
-@pytest.mark.parametrize("update", [SoftUpdate(n_steps=2), NoRegretUpdate(0.05, n_steps=2)])
-def test_br_dros_observation_may_be_a_trained_backbone(update: AdversaryUpdate) -> None:
-    observation = SmallCNN(3, (4,))
-    before = [p.clone() for p in observation.parameters()]
-    settings = {"observation": Observation(observation), "update": update, "tail": Tail(threshold_decay=0.9)}
-    module = build("BRDRO", **settings)
-    weights_after(module)
-    assert any(not p.equal(q) for p, q in zip(observation.parameters(), before, strict=True))
-    if update.hedge_step:
-        assert isinstance(module, BRDRO)
-        assert float(module.log_importance.min()) > 0, "every example was visited"
-
-
-def test_hedge_grows_by_the_weight_at_each_visit() -> None:
-    module = build("BRDRO", update=NoRegretUpdate(0.5))
-    assert isinstance(module, BRDRO)
-    module.register_buffer("log_importance", torch.zeros(4))
-    module.register_buffer("draw_frequency", torch.tensor([1.0, 0.1, 1.0, 2.0]))
-    module.update_importance(torch.tensor([1, 3, 3]), torch.tensor([1.0, 0.2, 0.6]))
-    # Example 1 is drawn less often than at first and counts once; 3 is drawn twice as often: 0.5 (0.2 + 0.6) / 2.
-    expected = torch.exp(torch.tensor([0.0, 0.5, 0.0, 0.2]))
-    torch.testing.assert_close(module.relative_importance(), expected / expected.mean())
-
-
-@pytest.mark.parametrize("importance", ["loss", "sampling"])
-def test_importance_enters_by_the_loss_or_by_the_draws(importance: str) -> None:
-    """By the loss every example is drawn once an epoch; by sampling the important ones are drawn more often."""
-    module = build(
-        "BRDRO",
-        adversary=UnrestrictedAdversary,
-        update=NoRegretUpdate(3.0, importance),  # type: ignore[arg-type]
-        tail=Tail(0.2),
-    )
-    assert isinstance(module, BRDRO)
-    n_train = 1079
-    drawn = torch.zeros(2, n_train)
-    before: list[torch.Tensor] = []
-    step = module.training_step
-
-    def spy(batch: dict[str, torch.Tensor], batch_idx: int) -> Any:
-        if batch_idx == 0:
-            before.append(module.relative_importance())
-        drawn[module.current_epoch].index_add_(0, batch["index"], torch.ones(len(batch["index"])))
-        return step(batch, batch_idx)
-
-    module.training_step = spy  # type: ignore[method-assign]
-    weights_after(module)
-    assert float(before[1].max() / before[1].min()) > 2
-    if importance == "loss":
-        assert bool((drawn == 1).all())
-        torch.testing.assert_close(module.draw_frequency, torch.ones(n_train))
-    else:
-        torch.testing.assert_close(module.draw_frequency, before[1])
-        often = before[1] > before[1].mean()
-        assert float(drawn[1][often].mean()) > 1.5 * float(drawn[1][~often].mean())
+    assert_same_weights(weights_after(build_classifier("ERM")), weights_after(build_classifier("CVaRDRO", level=1.0)))
 
 
 def test_jtt_retrains_from_the_first_weights_with_the_errors_drawn_more_often() -> None:
-    module = build("JTT", upweight=50.0)
+    module = build_classifier("JTT", upweight=50.0)
     assert isinstance(module, JTT)
     first = {k: v.clone() for k, v in module.network.state_dict().items()}
     data = DigitsDataModule(batch_size=100)
@@ -247,7 +89,7 @@ def test_jtt_retrains_from_the_first_weights_with_the_errors_drawn_more_often() 
         return step(batch, batch_idx)
 
     module.training_step = spy  # type: ignore[method-assign]
-    trainer(max_epochs=3).fit(module, datamodule=data)
+    quiet_trainer(max_epochs=3).fit(module, datamodule=data)
     assert all(v.equal(first[k]) for k, v in at_switch.items())
     draws = torch.bincount(torch.cat(seen), minlength=data.n_train).float()
     ratio = float(draws[module.errors].mean() / draws[~module.errors].mean())
@@ -256,30 +98,30 @@ def test_jtt_retrains_from_the_first_weights_with_the_errors_drawn_more_often() 
 
 
 def test_jtt_says_when_its_error_set_is_degenerate() -> None:
-    module = build("JTT", identification_epochs=1)
+    module = build_classifier("JTT", identification_epochs=1)
     module.misclassified.__func__  # noqa: B018  (it is the method under test)
     with pytest.raises(ConfigError, match="max_epochs is 1 and must exceed identification_epochs, 1"):
-        trainer(max_epochs=1).fit(module, datamodule=DigitsDataModule())
+        quiet_trainer(max_epochs=1).fit(module, datamodule=DigitsDataModule())
 
     class Separable(DigitsDataModule):
         def load(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             parts = super().load()
             return {k: (t[:, None, None].float().expand(-1, 8, 8), t) for k, (_, t) in parts.items()}
 
-    easy = build("JTT", identification_epochs=8)
+    easy = build_classifier("JTT", identification_epochs=8)
     with pytest.raises(ConfigError, match="no training example is misclassified after 8 epochs"):
-        trainer(max_epochs=10, limit_val_batches=0).fit(
+        quiet_trainer(max_epochs=10, limit_val_batches=0).fit(
             easy, datamodule=Separable(confounding=Confounding(minority_fraction=0.0))
         )
 
 
 def test_lff_weights_are_shares_and_its_memory_is_by_example() -> None:
-    module = build("LfF")
+    module = build_classifier("LfF")
     weights_after(module)
     assert isinstance(module, LfF)
     assert bool(module.biased_losses.isfinite().all())
     assert module.targets.long().equal(_targets())
-    fresh = build("LfF")
+    fresh = build_classifier("LfF")
     fresh.on_load_checkpoint({"random_states": None, "state_dict": module.state_dict()})
 
 
@@ -291,7 +133,7 @@ def _targets() -> torch.Tensor:
 
 def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
     erm = ERM(MLP(192, (16,)), sgd, n_classes=2)
-    run = trainer(max_epochs=8, limit_val_batches=0)
+    run = quiet_trainer(max_epochs=8, limit_val_batches=0)
     run.fit(erm, datamodule=DigitsDataModule(training=TrainingSet(group_labels="hidden")))
     run.save_checkpoint(tmp_path / "erm.ckpt")
     module = DFR(CheckpointEncoder(MLP(192, (16,)), tmp_path / "erm.ckpt"), n_classes=2, n_subsets=3)
@@ -299,7 +141,7 @@ def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
     assert all(v.equal(encoder[f"encoder.{k}"]) for k, v in erm.network.encoder.state_dict().items())
     head = module.network.head.weight.clone()
     metrics, data = GroupMetrics(), DigitsDataModule(training=TrainingSet(split="val"))
-    run = trainer(max_epochs=1, callbacks=[metrics], default_root_dir=tmp_path)
+    run = quiet_trainer(max_epochs=1, callbacks=[metrics], default_root_dir=tmp_path)
     run.fit(module, datamodule=data)
     split = data.splits["test"]
     with torch.no_grad():
@@ -313,11 +155,13 @@ def test_dfr_refits_the_last_layer_alone(tmp_path: Any) -> None:
 
 def test_group_methods_say_that_they_need_groups() -> None:
     with pytest.raises(ConfigError, match="needs a group per training example"):
-        trainer().fit(build("GroupDRO"), datamodule=DigitsDataModule(training=TrainingSet(group_labels="hidden")))
+        quiet_trainer().fit(
+            build_classifier("GroupDRO"), datamodule=DigitsDataModule(training=TrainingSet(group_labels="hidden"))
+        )
 
 
 def test_adjustment_moves_small_groups_up() -> None:
-    module = build("GroupDRO", adjustment=3.0)
+    module = build_classifier("GroupDRO", adjustment=3.0)
     assert isinstance(module, GroupDRO)
     weights_after(module)
     data = DigitsDataModule()
@@ -335,14 +179,14 @@ def test_groups_absent_from_train_have_no_weight(adjustment: float) -> None:
             super().__init__(batch_size=100, confounding=unmixed, evaluate_test_during_fit=False)
             self.group_names = ["y=0", "y=1"]
 
-        def build(self) -> Any:
+        def build_classifier(self) -> Any:
             splits = super().build()
             return {k: replace(s, group=s.group // 2) for k, s in splits.items()}
 
     given = {"adjustment": adjustment, "step_size": 0.5}
-    module, two = build("GroupDRO", **given), build("GroupDRO", n_groups=2, **given)
+    module, two = build_classifier("GroupDRO", **given), build_classifier("GroupDRO", n_groups=2, **given)
     after = weights_after(module, DigitsDataModule(batch_size=100, confounding=Confounding(minority_fraction=0.0)))
-    assert_same(after, weights_after(two, TwoGroups(), limit_val_batches=0))
+    assert_same_weights(after, weights_after(two, TwoGroups(), limit_val_batches=0))
     assert isinstance(module, GroupDRO)
     weights = module.log_group_weights.exp()
     assert float(weights.sum()) == pytest.approx(1, rel=1e-5)
@@ -352,7 +196,7 @@ def test_groups_absent_from_train_have_no_weight(adjustment: float) -> None:
 
 
 def test_a_group_that_a_batch_lacks_is_not_raised_by_its_adjustment() -> None:
-    module = build("GroupDRO", n_groups=3, step_size=1.0)
+    module = build_classifier("GroupDRO", n_groups=3, step_size=1.0)
     assert isinstance(module, GroupDRO)
     module.adjustments = torch.tensor([0.0, 0.0, 9.0])
     module.log = lambda *a, **k: None  # type: ignore[method-assign,assignment]
@@ -366,12 +210,12 @@ def test_a_group_that_a_batch_lacks_is_not_raised_by_its_adjustment() -> None:
 
 def test_a_wrong_number_of_groups_is_named() -> None:
     with pytest.raises(ConfigError, match="n_groups is 3 and DigitsDataModule has 4 groups"):
-        trainer().fit(build("GroupDRO", n_groups=3), datamodule=DigitsDataModule())
+        quiet_trainer().fit(build_classifier("GroupDRO", n_groups=3), datamodule=DigitsDataModule())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_of_one_work(kind: str) -> None:
-    module = build(kind)
+    module = build_classifier(kind)
     epochs = 2 if kind == "JTT" else 1
     settings = {"max_epochs": epochs, "limit_train_batches": 3, "limit_val_batches": 0}
     after = weights_after(module, DigitsDataModule(batch_size=1), **settings)
@@ -386,8 +230,8 @@ def test_batch_normalisation_says_that_one_example_is_too_few(kind: str) -> None
             if kind == "timm"
             else ConvNet(3, 8, (4,), 8, batch_norm=True)
         )
-        module = build("ERM" if kind == "timm" else kind, encoder=encoder)
-        run = trainer(limit_val_batches=0)
+        module = build_classifier("ERM" if kind == "timm" else kind, encoder=encoder)
+        run = quiet_trainer(limit_val_batches=0)
         run.fit(module, datamodule=DigitsDataModule(batch_size=1078, **data))
 
     with pytest.raises(ConfigError, match=r"a batch of one example: set data\.init_args\.training\.drop_last"):
@@ -408,7 +252,7 @@ def test_drop_last_is_of_training_alone() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_nan_stops_training_with_a_word_where(kind: str) -> None:
-    module = build(kind)
+    module = build_classifier(kind)
 
     class Poisoned(DigitsDataModule):
         def collate_training(self, examples: Any) -> Any:
@@ -416,42 +260,27 @@ def test_a_nan_stops_training_with_a_word_where(kind: str) -> None:
             return batch | {"input": batch["input"] * float("nan")}
 
     with pytest.raises(NonFiniteLossError, match="NaN or infinite at epoch 0, optimizer step 0"):
-        trainer().fit(module, datamodule=Poisoned())
+        quiet_trainer().fit(module, datamodule=Poisoned())
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: ERM(MLP(4), sgd), "n_classes must be at least 2, got None"),
-        (lambda: build("GroupDRO", n_groups=None), "n_groups must be at least 1, got None"),
-        (lambda: build("GroupDRO", step_size=-1.0), "step_size and adjustment must be at least 0"),
-        (lambda: build("CVaRDRO", level=0.0), r"level must be in \(0, 1\], got 0.0"),
+        (lambda: build_classifier("GroupDRO", n_groups=None), "n_groups must be at least 1, got None"),
+        (lambda: build_classifier("GroupDRO", step_size=-1.0), "step_size and adjustment must be at least 0"),
+        (lambda: build_classifier("CVaRDRO", level=0.0), r"level must be in \(0, 1\], got 0.0"),
         (lambda: Tail(level=2.0), r"level must be in \(0, 1\]"),
-        (lambda: build("BRDRO", penalty=-1.0), "penalty must be at least 0"),
+        (lambda: build_classifier("BRDRO", penalty=-1.0), "penalty must be at least 0"),
         (lambda: SoftUpdate(n_steps=0), "n_steps must be at least 1 and warmup_epochs at least 0, got 0 and 0"),
         (lambda: NoRegretUpdate(-0.1), "hedge_step must be at least 0"),
         (lambda: NoRegretUpdate(importance="sampling"), "needs a hedge_step above 0"),
-        (lambda: build("JTT", upweight=-1.0), "upweight at least 0"),
+        (lambda: build_classifier("JTT", upweight=-1.0), "upweight at least 0"),
     ],
 )
 def test_bad_settings_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
-
-
-def test_a_new_adversary_is_one_class() -> None:
-    class ByLabel(Adversary):
-        def __init__(self, n_features: int, n_classes: int) -> None:
-            super().__init__()
-            self.logits = torch.nn.Parameter(torch.zeros(n_classes))
-
-        def forward(self, observation: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            return self.logits[target]
-
-        def complexity(self, observation: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            return self.logits.square().sum()
-
-    weights_after(build("BRDRO", adversary=ByLabel), max_epochs=1)
 
 
 def test_dfr_fits_on_every_example_once() -> None:
@@ -476,7 +305,7 @@ def test_a_loader_that_cannot_draw_by_weight_is_refused_in_one_line() -> None:
     data = DigitsDataModule()
     data.setup("fit")
     loader, weights = data.train_dataloader(), torch.ones(data.n_train)
-    module = build("JTT")
+    module = build_classifier("JTT")
     for sampled in (loader, DataLoader(loader.dataset, shuffle=True)):
         module._trainer = SimpleNamespace(train_dataloader=sampled)
         if sampled is loader:

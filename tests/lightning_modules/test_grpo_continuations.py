@@ -54,7 +54,7 @@ def gradient(module: GRPO, trajectories: list[Trajectory], monkeypatch: pytest.M
     monkeypatch.setattr(module, "update", update)
     monkeypatch.setattr(module, "log", lambda *a, **k: None)
     monkeypatch.setattr(module, "credit", lambda ts: [torch.full((len(t.completion),), 1.0) for t in ts])
-    module._policy_update(module._assign_credit(trajectories))
+    module.policy_update(module.assign_credit(trajectories))
     parts = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
     return torch.cat(parts), n_forward[0]
 
@@ -99,13 +99,13 @@ def test_a_mask_trains_the_end_of_a_prefix_that_no_engine_sampled(
 
 def test_grpo_continues_prefixes(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     rollouts: list[list[Trajectory]] = []
-    original = GRPO._assign_credit
+    original = GRPO.assign_credit
 
     def watched(self: GRPO, trajectories: list[Trajectory]) -> Any:
         rollouts.append(trajectories)
         return original(self, trajectories)
 
-    monkeypatch.setattr(GRPO, "_assign_credit", watched)
+    monkeypatch.setattr(GRPO, "assign_credit", watched)
     run = fit(tiny_reasoning("GRPO", **CONTINUED, updates={"epochs": 2}, loss={"kl_coefficient": 0.1}))
     assert len(rollouts) == 8
     for t in (t for rollout in rollouts for t in rollout):

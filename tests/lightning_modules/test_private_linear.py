@@ -1,26 +1,21 @@
 """Private linear models through configs: what they learn, what they spend, and what a resumed run may not change."""
 
 import csv
-import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
-from conftest import Fit, tiny
+from conftest import Fit
 from logged import metric_values
 from small_datasets import write_cifar10
+from tiny_private import SEEDED, descent, tiny_private
 from torch import Tensor
 
-from datamodules import CIFAR10DataModule, FrozenFeaturesDataModule, SharedSubspaceDataModule
-from surefoot.classification.checkpoint_encoder import CheckpointEncoder
-from surefoot.classification.networks import MLP, Flatten
 from surefoot.cli import main
 from surefoot.cli.loading import build_datamodule, load_module
-from surefoot.errors import ConfigError, DataError
+from surefoot.errors import DataError
 from surefoot.privacy import (
     Budget,
     DescentSettings,
@@ -35,52 +30,13 @@ from surefoot.privacy import (
     epsilon_of,
     private_descent,
 )
-from surefoot.privacy.shared_subspace import SubspaceProblem
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-SEEDED = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
-
-
-def descent(**settings: Any) -> dict[str, Any]:
-    """Return the config of noisy gradient descent."""
-    return {"class_path": "NoisyGradientDescent", "init_args": {"clip": 2.0} | settings}
 
 
 def perturbation(kind: str, **settings: Any) -> dict[str, Any]:
     """Return the config of output or objective perturbation."""
     return {"class_path": f"{kind}Perturbation", "init_args": settings}
-
-
-def private(**model: Any) -> dict[str, Any]:
-    """Return a config of a small private regression on Poisson samples."""
-    init = {
-        "loss": "squared",
-        "budget": {"epsilon": 2.0, "delta": 1e-5},
-        "noise": SEEDED,
-        "mechanism": descent(),
-    }
-    return {
-        "seed_everything": 3,
-        "trainer": {
-            "accelerator": "cpu",
-            "max_epochs": 2,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-        },
-        "model": {"class_path": "PrivateLinear", "init_args": init | model},
-        "data": {
-            "class_path": "SharedSubspaceDataModule",
-            "init_args": {
-                "source": SEEDED,
-                "problem": {"d": 12, "k": 2, "n_public_per_task": 40, "n_private": 300},
-                "n_eval": 100,
-                "sampling_rate": 0.2,
-                "steps_per_epoch": 10,
-                "seed": 0,
-            },
-        },
-    }
 
 
 def trained(run: Path) -> Any:
@@ -90,9 +46,9 @@ def trained(run: Path) -> Any:
 
 @pytest.mark.parametrize("subspace", [None, {"class_path": "TasksSVD", "init_args": {"n_directions": 2}}])
 def test_a_run_is_the_algorithm_and_spends_what_it_says(subspace: Any, fit: Fit) -> None:
-    run = fit(private(subspace=subspace))
+    run = fit(tiny_private(subspace=subspace))
     module = trained(run)
-    data: Any = build_datamodule(private()["data"])
+    data: Any = build_datamodule(tiny_private()["data"])
     data.setup("fit")
     examples = data.splits["train"].tensors
     given = DescentSettings(NoisyGradientDescent(2.0, 0.5), Budget(2.0, 1e-5), 20, 0.2)
@@ -111,7 +67,7 @@ def test_a_run_is_the_algorithm_and_spends_what_it_says(subspace: Any, fit: Fit)
 
 def test_without_noise_the_same_code_nears_least_squares(fit: Fit) -> None:
     free = {"epsilon": math.inf, "delta": 1e-5}
-    config = private(budget=free, mechanism=descent(clip=1e6, average_last=0.1))
+    config = tiny_private(budget=free, mechanism=descent(clip=1e6, average_last=0.1))
     config["data"]["init_args"] |= {"sampling_rate": 1.0, "steps_per_epoch": 40}
     run = fit(config)
     data: Any = build_datamodule(config["data"])
@@ -123,8 +79,8 @@ def test_without_noise_the_same_code_nears_least_squares(fit: Fit) -> None:
 
 
 def test_kill_and_resume_are_bit_for_bit(fit: Fit, tmp_path: Path) -> None:
-    whole = trained(fit(private(), name="whole"))
-    fit(private(), "--checkpoint_every_n_steps", "7", "--trainer.max_steps", "20", name="parts")
+    whole = trained(fit(tiny_private(), name="whole"))
+    fit(tiny_private(), "--checkpoint_every_n_steps", "7", "--trainer.max_steps", "20", name="parts")
 
     class Stop(Exception):
         pass
@@ -143,10 +99,10 @@ def test_kill_and_resume_are_bit_for_bit(fit: Fit, tmp_path: Path) -> None:
     PrivateLinear.training_step = stopping  # type: ignore[method-assign]
     try:
         with pytest.raises(Stop):
-            fit(private(), "--checkpoint_every_n_steps", "4", name="stopped")
+            fit(tiny_private(), "--checkpoint_every_n_steps", "4", name="stopped")
     finally:
         PrivateLinear.training_step = step  # type: ignore[method-assign]
-    run = fit(private(), "--checkpoint_every_n_steps", "4", name="stopped")
+    run = fit(tiny_private(), "--checkpoint_every_n_steps", "4", name="stopped")
     resumed = trained(run)
     assert resumed.full_weight().equal(whole.full_weight())
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -164,7 +120,7 @@ def test_kill_and_resume_are_bit_for_bit(fit: Fit, tmp_path: Path) -> None:
 def test_a_resumed_run_cannot_change_the_mechanism(
     flag: str, value: str, name: str, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = fit(private())
+    run = fit(tiny_private())
     config, checkpoint = tmp_path / "tiny.yaml", run / "checkpoints/last.ckpt"
     given = ["--config", str(config), "--ckpt_path", str(checkpoint), flag, value]
     capsys.readouterr()
@@ -183,7 +139,7 @@ def test_classifiers_and_one_shot_mechanisms(fit: Fit, tmp_path: Path) -> None:
         ("OutputPerturbation", "logistic", [0, 1], 1),
         ("ObjectivePerturbation", "logistic", [0, 1], 1),
     ):
-        config = private(mechanism={"class_path": mechanism}, loss=loss)
+        config = tiny_private(mechanism={"class_path": mechanism}, loss=loss)
         config["trainer"]["max_epochs"] = 1
         config["data"] = {
             "class_path": "FrozenFeaturesDataModule",
@@ -227,37 +183,14 @@ class RandomWeights(Mechanism):
 
 def test_a_mechanism_of_ones_own_is_a_class_path(fit: Fit) -> None:
     own = {"class_path": f"{__name__}.RandomWeights", "init_args": {"scale": 2.0}}
-    run = fit(private(mechanism=own))
+    run = fit(tiny_private(mechanism=own))
     drawn = torch.stack([2 * SeededNoise(0).normal((12, 1), step) for step in (17, 18, 19)]).float()
     torch.testing.assert_close(trained(run).full_weight(), drawn.mean(0))
     assert metric_values(run, "privacy/epsilon") == [0.0, 0.0]
 
 
-def test_features_are_those_of_public_statistics(tmp_path: Path) -> None:
-    write_cifar10(tmp_path, 200)
-    data = FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), [9, 1], n_train=20)
-    data.setup("fit")
-    inner = CIFAR10DataModule(tmp_path)
-    inner.setup("fit")
-    split = inner.splits["train"]
-    raw = inner.on_after_batch_transfer({"input": split.examples.tensors["input"]}, 0)["input"]  # type: ignore[attr-defined]
-    flat, public = raw.flatten(1), (split.target != 9) & (split.target != 1)
-    centred = torch.nn.functional.normalize(flat - flat[public].mean(0))
-    torch.testing.assert_close(data.public().inputs, centred[public])
-    assert data.n_train == 20
-    assert set(data.splits["train"].tensors["target"].tolist()) == {0, 1}
-    test = data.splits["test"].tensors
-    expected = (inner.splits["test"].target == 1)[
-        (inner.splits["test"].target == 9) | (inner.splits["test"].target == 1)
-    ]
-    assert test["target"].bool().equal(expected)
-    for wrong in ([0], [0, 0], list(range(10)), [0, 12]):
-        with pytest.raises(ConfigError, match="private_classes must be at least two"):
-            FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), Flatten(3072), wrong)
-
-
 def test_empty_samples_train_on_noise_alone(fit: Fit) -> None:
-    config = private()
+    config = tiny_private()
     config["data"]["init_args"]["sampling_rate"] = 0.01
     assert bool(trained(fit(config)).full_weight().isfinite().all())
 
@@ -266,7 +199,7 @@ def test_secure_noise_does_not_repeat(fit: Fit) -> None:
     secure = {"class_path": "SecureNoise"}
     weights = []
     for name in ("one", "two"):
-        config = private(noise=secure)
+        config = tiny_private(noise=secure)
         config["data"]["init_args"]["source"] = secure
         weights.append(trained(fit(config, name=name)).full_weight())
     assert not weights[0].equal(weights[1])
@@ -299,7 +232,7 @@ def test_secure_noise_does_not_repeat(fit: Fit) -> None:
 def test_wrong_settings_end_in_one_line(
     change: dict[str, Any], message: str, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = private()
+    config = tiny_private()
     for part, values in change.items():
         config[part]["init_args"] |= values
     capsys.readouterr()
@@ -309,76 +242,11 @@ def test_wrong_settings_end_in_one_line(
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_users_share_a_subspace_and_a_run_learns_one() -> None:
-    first, second = (
-        SharedSubspaceDataModule(SeededNoise(0), SubspaceProblem(n_private_tasks=3, n_private=50), t) for t in (0, 2)
-    )
-    for data in (first, second):
-        data.setup("fit")
-    assert not first.true_weight.equal(second.true_weight)
-    assert first.public().inputs.equal(second.public().inputs)
-    basis = first.public().basis
-    assert basis is not None
-    for data in (first, second):
-        off = data.true_weight - basis @ (basis.T @ data.true_weight)
-        assert float(off.norm()) < 1e-5
-
-
 def test_nothing_private_is_logged_in_training(fit: Fit) -> None:
-    run = fit(private())
+    run = fit(tiny_private())
     with (run / "metrics.csv").open() as file:
         logged = set(next(csv.reader(file))) - {"epoch", "step"}
     assert not any(key.startswith("train/") for key in logged)
-
-
-def test_the_record_of_a_run_holds_no_hash_of_private_data(fit: Fit, tmp_path: Path) -> None:
-    """Another private label: not a byte of what is written differs but for times and what noise has hidden."""
-    records = []
-    for name, label in (("one", 0), ("two", 1)):
-        folder = tmp_path / name
-        write_cifar10(folder, 60)
-        path = folder / "train.parquet"
-        table = pd.read_parquet(path)
-        table.loc[1, "label"] = 1 if label else 9
-        table.to_parquet(path)
-        config = private(loss="softmax")
-        config["trainer"]["max_epochs"] = 1
-        config["data"] = {
-            "class_path": "FrozenFeaturesDataModule",
-            "init_args": {
-                "source": SEEDED,
-                "data": {"class_path": "CIFAR10DataModule", "init_args": {"root": str(folder)}},
-                "encoder": {"class_path": "Flatten", "init_args": {"n_inputs": 3072}},
-                "private_classes": [1, 9],
-                "steps_per_epoch": 2,
-            },
-        }
-        run = fit(config, name=name)
-        environment = json.loads((run / "environment.json").read_text())
-        inputs = run / "inputs.json"
-        records.append((environment["data"], inputs.read_text() if inputs.exists() else ""))
-    assert records[0] == records[1]
-    assert records[0][0]["encoder"] == "no data: Flatten has no weights"
-    assert "train" not in records[0][0]
-
-
-def test_nan_and_infinity_never_reach_the_weights(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build = SharedSubspaceDataModule.build
-
-    def poisoned(self: Any) -> Any:
-        splits = build(self)
-        splits["train"].tensors["input"][3, 2] = float("inf")
-        splits["train"].tensors["input"][7, 0] = float("nan")
-        return splits
-
-    monkeypatch.setattr(SharedSubspaceDataModule, "build", poisoned)
-    with pytest.raises(SystemExit) as stop:
-        fit(private())
-    assert stop.value.code == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "2 of 300 rows of input in split 'train' are NaN or infinite" in line
 
 
 def test_an_example_that_overflows_adds_nothing() -> None:
@@ -393,60 +261,4 @@ def test_an_example_that_overflows_adds_nothing() -> None:
 
 def test_a_delta_of_one_over_the_number_of_examples_is_warned_of(fit: Fit) -> None:
     with pytest.warns(UserWarning, match="delta 0.01 is not below 1/300"):
-        fit(private(budget={"epsilon": 2.0, "delta": 0.01}))
-
-
-def test_what_the_encoder_has_seen_is_known_or_said_not_to_be(fit: Fit, tmp_path: Path) -> None:
-    write_cifar10(tmp_path, 200)
-    arguments = {"root": str(tmp_path), "classes": [0, 2, 4]}
-    config = tiny("ERM")
-    encoder = {"class_path": "MLP", "init_args": {"n_inputs": 3072, "widths": [4]}}
-    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
-    config["model"]["init_args"]["encoder"] = encoder
-    config["data"] = {"class_path": "CIFAR10DataModule", "init_args": arguments}
-    run = fit(config, name="public")
-
-    def features(private_classes: list[int], path: Path | None) -> FrozenFeaturesDataModule:
-        encoder = CheckpointEncoder(MLP(3072, (4,)), path)
-        return FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), encoder, private_classes)
-
-    for path in (run, run / "weights.safetensors", checkpoint := run / "checkpoints/last.ckpt"):
-        data = features([1, 9], path)
-        data.setup("fit")
-        assert data.fingerprints()["encoder"] == f"public classes only: {path} was trained on the classes [0, 2, 4]"
-        with pytest.raises(ConfigError, match=r"was trained on the classes \[2\], which are private"):
-            features([1, 2], path).setup("fit")
-    plain = tmp_path / "plain.ckpt"
-    state = torch.load(checkpoint, weights_only=True)
-    torch.save({"state_dict": state["state_dict"]}, plain)
-    alone = tmp_path / "alone.safetensors"
-    shutil.copy(run / "weights.safetensors", alone)
-    for path in (plain, alone):
-        assert features([1, 9], path).encoder_history().startswith(f"not known: {path} does not say")
-    assert features([1, 9], None).encoder_history() == "no data: MLP has random weights"
-
-
-class Remembering(MLP):
-    """An encoder that may come with weights of any data."""
-
-
-def test_what_weights_were_trained_from_counts_too(fit: Fit, tmp_path: Path) -> None:
-    """The encoder of a public run may itself have begun with weights that have seen private classes."""
-    write_cifar10(tmp_path, 200)
-    plain = {"class_path": "MLP", "init_args": {"n_inputs": 3072, "widths": [4]}}
-    config = tiny("ERM")
-    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
-    config["data"] = {"class_path": "CIFAR10DataModule", "init_args": {"root": str(tmp_path), "classes": [0, 2, 4]}}
-    encoders = {
-        "fresh": {"class_path": "CheckpointEncoder", "init_args": {"encoder": plain, "weights": None}},
-        "own": {"class_path": f"{__name__}.Remembering", "init_args": plain["init_args"]},
-    }
-    found = {}
-    for name in ("fresh", "own", "second"):
-        config["model"]["init_args"]["encoder"] = encoders[name]
-        run = fit(config, name=name)
-        encoders["second"] = {"class_path": "CheckpointEncoder", "init_args": {"encoder": plain, "weights": str(run)}}
-        encoder = CheckpointEncoder(MLP(3072, (4,)), run)
-        data = FrozenFeaturesDataModule(SeededNoise(0), CIFAR10DataModule(tmp_path), encoder, [1, 9])
-        found[name] = data.encoder_history().split(":")[0]
-    assert found == {"fresh": "public classes only", "own": "not known", "second": "not known"}
+        fit(tiny_private(budget={"epsilon": 2.0, "delta": 0.01}))

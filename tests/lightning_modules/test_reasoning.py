@@ -222,17 +222,9 @@ def test_completions_without_signal_are_not_put_through_the_model(
     from surefoot.reasoning.trajectories import Trajectory
 
     module = grpo()
+    problem, wrong = Problem("p", "q", "1"), Grade("wrong", None)
     trajectories = [
-        Trajectory(
-            Problem("p", "q", "1"),
-            g,
-            [5, 6, g + 7],
-            [8 + i, 9, 10],
-            [-4.0] * 3,
-            "stop",
-            0,
-            grade=Grade("wrong", None),
-        )
+        Trajectory(problem, g, [5, 6, g + 7], [8 + i, 9, 10], [-4.0] * 3, "stop", 0, grade=wrong)
         for g in range(2)
         for i in range(2)
     ]
@@ -258,7 +250,7 @@ def test_completions_without_signal_are_not_put_through_the_model(
 
         monkeypatch.setattr(module, "update", update)
         behaviour = [torch.tensor(list(t.behaviour_logprobs)) for t in trajectories]
-        module._policy_update(CreditedRollout(trajectories, signal, behaviour, None, None))
+        module.policy_update(CreditedRollout(trajectories, signal, behaviour, None, None))
         gradients += found
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-8)
     assert forward[0] == 3 + 2 + 2, "the first group's prompt once, and all but the last token of two completions"

@@ -35,7 +35,7 @@ def test_tokens_are_compared_with_the_head_and_its_gradient_stays_there() -> Non
     worth = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 0.5])]
     (pack,) = pack_sequences([t.sequence for t in rollout], 100)
     credited = CreditedRollout(rollout, worth, worth, None, None)
-    (logprobs, _), advantages, added = module._scored(pack, credited)
+    (logprobs, _), advantages, added = module.scores_and_advantages(pack, credited)
     expected = module.value_head(pack.at_predictors(model.hidden_states(pack)))
     torch.testing.assert_close(logprobs, model.score(pack).logprobs)
     torch.testing.assert_close(advantages, torch.tensor([1.0, 2.0, 3.0, -1.0, 0.5]) - expected)

@@ -154,5 +154,5 @@ def test_mismatch_correction_and_truncated_completions(
         lambda packs, loss: losses.append(torch.stack([loss(p) for p in packs]).sum()),
     )
     module.leave_out_truncated(trajectories)
-    module._policy_update(credited)
+    module.policy_update(credited)
     check(f"{kind}_masked", model, losses[0])

@@ -1,4 +1,4 @@
-"""Which runs a report averages, which it tells apart, and which it leaves out: every run is accounted for."""
+"""Which runs a report averages, which it distinguishes, and which it leaves out: every run is accounted for."""
 
 import csv
 import json

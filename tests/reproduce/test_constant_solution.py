@@ -150,7 +150,7 @@ def test_kinds_and_levels_are_read_from_names() -> None:
     assert family_and_level("fashion_mnist") == ("fashion_mnist", 1)
     networks = Networks(known(), "s", "cross-entropy")
     assert networks.graded == ["noise", "blur"]
-    assert networks.levels("blur", "distance") == {0: [10, 7, 6], 1: [9, 6, 5]}
+    assert networks.levels("blur", "distance") == [{0: 10, 1: 9}, {0: 7, 1: 6}, {0: 6, 1: 5}]
     assert networks.strongest("normalised_distance")[0] == pytest.approx((0.8 + 0.6) / 2)
     assert networks.strongest("normalised_distance", ["blur"])[1] == pytest.approx(0.6)
     assert [key["key"] for key in tables.usual(known())] == ["s_cross_entropy"]

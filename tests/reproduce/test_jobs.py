@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fresh_processes import FORK_SERVER
 
 from surefoot.errors import SurefootError
+from surefoot.reproduce import jobs
 from surefoot.reproduce.jobs import Job, run_jobs
 
 JOB = Job(
@@ -32,7 +34,7 @@ JOB = Job(
 )
 
 
-def test_kept_results_are_found_where_their_folder_is_moved(tmp_path: Path) -> None:
+def test_kept_results_are_found_where_their_folder_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_jobs([JOB], tmp_path / "here")["one"]
     assert Path(first.folder) == tmp_path / "here/runs/one/latest"
     (tmp_path / "here").rename(tmp_path / "there")
@@ -48,4 +50,5 @@ def test_kept_results_are_found_where_their_folder_is_moved(tmp_path: Path) -> N
             run_jobs([JOB], tmp_path / "there")
     kept.write_text(whole)
     shutil.rmtree(tmp_path / "there/runs")
+    monkeypatch.setattr(jobs, "get_context", lambda method: FORK_SERVER)  # spares the second worker its imports
     assert Path(run_jobs([JOB], tmp_path / "there")["one"].folder).is_dir(), "trained again: its folder was removed"

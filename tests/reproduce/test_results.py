@@ -77,6 +77,6 @@ def test_the_committed_table_is_that_of_the_claims(paper: str) -> None:
 @pytest.mark.parametrize("paper", paper_ids())
 def test_the_readme_counts_the_verdicts(paper: str) -> None:
     counts = Counter(c["verdict"] for c in claims(paper))
-    told = [counts[v] for v in ("holds", "contradicted", "undecided", "reported")]
-    row = f"(docs/papers/{paper}/table.md) | " + " | ".join(map(str, told)) + " |"
+    numbers = [counts[v] for v in ("holds", "contradicted", "undecided", "reported")]
+    row = f"(docs/papers/{paper}/table.md) | " + " | ".join(map(str, numbers)) + " |"
     assert row in (RESULTS.parents[1] / "README.md").read_text()

@@ -2,35 +2,45 @@
 
 import csv
 import json
-import os
 import socket
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from conftest import Fit, tiny
-from pseudo_labels import read_streams, two_streams
+from conftest import Fit
+from fresh_processes import Ended, run_fresh
+from pseudo_labels import read_streams
+from rank_configs import (
+    METHODS,
+    REASONING,
+    classifier_settings,
+    dfr_settings,
+    frozen_settings,
+    private_settings,
+    reasoning_settings,
+    sharded_settings,
+    shifted_settings,
+    streams_settings,
+    value_settings,
+)
 from safetensors.torch import load_file
-from small_datasets import write_pairs
-from tiny_reasoning import tiny_reasoning
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from surefoot.cli import main
 from surefoot.reasoning.learning_dynamics import read_record
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-ROOT = Path(__file__).parents[2]
-METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
-REASONING = ("SFT", "GRPO", "DPO", "RFT")
 
-#: Runs every config given, one after the other, as one rank of two.
+ROOT = Path(__file__).parents[2]
+
+#: Runs every config given, one after the other, as one rank of two; Lightning has been imported without a rank.
 RANK = """
-import sys
+import os, sys
+from lightning.pytorch.utilities import rank_zero_only
 from surefoot.cli import main
+rank_zero_only.rank = int(os.environ["RANK"])
 for config in sys.argv[2:]:
     main(["fit", "--config", config, "--runs_root", sys.argv[1]])
     if config.endswith("shifted.yaml"):
@@ -45,233 +55,45 @@ for config in sys.argv[2:]:
 """
 
 
-def settings(method: str, n_ranks: int) -> dict[str, object]:
-    config = tiny(method)
-    config["data"]["init_args"]["batch_size"] = 104 // n_ranks
-    config["trainer"] |= {"max_epochs": 2, "limit_train_batches": 10}
-    config["trainer"]["callbacks"].append({"class_path": "ExampleDynamics"})
-    if n_ranks > 1:
-        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
-    if method == "BRDRO":
-        config["model"]["init_args"]["update"] = {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": 0.05}}
-    if method == "GroupDRO":
-        config["data"]["init_args"]["training"] = {"sampling": "group_balanced"}
-        config["model"]["init_args"]["step_size"] = 0.5
-    if method == "CVaRDRO":
-        config["model"]["init_args"]["level"] = 0.25
-    return config
-
-
-def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any]:
-    """Return a config in which two ranks with half the batch each see what one rank sees."""
-    config = tiny_reasoning(method)
-    config["model"]["init_args"] |= {"max_gradient_norm": 0.5, "max_tokens_per_pack": 120}
-    config["model"]["init_args"]["optimizer"] = {
-        "class_path": "torch.optim.SGD",
-        "init_args": {"lr": 0.5},
-    }
-    if method == "GRPO":  # a single epoch over each minibatch: dealt out, minibatches would hold other groups
-        config["model"]["init_args"] |= {
-            "updates": {"epochs": 2},
-            "credit": {"class_path": "GroupAdvantage", "init_args": {"scale": "batch"}},
-        }
-    if method == "DPO":
-        config["model"]["init_args"]["engine"] = None
-        config["data"] = {
-            "class_path": "PreferencesDataModule",
-            "init_args": {"pairs": str(write_pairs(folder)), "n_val": 2},
-        }
-    if method in ("SFT", "GRPO"):
-        sampling = {"n": 3, "temperature": 0.8, "max_tokens": 10}
-        observers = [
-            {
-                "class_path": "MemorizationTracker",
-                "init_args": {"answers": {"sampling": sampling, "greedy": True}, "log_log_threshold": 1.3},
-            },
-            {"class_path": "GeneralizationPredictors", "init_args": {"batch_size": 4}},
-        ]
-        config["trainer"]["callbacks"] = [*config["trainer"]["callbacks"], *observers]
-    config["data"]["init_args"]["batch_size"] = 8 // n_ranks
-    if n_ranks > 1:
-        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
-    return config
-
-
-def sharded_settings(n_ranks: int) -> dict[str, Any]:
-    """Return SFT's config, on two ranks with the strategy of the shipped overlay."""
-    config = reasoning_settings("SFT", n_ranks, Path())
-    # One sequence a pack, and long ones left out: the ranks have different numbers of packs.
-    config["model"]["init_args"] |= {
-        "engine": None,
-        "max_tokens_per_pack": 1,
-        "max_sequence_tokens": 47,
-    }
-    config["trainer"] |= {"callbacks": [{"class_path": "ModelExporter"}], "limit_val_batches": 0}
-    if n_ranks > 1:
-        overlay = yaml.safe_load((ROOT / "configs/overlays/fsdp.yaml").read_text())["trainer"]
-        overlay["strategy"]["init_args"]["data_parallel_size"] = n_ranks
-        config["trainer"] |= overlay | {"devices": n_ranks}
-    return config
-
-
-def value_settings(n_ranks: int) -> dict[str, Any]:
-    """Return the config of a value head on a language model; sharded on two ranks, and its gradient clipped."""
-    config = sharded_settings(n_ranks)
-    config["model"]["class_path"] = "value_regression.ValueRegression"
-    del config["model"]["init_args"]["engine"], config["model"]["init_args"]["max_sequence_tokens"]
-    del config["model"]["init_args"]["evaluation"]
-    config["model"]["init_args"]["max_gradient_norm"] = 0.1
-    return config
-
-
-def private_settings(n_ranks: int) -> dict[str, Any]:
-    """Return a config of DP-SGD; ranks share each Poisson sample and the noise."""
-    seeded = {"class_path": "SeededNoise", "init_args": {"seed": 0}}
-    config = tiny("ERM")
-    config["trainer"] |= {"max_epochs": 1, "callbacks": []}
-    config["model"] = {
-        "class_path": "PrivateLinear",
-        "init_args": {
-            "loss": "squared",
-            "budget": {"epsilon": 1.0, "delta": 1e-5},
-            "noise": seeded,
-            "subspace": {"class_path": "MethodOfMoments", "init_args": {"n_directions": 3}},
-        },
-    }
-    config["data"] = {
-        "class_path": "SharedSubspaceDataModule",
-        "init_args": {"source": seeded, "problem": {"n_private": 201}, "sampling_rate": 0.05, "n_eval": 64},
-    }
-    config["data"]["init_args"]["steps_per_epoch"] = 15
-    if n_ranks > 1:
-        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
-    return config
-
-
-def frozen_settings(n_ranks: int) -> dict[str, Any]:
-    """Return a config of a private probe on features that ranks compute in uneven shares."""
-    config = private_settings(n_ranks)
-    seeded = config["model"]["init_args"]["noise"]
-    config["model"]["init_args"] |= {"loss": "softmax", "subspace": None}
-    config["data"] = {
-        "class_path": "FrozenFeaturesDataModule",
-        "init_args": {
-            "source": seeded,
-            "data": {"class_path": "DigitsDataModule", "init_args": {"confounding": None, "target": "digit"}},
-            "encoder": {"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [8]}},
-            "private_classes": [1, 3, 5],
-            "n_train": 201,
-            "sampling_rate": 0.05,
-            "steps_per_epoch": 15,
-        },
-    }
-    return config
-
-
-def dfr_settings(n_ranks: int) -> dict[str, Any]:
-    """Return a config that refits a last layer on features which two ranks collect."""
-    config = tiny("DFR", n_subsets=2)
-    del config["model"]["init_args"]["optimizer"]
-    config["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "GroupMetrics"}]}
-    config["data"]["init_args"] |= {"training": {"split": "val"}, "batch_size": 50 // n_ranks}
-    if n_ranks > 1:
-        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
-    return config
-
-
-def streams_settings(n_ranks: int) -> dict[str, Any]:
-    """Return a config of two streams, of which 104 labelled and 136 unlabelled examples are in a step of all ranks."""
-    config = tiny("pseudo_labels.PseudoLabels")
-    config["trainer"]["callbacks"] = [{"class_path": "pseudo_labels.StreamRecorder"}]
-    config["data"] = two_streams(n_ranks, augmented=False)
-    if n_ranks > 1:
-        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
-    return config
-
-
-def shifted_settings(n_ranks: int) -> dict[str, Any]:
-    """Return a config whose test evaluates shifted sets, of sizes that two ranks share unevenly."""
-    config = tiny("ERM")
-    config["trainer"]["max_epochs"] = 1
-    config["trainer"]["callbacks"] = [
-        {
-            "class_path": "ConstantSolutionAnalysis",
-            "init_args": {
-                "score_encoder": {"class_path": "Flatten", "init_args": {"n_inputs": 192}},
-                "score_repeats": 2,
-            },
-        },
-        {"class_path": "SelectiveRisk"},
-        {"class_path": "OODDetection", "init_args": {"n_training_examples": 200}},
-    ]
-    config["data"]["init_args"] = {
-        "confounding": None,
-        "target": "digit",
-        "batch_size": 104 // n_ranks,
-        "shifts": [{"class_path": "Corruption", "init_args": {"kind": "noise"}}],
-    }
-    if n_ranks > 1:
-        config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
-    return config
-
-
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train every method on two ranks, launched as torchrun would."""
+    """Train every method on two ranks, in processes that know of each other what torchrun would tell them."""
     folder = tmp_path_factory.mktemp("ranks")
-    configs = []
-    for method in (*METHODS, *REASONING):
-        path = folder / f"{method}.yaml"
-        given = settings(method, 2) if method in METHODS else reasoning_settings(method, 2, folder)
-        path.write_text(yaml.safe_dump(given))
-        configs.append(str(path))
-    path = folder / "private.yaml"
-    path.write_text(yaml.safe_dump(private_settings(2)))
-    configs.append(str(path))
-    path = folder / "shifted.yaml"
-    path.write_text(yaml.safe_dump(shifted_settings(2)))
-    configs.append(str(path))
-    others = {
+    every = {method: classifier_settings(method, 2) for method in METHODS}
+    every |= {method: reasoning_settings(method, 2, folder) for method in REASONING}
+    every |= {
+        "private": private_settings(2),
+        "shifted": shifted_settings(2),
         "sharded": sharded_settings(2),
         "values": value_settings(2),
         "frozen": frozen_settings(2),
         "dfr": dfr_settings(2),
         "streams": streams_settings(2),
     }
-    for name, given in others.items():
+    configs = []
+    for name, given in every.items():
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(given))
         configs.append(str(path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-    }
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", RANK, str(folder / "runs"), *configs]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
-            cwd=ROOT / "tests",
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(2)
-    ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=240)
-        assert rank.returncode == 0, errors[-3000:]
+
+    def run(rank: int) -> Ended:
+        environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return run_fresh(RANK, [str(folder / "runs"), *configs], environment, ROOT / "tests", seconds=240)
+
+    with ThreadPoolExecutor(2) as both:
+        for ended in both.map(run, range(2)):
+            assert ended.code == 0, ended.errors[-3000:]
     return folder / "runs"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_equal_one(method: str, two_ranks: Path, fit: Fit) -> None:
-    alone = fit(settings(method, 1), name=method)
+    alone = fit(classifier_settings(method, 1), name=method)
     states = [torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (alone, two_ranks / method / "0")]
     one, two = (s["state_dict"] for s in states)
     assert one.keys() == two.keys()

@@ -184,7 +184,7 @@ def test_the_reference_is_the_model_that_the_run_began_with_or_training_is_refus
 
     def keep(self: GRPO, stage: str) -> None:
         setup(self, stage)
-        references.append(self._reference[0])
+        references.append(self.reference)
 
     monkeypatch.setattr(GRPO, "setup", keep)
     folder = tmp_path / "model"
@@ -204,25 +204,26 @@ def test_the_reference_is_the_model_that_the_run_began_with_or_training_is_refus
     assert str(folder) in error
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_text_encoder_and_its_tokenizer(nested: bool, fit: Fit, tmp_path: Path) -> None:
-    """The tokenizer is the datamodule's, or that of a datamodule in it."""
+def tiny_bert(folder: Path) -> None:
+    """Write a model and its tokenizer."""
     from transformers import BertConfig, BertModel
 
     from datamodules.texts import word_tokenizer
 
-    folder = tmp_path / "bert"
     torch.manual_seed(5)
     words = word_tokenizer(["you are a good bad person"])
     config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
     BertModel(config).save_pretrained(folder)
     words.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_text_encoder_and_its_tokenizer(nested: bool, fit: Fit, tmp_path: Path) -> None:
+    """The tokenizer is the datamodule's, or that of a datamodule in it."""
+    folder = tmp_path / "bert"
+    tiny_bert(folder)
     madlibs = tmp_path / "madlibs"
     madlibs.mkdir()
     write_madlibs(madlibs)
@@ -343,21 +344,11 @@ def test_models_of_the_hub_without_the_hub_and_its_cache(tmp_path: Path) -> None
     """An encoder of timm, one of transformers with its tokenizer, and a language model, all trained by name."""
     import timm
     from safetensors.torch import save_file
-    from transformers import BertConfig, BertModel
-
-    from datamodules.texts import word_tokenizer
 
     full, empty = tmp_path / "full", tmp_path / "empty"
-    torch.manual_seed(5)
     network = timm.create_model("test_resnet")
     save_file(network.state_dict(), in_cache(full, network.pretrained_cfg["hf_hub_id"]) / "model.safetensors")
-    words = word_tokenizer(["you are a good bad person"])
-    bert = BertConfig(
-        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    folder = in_cache(full, "someone/tiny-bert")
-    BertModel(bert).save_pretrained(folder)
-    words.save_pretrained(folder)
+    tiny_bert(in_cache(full, "someone/tiny-bert"))
     pretrained(in_cache(full, "someone/tiny-llama"))
     (tmp_path / "madlibs").mkdir()
     write_madlibs(tmp_path / "madlibs")

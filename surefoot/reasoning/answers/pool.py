@@ -10,7 +10,7 @@ import time
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -89,6 +89,19 @@ class _Worker:
                     continue
 
 
+class _Round:
+    """Comparisons under one time limit, and what became of them."""
+
+    def __init__(self, jobs: Sequence[tuple[str, str]], limit: float, end: float, by_clock: bool) -> None:
+        self.jobs, self.limit = jobs, limit
+        self.end = end  # monotonic seconds
+        self.by_clock = by_clock  # whether a comparison's seconds are those of the clock, not of the processor
+        self.results: list[Status | None] = [None] * len(jobs)
+        self.waiting = list(range(len(jobs)))[::-1]
+        self.began: float | None = None  # since when no process has started yet; none once one has
+        self.n_failed_starts = 0
+
+
 def _start() -> _Worker:
     root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -138,8 +151,14 @@ class GraderPool:
         #: Comparisons that did not fit into their batch's budget, since the start.
         self.n_over_budget = 0
         self._workers: list[_Worker] = []
-        self._known: OrderedDict[tuple[str, str], Status] = OrderedDict()
+        #: Comparisons that are not made again, by reference and answer; the oldest first.
+        self.known: OrderedDict[tuple[str, str], Status] = OrderedDict()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Ids of the processes that have been started."""
+        return [worker.process.pid for worker in self._workers]
 
     def warm_up(self) -> None:
         """Start the processes without waiting for them: they import math-verify while something else is done."""
@@ -162,17 +181,17 @@ class GraderPool:
         Raises:
             SurefootError: If the processes cannot be started.
         """
-        jobs = [p for p in dict.fromkeys(pairs) if p not in self._known]
+        jobs = [p for p in dict.fromkeys(pairs) if p not in self.known]
         statuses: dict[tuple[str, str], Status] = {}
         for pair in jobs:
             verdict = plain_verdict(*pair)
             if verdict is not None:
                 statuses[pair] = "correct" if verdict else "wrong"
         over = self._run_within_budget([p for p in jobs if p not in statuses], statuses)
-        self._known.update((p, s) for p, s in statuses.items() if p not in over)
-        results = [statuses[p] if p in statuses else self._known[p] for p in pairs]
-        while len(self._known) > _CACHE_SIZE:
-            self._known.popitem(last=False)
+        self.known.update((p, s) for p, s in statuses.items() if p not in over)
+        results = [statuses[p] if p in statuses else self.known[p] for p in pairs]
+        while len(self.known) > _CACHE_SIZE:
+            self.known.popitem(last=False)
         return results
 
     def _run_within_budget(
@@ -208,59 +227,72 @@ class GraderPool:
 
         The time in which no process had started yet is added to the end.
         """
-        results: list[Status | None] = [None] * len(jobs)
-        by_clock = limit < self.time_limit  # the first round settles nothing but what is quick
-        waiting = list(range(len(jobs)))[::-1]
-        n_failed_starts = 0
-        began = None if any(w.ready for w in self._workers) else time.monotonic()
-        while waiting or self._n_busy():
-            if began is None and time.monotonic() >= end:
-                waiting.clear()
-            wanted = self._n_busy() + math.ceil(len(waiting) / _JOBS_PER_START)
+        # the first round settles nothing but what is quick
+        current = _Round(jobs, limit, end, by_clock=limit < self.time_limit)
+        current.began = None if any(w.ready for w in self._workers) else time.monotonic()
+        while current.waiting or self._n_busy():
+            if current.began is None and time.monotonic() >= current.end:
+                current.waiting.clear()
+            wanted = self._n_busy() + math.ceil(len(current.waiting) / _JOBS_PER_START)
             while len(self._workers) < min(self.n_workers, wanted):
                 self._workers.append(_start())
-            for worker in list(self._workers):
-                if worker.ready and worker.job is None and waiting:
-                    job = waiting.pop()
-                    now = time.monotonic()
-                    worker.job, worker.deadline = job, now + limit + _GRACE_SECONDS
-                    worker.latest = max(min(now + _PATIENCE * limit, end), now + limit) + _GRACE_SECONDS
-                    worker.used = worker.cpu_seconds()
-                    if not worker.send(*jobs[job], limit, by_clock):  # died since its last reply: not this job's fault
-                        worker.job = None
-                        waiting.append(job)
-                        self._drop(worker)
+            self._assign(current)
             for worker, reply in self._replies():
-                if reply is not None and "ready" in reply:
-                    worker.ready = True
-                    if began is not None:
-                        end, began = end + time.monotonic() - began, None
-                    continue
-                if reply is not None and worker.job is not None:
-                    results[worker.job] = reply["status"]
-                    worker.job = None
-                    continue
-                if worker.job is not None:
-                    now = time.monotonic()
-                    late = now >= worker.deadline
-                    left = limit + _GRACE_SECONDS - (worker.cpu_seconds() - worker.used)
-                    if late and not by_clock and left > 0.1 and now < worker.latest:  # others had the processor
-                        worker.deadline = min(now + left, worker.latest)
-                        continue
-                    if not late:
-                        results[worker.job] = "error"
-                    elif left <= 0.1 + _GRACE_SECONDS:
-                        results[worker.job] = "timeout"  # else it was not compared
-                elif not worker.ready:
-                    n_failed_starts += 1
-                    if n_failed_starts > 3:
-                        self.close()
-                        raise SurefootError(
-                            "the processes that compare answers do not start: is math-verify installed"
-                            f" for {sys.executable}, and memory free?"
-                        )
-                self._drop(worker)
-        return results, end
+                if not self._goes_on(current, worker, reply):
+                    self._drop(worker)
+        return current.results, current.end
+
+    def _assign(self, current: _Round) -> None:
+        """Give every idle process a waiting comparison."""
+        for worker in list(self._workers):
+            if worker.ready and worker.job is None and current.waiting:
+                job = current.waiting.pop()
+                now, limit = time.monotonic(), current.limit
+                worker.job, worker.deadline = job, now + limit + _GRACE_SECONDS
+                worker.latest = max(min(now + _PATIENCE * limit, current.end), now + limit) + _GRACE_SECONDS
+                worker.used = worker.cpu_seconds()
+                if not worker.send(*current.jobs[job], limit, current.by_clock):  # died since its last reply
+                    worker.job = None  # not this job's fault
+                    current.waiting.append(job)
+                    self._drop(worker)
+
+    def _goes_on(self, current: _Round, worker: _Worker, reply: Mapping[str, Any] | None) -> bool:
+        """Take a reply, none of a process that is late or gone; return whether the process goes on."""
+        if reply is not None and "ready" in reply:
+            worker.ready = True
+            if current.began is not None:
+                current.end, current.began = current.end + time.monotonic() - current.began, None
+            return True
+        if reply is not None and worker.job is not None:
+            current.results[worker.job] = reply["status"]
+            worker.job = None
+            return True
+        if worker.job is not None:
+            return self._is_given_time(current, worker, worker.job)
+        if not worker.ready:
+            current.n_failed_starts += 1
+            if current.n_failed_starts > 3:
+                self.close()
+                raise SurefootError(
+                    "the processes that compare answers do not start: is math-verify installed"
+                    f" for {sys.executable}, and memory free?"
+                )
+        return False
+
+    @staticmethod
+    def _is_given_time(current: _Round, worker: _Worker, job: int) -> bool:
+        """Return whether a late process goes on, because others had the processor; else note how its job ended."""
+        now = time.monotonic()
+        late = now >= worker.deadline
+        left = current.limit + _GRACE_SECONDS - (worker.cpu_seconds() - worker.used)
+        if late and not current.by_clock and left > 0.1 and now < worker.latest:
+            worker.deadline = min(now + left, worker.latest)
+            return True
+        if not late:
+            current.results[job] = "error"
+        elif left <= 0.1 + _GRACE_SECONDS:
+            current.results[job] = "timeout"  # else it was not compared
+        return False
 
     def _n_busy(self) -> int:
         return sum(w.job is not None for w in self._workers)

@@ -1,6 +1,7 @@
 """Sampling and grading many problems into an Arrow dataset, shard by shard."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from surefoot.errors import ConfigError, DataError
@@ -41,7 +42,7 @@ def generate_completions(
             paths hold, see `surefoot.storage.contents.named_contents`.
         seed: Seed of the sampling; each problem's own derives from it and its id.
         problems_per_shard: Problems of a shard.
-        progress: Told the problems that are done, and all problems.
+        progress: Called with the number of problems that are done, and that of all.
 
     Returns:
         Accuracy with its interval, pass@k, maj@k and the like, over all completions.
@@ -53,29 +54,28 @@ def generate_completions(
         raise ConfigError("there are no problems to generate completions for.")
     starts = [Start(problem, group=i) for i, problem in enumerate(problems)]
     parts = [starts[i : i + problems_per_shard] for i in range(0, len(starts), problems_per_shard)]
-    wanted = {
-        **identity,
-        "seed": seed,
-        "problems_per_shard": problems_per_shard,
-        "problems": fingerprint({"problems": [(p.id, p.question, p.answer) for p in problems]}),
-    }
+    contents = fingerprint({"problems": [(p.id, p.question, p.answer) for p in problems]})
+    wanted = {**identity, "seed": seed, "problems_per_shard": problems_per_shard, "problems": contents}
     sizes = [len(part) for part in parts]
     folder = ShardedFolder(out, "generate", wanted, sizes, [n * sampling.n for n in sizes])
-
-    def begin() -> None:
-        policy.ready()
-        policy.grader.pool.warm_up()
 
     def sample(i: int) -> list[Trajectory]:
         return policy.sample(parts[i], sampling, [derive_seed(seed, s.problem.id) for s in parts[i]])
 
-    def summarise(shards: Sequence[Path]) -> dict[str, float]:
-        return summarise_results(problem_results(_outcomes(shards), policy.grader))
-
     try:
-        return folder.write(sample, policy.grade, begin, summarise, progress)
+        return folder.write(sample, policy.grade, partial(_begin, policy), partial(_summarise, policy), progress)
     finally:
         policy.close()
+
+
+def _begin(policy: Policy) -> None:
+    """Make the policy and its grader's processes ready."""
+    policy.ready()
+    policy.grader.pool.warm_up()
+
+
+def _summarise(policy: Policy, shards: Sequence[Path]) -> dict[str, float]:
+    return summarise_results(problem_results(_outcomes(shards), policy.grader))
 
 
 def _outcomes(shards: Sequence[Path]) -> Iterator[Outcome]:

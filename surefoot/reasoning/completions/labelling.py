@@ -40,8 +40,8 @@ class Labelling:
         """Check the settings."""
         if self.problems_per_shard < 1 or (self.per_problem is not None and self.per_problem < 1):
             raise ConfigError(
-                "problems_per_shard and per_problem must be at least 1,"
-                f" got {self.problems_per_shard} and {self.per_problem}."
+                f"problems_per_shard and per_problem must be at least 1, got {self.problems_per_shard} and"
+                f" {self.per_problem}."
             )
         if not self.separator:
             raise ConfigError("separator must not be empty: name the text that ends a step.")
@@ -77,14 +77,7 @@ def label_completions(
         ConfigError: If the folder holds something else, or the prover cannot go on from the completions.
         DataError: If the completions cannot be read, are not graded, or none has the separator.
     """
-    separator, per_problem = labelling.separator, labelling.per_problem
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for row, problem in enumerate(read_column(source, "problem_index")):
-        if per_problem is None or len(rows_of[problem]) < per_problem:
-            rows_of[problem].append(row)
-    problems = list(rows_of.values())
-    if not problems:
-        raise ConfigError(f"{source} holds no completions.")
+    problems, separator = _rows_by_problem(source, labelling.per_problem), labelling.separator
     if not any(separator in text for text in read_column(source, "text")):
         raise DataError(f"no completion in {source} has the separator {separator!r}: they are of one step each.")
     size = labelling.problems_per_shard
@@ -104,6 +97,17 @@ def label_completions(
         return folder.write(label, lambda _: None, prover.ready, _summarise, progress)
     finally:
         prover.close()
+
+
+def _rows_by_problem(source: Path, per_problem: int | None) -> list[list[int]]:
+    """Return the rows of each problem's completions, or of the first few of each."""
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, problem in enumerate(read_column(source, "problem_index")):
+        if per_problem is None or len(rows_of[problem]) < per_problem:
+            rows_of[problem].append(row)
+    if not rows_of:
+        raise ConfigError(f"{source} holds no completions.")
+    return list(rows_of.values())
 
 
 def _summarise(shards: Sequence[Path]) -> dict[str, float]:

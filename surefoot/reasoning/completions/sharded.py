@@ -26,7 +26,7 @@ from surefoot.storage.locks import LOCK_FILE, hold
 
 __all__ = ("Progress", "ShardedFolder")
 
-#: Told the problems that are done, and all problems.
+#: Called with the number of problems that are done, and that of all.
 Progress = Callable[[int, int], None]
 
 
@@ -37,7 +37,7 @@ class ShardedFolder(NamedTuple):
     verb: str  # that writes it
     identity: Mapping[str, Any]  # settings that must not change between the parts of one folder
     n_problems: Sequence[int]  # of each shard
-    n_rows: Sequence[int | None]  # of each shard; none where only making it tells
+    n_rows: Sequence[int | None]  # of each shard; none where it is not known before it is made
 
     @property
     def shards(self) -> list[Path]:
@@ -60,7 +60,7 @@ class ShardedFolder(NamedTuple):
             finish: Completes them while the next ones are made.
             begin: Called before the first shard that is missing.
             summarise: Returns numbers about all shards.
-            progress: Told of every shard.
+            progress: Called after every shard.
 
         Returns:
             The summary.

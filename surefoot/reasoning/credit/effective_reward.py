@@ -19,8 +19,8 @@ class EffectiveRewardAdvantage(CreditAssigner):
     """Outcome plus ``alpha`` times a prover's advantage in the step that a token belongs to, against the group.
 
     A step gets its own advantage at once, not the sum of later ones: those add up to the outcome less the value of
-    where the step began, which tells nothing new. With ``alpha`` 0 this is learning from outcomes alone. The values
-    that trajectories carry are the prover's; the prover is the best of ``k`` attempts of whom they are of.
+    where the step began, which adds no information. With ``alpha`` 0 this is learning from outcomes alone. The values
+    of trajectories are the prover's; the prover is the best of ``k`` attempts of whom they are of.
 
     Reference: Setlur et al. 2024, arXiv 2410.08146, eq. 5 and appendix E: alpha 5 (2B) and 3 (9B).
     """

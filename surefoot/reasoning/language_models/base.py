@@ -308,8 +308,7 @@ def _with_adapters(model: "PreTrainedModel", lora: LoRA) -> nn.Module:
     if len(weights) == 2 and weights[0] is weights[1] and any(isinstance(e, LoraLayer) for e in ends):
         raise ConfigError(
             f"LoRA: {model.config.model_type} shares one matrix between embedding and head, and an adapter on one of"
-            " them"
-            " cannot be merged: leave both out of target_modules."
+            " them cannot be merged: leave both out of target_modules."
         )
     return adapted
 

@@ -192,12 +192,9 @@ def find_output_head(base: "PreTrainedModel", tokens: Tensor) -> OutputHead | No
         return hook
 
     def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        sizes = torch.logspace(-3, 6, 37, device=output.device)
-        values = torch.cat([sizes, -sizes, sizes.new_zeros(1)])[torch.arange(75) * 7 % 75]
-        ramp = values.repeat(-(-output.numel() // 75))[: output.numel()].view(output.shape)
         given.append(args[0])
-        put.append(ramp)
-        return ramp.clone()
+        put.append(_numbers_of_all_sizes(output))
+        return put[-1].clone()
 
     parts = {n: m for n, m in base.named_modules() if n and isinstance(m, PreTrainedModel)}
     hooks = [m.register_forward_hook(keep(n)) for n, m in parts.items()]
@@ -216,6 +213,13 @@ def find_output_head(base: "PreTrainedModel", tokens: Tensor) -> OutputHead | No
         if before is not None and after is not None:
             return OutputHead(name, before, *after)
     return None
+
+
+def _numbers_of_all_sizes(like: Tensor) -> Tensor:
+    """Return numbers of 0.001 to a million, of both signs, and zeros, in the shape of a tensor."""
+    sizes = torch.logspace(-3, 6, 37, device=like.device)
+    values = torch.cat([sizes, -sizes, sizes.new_zeros(1)])[torch.arange(75) * 7 % 75]
+    return values.repeat(-(-like.numel() // 75))[: like.numel()].view(like.shape)
 
 
 def _factor(x: Tensor, y: Tensor) -> float | None:

@@ -114,10 +114,15 @@ class RolloutEngine(ABC):
 
     The constructor only keeps settings. `start` may take long; `close` frees everything. Completions depend on the
     weights, the prompt, the sampling and the prompt's seed, not on what else is in the batch (up to rounding).
+
+    An engine defines `start`, which ends with `begin`, `sample`, `load_weights` and `close`, which sets `started` to
+    false.
     """
 
-    _started = False
-    _version = 0
+    #: Whether it can sample.
+    started = False
+    #: Stamp of the weights, and of what is sampled with them.
+    version = 0
     _counts = EngineStatistics()
 
     @property
@@ -125,11 +130,16 @@ class RolloutEngine(ABC):
         """The engine that samples: this one, unless it hands prompts on to others."""
         return self
 
-    def _begin(self, model: LanguageModel, version: int) -> None:
-        """Reset the version; store what ends completions and the model's limits; `start` ends with it."""
+    def begin(self, model: LanguageModel, version: int) -> None:
+        """Store what ends completions and the model's limits, and count from 0; `start` ends with it.
+
+        Args:
+            model: The model that is sampled from.
+            version: Stamp of its weights.
+        """
         self._tokenizer, self._stop_token_ids = model.tokenizer, model.stop_token_ids
         self._context, self._rope_limit = model.context, model.path.rope_limit
-        self._counts, self._version, self._started = EngineStatistics(), version, True
+        self._counts, self.version, self.started = EngineStatistics(), version, True
 
     def stops(self, sampling: Sampling) -> Sampling:
         """Return the sampling with all tokens that end a completion: the model's and special stop texts.
@@ -148,8 +158,7 @@ class RolloutEngine(ABC):
             else:
                 raise ConfigError(
                     f"the stop text {text!r} holds a special token beside other text, or something that the tokenizer"
-                    " cannot"
-                    " write: expected one special token alone, or text without any."
+                    " cannot write: expected one special token alone, or text without any."
                 )
         return replace(sampling, stop=tuple(texts), stop_token_ids=tuple(sorted(tokens)))
 
@@ -184,7 +193,7 @@ class RolloutEngine(ABC):
             ConfigError: If a stop text holds a special token beside other text, or a completion could grow out of the
                 model's context, or to where its rotary positions become others.
         """
-        if not self._started:
+        if not self.started:
             raise RuntimeError("the engine has not been started.")
         given = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
         seeds = fresh_seeds(len(prompts)) if seeds is None else seeds
@@ -194,7 +203,7 @@ class RolloutEngine(ABC):
         samplings = [with_stops[s] for s in given]
         self._check_lengths(prompts, samplings)
         began = time.perf_counter()
-        results = self._sample(prompts, samplings, seeds)
+        results = self.sample(prompts, samplings, seeds)
         self._counts.seconds += time.perf_counter() - began
         self._counts.prompt_tokens += sum(len(p) for p in prompts)
         self._counts.generated_tokens += sum(len(c.tokens) for r in results for c in r)
@@ -229,11 +238,11 @@ class RolloutEngine(ABC):
         Raises:
             RuntimeError: If the engine has not been started.
         """
-        if not self._started:
+        if not self.started:
             raise RuntimeError("the engine has not been started.")
         began = time.perf_counter()
-        self._load(weights)
-        self._version = version
+        self.load_weights(weights)
+        self.version = version
         self._counts.n_updates += 1
         self._counts.update_seconds += time.perf_counter() - began
 
@@ -242,14 +251,24 @@ class RolloutEngine(ABC):
         return replace(self._counts)
 
     @abstractmethod
-    def _sample(
+    def sample(
         self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """Return completions of version ``self._version``; each prompt has a sampling, with all stops, and a seed."""
+        """Return completions of version ``self.version``; `generate` checks what it is asked for, and calls it.
+
+        Args:
+            prompts: Token ids, at least one each.
+            samplings: How, for each of them, with all tokens that end a completion.
+            seeds: One per prompt.
+        """
 
     @abstractmethod
-    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace the weights and forget cached prefixes."""
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the weights and forget cached prefixes; `update_weights` calls it.
+
+        Args:
+            weights: All tensors under transformers' names, tied ones once.
+        """
 
     @abstractmethod
     def close(self) -> None:

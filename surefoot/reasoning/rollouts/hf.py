@@ -65,11 +65,12 @@ class HFEngine(RolloutEngine):
                 f"{model.base.config.model_type} is sampled without a cache, which is right but slower: {reason}.",
                 stacklevel=2,
             )
-        self._begin(model, version)
+        self.begin(model, version)
 
-    def _sample(
+    def sample(
         self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
+        """Sample completions, those together whose samplings are alike."""
         assert self._model is not None
         results: list[list[Completion]] = [[] for _ in prompts]
         with evaluation_mode(self._model):
@@ -132,10 +133,10 @@ class HFEngine(RolloutEngine):
             alive = [alive[row] for row in going]
             if alive:
                 decoding.append(going, chosen[torch.tensor(going, device=device)])
-        completions = [Completion(t, s, r, self._version) for t, s, r in zip(sampled, scores, reasons, strict=True)]
+        completions = [Completion(t, s, r, self.version) for t, s, r in zip(sampled, scores, reasons, strict=True)]
         return [completions[i : i + n] for i in range(0, len(completions), n)]
 
-    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Copy weights in that are not the model's own already; with adapters they always are."""
         assert self._model is not None
         if self._model.lora is not None:
@@ -148,7 +149,7 @@ class HFEngine(RolloutEngine):
 
     def close(self) -> None:
         """Let go of the model."""
-        self._model, self._started = None, False
+        self._model, self.started = None, False
 
 
 class CachedDecoding:
@@ -180,7 +181,8 @@ class CachedDecoding:
         self.base, self.cache = base, output.past_key_values
         #: Of the next tokens, ``(sequences, vocabulary)``; each prompt's n sequences follow one another.
         self.logits: Tensor = output.logits[:, -1].repeat_interleave(n, 0)
-        self._positions = mask.sum(1).repeat_interleave(n, 0)
+        #: Of the next tokens, ``(sequences,)``.
+        self.positions = mask.sum(1).repeat_interleave(n, 0)
         self._mask = mask.repeat_interleave(n, 0)
         if n > 1:
             self.cache.batch_repeat_interleave(n)
@@ -190,16 +192,16 @@ class CachedDecoding:
         if len(rows) < len(self._mask):
             chosen = torch.tensor(rows, device=tokens.device)
             self.cache.batch_select_indices(chosen)
-            self._mask, self._positions = self._mask[chosen], self._positions[chosen]
+            self._mask, self.positions = self._mask[chosen], self.positions[chosen]
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(rows), 1)], 1)
         self.logits = self.base(
             input_ids=tokens[:, None],
             attention_mask=self._mask,
-            position_ids=self._positions[:, None],
+            position_ids=self.positions[:, None],
             past_key_values=self.cache,
             use_cache=True,
         ).logits[:, -1]
-        self._positions = self._positions + 1
+        self.positions = self.positions + 1
 
 
 class _PlainDecoding:

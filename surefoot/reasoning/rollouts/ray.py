@@ -58,8 +58,9 @@ class RayEngine(RolloutEngine):
         self.engine, self.n_workers, self.batch_size = engine, n_workers, batch_size
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         self.address, self.exchange = address, exchange
-        self._folder: OwnedFolder | None = None
-        self._processes = ProcessTree()
+        #: Where workers find the weights, while it is started.
+        self.folder: OwnedFolder | None = None
+        self.processes = ProcessTree()
 
     @property
     def sampling_engine(self) -> RolloutEngine:
@@ -82,14 +83,14 @@ class RayEngine(RolloutEngine):
         except BaseException:
             self.close()
             raise
-        self._begin(model, version)
+        self.begin(model, version)
 
     def _join(self, ray: Any, model: LanguageModel) -> None:
         if not ray.is_initialized():
             root = str(Path(__file__).parents[3])
             path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             try:
-                with self._processes.starting():
+                with self.processes.starting():
                     ray.init(
                         address=self.address,
                         num_cpus=None if self.address else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
@@ -103,11 +104,11 @@ class RayEngine(RolloutEngine):
                     f"no Ray cluster can be joined at {self.address}: {str(error).splitlines()[0]}. Start one with `ray"
                     " start --head`; one with token authentication (Ray's default) needs RAY_AUTH_MODE=token here too."
                 ) from error
-        self._folder = OwnedFolder("surefoot-weights-", self.exchange)
-        model.save(self._folder.path)
+        self.folder = OwnedFolder("surefoot-weights-", self.exchange)
+        model.save(self.folder.path)
         self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
 
-    def _sample(
+    def sample(
         self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions; the result is in the order of the prompts, whichever worker was faster."""
@@ -118,8 +119,8 @@ class RayEngine(RolloutEngine):
             {"position": i, "prompt": list(p), "sampling": kinds.index(samplings[i]), "seed": seeds[i]}
             for i, p in enumerate(prompts)
         ]
-        assert self._folder is not None
-        folder = self._folder.path
+        assert self.folder is not None
+        folder = self.folder.path
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -135,22 +136,22 @@ class RayEngine(RolloutEngine):
         results: list[list[Completion]] = [[] for _ in prompts]
         for row in sampled:
             results[row["position"]] = [
-                Completion([int(t) for t in c], [float(x) for x in p], r, self._version)
+                Completion([int(t) for t in c], [float(x) for x in p], r, self.version)
                 for c, p, r in zip(row["completions"], row["logprobs"], row["finish_reasons"], strict=True)
             ]
         return results
 
-    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Put new weights where the next call's workers find them."""
-        assert self._folder is not None
-        write_weights(weights, self._folder.path)
+        assert self.folder is not None
+        write_weights(weights, self.folder.path)
 
     def close(self) -> None:
         """Remove the weights; the cluster stays, for it may be shared."""
-        self._started = False
-        if self._folder is not None:
-            self._folder.remove()
-            self._folder = None
+        self.started = False
+        if self.folder is not None:
+            self.folder.remove()
+            self.folder = None
 
 
 class _Worker:

@@ -93,8 +93,7 @@ def check_positions(model: LanguageModel, max_model_length: int) -> None:
         remedy = "" if "dynamic" in rope else f"set max_model_length to at most {limit}, or "
         raise ConfigError(
             f"vLLM has the same rotary positions for all lengths, {model.base.config.model_type} others beyond {limit}"
-            " tokens:"
-            f" {remedy}use HFEngine."
+            f" tokens: {remedy}use HFEngine."
         )
 
 
@@ -178,9 +177,11 @@ class VLLMEngine(RolloutEngine):
             cache_gib,
             in_process,
         )
-        self._llm: Any = None
-        self._folder: OwnedFolder | None = None
-        self._processes = ProcessTree()
+        #: vLLM's own object, while it is started.
+        self.llm: Any = None
+        #: Where weights are handed over, while it is started.
+        self.folder: OwnedFolder | None = None
+        self.processes = ProcessTree()
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Start vLLM with the model's weights; a start that fails leaves nothing behind.
@@ -202,7 +203,7 @@ class VLLMEngine(RolloutEngine):
         except BaseException:
             self.close()
             raise
-        self._begin(model, version)
+        self.begin(model, version)
         self._cache_base = self._cache_counts()
 
     def _launch(self, model: LanguageModel) -> None:
@@ -212,9 +213,9 @@ class VLLMEngine(RolloutEngine):
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         # A forked process would not show the mark of the tree that it belongs to.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        self._folder = weights_folder()
-        model.save(self._folder.path)
-        with _untouched_process(), self._processes.starting(), starting_with_surefoot():
+        self.folder = weights_folder()
+        model.save(self.folder.path)
+        with _untouched_process(), self.processes.starting(), starting_with_surefoot():
             try:
                 from vllm import LLM
             except ImportError as error:
@@ -233,8 +234,8 @@ class VLLMEngine(RolloutEngine):
                     "kv_cache_memory_bytes": round(self.cache_gib * 2**30),
                 }
             try:
-                self._llm = LLM(
-                    model=str(self._folder.path),
+                self.llm = LLM(
+                    model=str(self.folder.path),
                     worker_extension_cls=EXTENSION,
                     enable_prefix_caching=True,
                     disable_log_stats=False,
@@ -245,9 +246,9 @@ class VLLMEngine(RolloutEngine):
                 )
             except Exception as error:
                 raise start_error(error) from error
-        drop_weights(self._folder.path)
+        drop_weights(self.folder.path)
 
-    def _sample(
+    def sample(
         self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions."""
@@ -257,37 +258,37 @@ class VLLMEngine(RolloutEngine):
         try:
             parameters = [sampling_parameters(*own) for own in zip(samplings, seeds, strict=True)]
             with _untouched_random_state():
-                outputs = self._llm.generate(
+                outputs = self.llm.generate(
                     [{"prompt_token_ids": list(p)} for p in prompts], parameters, use_tqdm=False
                 )
         except VLLMValidationError as error:
             reason = " ".join(str(error).split())
             given = " or ".join(str(s) for s in dict.fromkeys(samplings))
             raise ConfigError(f"vLLM does not sample with {given}: {reason}.") from error
-        results = [[read_output(c, self._version) for c in o.outputs] for o in outputs]
+        results = [[read_output(c, self.version) for c in o.outputs] for o in outputs]
         return results
 
-    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace the weights in place and empty the prefix cache."""
-        assert self._llm is not None
-        assert self._folder is not None
+        assert self.llm is not None
+        assert self.folder is not None
         if self._inside:
-            self._llm.collective_rpc("surefoot_reload", kwargs={"weights_iterator": iter(weights)})
+            self.llm.collective_rpc("surefoot_reload", kwargs={"weights_iterator": iter(weights)})
         else:
-            write_weights(weights, self._folder.path)
-            path = str(self._folder.path)
-            self._llm.collective_rpc("surefoot_reload", kwargs={"weights_path": path})
-            drop_weights(self._folder.path)
-        if not self._llm.reset_prefix_cache():
+            write_weights(weights, self.folder.path)
+            path = str(self.folder.path)
+            self.llm.collective_rpc("surefoot_reload", kwargs={"weights_path": path})
+            drop_weights(self.folder.path)
+        if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache: requests are still running.")
 
     def _cache_counts(self) -> tuple[int, int]:
-        values = {m.name: int(getattr(m, "value", 0)) for m in self._llm.get_metrics()}
+        values = {m.name: int(getattr(m, "value", 0)) for m in self.llm.get_metrics()}
         return values.get("vllm:prefix_cache_queries", 0), values.get("vllm:prefix_cache_hits", 0)
 
     def statistics(self) -> EngineStatistics:
         """Return the counts since the start."""
-        queries, hits = self._cache_counts() if self._llm is not None else (0, 0)
+        queries, hits = self._cache_counts() if self.llm is not None else (0, 0)
         return replace(
             super().statistics(),
             prefix_queries=queries - self._cache_base[0],
@@ -296,15 +297,15 @@ class VLLMEngine(RolloutEngine):
 
     def close(self) -> None:
         """Shut vLLM down and remove its copy of the weights."""
-        self._started = False
-        if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
-            self._llm = None
+        self.started = False
+        if self.llm is not None:
+            self.llm.llm_engine.engine_core.shutdown()
+            self.llm = None
             gc.collect()
-        self._processes.kill()  # what a shutdown has left, or a start that failed
-        if self._folder is not None:
-            self._folder.remove()
-            self._folder = None
+        self.processes.kill()  # what a shutdown has left, or a start that failed
+        if self.folder is not None:
+            self.folder.remove()
+            self.folder = None
 
 
 @contextmanager

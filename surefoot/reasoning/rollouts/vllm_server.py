@@ -113,8 +113,9 @@ class VLLMServerEngine(RolloutEngine):
         self.startup_seconds, self.request_seconds = startup_seconds, request_seconds
         self._hosts: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: OwnedFolder | None = None
-        self._processes = ProcessTree()
+        #: Where weights are handed over, and the log of a server that was started here, while it is started.
+        self.folder: OwnedFolder | None = None
+        self.processes = ProcessTree()
 
     def start(self, model: LanguageModel, version: int = 0) -> None:
         """Start or join the servers and give them the model's weights; a start that fails leaves nothing behind.
@@ -130,31 +131,36 @@ class VLLMServerEngine(RolloutEngine):
         except BaseException:
             self.close()
             raise
-        self._begin(model, version)
+        self.begin(model, version)
         self._cache_base = self._cache_counts()
 
     def _join(self, model: LanguageModel) -> None:
-        self._folder = weights_folder(self.exchange)
-        model.save(self._folder.path)
+        self.folder = weights_folder(self.exchange)
+        model.save(self.folder.path)
         if self.urls is None:
-            self._hosts = [self._launch(str(next(model.parameters()).dtype).removeprefix("torch."))]
+            self._hosts = [self.start_server(str(next(model.parameters()).dtype).removeprefix("torch."))]
         else:
             self._hosts = self.urls
         for host in self._hosts:
-            self._await(host)
+            self.await_server(host)
         self._names = [self._get(h, "/v1/models")["data"][0]["id"] for h in self._hosts]
         if self.urls is not None:
             self._push()
-        drop_weights(self._folder.path)
+        drop_weights(self.folder.path)
 
-    def _launch(self, dtype: str) -> str:
+    def start_server(self, dtype: str) -> str:
+        """Start a server with the weights in the folder, and return its address; it does not answer yet.
+
+        Args:
+            dtype: The model's precision, for where none is set.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        assert self._folder is not None
+        assert self.folder is not None
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         options = {
-            "model": str(self._folder.path),
+            "model": str(self.folder.path),
             "host": "127.0.0.1",
             "port": port,
             "max-model-len": self.max_model_length,
@@ -178,14 +184,22 @@ class VLLMServerEngine(RolloutEngine):
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
         environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
-        environment = self._processes.environment(environment)
-        log = (self._folder.path / "server.log").open("wb")
+        environment = self.processes.environment(environment)
+        log = (self.folder.path / "server.log").open("wb")
         self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         log.close()
-        self._finalizer = weakref.finalize(self, end_process, self._process, self._processes, _PATIENCE_SECONDS)
+        self._finalizer = weakref.finalize(self, end_process, self._process, self.processes, _PATIENCE_SECONDS)
         return f"http://127.0.0.1:{port}"
 
-    def _await(self, host: str) -> None:
+    def await_server(self, host: str) -> None:
+        """Wait until a server answers.
+
+        Args:
+            host: Its address, such as http://host:8000.
+
+        Raises:
+            SurefootError: If it does not within ``startup_seconds``, or ended.
+        """
         deadline = time.monotonic() + self.startup_seconds
         while True:
             try:
@@ -193,8 +207,8 @@ class VLLMServerEngine(RolloutEngine):
                     return
             except OSError as error:
                 if self._process is not None and self._process.poll() is not None:
-                    assert self._folder is not None
-                    log = (self._folder.path / "server.log").read_text(errors="replace")
+                    assert self.folder is not None
+                    log = (self.folder.path / "server.log").read_text(errors="replace")
                     raise start_error(RuntimeError(root_cause(log))) from error
                 if time.monotonic() > deadline:
                     raise SurefootError(
@@ -222,7 +236,7 @@ class VLLMServerEngine(RolloutEngine):
             raise SurefootError(f"the vLLM server at {host} is gone: {error}.") from error
         return json.loads(text) if text.strip() else None
 
-    def _sample(
+    def sample(
         self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
         """Sample completions."""
@@ -247,22 +261,22 @@ class VLLMServerEngine(RolloutEngine):
                 "seed": seeds[i],
             }
             reply = self._post(self._hosts[host], "/v1/completions", body)
-            return [_completion(c, self._version) for c in reply["choices"]]
+            return [_completion(c, self.version) for c in reply["choices"]]
 
         with ThreadPoolExecutor(self.max_requests) as pool:
             results = list(pool.map(ask, range(len(prompts))))
         return results
 
-    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Hand new weights to every server and empty its prefix cache."""
-        assert self._folder is not None
-        write_weights(weights, self._folder.path)
+        assert self.folder is not None
+        write_weights(weights, self.folder.path)
         self._push()
-        drop_weights(self._folder.path)
+        drop_weights(self.folder.path)
 
     def _push(self) -> None:
-        assert self._folder is not None
-        path = str(self._folder.path)
+        assert self.folder is not None
+        path = str(self.folder.path)
         body = {"method": "surefoot_reload", "kwargs": {"weights_path": path}}
         for host in self._hosts:
             try:
@@ -297,13 +311,13 @@ class VLLMServerEngine(RolloutEngine):
 
     def close(self) -> None:
         """End the server that was started here; leave those that were joined."""
-        self._started = False
+        self.started = False
         if self._process is not None:
             self._finalizer()
             self._process = None
-        if self._folder is not None:
-            self._folder.remove()
-            self._folder = None
+        if self.folder is not None:
+            self.folder.remove()
+            self.folder = None
         self._hosts = []
 
 

@@ -1,12 +1,7 @@
 """What a search is, and what it took."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from surefoot.reasoning.policy import Policy
-from surefoot.reasoning.problems import Problem
-from surefoot.reasoning.rollouts import Sampling, SeedOf
 from surefoot.reasoning.samplers import TrajectorySampler
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import ValueEstimator
@@ -31,7 +26,9 @@ class SearchCounts:
 class Search(TrajectorySampler):
     """Finds candidates for each problem's answer, with the values of their steps where it has a verifier.
 
-    The candidates depend on the problem, the policy's weights and the seeds, not on what else is searched.
+    ``sampling.n`` is the search's width N: how many candidates of each problem it looks for. ``sampling.max_tokens``
+    counts a whole candidate, however many draws make it up. The candidates depend on the problem, the policy's weights
+    and the seeds, not on what else is searched.
     """
 
     #: Whether candidates are sampled independently, so that any N of them are what a search for N finds.
@@ -47,16 +44,3 @@ class Search(TrajectorySampler):
     def progress_of(self, trajectory: Trajectory) -> float | None:
         """Return what a candidate's steps are worth together, where they rank it in another way than its last value."""
         return None
-
-    @abstractmethod
-    def __call__(
-        self, policy: Policy, problems: Sequence[Problem], sampling: Sampling, seed_of: SeedOf
-    ) -> list[Trajectory]:
-        """Return the graded candidates of all problems, group by group.
-
-        Args:
-            policy: What answers; it is ready.
-            problems: What is to be solved.
-            sampling: How completions are sampled; ``n`` is the search's width N, ``max_tokens`` counts a whole one.
-            seed_of: From what a draw is for to its seed.
-        """

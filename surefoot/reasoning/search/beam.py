@@ -84,7 +84,7 @@ class BeamSearch(Search):
     def __call__(
         self, policy: Policy, problems: Sequence[Problem], sampling: Sampling, seed_of: SeedOf
     ) -> list[Trajectory]:
-        """Return up to N graded answers of each problem, best first; arguments are those of `Search`.
+        """Return up to N graded answers of each problem, best first; arguments are those of `TrajectorySampler`.
 
         Raises:
             ConfigError: If N is no multiple of ``n_subtrees``.

@@ -52,7 +52,7 @@ class BestOfN(Search):
     def __call__(
         self, policy: Policy, problems: Sequence[Problem], sampling: Sampling, seed_of: SeedOf
     ) -> list[Trajectory]:
-        """Return N graded completions of each problem, with values; arguments are those of `Search`.
+        """Return N graded completions of each problem, with values; arguments are those of `TrajectorySampler`.
 
         Raises:
             DataError: If the verifier gives other values than one per step.

@@ -68,14 +68,14 @@ def accuracy_of_best(candidates: Sequence[Candidate], k: int) -> float:
     """
     n = len(candidates)
     _check(candidates, k)
-    levels: dict[float, list[bool]] = defaultdict(list)
+    by_score: dict[float, list[bool]] = defaultdict(list)
     for c in candidates:
-        levels[c.score].append(c.correct)
+        by_score[c.score].append(c.correct)
     total, below = 0.0, n
-    for score in sorted(levels, reverse=True):
-        tied = levels[score]
+    for score in sorted(by_score, reverse=True):
+        tied = by_score[score]
         below -= len(tied)
-        # subsets whose best is of this level: those without a better one, less those without one of this level too
+        # subsets whose best score is this one: those without a better one, less those without this one too
         chance = (math.comb(below + len(tied), k) - math.comb(below, k)) / math.comb(n, k)
         total += chance * sum(tied) / len(tied)
     return total
@@ -90,7 +90,7 @@ def accuracy_of_majority(candidates: Sequence[Candidate], k: int, seed: int = 0)
 def accuracy_of_weighted_majority(candidates: Sequence[Candidate], k: int, n_draws: int = 200, seed: int = 0) -> float:
     """Return the probability that the answer with the largest sum of scores is correct, over random subsets of k.
 
-    Tied answers win with equal probability; answers whose sum is 0 can win against nothing but their like.
+    Tied answers win with equal probability; answers whose sum is 0 can only win against each other.
 
     Args:
         candidates: Of one problem; scores are at least 0, as values are.

@@ -71,7 +71,7 @@ def search_completions(
         searching: How, and in what portions.
         out: Folder to write to.
         identity: Settings that must not change between the parts of one folder, as in `generate_completions`.
-        progress: Told the problems that are done, and all problems.
+        progress: Called with the number of problems that are done, and that of all.
 
     Raises:
         ConfigError: If there is nothing to do, or the folder holds something else.

@@ -9,7 +9,7 @@ window.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -269,6 +269,13 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, mask: PackMask, scaling: 
     return out.transpose(0, 1)[None]
 
 
+def _check_known(arguments: Mapping[str, object], known: frozenset[str]) -> None:
+    """Raise a `ConfigError` if an argument that is not known has a value."""
+    unknown = sorted(k for k, v in arguments.items() if v is not None and k not in known)
+    if unknown:
+        raise ConfigError(f"packed attention does not know the argument {', '.join(unknown)}.")
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -291,10 +298,7 @@ def packed_attention(
     plain_mask = None if isinstance(attention_mask, PackMask) else attention_mask
     special = softcap is not None or s_aux is not None
     delegated = pack_mask is None and not special
-    known = _WITHOUT_EFFECT | {"position_bias", "cache"} if delegated else _WITHOUT_EFFECT
-    unknown = sorted(k for k, v in kwargs.items() if v is not None and k not in known)
-    if unknown:
-        raise ConfigError(f"packed attention does not know the argument {', '.join(unknown)}.")
+    _check_known(kwargs, _WITHOUT_EFFECT | {"position_bias", "cache"} if delegated else _WITHOUT_EFFECT)
     if pack_mask is None and _CURRENT.get() is not None:
         raise ConfigError("the pack's mask does not reach attention.")
     if delegated:

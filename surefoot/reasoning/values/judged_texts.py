@@ -25,7 +25,7 @@ class JudgedText(NamedTuple):
 def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judged:
     """Return a solution as the model's tokens: the whole is encoded, and steps end with the token that completes them.
 
-    A step that ends within the same token as the one before takes its place.
+    A step that ends within the same token as the one before replaces it.
 
     Args:
         judged: The solution.

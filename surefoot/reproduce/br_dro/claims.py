@@ -1,19 +1,13 @@
 """What is claimed of BR-DRO: on the linear toy (specification, section 10.1) and on images."""
 
-from collections.abc import Iterable, Mapping
-
-from surefoot.reproduce.br_dro.studies import BITS, FEATURES, PRACTICAL
+from surefoot.reproduce.br_dro.studies import AVERAGE, BITS, FEATURES, PRACTICAL, WORST
 from surefoot.reproduce.br_dro.toy import PENALTIES, REFERENCE, at_penalty
-from surefoot.reproduce.claims import Criterion, at_least, at_most, claim, close_to, interval_above, reported
+from surefoot.reproduce.claims import ABOVE_ZERO, FALLS, Criterion, Keys, at_least, at_most, claim, close_to, reported
 from surefoot.reproduce.jobs import slug
 from surefoot.reproduce.results import PerSeed, Results, trend
 
 __all__ = ()
 
-Keys = Iterable[Mapping[str, object]]
-
-DIFFERS = interval_above(0, "a difference between methods has to stand out from the seeds")
-IN_ORDER = at_most(-0.6, "at least four fifths of the pairs in order")
 FINDS = at_least(0.9, "clearly above what other methods' weights reach, short of perfect")
 #: Two independent means of 20 seeds with the table's spread of 0.22 differ by less in 95% of cases: 1.96 * 0.22 /
 #: sqrt(10).
@@ -54,13 +48,13 @@ def toy_table(results: Results, method: str, noise: float) -> PerSeed:
     return cell.per_seed("worst_group", n_seeds=max(cell.distinct("n_seeds")))
 
 
-@claim(source="section 10.1: .917/.888/.830/.769/.735", unit="tau", criterion=IN_ORDER)
+@claim(source="section 10.1: .917/.888/.830/.769/.735", unit="tau", criterion=FALLS)
 def toy_capacity_accuracy_falls(results: Results) -> PerSeed:
     """Worst group falls from CVaR's side to ERM's as the l2 penalty grows (Kendall's tau over 5 penalties)."""
     return trend({p: toy(results, at_penalty(p)) for p in PENALTIES})
 
 
-@claim(source="section 10.1: .63/.04 to .53/.45", unit="tau", criterion=IN_ORDER)
+@claim(source="section 10.1: .63/.04 to .53/.45", unit="tau", criterion=FALLS)
 def toy_capacity_weights_fall(results: Results) -> PerSeed:
     """The weights separate minority from majority ever less as the penalty grows (Kendall's tau)."""
 
@@ -70,22 +64,19 @@ def toy_capacity_weights_fall(results: Results) -> PerSeed:
     return trend({p: gap(at_penalty(p)) for p in PENALTIES})
 
 
-TOY_DIFFERS = interval_above(0, "a difference has to stand out from the seeds")
-
-
-@claim(source="section 13: .78 to .47", unit="accuracy", criterion=TOY_DIFFERS)
+@claim(source="section 13: .78 to .47", unit="accuracy", criterion=ABOVE_ZERO)
 def toy_weight_decay_moves_erm(results: Results) -> PerSeed:
     """Weight decay alone moves ERM: worst group without minus with 0.01."""
     return toy(results, "ERM (no weight decay)") - toy(results, "ERM")
 
 
-@claim(source="section 10.1: .759 against .615", unit="accuracy", criterion=TOY_DIFFERS)
+@claim(source="section 10.1: .759 against .615", unit="accuracy", criterion=ABOVE_ZERO)
 def toy_br_dro_above_cvar_nuisance(results: Results) -> PerSeed:
     """Bounded by l2, BR-DRO beats CVaR-DRO with 5% noise and 50 nuisance dimensions."""
     return toy(results, "BR-DRO (l2)", 0.05, 50) - toy(results, "CVaR-DRO", 0.05, 50)
 
 
-@claim(source="section 10.1: .759 against .245", unit="accuracy", criterion=TOY_DIFFERS)
+@claim(source="section 10.1: .759 against .245", unit="accuracy", criterion=ABOVE_ZERO)
 def toy_unbounded_fails_nuisance(results: Results) -> PerSeed:
     """Bounded by l2, BR-DRO beats the unbounded adversary with 5% noise and 50 nuisance dimensions."""
     return toy(results, "BR-DRO (l2)", 0.05, 50) - toy(results, "BR-DRO (no penalty)", 0.05, 50)
@@ -94,14 +85,14 @@ def toy_unbounded_fails_nuisance(results: Results) -> PerSeed:
 @claim(
     source="section 10.1: .074",
     unit="accuracy",
-    criterion=at_most(0.25, "below chance on its own worst group: no better than half of a coin"),
+    criterion=at_most(0.25, "below chance on its own worst group: at most half of chance"),
 )
 def toy_simple_noise_breaks_jtt(results: Results) -> PerSeed:
     """Noise that is a simple function of the input breaks JTT: worst group at 10% noise."""
     return toy(results, "JTT", 0.1)
 
 
-@claim(source="section 10.1: .888 to .608", unit="accuracy", criterion=TOY_DIFFERS)
+@claim(source="section 10.1: .888 to .608", unit="accuracy", criterion=ABOVE_ZERO)
 def toy_simple_noise_breaks_br_dro(results: Results) -> PerSeed:
     """Such noise lowers BR-DRO (l2) too: worst group without noise minus that at 10%."""
     return toy(results, "BR-DRO (l2)") - toy(results, "BR-DRO (l2)", 0.1)
@@ -124,12 +115,12 @@ def studies(results: Results) -> Keys:
 
 def worst(results: Results, study: str, method: str) -> PerSeed:
     """Return the test accuracy of the worst group at the epoch with the best worst group on val."""
-    return results["methods"].per_seed("test/worst_group_accuracy", study=study, method=method)
+    return results["methods"].per_seed(WORST, study=study, method=method)
 
 
 def average(results: Results, study: str, method: str) -> PerSeed:
     """Return the test accuracy, groups weighted by their training shares."""
-    return results["methods"].per_seed("test/train_weighted_accuracy", study=study, method=method)
+    return results["methods"].per_seed(AVERAGE, study=study, method=method)
 
 
 def minority_auc(results: Results, study: str, method: str) -> PerSeed:
@@ -137,19 +128,19 @@ def minority_auc(results: Results, study: str, method: str) -> PerSeed:
     return results["methods"].per_seed("minority_auc", study=study, method=method)
 
 
-@claim(id="{study}_cvar_above_erm", over=studies, source="section 7 [M]", unit="accuracy", criterion=DIFFERS)
+@claim(id="{study}_cvar_above_erm", over=studies, source="section 7 [M]", unit="accuracy", criterion=ABOVE_ZERO)
 def cvar_above_erm(results: Results, study: str) -> PerSeed:
     """CVaR-DRO beats ERM on the worst group on {study}."""
     return worst(results, study, "CVaR-DRO") - worst(results, study, "ERM")
 
 
-@claim(id="{study}_br_dro_above_erm", over=studies, source="section 7 [M]", unit="accuracy", criterion=DIFFERS)
+@claim(id="{study}_br_dro_above_erm", over=studies, source="section 7 [M]", unit="accuracy", criterion=ABOVE_ZERO)
 def br_dro_above_erm(results: Results, study: str) -> PerSeed:
     """BR-DRO without group labels beats ERM on the worst group on {study}."""
     return worst(results, study, PRACTICAL) - worst(results, study, "ERM")
 
 
-@claim(id="{study}_br_dro_above_cvar", over=studies, source="section 7 [M]", unit="accuracy", criterion=DIFFERS)
+@claim(id="{study}_br_dro_above_cvar", over=studies, source="section 7 [M]", unit="accuracy", criterion=ABOVE_ZERO)
 def br_dro_above_cvar(results: Results, study: str) -> PerSeed:
     """BR-DRO beats CVaR-DRO on the worst group on {study}."""
     return worst(results, study, PRACTICAL) - worst(results, study, "CVaR-DRO")
@@ -233,7 +224,7 @@ def simple_observation_finds_minority(results: Results, study: str) -> PerSeed:
     return minority_auc(results, study, BITS)
 
 
-@claim(id="{study}_simple_beats_features", over=studies, source="section 11", unit="accuracy", criterion=DIFFERS)
+@claim(id="{study}_simple_beats_features", over=studies, source="section 11", unit="accuracy", criterion=ABOVE_ZERO)
 def simple_beats_features(results: Results, study: str) -> PerSeed:
     """A soft adversary on colour statistics beats one on the learner's features on {study}."""
     return worst(results, study, BITS) - worst(results, study, FEATURES)
@@ -261,7 +252,7 @@ def capacity_studies(results: Results) -> Keys:
     over=capacity_studies,
     source="section 8 (capacity sweep) and 10.1",
     unit="tau",
-    criterion=IN_ORDER,
+    criterion=FALLS,
 )
 def capacity_weights_fall(results: Results, study: str) -> PerSeed:
     """The minority's weight falls as the penalty per nat grows, on {study} (Kendall's tau over 5 penalties)."""
@@ -297,7 +288,7 @@ def noise_rivals(results: Results) -> Keys:
     over=noise_rivals,
     source="section 8: BR-DRO drops far less",
     unit="accuracy",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def noise_drop_less(results: Results, study: str, rival: str, top: float) -> PerSeed:
     """With {top:.0%} of the labels flipped BR-DRO loses less than {rival}, on {study}."""
@@ -315,7 +306,7 @@ def noise_drop_less(results: Results, study: str, rival: str, top: float) -> Per
     over=noise_rivals,
     source="sections 1 and 10.1: noise that is complex costs bits",
     unit="AUC",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def noise_weight_less(results: Results, study: str, rival: str, top: float) -> PerSeed:
     """BR-DRO's weights pick fewer mislabelled points than {rival}'s, on {study} (difference of the AUC)."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from surefoot.report.figures import Plane, decision_planes, dot_plot, interval_curves
-from surefoot.reproduce.br_dro.studies import BITS
+from surefoot.reproduce.br_dro.studies import AVERAGE, BITS, WORST
 from surefoot.reproduce.br_dro.toy import PENALTIES, at_penalty
 from surefoot.reproduce.results import Results, Table
 from surefoot.statistics import Estimate
@@ -18,8 +18,6 @@ __all__ = (
     "recovery",
     "recovery_over_training",
 )
-
-WORST, AVERAGE = "test/worst_group_accuracy", "test/train_weighted_accuracy"
 
 
 def _toy(results: Results) -> Table:
@@ -79,7 +77,7 @@ def methods(results: Results, folder: Path) -> None:
     for study in results["methods"].distinct("study"):
         table = results["methods"].where(study=study)
         panels = {
-            label: {m: table.estimate(quantity, method=m) for m in table.distinct("method")}
+            label: table.estimates(quantity, by="method")
             for label, quantity in {"worst group": WORST, "average (train shares)": AVERAGE}.items()
         }
         dot_plot(panels, "test accuracy", folder / f"methods_{study}", f"{study}: mean and 95% interval")
@@ -140,7 +138,7 @@ def label_noise(results: Results, folder: Path) -> None:
     for study in results["label_noise"].distinct("study"):
         table = results["label_noise"].where(study=study)
         interval_curves(
-            {m: table.curve("label_noise", "worst_group", method=m) for m in table.distinct("method")},
+            table.curves("label_noise", "worst_group", by="method"),
             ("share of training labels flipped", "worst-group accuracy"),
             folder / f"label_noise_{study}",
             f"Random label noise on {study}",

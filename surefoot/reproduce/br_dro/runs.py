@@ -9,18 +9,20 @@ from statistics import fmean
 
 from surefoot.reproduce.br_dro import claims
 from surefoot.reproduce.br_dro.studies import (
+    AVERAGE,
     BITS,
     DIGITS,
     FASHION,
     FEATURES,
     WATERBIRDS,
+    WORST,
     ImageStudy,
     TunedMethod,
     job,
     methods,
 )
 from surefoot.reproduce.br_dro.toy import measure_toy
-from surefoot.reproduce.jobs import Result, run_jobs, seconds_of, slug
+from surefoot.reproduce.jobs import Result, run_named_jobs, seconds_of, slug
 from surefoot.reproduce.papers import claims_in
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured, Run, data_folder, settle
@@ -30,7 +32,6 @@ __all__ = ("run",)
 
 RULE = "val_worst_group"
 VALIDATION = "val/worst_group_accuracy"
-WORST, AVERAGE = "test/worst_group_accuracy", "test/train_weighted_accuracy"
 #: Tuning seeds start here; they are never evaluated.
 TUNING_SEED = 1000
 NATS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -77,7 +78,7 @@ def run(run: Run) -> None:
 
 
 def _studies(run: Run) -> list[ImageStudy]:
-    """Return the studies that a scale carries."""
+    """Return a scale's studies."""
     if run.quick:
         return [replace(DIGITS, epochs=6)]
     if run.scale == "paper":
@@ -98,8 +99,8 @@ def tune(study: ImageStudy, out: Path) -> tuple[dict[str, int], Measured]:
         for i, candidate in enumerate(m.candidates)
         for s in seeds
     }
-    results = run_jobs([*jobs.values()], out)
-    score = {key: results[j.name].selection[RULE][VALIDATION] for key, j in jobs.items()}
+    results = run_named_jobs(jobs, out)
+    score = {key: result.selection[RULE][VALIDATION] for key, result in results.items()}
     rows = [
         {"study": study.name, "method": name, "candidate": i, "seed": s, "val_worst_group": value}
         for (name, i, s), value in score.items()
@@ -136,8 +137,8 @@ def _compare(
         for m in chosen_methods
         for s in range(n_seeds)
     }
-    results = run_jobs([*jobs.values()], out)
-    return {m.name: [results[jobs[m.name, s].name] for s in range(n_seeds)] for m in chosen_methods}
+    results = run_named_jobs(jobs, out)
+    return {m.name: [results[m.name, s] for s in range(n_seeds)] for m in chosen_methods}
 
 
 def _worst(result: Result) -> float:
@@ -195,30 +196,28 @@ def capacity(study: ImageStudy, chosen: Mapping[str, int], out: Path, n_seeds: i
     """Follow BR-DRO over penalties per nat, beside ERM at the same learning rate."""
     by_name = {m.name: m for m in methods(study)}
     base = by_name[BITS].candidates[0]
+    seeds = range(n_seeds)
     jobs = {
         (p, s): job(study, by_name[BITS], {**base, "penalty": p}, s, f"{study.name}-capacity-{p:g}-{s}")
         for p in NATS
-        for s in range(n_seeds)
+        for s in seeds
     }
-    erm = [job(study, by_name["ERM"], {"lr": base["lr"]}, s, f"{study.name}-capacity-erm-{s}") for s in range(n_seeds)]
-    results = run_jobs([*jobs.values(), *erm], out)
+    erm = {s: job(study, by_name["ERM"], {"lr": base["lr"]}, s, f"{study.name}-capacity-erm-{s}") for s in seeds}
+    results, plain = run_named_jobs(jobs, out), run_named_jobs(erm, out)
     rows: Rows = [
         {
             "study": study.name,
             "method": BITS,
             "penalty": p,
             "seed": s,
-            "worst_group": _worst(results[j.name]),
-            "minority_weight": _minority_weight(results[j.name]),
-            "nats": results[j.name].last.get("train/adversary_complexity"),
+            "worst_group": _worst(result),
+            "minority_weight": _minority_weight(result),
+            "nats": result.last.get("train/adversary_complexity"),
         }
-        for (p, s), j in jobs.items()
+        for (p, s), result in results.items()
     ]
-    rows += [
-        {"study": study.name, "method": "ERM", "seed": s, "worst_group": _worst(results[j.name])}
-        for s, j in enumerate(erm)
-    ]
-    return Measured({"capacity": rows}, {"capacity": seconds_of(results.values())})
+    rows += [{"study": study.name, "method": "ERM", "seed": s, "worst_group": _worst(r)} for s, r in plain.items()]
+    return Measured({"capacity": rows}, {"capacity": seconds_of([*results.values(), *plain.values()])})
 
 
 def _minority_weight(result: Result) -> float:
@@ -235,31 +234,30 @@ def label_noise(study: ImageStudy, chosen: Mapping[str, int], out: Path, n_seeds
     """
     kept = [m for m in methods(study) if m.name not in ("LfF", BITS, FEATURES)]
     clean = _compare(study, kept, chosen, n_seeds, out)
-    v = LABEL_NOISE
     jobs = {
         (m.name, s): job(
             study,
             m,
             m.candidates[chosen[m.name]],
             s,
-            f"{study.name}-noise-{v:g}-{slug(m.name)}-{s}",
-            {"label_noise": {"share": v}},
+            f"{study.name}-noise-{LABEL_NOISE:g}-{slug(m.name)}-{s}",
+            {"label_noise": {"share": LABEL_NOISE}},
         )
         for m in kept
         for s in range(n_seeds)
     }
-    found = run_jobs([*jobs.values()], out)
+    noisy = run_named_jobs(jobs, out)
     rows = [
         {
             "study": study.name,
             "method": m.name,
-            "label_noise": level,
+            "label_noise": share,
             "seed": s,
             "worst_group": _worst(result),
-            "noisy_auc": _late(result, "example_weights/noisy_auc") if level and m.name != "ERM" else None,
+            "noisy_auc": _late(result, "example_weights/noisy_auc") if share and m.name != "ERM" else None,
         }
         for m in kept
-        for level, results in ((0.0, clean[m.name]), (v, [found[jobs[m.name, s].name] for s in range(n_seeds)]))
+        for share, results in ((0.0, clean[m.name]), (LABEL_NOISE, [noisy[m.name, s] for s in range(n_seeds)]))
         for s, result in enumerate(results)
     ]
-    return Measured({"label_noise": rows}, {"label_noise": seconds_of(found.values())})
+    return Measured({"label_noise": rows}, {"label_noise": seconds_of(noisy.values())})

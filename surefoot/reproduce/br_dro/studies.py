@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surefoot.reproduce.jobs import QUIET, Job
+from surefoot.reproduce.jobs import QUIET, Job, changed, component
 
 __all__ = (
+    "AVERAGE",
     "BITS",
     "DIGITS",
     "FASHION",
     "FEATURES",
     "PRACTICAL",
     "WATERBIRDS",
+    "WORST",
     "ImageStudy",
     "TunedMethod",
     "job",
@@ -23,6 +25,8 @@ __all__ = (
 PRACTICAL = "BR-DRO (no-regret, Hedge)"
 BITS, FEATURES = "BR-DRO (VIB, simple observation)", "BR-DRO (l2, features)"
 
+#: Logged accuracies by which methods are compared.
+WORST, AVERAGE = "test/worst_group_accuracy", "test/train_weighted_accuracy"
 #: How far Hedge may raise the logarithm of an importance in a whole run: the authors' 0.05 in 300 epochs on Waterbirds.
 _HEDGE_GROWTH = 15.0
 
@@ -41,7 +45,7 @@ class ImageStudy:
     trainer: Mapping[str, object]
 
 
-_ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 3e-3, "weight_decay": 1e-3}}
+_ADAM = component("torch.optim.Adam", lr=3e-3, weight_decay=1e-3)
 
 
 _CPU = {"accelerator": "cpu"}
@@ -49,27 +53,24 @@ _CPU = {"accelerator": "cpu"}
 
 DIGITS = ImageStudy(
     name="digits",
-    data={"class_path": "DigitsDataModule", "init_args": {"confounding": {"strength": 0.3}}},
-    encoder={"class_path": "SmallCNN", "init_args": {"widths": [32, 64]}},
+    data=component("DigitsDataModule", confounding={"strength": 0.3}),
+    encoder=component("SmallCNN", widths=[32, 64]),
     optimizer=_ADAM,
     epochs=60,
     n_tuning_seeds=2,
-    adversary_optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+    adversary_optimizer=component("torch.optim.Adam", lr=0.05),
     trainer=_CPU,
 )
 
 
 FASHION = ImageStudy(
     name="fashion_mnist",
-    data={
-        "class_path": "FashionMNISTDataModule",
-        "init_args": {"classes": [5, 7], "n_train": 2000, "n_eval": 1500, "confounding": {"strength": 0.1}},
-    },
-    encoder={"class_path": "SmallCNN", "init_args": {"widths": [16, 32, 64]}},
+    data=component("FashionMNISTDataModule", classes=[5, 7], n_train=2000, n_eval=1500, confounding={"strength": 0.1}),
+    encoder=component("SmallCNN", widths=[16, 32, 64]),
     optimizer=_ADAM,
     epochs=30,
     n_tuning_seeds=1,
-    adversary_optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+    adversary_optimizer=component("torch.optim.Adam", lr=0.05),
     trainer=_CPU,
 )
 
@@ -77,15 +78,14 @@ FASHION = ImageStudy(
 #: The paper's own setting, for a GPU: Waterbirds, ResNet-50, weight decay 1.
 WATERBIRDS = ImageStudy(
     name="waterbirds",
-    data={
-        "class_path": "WILDSDataModule",
-        "init_args": {"dataset": "waterbirds", "batch_size": 128, "augmentation": {"class_path": "ResizedCropFlip"}},
-    },
-    encoder={"class_path": "TimmEncoder", "init_args": {"name": "resnet50", "pretrained": True}},
-    optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-5, "momentum": 0.9, "weight_decay": 1.0}},
+    data=component(
+        "WILDSDataModule", dataset="waterbirds", batch_size=128, augmentation={"class_path": "ResizedCropFlip"}
+    ),
+    encoder=component("TimmEncoder", name="resnet50", pretrained=True),
+    optimizer=component("torch.optim.SGD", lr=1e-5, momentum=0.9, weight_decay=1.0),
     epochs=300,
     n_tuning_seeds=1,
-    adversary_optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+    adversary_optimizer=component("torch.optim.Adam", lr=0.05),
     trainer={"accelerator": "gpu", "devices": 1, "precision": "bf16-mixed"},
 )
 
@@ -108,16 +108,13 @@ def methods(study: ImageStudy) -> tuple[TunedMethod, ...]:
 def published_methods() -> tuple[TunedMethod, ...]:
     """Return the methods with the settings and search spaces published for Waterbirds (baselines, sections 2 to 5)."""
     authors = {
-        "adversary": {
-            "class_path": "LinearAdversary",
-            "init_args": {"norm": "l1", "temperature": 10.0},
-        },
+        "adversary": component("LinearAdversary", norm="l1", temperature=10.0),
         "adversary_optimizer": dict(WATERBIRDS.adversary_optimizer),
         "update": {"class_path": "NoRegretUpdate"},
         "tail": {"level": 0.05},
     }
     vib = {**authors, "adversary": {"class_path": "VIBAdversary"}, "observation": {"standardise": True}}
-    hedge = {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": 0.05, "importance": "sampling"}}
+    hedge = component("NoRegretUpdate", hedge_step=0.05, importance="sampling")
     rates = tuple({"lr": lr} for lr in (1e-5, 1e-4, 1e-3))
     return (
         TunedMethod("ERM", "ERM", rates),
@@ -141,25 +138,21 @@ def published_methods() -> tuple[TunedMethod, ...]:
 
 
 def small_methods(study: ImageStudy) -> tuple[TunedMethod, ...]:
-    """Return the methods of a study that a CPU carries, four candidates each."""
+    """Return the methods of a study for a CPU, four candidates each."""
     vib = {
         "adversary": {"class_path": "VIBAdversary"},
-        "adversary_optimizer": {**study.adversary_optimizer, "init_args": {"lr": 5e-3}},
+        "adversary_optimizer": changed(study.adversary_optimizer, lr=5e-3),
         "tail": {"level": 0.1},
         "observation": {"encoder": {"class_path": "ChannelStatistics"}, "standardise": True},
     }
     linear = {
-        "adversary": {
-            "class_path": "LinearAdversary",
-            "init_args": {"norm": "l2", "temperature": 10.0},
-        },
+        "adversary": component("LinearAdversary", norm="l2", temperature=10.0),
         "adversary_optimizer": dict(study.adversary_optimizer),
         "tail": {"level": 0.1},
     }
     growth = _HEDGE_GROWTH / study.epochs
     updates = [
-        {"class_path": "NoRegretUpdate", "init_args": {"hedge_step": growth, "importance": importance}}
-        for importance in ("loss", "sampling")
+        component("NoRegretUpdate", hedge_step=growth, importance=importance) for importance in ("loss", "sampling")
     ]
     base = study.optimizer["init_args"]["lr"]
 
@@ -193,9 +186,7 @@ def job(
 ) -> Job:
     """Return the training run of a method on a study's data."""
     own = dict(candidate)
-    optimizer = {**study.optimizer, "init_args": dict(study.optimizer["init_args"])}
-    if "lr" in own:
-        optimizer["init_args"]["lr"] = own.pop("lr")
+    optimizer = changed(study.optimizer, **({"lr": own.pop("lr")} if "lr" in own else {}))
     training = {"sampling": "group_balanced"} if method.groups else {"group_labels": "hidden"}
     return Job(
         name,
@@ -209,13 +200,7 @@ def job(
                 "enable_checkpointing": False,
                 "callbacks": [{"class_path": "GroupMetrics"}, {"class_path": "ExampleWeightMonitor"}],
             },
-            "model": {
-                "class_path": method.class_path,
-                "init_args": {"encoder": dict(study.encoder), "optimizer": optimizer, **own},
-            },
-            "data": {
-                **study.data,
-                "init_args": {**study.data["init_args"], "training": training, **(data or {}), "seed": seed},
-            },
+            "model": component(method.class_path, encoder=dict(study.encoder), optimizer=optimizer, **own),
+            "data": changed(study.data, training=training, **(data or {}), seed=seed),
         },
     )

@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from surefoot.reproduce.claims import at_least, at_most, claim, interval_above, reported
+from surefoot.reproduce.claims import ABOVE_ZERO, FALLS, at_least, at_most, claim, interval_above, reported
 from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY, GAUSSIAN_NLL, LOW_DIMENSION
 from surefoot.reproduce.constant_solution.tables import (
     Decisions,
@@ -23,13 +23,12 @@ from surefoot.reproduce.constant_solution.tables import (
     usual,
     variants,
 )
-from surefoot.reproduce.results import PerSeed, Results, by_seed
+from surefoot.reproduce.results import PerSeed, Results, by_seed, combine, trend
 from surefoot.statistics import rank_correlation
 
 __all__ = ()
 
-FIGURES = "section 4, figures 3 and 4"
-STANDS_OUT = interval_above(0, "a difference has to stand out from the seeds")
+REVERSION = "section 4, figures 3 and 4"
 NO_BASELINE = reported("the paper has no such baseline")
 #: Corruptions that do not reduce the input's own norm; blur and loss of contrast do.
 NORM_KEPT = ("rotation", "noise", "occlusion", "impulse")
@@ -39,9 +38,9 @@ NORM_KEPT = ("rotation", "noise", "occlusion", "impulse")
 
 @claim(
     id="{key}_falls_with_level",
-    source=FIGURES,
+    source=REVERSION,
     unit="tau",
-    criterion=at_most(-0.6, "at least four fifths of the pairs in order"),
+    criterion=FALLS,
     over=graded,
 )
 def falls_with_level(results: Results, study: str, training: str) -> PerSeed:
@@ -50,30 +49,26 @@ def falls_with_level(results: Results, study: str, training: str) -> PerSeed:
     Kendall's tau, mean over kinds.
     """
     networks = Networks(results, study, training)
-    levels = [networks.levels(kind, "distance") for kind in networks.graded]
-    return PerSeed({s: fmean(rank_correlation(range(len(kind[s])), kind[s]) for kind in levels) for s in networks.sets})
+    return combine([trend(dict(enumerate(networks.levels(kind, "distance")))) for kind in networks.graded])
 
 
 @claim(
     id="{key}_falls_with_ood_score",
-    source=FIGURES,
+    source=REVERSION,
     unit="tau",
     criterion=at_most(-0.4, "at least seven pairs of ten in order, over kinds of shifts too"),
     over=scored,
 )
 def falls_with_ood_score(results: Results, study: str, training: str) -> PerSeed:
     """Over all sets the distance falls as the OOD score grows, {training} on {study} (Kendall's tau)."""
-    return PerSeed(
-        {
-            seed: rank_correlation([row["ood_score"] for row in rows], [row["distance"] for row in rows])
-            for seed, rows in Networks(results, study, training).sets.items()
-        }
+    return by_seed(Networks(results, study, training).sets).reduce(
+        lambda rows: rank_correlation([row["ood_score"] for row in rows], [row["distance"] for row in rows])
     )
 
 
 @claim(
     id="{key}_strongest",
-    source=FIGURES,
+    source=REVERSION,
     unit="ratio",
     criterion=at_most(0.8, "a fifth less, about what the paper's figures show at the least"),
     over=usual,
@@ -96,7 +91,7 @@ def constant_near_optimum(results: Results, study: str, training: str) -> PerSee
     {training} on {study} (ratio of the distances).
     """
     networks = Networks(results, study, training)
-    inner = PerSeed({seed: rows[0]["distance"] for seed, rows in networks.constants("inner").items()})
+    inner = by_seed(networks.constants("inner")).reduce(lambda rows: rows[0]["distance"])
     return inner / networks.unshifted("distance")
 
 
@@ -122,7 +117,7 @@ def head_bias_tracks_optimum(results: Results, study: str, training: str) -> Per
     id="{study}_output_norm_falls",
     source="section 5; appendix (normalised norms)",
     unit="fraction",
-    criterion=STANDS_OUT,
+    criterion=ABOVE_ZERO,
     over=mechanisms,
 )
 def output_norm_falls(results: Results, study: str, training: str) -> PerSeed:
@@ -138,7 +133,7 @@ def output_norm_falls(results: Results, study: str, training: str) -> PerSeed:
     id="{study}_late_layers_lose_more",
     source="section 5: early layers keep or grow, late ones shrink",
     unit="ratio",
-    criterion=STANDS_OUT,
+    criterion=ABOVE_ZERO,
     over=mechanisms,
 )
 def late_layers_lose_more(results: Results, study: str, training: str) -> PerSeed:
@@ -151,7 +146,7 @@ def late_layers_lose_more(results: Results, study: str, training: str) -> PerSee
     id="{study}_row_space_share_falls",
     source="section 5: .43 to .344 in the paper's ResNet-20",
     unit="fraction",
-    criterion=STANDS_OUT,
+    criterion=ABOVE_ZERO,
     over=mechanisms,
 )
 def row_space_share_falls(results: Results, study: str, training: str) -> PerSeed:
@@ -164,7 +159,7 @@ def row_space_share_falls(results: Results, study: str, training: str) -> PerSee
     id="{study}_in_distribution_share_falls",
     source="section 5",
     unit="fraction",
-    criterion=STANDS_OUT,
+    criterion=ABOVE_ZERO,
     over=mechanisms,
 )
 def in_distribution_share_falls(results: Results, study: str, training: str) -> PerSeed:
@@ -173,14 +168,14 @@ def in_distribution_share_falls(results: Results, study: str, training: str) -> 
     return networks.layer(-1, "in_distribution_share") - networks.layer(-1, "in_distribution_share", NORM_KEPT)
 
 
-@claim(id="{study}_bias_share_rises", source="section 5", unit="fraction", criterion=STANDS_OUT, over=mechanisms)
+@claim(id="{study}_bias_share_rises", source="section 5", unit="fraction", criterion=ABOVE_ZERO, over=mechanisms)
 def bias_share_rises(results: Results, study: str, training: str) -> PerSeed:
     """Accumulated biases make up more of the output at the strongest levels, on {study} (rise of the share)."""
     networks = Networks(results, study, training)
     return networks.strongest("bias_share") - networks.unshifted("bias_share")
 
 
-@claim(id="{study}_confidence_falls", source="section 4", unit="fraction", criterion=STANDS_OUT, over=mechanisms)
+@claim(id="{study}_confidence_falls", source="section 4", unit="fraction", criterion=ABOVE_ZERO, over=mechanisms)
 def confidence_falls(results: Results, study: str, training: str) -> PerSeed:
     """The probability of the predicted class falls at the strongest levels, on {study}."""
     networks = Networks(results, study, training)
@@ -191,7 +186,7 @@ def confidence_falls(results: Results, study: str, training: str) -> PerSeed:
 
 
 @claim(
-    id="{study}_reward_prediction_beats_acting", source="section 6", unit="reward", criterion=STANDS_OUT, over=decided
+    id="{study}_reward_prediction_beats_acting", source="section 6", unit="reward", criterion=ABOVE_ZERO, over=decided
 )
 def reward_prediction_beats_acting(results: Results, study: str) -> PerSeed:
     """Out of distribution, acting on predicted rewards earns more than acting always, on {study}.
@@ -206,7 +201,7 @@ def reward_prediction_beats_acting(results: Results, study: str) -> PerSeed:
     id="{study}_reward_prediction_abstains_more",
     source="section 6: .13 to .61",
     unit="fraction",
-    criterion=STANDS_OUT,
+    criterion=ABOVE_ZERO,
     over=decided,
 )
 def reward_prediction_abstains_more(results: Results, study: str) -> PerSeed:
@@ -257,7 +252,7 @@ def reward_prediction_against_calibrated(results: Results, study: str) -> PerSee
     id="{study}_oracle_above_reward_prediction",
     source="section 6",
     unit="reward",
-    criterion=reported("no one can have it: it bounds what caution could earn"),
+    criterion=reported("it needs the labels: an upper bound of what abstaining could earn"),
     over=decided,
 )
 def oracle_above_reward_prediction(results: Results, study: str) -> PerSeed:
@@ -276,7 +271,7 @@ def oracle_above_reward_prediction(results: Results, study: str) -> PerSeed:
 def auroc(results: Results, study: str, score: str) -> PerSeed:
     """AUROC of {score_name}, levels 3 to 5, on {study}."""
     rows = far_from_training(results["detection"].where(study=study, score=score))
-    return PerSeed({seed: fmean(row["auroc"] for row in found) for seed, found in by_seed(rows).items()})
+    return by_seed(rows).reduce(lambda found: fmean(row["auroc"] for row in found))
 
 
 # Variants of training, and where predictions do not revert.
@@ -331,8 +326,7 @@ def adversarial_norms_grow(results: Results, training: str) -> PerSeed:
     """Adversarial inputs have larger norms in the layers, {training} (relative norm, mean over layers)."""
     rows = results["adversarial"].where(training=training)
     layers = [name for name, value in rows[0].items() if name.startswith("norm/") and value is not None]
-    growth = [rows.per_seed(layer, set="adversarial") / rows.per_seed(layer, set="test") for layer in layers]
-    return PerSeed({seed: fmean(layer[seed] for layer in growth) for seed in growth[0]})
+    return combine([rows.per_seed(layer, set="adversarial") / rows.per_seed(layer, set="test") for layer in layers])
 
 
 @claim(source="specification 9.2", unit="ratio", criterion=at_least(1.0, "no fall"))
@@ -369,7 +363,7 @@ def theory_output_off_span_vanishes(results: Results) -> PerSeed:
 @claim(
     source="theorem 4.1: the norm contracts through the remaining layers [M]",
     unit="ratio",
-    criterion=at_most(0.5, "more than half is lost on the way"),
+    criterion=at_most(0.5, "more than half is lost between the layers"),
 )
 def theory_contraction(results: Results) -> PerSeed:
     """Off the span, activations shrink from the first layer to the output.
@@ -408,7 +402,7 @@ def theory_bias_follows_support(results: Results, depth: int) -> PerSeed:
     id="theory_bias_not_marginal_depth_{depth}",
     source="proposition 4.3: the marginal only if margin points represent the classes [M]",
     unit="correlation",
-    criterion=STANDS_OUT,
+    criterion=ABOVE_ZERO,
     over=biased,
 )
 def theory_bias_not_marginal(results: Results, depth: int) -> PerSeed:

@@ -1,6 +1,5 @@
 """The study's figures, drawn from its tables."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from surefoot.report.figures import dot_plot, interval_curves
@@ -8,8 +7,7 @@ from surefoot.report.shift_figures import draw_layers, draw_sets
 from surefoot.reproduce.constant_solution import tables
 from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY
 from surefoot.reproduce.constant_solution.tables import Decisions, Networks
-from surefoot.reproduce.results import Results, Row
-from surefoot.statistics import Estimate, mean_interval
+from surefoot.reproduce.results import Results
 
 __all__ = ("decisions", "mechanisms", "theory_norms", "variants")
 
@@ -28,27 +26,19 @@ def mechanisms(results: Results, folder: Path) -> None:
     for key in tables.traced(results):
         networks, own = Networks(results, key["study"], key["training"]), folder / key["key"]
         title = f"{key['training']} on {key['study']}"
-        draw_sets([row for rows in networks.sets.values() for row in rows], own, title)
-        draw_layers([row for rows in networks.layers.values() for row in rows], own, title)
+        draw_sets(networks.sets, own, title)
+        draw_layers(networks.layers, own, title)
         inner, last = networks.constants("inner"), networks.constants("last")
         dot_plot(
             {
-                "optimal constant": _over_seeds({0: last[0]}, "optimal_constant"),
-                "accumulated biases": _over_seeds(inner, "prediction"),
-                "last bias alone": _over_seeds(last, "prediction"),
+                "optimal constant": last.where(seed=0).estimates("optimal_constant", by="number"),
+                "accumulated biases": inner.estimates("prediction", by="number"),
+                "last bias alone": last.estimates("prediction", by="number"),
             },
             "prediction without a signal",
             own / "constants",
             title,
         )
-
-
-def _over_seeds(constants: Mapping[int, Sequence[Row]], quantity: str) -> dict[str, Estimate]:
-    """Return, by output, a quantity's estimate over seeds."""
-    return {
-        str(rows[0]["number"]): mean_interval([row[quantity] for row in rows])
-        for rows in zip(*constants.values(), strict=True)
-    }
 
 
 def decisions(results: Results, folder: Path) -> None:
@@ -57,10 +47,7 @@ def decisions(results: Results, folder: Path) -> None:
         found = Decisions(results, study)
         for quantity in ("reward", "abstention"):
             curves = {
-                label: [
-                    (float(level), mean_interval(list(values.values())))
-                    for level, values in enumerate(found.levels(policy, quantity))
-                ]
+                label: [(float(level), v.estimate) for level, v in enumerate(found.levels(policy, quantity))]
                 for label, policy in POLICIES.items()
             }
             interval_curves(
@@ -78,11 +65,9 @@ def variants(results: Results, folder: Path) -> None:
     trained |= {key["training"]: Networks(results, key["study"], key["training"]) for key in keys}
     quantities = {
         "relative distance, strongest levels": {
-            name: mean_interval(list(n.strongest("normalised_distance").values())) for name, n in trained.items()
+            name: n.strongest("normalised_distance").estimate for name, n in trained.items()
         },
-        "unshifted accuracy": {
-            name: mean_interval(list(n.unshifted("accuracy").values())) for name, n in trained.items()
-        },
+        "unshifted accuracy": {name: n.unshifted("accuracy").estimate for name, n in trained.items()},
     }
     dot_plot(quantities, "ratio, fraction", folder / "variants", "Variants of training")
 

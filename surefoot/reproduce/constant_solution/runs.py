@@ -13,12 +13,12 @@ from surefoot.reproduce.constant_solution.studies import (
     REWARD,
     VARIANTS,
     ShiftStudy,
-    Training,
+    TrainingRecipe,
     job,
     studies,
 )
 from surefoot.reproduce.constant_solution.theory import measure_theory
-from surefoot.reproduce.jobs import Result, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.jobs import Result, run_calls, run_named_jobs, seconds_of
 from surefoot.reproduce.results import Rows, read_rows
 from surefoot.reproduce.running import Measured, Run, data_folder
 
@@ -85,16 +85,17 @@ def run(run: Run) -> None:
     run.notes += _protocol(tables["constants"])
 
 
-def _networks(wanted: Sequence[tuple[ShiftStudy, Mapping[str, Training]]], run: Run) -> list[TrainedNetworks]:
+def _networks(wanted: Sequence[tuple[ShiftStudy, Mapping[str, TrainingRecipe]]], run: Run) -> list[TrainedNetworks]:
     """Train and test every seed of some studies under some trainings, or read what is there."""
     jobs = {
-        (study.name, name): [job(study, name, training, seed, run.quick) for seed in range(run.n_seeds)]
+        (study.name, name, seed): job(study, name, training, seed, run.quick)
         for study, trainings in wanted
         for name, training in trainings.items()
+        for seed in range(run.n_seeds)
     }
-    results = run_jobs([one for seeds in jobs.values() for one in seeds], run.out)
+    results = run_named_jobs(jobs, run.out)
     return [
-        TrainedNetworks(study, name, [results[j.name] for j in jobs[study.name, name]])
+        TrainedNetworks(study, name, [results[study.name, name, seed] for seed in range(run.n_seeds)])
         for study, trainings in wanted
         for name in trainings
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import QUIET, Job
+from surefoot.reproduce.jobs import QUIET, Job, changed, component
 
 __all__ = (
     "CROSS_ENTROPY",
@@ -18,7 +18,7 @@ __all__ = (
     "SQUARED_ERROR",
     "VARIANTS",
     "ShiftStudy",
-    "Training",
+    "TrainingRecipe",
     "job",
     "studies",
 )
@@ -31,7 +31,7 @@ NO_BATCH_NORM = "no batch norm"
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecipe:
     """A loss and how it is trained."""
 
     loss: Mapping[str, Any]
@@ -42,54 +42,43 @@ class Training:
 
 
 def _sgd(rate: float, weight_decay: float) -> dict[str, object]:
-    arguments = {"lr": rate, "momentum": 0.9, "weight_decay": weight_decay}
-    return {"class_path": "torch.optim.SGD", "init_args": arguments}
+    return component("torch.optim.SGD", lr=rate, momentum=0.9, weight_decay=weight_decay)
 
 
 def _adamw(weight_decay: float) -> dict[str, object]:
-    return {
-        "class_path": "torch.optim.AdamW",
-        "init_args": {"lr": 1e-3, "weight_decay": weight_decay},
-    }
-
-
-def _loss(name: str, **arguments: object) -> dict[str, object]:
-    return {"class_path": name, "init_args": arguments}
+    return component("torch.optim.AdamW", lr=1e-3, weight_decay=weight_decay)
 
 
 #: The paper's recipes scaled down: SGD with momentum and batch normalisation for classifiers (rate x decay x steps is
 #: 0.18, the paper's about 0.4), Adam for regression, after squared errors where the loss is Gaussian. Chosen on seed 0
 #: of an exploration.
-LOSSES: Mapping[str, Training] = {
-    CROSS_ENTROPY: Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30),
-    REWARD: Training(_loss("RewardPrediction"), _sgd(0.05, 5e-3), 30),
-    SQUARED_ERROR: Training(_loss("SquaredError"), _adamw(1.0), 30),
-    GAUSSIAN_NLL: Training(_loss("GaussianNLL", warmup_epochs=10), _adamw(1.0), 30),
+LOSSES: Mapping[str, TrainingRecipe] = {
+    CROSS_ENTROPY: TrainingRecipe(component("CrossEntropy"), _sgd(0.05, 5e-3), 30),
+    REWARD: TrainingRecipe(component("RewardPrediction"), _sgd(0.05, 5e-3), 30),
+    SQUARED_ERROR: TrainingRecipe(component("SquaredError"), _adamw(1.0), 30),
+    GAUSSIAN_NLL: TrainingRecipe(component("GaussianNLL", warmup_epochs=10), _adamw(1.0), 30),
 }
 
 #: Changes of one thing in the training with cross-entropy.
-VARIANTS: Mapping[str, Training] = {
-    NO_BATCH_NORM: Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 30, {"batch_norm": False}),
-    "no weight decay": Training(_loss("CrossEntropy"), _sgd(0.05, 0.0), 30),
-    "a third of the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 10),
-    "twice the epochs": Training(_loss("CrossEntropy"), _sgd(0.05, 5e-3), 60),
+VARIANTS: Mapping[str, TrainingRecipe] = {
+    NO_BATCH_NORM: TrainingRecipe(component("CrossEntropy"), _sgd(0.05, 5e-3), 30, {"batch_norm": False}),
+    "no weight decay": TrainingRecipe(component("CrossEntropy"), _sgd(0.05, 0.0), 30),
+    "a third of the epochs": TrainingRecipe(component("CrossEntropy"), _sgd(0.05, 5e-3), 10),
+    "twice the epochs": TrainingRecipe(component("CrossEntropy"), _sgd(0.05, 5e-3), 60),
 }
 
 
 _CLASSIFIERS = {k: replace(LOSSES[k], epochs=15) for k in (CROSS_ENTROPY, REWARD)}
 _SUBCLASSES = {CROSS_ENTROPY: _CLASSIFIERS[CROSS_ENTROPY]}
 #: A transformer, trained as transformers are.
-_TEXTS = {CROSS_ENTROPY: Training(_loss("CrossEntropy"), _adamw(0.01), 3)}
+_TEXTS = {CROSS_ENTROPY: TrainingRecipe(component("CrossEntropy"), _adamw(0.01), 3)}
 #: The paper's own training of ResNet-20 on CIFAR-10: 200 epochs, the rate divided by ten after 100 and 150.
 _PAPER = {
-    name: Training(
+    name: TrainingRecipe(
         LOSSES[name].loss,
         _sgd(0.1, 1e-4),
         200,
-        lr_scheduler={
-            "class_path": "torch.optim.lr_scheduler.MultiStepLR",
-            "init_args": {"milestones": [100, 150]},
-        },
+        lr_scheduler=component("torch.optim.lr_scheduler.MultiStepLR", milestones=[100, 150]),
     )
     for name in (CROSS_ENTROPY, REWARD)
 }
@@ -104,49 +93,34 @@ class ShiftStudy:
     encoder: Mapping[str, Any]
     families: Sequence[str]  # of corruptions, or perturbations of texts
     other_shifts: Sequence[Mapping[str, Any]] = ()
-    trainings: Mapping[str, Training] = field(default_factory=lambda: LOSSES)
+    trainings: Mapping[str, TrainingRecipe] = field(default_factory=lambda: LOSSES)
     scored: bool = True  # whether sets have an OOD score, from their pixels
     traced: bool = True  # whether signals can be followed from layer to layer
 
     def shifts(self) -> list[dict[str, object]]:
         """Return the shifts as a config names them."""
         kind = "TextPerturbation" if self.name == "madlibs" else "Corruption"
-        graded = [{"class_path": kind, "init_args": {"kind": k}} for k in self.families]
+        graded = [component(kind, kind=k) for k in self.families]
         return [*graded, *(dict(s) for s in self.other_shifts)]
 
 
 def _other(name: str, datamodule: str, n: int, **arguments: object) -> dict[str, object]:
-    data = {"class_path": datamodule, "init_args": arguments}
-    return {
-        "class_path": "OtherDataset",
-        "init_args": {"name": name, "n_examples": n, "data": data},
-    }
+    return component("OtherDataset", name=name, n_examples=n, data=component(datamodule, **arguments))
 
 
 _FASHION = {"confounding": None, "n_train": 100, "n_eval": 500}
-_CONV = {
-    "class_path": "ConvNet",
-    "init_args": {"in_channels": 3, "image_size": 28, "widths": [16, 32], "batch_norm": True},
-}
+_CONV = component("ConvNet", in_channels=3, image_size=28, widths=[16, 32], batch_norm=True)
 #: Imbalanced, so that the optimal constant differs from what an untrained network predicts.
-_MNIST = {"class_path": "MNIST5kDataModule", "init_args": {"imbalance": 5.0, "standardise": True}}
+_MNIST = component("MNIST5kDataModule", imbalance=5.0, standardise=True)
 
 #: 64 inputs instead of 784 pixels, and noise that leaves [0, 1]: where predictions do not revert.
 LOW_DIMENSION = ShiftStudy(
     name="digits_8x8",
-    data={
-        "class_path": "DigitsDataModule",
-        "init_args": {
-            "target": "digit",
-            "confounding": None,
-            "imbalance": 5.0,
-            "standardise": True,
-        },
-    },
-    encoder={"class_path": "MLP", "init_args": {"n_inputs": 192, "widths": [128, 128]}},
+    data=component("DigitsDataModule", target="digit", confounding=None, imbalance=5.0, standardise=True),
+    encoder=component("MLP", n_inputs=192, widths=[128, 128]),
     families=("rotation", "unclipped_noise"),
     trainings={
-        GAUSSIAN_NLL: Training(_loss("GaussianNLL", warmup_epochs=15), _adamw(0.0), 60),
+        GAUSSIAN_NLL: TrainingRecipe(component("GaussianNLL", warmup_epochs=15), _adamw(0.0), 60),
     },
 )
 
@@ -156,7 +130,7 @@ _HELD_OUT = {"class_path": "HeldOut"}
 
 
 def studies(scale: Scale, has_data: bool) -> dict[str, ShiftStudy]:
-    """Return the studies that a scale carries; those on files only where there are any."""
+    """Return a scale's studies; those on files only where there are any."""
     families = FAMILIES[:2] if scale == "quick" else FAMILIES
     fashion = [_other("fashion_mnist", "FashionMNISTDataModule", 500, **_FASHION)]
     mnist = ShiftStudy("mnist", data=_MNIST, encoder=_CONV, families=families, other_shifts=fashion if has_data else [])
@@ -167,8 +141,8 @@ def studies(scale: Scale, has_data: bool) -> dict[str, ShiftStudy]:
         return {"mnist": mnist}
     found = {study.name: study for study in (mnist, _fashion_mnist(), _subclasses(), _madlibs())}
     if scale == "paper":
-        data = {"class_path": "CIFAR10DataModule", "init_args": {"augmentation": {"class_path": "ShiftFlip"}}}
-        resnet = {"class_path": "CIFARResNet", "init_args": {}}
+        data = component("CIFAR10DataModule", augmentation={"class_path": "ShiftFlip"})
+        resnet = component("CIFARResNet")
         found["cifar10"] = ShiftStudy("cifar10", data=data, encoder=resnet, families=families, trainings=_PAPER)
     return found
 
@@ -180,7 +154,7 @@ def _fashion_mnist() -> ShiftStudy:
     ]
     return ShiftStudy(
         "fashion_mnist",
-        data={"class_path": "FashionMNISTDataModule", "init_args": _FASHION_TRAINED | {"imbalance": 5.0}},
+        data=component("FashionMNISTDataModule", **_FASHION_TRAINED, imbalance=5.0),
         encoder=_CONV,
         families=FAMILIES,
         other_shifts=others,
@@ -189,10 +163,10 @@ def _fashion_mnist() -> ShiftStudy:
 
 
 def _subclasses() -> ShiftStudy:
-    inner = {"class_path": "FashionMNISTDataModule", "init_args": _FASHION_TRAINED}
+    inner = component("FashionMNISTDataModule", **_FASHION_TRAINED)
     return ShiftStudy(
         "subclasses",
-        data={"class_path": "SubclassShiftDataModule", "init_args": {"data": inner}},
+        data=component("SubclassShiftDataModule", data=inner),
         encoder=_CONV,
         families=(),
         other_shifts=[_HELD_OUT],
@@ -202,20 +176,11 @@ def _subclasses() -> ShiftStudy:
 
 
 def _madlibs() -> ShiftStudy:
-    transformer = {
-        "class_path": "TransformersEncoder",
-        "init_args": {
-            "name": "distilbert",
-            "pretrained": False,
-            "config": {
-                "vocab_size": 400, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128,
-                "max_position_embeddings": 32,
-            },
-        },
-    }  # fmt: skip
+    size = {"vocab_size": 400, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "max_position_embeddings": 32}
+    transformer = component("TransformersEncoder", name="distilbert", pretrained=False, config=size)
     return ShiftStudy(
         "madlibs",
-        data={"class_path": "MadlibsDataModule", "init_args": {"n_examples": 4000}},
+        data=component("MadlibsDataModule", n_examples=4000),
         encoder=transformer,
         families=("scramble",),
         other_shifts=[_HELD_OUT],
@@ -246,46 +211,36 @@ def _with_data_seed(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "init_args": {k: inner(k, v) for k, v in data["init_args"].items()} | {"seed": 0}}
 
 
-def job(study: ShiftStudy, name: str, training: Training, seed: int, quick: bool = False) -> Job:
+def job(study: ShiftStudy, name: str, training: TrainingRecipe, seed: int, quick: bool = False) -> Job:
     """Return a run: training, then a test with the shifted sets under the observers."""
     classifies = training.loss["class_path"] in ("CrossEntropy", "RewardPrediction")
-    observers: list[dict[str, object]] = [{"class_path": "ConstantSolutionAnalysis", "init_args": {"figures": False}}]
+    observers: list[dict[str, object]] = [component("ConstantSolutionAnalysis", figures=False)]
     if classifies:
-        observers.append({"class_path": "SelectiveRisk", "init_args": {"figures": False}})
+        observers.append(component("SelectiveRisk", figures=False))
     if training.loss["class_path"] == "CrossEntropy":
         observers.append({"class_path": "OODDetection"})
-    encoder = {
-        "class_path": study.encoder["class_path"],
-        "init_args": {**study.encoder["init_args"], **training.encoder},
-    }
-    epochs = 2 if quick else training.epochs
-    loss = {**training.loss, "init_args": dict(training.loss["init_args"])}
-    if quick and "warmup_epochs" in loss["init_args"]:
-        loss["init_args"]["warmup_epochs"] = 1
-    model = {
-        "encoder": encoder,
-        "optimizer": dict(training.optimizer),
-        "lr_scheduler": training.lr_scheduler,
-        "loss": loss,
-    }
-    data = {
-        "class_path": study.data["class_path"],
-        "init_args": {**study.data["init_args"], "shifts": study.shifts()},
-    }
+    shortened = {"warmup_epochs": 1} if quick and "warmup_epochs" in training.loss["init_args"] else {}
+    model = component(
+        "ERM",
+        encoder=changed(study.encoder, **training.encoder),
+        optimizer=dict(training.optimizer),
+        lr_scheduler=training.lr_scheduler,
+        loss=changed(training.loss, **shortened),
+    )
     return Job(
         f"{study.name}-{name.replace(' ', '_')}-{seed}",
         {
             "seed_everything": seed,
             "trainer": {
                 "accelerator": "cpu",
-                "max_epochs": epochs,
+                "max_epochs": 2 if quick else training.epochs,
                 **QUIET,
                 "limit_val_batches": 0,
                 "log_every_n_steps": 20,
                 "callbacks": observers,
             },
-            "model": {"class_path": "ERM", "init_args": model},
-            "data": _with_data_seed(data),
+            "model": model,
+            "data": _with_data_seed(changed(study.data, shifts=study.shifts())),
         },
         test=True,
     )

@@ -1,14 +1,14 @@
 """The study's tables, read: what claims and figures ask them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from surefoot.report.shift_figures import family_and_level
+from surefoot.reproduce.claims import Keys
 from surefoot.reproduce.constant_solution.studies import CROSS_ENTROPY, GAUSSIAN_NLL, LOW_DIMENSION, REWARD, VARIANTS
-from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, by_seed
+from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, Table, by_seed, combine
 from surefoot.statistics import correlation
 
 __all__ = (
@@ -37,8 +37,6 @@ __all__ = (
 #: Levels that count as clearly out of distribution.
 FAR = (3, 4, 5)
 
-Keys = Iterator[dict[str, Any]]
-
 
 def _value(row: Row, column: str) -> float:
     value = row.get(column)
@@ -54,36 +52,37 @@ class Networks:
         """Keep where the rows are."""
         self.results, self.study, self.training = results, study, training
 
-    def _rows(self, table: str) -> dict[int, list[Row]]:
-        return by_seed(self.results[table].where(study=self.study, training=self.training))
+    def _rows(self, table: str) -> Table:
+        return self.results[table].where(study=self.study, training=self.training)
 
     @cached_property
-    def sets(self) -> dict[int, list[Row]]:
-        """By seed, a row per set."""
+    def sets(self) -> Table:
+        """A row per set."""
         return self._rows("sets")
 
     @cached_property
-    def layers(self) -> dict[int, list[Row]]:
-        """By seed, a row per set and layer."""
+    def layers(self) -> Table:
+        """A row per set and layer."""
         return self._rows("layers")
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the sets."""
+        return self.sets.distinct("set")
 
     @cached_property
     def graded(self) -> list[str]:
         """Kinds of shifts that come in levels."""
-        return _graded(next(iter(self.sets.values()))[1:])
+        return _graded(self.names[1:])
 
-    def levels(self, kind: str, quantity: str) -> dict[int, list[float]]:
-        """Return, by seed, a quantity of the unshifted set and of a kind's levels, mildest first."""
-        return {
-            seed: [
-                _value(row, quantity) for i, row in enumerate(rows) if i == 0 or family_and_level(row["set"])[0] == kind
-            ]
-            for seed, rows in self.sets.items()
-        }
+    def levels(self, kind: str, quantity: str) -> list[PerSeed]:
+        """Return a quantity of the unshifted set and of a kind's levels, mildest first."""
+        shifted = [name for name in self.names[1:] if family_and_level(name)[0] == kind]
+        return [self.sets.per_seed(quantity, set=name) for name in (self.names[0], *shifted)]
 
     def unshifted(self, quantity: str) -> PerSeed:
         """Return a quantity of the unshifted set."""
-        return PerSeed({seed: _value(rows[0], quantity) for seed, rows in self.sets.items()})
+        return self.sets.per_seed(quantity, set=self.names[0])
 
     def strongest(self, quantity: str, kinds: Sequence[str] | None = None) -> PerSeed:
         """Return the mean over kinds at the strongest level; over all shifted sets where none has levels.
@@ -94,9 +93,8 @@ class Networks:
         """
         kinds = self.graded if kinds is None else kinds
         if not kinds:
-            return PerSeed({seed: fmean(_value(row, quantity) for row in rows[1:]) for seed, rows in self.sets.items()})
-        ends = [self.levels(kind, quantity) for kind in kinds]
-        return PerSeed({seed: fmean(values[seed][-1] for values in ends) for seed in self.sets})
+            return combine([self.sets.per_seed(quantity, set=name) for name in self.names[1:]])
+        return combine([self.levels(kind, quantity)[-1] for kind in kinds])
 
     def layer(self, position: int, quantity: str, kinds: Sequence[str] | None = None) -> PerSeed:
         """Return a layer's quantity on the unshifted set, or its mean over kinds at the strongest level.
@@ -106,42 +104,30 @@ class Networks:
             quantity: Column of ``layers``.
             kinds: Kinds of shifts, of which those are taken that there are.
         """
-        rows = next(iter(self.sets.values()))
-        last = {family_and_level(row["set"])[0]: row["set"] for row in rows[1:]}
-        names = [rows[0]["set"]] if kinds is None else [last[kind] for kind in self.graded if kind in kinds]
-        return PerSeed(
-            {
-                seed: fmean(_value([r for r in found if r["set"] == name][position], quantity) for name in names)
-                for seed, found in self.layers.items()
-            }
-        )
+        last = {family_and_level(name)[0]: name for name in self.names[1:]}
+        names = self.names[:1] if kinds is None else [last[kind] for kind in self.graded if kind in kinds]
+        found = [by_seed(self.layers.where(set=name)) for name in names]
+        return combine([rows.reduce(lambda of_seed: _value(of_seed[position], quantity)) for rows in found])
 
-    def constants(self, cut: str) -> dict[int, list[Row]]:
-        """Return, by seed, what biases predict without a signal, cut ``inner`` (behind the first layer) or ``last``."""
-        where = {"study": self.study, "training": self.training, "cut": cut}
-        return by_seed(self.results["constants"].where(**where))
+    def constants(self, cut: str) -> Table:
+        """Return what biases predict without a signal, cut ``inner`` (behind the first layer) or ``last``."""
+        return self._rows("constants").where(cut=cut)
 
     @property
     def n_classes(self) -> int:
         """Number of outputs that are classes: abstaining is none."""
-        n_outputs = len(next(iter(self.constants("last").values())))
-        return n_outputs - (self.training == REWARD)
+        return len(self.constants("last").distinct("number")) - (self.training == REWARD)
 
     def class_order(self) -> PerSeed:
         """Return the correlation over classes of the last bias's predictions with the optimal constant."""
-        return PerSeed(
-            {
-                seed: correlation(
-                    [row["prediction"] for row in rows[: self.n_classes]],
-                    [row["optimal_constant"] for row in rows[: self.n_classes]],
-                )
-                for seed, rows in self.constants("last").items()
-            }
+        n = self.n_classes
+        return by_seed(self.constants("last")).reduce(
+            lambda rows: correlation([r["prediction"] for r in rows[:n]], [r["optimal_constant"] for r in rows[:n]])
         )
 
 
-def _graded(shifted: Sequence[Row]) -> list[str]:
-    kinds = [family_and_level(row["set"]) for row in shifted]
+def _graded(shifted: Sequence[str]) -> list[str]:
+    kinds = [family_and_level(name) for name in shifted]
     return list(dict.fromkeys(kind for kind, level in kinds if level > 1))
 
 
@@ -202,7 +188,7 @@ def last_kind(results: Results) -> Keys:
 
 def variants(results: Results) -> Keys:
     """Yield the variants of training."""
-    return (k | {"key": key_of(k["training"])} for k in trained(results) if k["training"] in VARIANTS)
+    return ({**k, "key": key_of(k["training"])} for k in trained(results) if k["training"] in VARIANTS)
 
 
 def far_from_training(rows: Sequence[Row]) -> list[Row]:
@@ -216,14 +202,15 @@ class Decisions(NamedTuple):
     results: Results
     study: str
 
-    def of(self, policy: str) -> dict[int, list[Row]]:
-        """Return, by seed, a policy's rows, the unshifted set first; predicted rewards have a network of their own."""
+    def of(self, policy: str) -> Table:
+        """Return a policy's rows, each seed's unshifted set first; predicted rewards have a network of their own."""
         training = REWARD if policy == "reward_prediction" else CROSS_ENTROPY
-        return by_seed(self.results["decisions"].where(study=self.study, training=training, policy=policy))
+        return self.results["decisions"].where(study=self.study, training=training, policy=policy)
 
     def unshifted(self, policy: str, quantity: str = "reward") -> PerSeed:
         """Return a quantity on the unshifted set."""
-        return PerSeed({seed: rows[0][quantity] for seed, rows in self.of(policy).items()})
+        table = self.of(policy)
+        return table.per_seed(quantity, set=table[0]["set"])
 
     def far(self, policy: str, quantity: str = "reward") -> PerSeed:
         """Return the mean of a quantity over sets that are clearly out of distribution."""
@@ -232,26 +219,19 @@ class Decisions(NamedTuple):
             level = family_and_level(name)[1]
             return level in FAR or (level == 1 and not name.endswith("_1"))
 
-        return PerSeed(
-            {
-                seed: fmean(row[quantity] for row in rows[1:] if counts(row["set"]))
-                for seed, rows in self.of(policy).items()
-            }
-        )
+        table = self.of(policy)
+        return combine([table.per_seed(quantity, set=name) for name in table.distinct("set")[1:] if counts(name)])
 
     def levels(self, policy: str, quantity: str) -> list[PerSeed]:
         """Return the mean of a quantity at each level over kinds of shifts with levels; 0 is the unshifted set."""
-        found = self.of(policy)
-        shifted = next(iter(found.values()))[1:]
-        graded = _graded(shifted)
-        sets: dict[int, set[str]] = {}
-        for kind, level, name in ((*family_and_level(row["set"]), row["set"]) for row in shifted):
-            if kind in graded:
-                sets.setdefault(level, set()).add(name)
-        return [self.unshifted(policy, quantity)] + [
-            PerSeed({s: fmean(row[quantity] for row in rows if row["set"] in sets[level]) for s, rows in found.items()})
-            for level in sorted(sets)
-        ]
+        table = self.of(policy)
+        shifted = table.distinct("set")[1:]
+        sets: dict[int, list[PerSeed]] = {}
+        for name in shifted:
+            kind, level = family_and_level(name)
+            if kind in _graded(shifted):
+                sets.setdefault(level, []).append(table.per_seed(quantity, set=name))
+        return [self.unshifted(policy, quantity), *(combine(sets[level]) for level in sorted(sets))]
 
 
 def decided(results: Results) -> Keys:
@@ -281,12 +261,7 @@ def biased(results: Results) -> Keys:
 def bias_correlations(results: Results, depth: int, labels: str) -> PerSeed:
     """Return the correlation over data sets of the last bias with a mean of labels."""
     rows = [row for row in results["theory"].where(depth=depth) if row.get("bias") is not None]
-    return PerSeed(
-        {
-            seed: correlation([r["bias"] for r in found], [r[labels] for r in found])
-            for seed, found in by_seed(rows).items()
-        }
-    )
+    return by_seed(rows).reduce(lambda found: correlation([r["bias"] for r in found], [r[labels] for r in found]))
 
 
 def of_depth(results: Results, depth: int, quantity: str) -> PerSeed:

@@ -3,12 +3,12 @@
 import math
 from statistics import fmean
 
-from surefoot.reproduce.claims import Criterion, at_least, claim, interval_above, reported
+from surefoot.reproduce.claims import ABOVE_ZERO, Criterion, at_least, claim, interval_above, reported
 from surefoot.reproduce.learning_dynamics.tables import (
-    GAPS,
+    GAPS_TABLE,
     PREDICTORS,
-    PREFIXES,
-    SEEDS,
+    PREFIXES_TABLE,
+    SEEDS_TABLE,
     advantage,
     curation,
     mean_after_additions,
@@ -25,10 +25,9 @@ from surefoot.statistics import Estimate, correlation, rank_correlation
 
 __all__ = ()
 
-STANDS_OUT = interval_above(0, "a difference has to stand out from the seeds")
 ABSTRACT = "section 3; the paper's abstract: R² around or above 0.9"
 GSM8K = "on GSM8K, section 3"
-SCALE = reported("a scale for the eye")
+FOR_COMPARISON = reported("for comparison with the paper's number")
 BASELINE = reported("the baseline")
 
 
@@ -52,19 +51,19 @@ def given(own: bool) -> bool:
 )
 def own_runs_r2_identity(results: Results) -> PerSeed:
     """On our own sweep: R² of the line y = x, thresholds from other runs."""
-    return results[SEEDS].per_seed("r2_identity")
+    return results[SEEDS_TABLE].per_seed("r2_identity")
 
 
 @claim(source="sections 3 and 7", unit="R²", criterion=reported("as it comes out"))
 def own_runs_r2_fit(results: Results) -> PerSeed:
     """On our own sweep: squared correlation, thresholds from other runs."""
-    return results[SEEDS].per_seed("r2_fit")
+    return results[SEEDS_TABLE].per_seed("r2_fit")
 
 
-@claim(source="sections 3 and 7", unit="R²", criterion=STANDS_OUT)
+@claim(source="sections 3 and 7", unit="R²", criterion=ABOVE_ZERO)
 def own_runs_beats_train_accuracy(results: Results) -> PerSeed:
     """Identity R² above plain train accuracy's on our own sweep."""
-    return results[SEEDS].per_seed("r2_identity") - results[SEEDS].per_seed("train_r2_identity")
+    return results[SEEDS_TABLE].per_seed("r2_identity") - results[SEEDS_TABLE].per_seed("train_r2_identity")
 
 
 @claim(
@@ -74,13 +73,13 @@ def own_runs_beats_train_accuracy(results: Results) -> PerSeed:
 )
 def own_runs_single_peak(results: Results) -> PerSeed:
     """R² falls on both sides of the best threshold (drop to the better of the two ends of the range)."""
-    return results[SEEDS].per_seed("peak_drop")
+    return results[SEEDS_TABLE].per_seed("peak_drop")
 
 
 @claim(source="section 3: -2.3 on GSM8K", unit="log log perplexity", criterion=reported("depends on the task"))
 def own_runs_threshold(results: Results) -> PerSeed:
     """Threshold that all of a seed's runs choose."""
-    return results[SEEDS].per_seed("log_log_threshold")
+    return results[SEEDS_TABLE].per_seed("log_log_threshold")
 
 
 # Predictors of the gap between train and test accuracy.
@@ -88,10 +87,8 @@ def own_runs_threshold(results: Results) -> PerSeed:
 
 def gap_correlations(results: Results, predictor: str) -> PerSeed:
     """Return the correlation over checkpoints of a predictor with the gap."""
-    rows = by_seed(results[GAPS])
-    return PerSeed(
-        {s: correlation([r[predictor] for r in found], [r["gap"] for r in found]) for s, found in rows.items()}
-    )
+    rows = by_seed(results[GAPS_TABLE])
+    return rows.reduce(lambda found: correlation([r[predictor] for r in found], [r["gap"] for r in found]))
 
 
 @claim(
@@ -106,7 +103,7 @@ def gap_correlation(results: Results, predictor: str) -> PerSeed:
     return gap_correlations(results, predictor)
 
 
-@claim(id="beats_{key}", source="section 4", unit="Pearson", criterion=STANDS_OUT, over=other_predictors)
+@claim(id="beats_{key}", source="section 4", unit="Pearson", criterion=ABOVE_ZERO, over=other_predictors)
 def beats(results: Results, predictor: str) -> PerSeed:
     """Pre-memorization accuracy predicts the gap better than {predictor}: difference of correlations."""
     return gap_correlations(results, PREDICTORS[0]) - gap_correlations(results, predictor)
@@ -124,13 +121,10 @@ def beats(results: Results, predictor: str) -> PerSeed:
 )
 def robustness_prefix(results: Results, prefix: str) -> PerSeed:
     """Accuracy of training examples whose answer is started with '{prefix}' rises with pre-memorization accuracy."""
-    return PerSeed(
-        {
-            seed: rank_correlation(
-                [row["pre_memorization_accuracy"] for row in rows], [row[f"accuracy/{prefix}"] for row in rows]
-            )
-            for seed, rows in by_seed(results[PREFIXES]).items()
-        }
+    return by_seed(results[PREFIXES_TABLE]).reduce(
+        lambda rows: rank_correlation(
+            [row["pre_memorization_accuracy"] for row in rows], [row[f"accuracy/{prefix}"] for row in rows]
+        )
     )
 
 
@@ -143,7 +137,7 @@ def robustness_prefix(results: Results, prefix: str) -> PerSeed:
 )
 def robustness_drop(results: Results, prefix: str) -> PerSeed:
     """Accuracy lost on training examples by starting the answer with '{prefix}'."""
-    return results[PREFIXES].per_seed("accuracy/") - results[PREFIXES].per_seed(f"accuracy/{prefix}")
+    return results[PREFIXES_TABLE].per_seed("accuracy/") - results[PREFIXES_TABLE].per_seed(f"accuracy/{prefix}")
 
 
 # Recorded runs, the study's own and others; intervals are over redrawn runs.
@@ -167,7 +161,7 @@ def r2_fit(results: Results, record: str) -> Estimate:
     id="{record}_mean_absolute_error",
     source=f"0.029 {GSM8K}",
     unit="accuracy",
-    criterion=SCALE,
+    criterion=FOR_COMPARISON,
     over=records,
     at_any_scale=given,
 )
@@ -176,7 +170,14 @@ def mean_absolute_error(results: Results, record: str) -> Estimate:
     return quality(results, record, "pre_memorization_accuracy", "mean_absolute_error")
 
 
-@claim(id="{record}_kendall_tau", source=f"0.81 {GSM8K}", unit="tau", criterion=SCALE, over=records, at_any_scale=given)
+@claim(
+    id="{record}_kendall_tau",
+    source=f"0.81 {GSM8K}",
+    unit="tau",
+    criterion=FOR_COMPARISON,
+    over=records,
+    at_any_scale=given,
+)
 def kendall_tau(results: Results, record: str) -> Estimate:
     """Rank correlation of pre-memorization train accuracy with test accuracy ({record})."""
     return quality(results, record, "pre_memorization_accuracy", "kendall_tau")
@@ -241,7 +242,7 @@ def leave_one_run_out_identity(results: Results, record: str) -> Estimate:
     id="curation_above_{method}",
     source="section 6: 0.5 to 2 points above IID",
     unit="accuracy",
-    criterion=STANDS_OUT,
+    criterion=ABOVE_ZERO,
     over=other_methods,
 )
 def curation_above(results: Results, method: str) -> PerSeed:
@@ -282,5 +283,4 @@ def curation_data_efficiency(results: Results) -> PerSeed:
 )
 def curation_more_data_helps(results: Results) -> PerSeed:
     """Test accuracy gained by IID's additions over the originals."""
-    rows = curation(results, "iid")
-    return PerSeed({s: found[-1]["test_accuracy"] - found[0]["test_accuracy"] for s, found in rows.items()})
+    return curation(results, "iid").reduce(lambda rows: rows[-1]["test_accuracy"] - rows[0]["test_accuracy"])

@@ -19,20 +19,19 @@ from surefoot.reproduce.claims import Scale
 from surefoot.reproduce.jobs import run_jobs, seconds_of
 from surefoot.reproduce.learning_dynamics.sweep import (
     MIDDLE_RATE,
-    Size,
+    StudySize,
     curation_data,
     curation_round,
     pretrained_folder,
     pretraining,
     sizes,
 )
+from surefoot.reproduce.learning_dynamics.tables import CURATION_TABLE
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
 
 __all__ = ("measure_curation", "protocol")
 
-#: Name of the table.
-CURATION = "arithmetic_curation"
 TEST_ACCURACY = "memorization/test_accuracy"
 
 
@@ -92,7 +91,7 @@ def measure_curation(scale: Scale, out: Path, log_log_threshold: float, n_seeds:
         for b in branches
         for r, accuracy in enumerate(b.accuracies)
     ]
-    return Measured({CURATION: rows}, {CURATION: seconds_of(done.values())})
+    return Measured({CURATION_TABLE: rows}, {CURATION_TABLE: seconds_of(done.values())})
 
 
 def protocol(scale: Scale, log_log_threshold: float) -> str:
@@ -106,7 +105,7 @@ def protocol(scale: Scale, log_log_threshold: float) -> str:
     )
 
 
-def _add_problems(branch: Branch, number: int, size: Size, out: Path, log_log_threshold: float) -> None:
+def _add_problems(branch: Branch, number: int, size: StudySize, out: Path, log_log_threshold: float) -> None:
     """Write a round's new problems, unless they are there, and note the share of the originals that are parents."""
     data = curation_data(branch.seed, size)
     originals: list[Problem] = list(data.problems("train"))

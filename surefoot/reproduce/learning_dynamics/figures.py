@@ -115,7 +115,7 @@ def gaps(results: Results, folder: Path) -> None:
     panels: dict[str, Points] = {}
     for name in tables.PREDICTORS:
         series = panels.setdefault(f"log10 {name}" if name in LOGARITHMIC else name, {})
-        for row in results[tables.GAPS]:
+        for row in results[tables.GAPS_TABLE]:
             x = math.log10(max(row[name], 1e-30)) if name in LOGARITHMIC else row[name]
             key = (f"learning rate {row['learning_rate']:g}", f"seed {row['seed']}")
             series.setdefault(key, []).append((x, row["gap"]))
@@ -125,7 +125,7 @@ def gaps(results: Results, folder: Path) -> None:
 
 def prefixes(results: Results, folder: Path) -> None:
     """Draw sampled accuracies after each start of the answer, by pre-memorization accuracy."""
-    rows = results[tables.PREFIXES]
+    rows = results[tables.PREFIXES_TABLE]
     panels: dict[str, dict[float, list[float]]] = {}
     for column in (name for name in rows[0] if name.startswith("accuracy/")):
         prefix = column.removeprefix("accuracy/")
@@ -140,8 +140,8 @@ def curation(results: Results, folder: Path) -> None:
     """Draw test accuracy against the number of examples, by how parents of new problems were chosen."""
     interval_curves(
         {
-            label: results[tables.CURATION].curve("n_examples", "test_accuracy", method=method)
-            for method, label in tables.METHODS.items()
+            label: results[tables.CURATION_TABLE].curve("n_examples", "test_accuracy", method=method)
+            for method, label in tables.METHOD_NAMES.items()
         },
         ("training examples", "test accuracy"),
         folder / "arithmetic_curation",

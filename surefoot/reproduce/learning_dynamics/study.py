@@ -11,34 +11,32 @@ from surefoot.reasoning.metrics.memorization import (
     pre_memorization_accuracies,
     quality_of_train_accuracy,
 )
-from surefoot.reproduce.jobs import Result, run_jobs, seconds_of
+from surefoot.reproduce.jobs import Result, run_jobs, run_named_jobs, seconds_of
 from surefoot.reproduce.learning_dynamics.recorded import Record, notes_on, tabulate
 from surefoot.reproduce.learning_dynamics.sweep import (
     EPOCHS,
     MIDDLE_RATE,
-    Size,
-    Variant,
+    FineTuning,
+    StudySize,
     fine_tuning,
     pretraining,
     sizes,
 )
+from surefoot.reproduce.learning_dynamics.tables import GAPS_TABLE, OWN_RUNS, PREFIXES_TABLE, SEEDS_TABLE
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured, Run
 from surefoot.storage.json_files import read_json
 
-__all__ = ("LABEL", "measure_study")
-
-#: Begins the names of the tables of the study's own runs.
-LABEL = "arithmetic"
+__all__ = ("measure_study",)
 
 
 class Seed(NamedTuple):
     """The fine-tuning runs of one seed."""
 
     number: int
-    runs: Mapping[Variant, TrackedRun]
-    results: Mapping[Variant, Result]
-    folders: Mapping[Variant, Path]  # of the tracker's records
+    runs: Mapping[FineTuning, TrackedRun]
+    results: Mapping[FineTuning, Result]
+    folders: Mapping[FineTuning, Path]  # of the tracker's records
     threshold: float  # log(log(perplexity)) that all of the seed's runs choose
 
     @property
@@ -54,37 +52,39 @@ def measure_study(run: Run) -> Measured:
     """
     size, seeds, out = sizes(run.scale), range(run.n_seeds), run.out
     pretrained = run_jobs([pretraining(s, size) for s in seeds], out)
-    jobs = {(s, v): fine_tuning(s, size, v, out, v == perturbed_variant(size)) for s in seeds for v in size.variants}
-    results = run_jobs(list(jobs.values()), out)
+    jobs = {
+        (s, t): fine_tuning(s, size, t, out, t == prefixed_fine_tuning(size)) for s in seeds for t in size.fine_tunings
+    }
+    results = run_named_jobs(jobs, out)
     found = []
     for s in seeds:
-        folders = {v: out / "runs" / jobs[s, v].name / "latest" / "memorization" for v in size.variants}
-        runs = {v: read_record(folders[v], jobs[s, v].name) for v in size.variants}
+        folders = {t: out / "runs" / jobs[s, t].name / "latest" / "memorization" for t in size.fine_tunings}
+        runs = {t: read_record(folders[t], jobs[s, t].name) for t in size.fine_tunings}
         threshold = ThresholdSweep([r.curves() for r in runs.values()]).best()
-        found.append(Seed(s, runs, {v: results[jobs[s, v].name] for v in size.variants}, folders, threshold))
+        found.append(Seed(s, runs, {t: results[s, t] for t in size.fine_tunings}, folders, threshold))
     every = [r for seed in found for r in seed.runs.values()]
-    write_recorded_runs(every, out / f"{LABEL}.npz")
-    record = Record.of(every, LABEL, own=True)
+    write_recorded_runs(every, out / f"{OWN_RUNS}.npz")
+    record = Record.of(every, OWN_RUNS, own=True)
     run.notes += [*_protocol(size, run.n_seeds), *notes_on(record)]
     tables = {
-        f"{LABEL}_seeds": [_seed_row(seed) for seed in found],
-        f"{LABEL}_gaps": [row for seed in found for row in _gap_rows(seed, size)],
-        f"{LABEL}_prefixes": [row for seed in found for row in _prefix_rows(seed, size)],
+        SEEDS_TABLE: [_seed_row(seed) for seed in found],
+        GAPS_TABLE: [row for seed in found for row in _gap_rows(seed, size)],
+        PREFIXES_TABLE: [row for seed in found for row in _prefix_rows(seed, size)],
     }
     seconds = seconds_of([*pretrained.values(), *results.values()])
-    timed = [f"{LABEL}_checkpoints", *tables]
+    timed = [f"{OWN_RUNS}_checkpoints", *tables]
     return Measured(tabulate(record) | tables, dict.fromkeys(timed, seconds / len(timed)))
 
 
-def perturbed_variant(size: Size) -> Variant:
+def prefixed_fine_tuning(size: StudySize) -> FineTuning:
     """Return the run whose answers are started: the longest at the middle rate, which memorizes and generalises."""
-    full = [v for v in size.variants if v.share == "full"]
-    longest = [v for v in full if v.epochs == max(x.epochs for x in full)]
-    return next((v for v in longest if v.rate == MIDDLE_RATE), longest[0])
+    full = [t for t in size.fine_tunings if t.share == "full"]
+    longest = [t for t in full if t.epochs == max(other.epochs for other in full)]
+    return next((t for t in longest if t.rate == MIDDLE_RATE), longest[0])
 
 
-def _protocol(size: Size, n_seeds: int) -> list[str]:
-    rates = sorted({v.rate for v in size.variants})
+def _protocol(size: StudySize, n_seeds: int) -> list[str]:
+    rates = sorted({t.rate for t in size.fine_tunings})
     return [
         (
             "Arithmetic: chains of three operations modulo 10, three styles of writing, useless lines at a rate of"
@@ -115,24 +115,24 @@ def _seed_row(seed: Seed) -> dict[str, object]:
     }
 
 
-def _gap_rows(seed: Seed, size: Size) -> Rows:
+def _gap_rows(seed: Seed, size: StudySize) -> Rows:
     """Return, for each checkpoint of a seed's runs of middle length, the generalisation gap and what predicts it."""
     sweep = seed.sweep
-    lengths = {v.epochs for v in size.variants}
+    lengths = {t.epochs for t in size.fine_tunings}
     middle = EPOCHS[1] if EPOCHS[1] in lengths else min(lengths)
-    chosen = [v for v in size.variants if v.epochs == middle and v.share == "full"]
-    known = seed.runs[next((v for v in chosen if v.rate == MIDDLE_RATE), chosen[0])]
+    chosen = [t for t in size.fine_tunings if t.epochs == middle and t.share == "full"]
+    known = seed.runs[next((t for t in chosen if t.rate == MIDDLE_RATE), chosen[0])]
     atc = atc_threshold(_confidences(known)[-1], float(known.curves().test_accuracies[-1]))
     rows = []
-    for v in chosen:
-        run, curves, history = seed.runs[v], seed.runs[v].curves(), seed.results[v].history
+    for t in chosen:
+        run, curves, history = seed.runs[t], seed.runs[t].curves(), seed.results[t].history
         pre, confidences = sweep.at(run.name, seed.threshold), _confidences(run)
         for m in range(len(run.steps)):
             train = float(curves.train_accuracies[m].mean())
             rows.append(
                 {
                     "seed": seed.number,
-                    "learning_rate": v.rate,
+                    "learning_rate": t.rate,
                     "checkpoint": m + 1,
                     "gap": train - float(curves.test_accuracies[m]),
                     "train minus pre-memorization": train - float(pre[m]),
@@ -150,16 +150,16 @@ def _confidences(run: TrackedRun) -> Any:
     return run.greedy_logprobs.exp()
 
 
-def _prefix_rows(seed: Seed, size: Size) -> Rows:
-    """Return, for each training example of the perturbed run, its accuracy after each start of the answer."""
-    variant = perturbed_variant(size)
-    run = seed.runs[variant]
+def _prefix_rows(seed: Seed, size: StudySize) -> Rows:
+    """Return each training example's accuracy after each start of the answer, of the run whose answers are started."""
+    chosen = prefixed_fine_tuning(size)
+    run = seed.runs[chosen]
     last = pre_memorization_accuracies(run.train_accuracies, run.train_perplexities, seed.threshold)[-1]
     rows = {
         i: {"seed": seed.number, "example": i, "pre_memorization_accuracy": value}
         for i, value in zip(run.train_ids, last.tolist(), strict=True)
     }
-    sampled: Sequence[Mapping[str, Any]] = read_json(seed.folders[variant] / "prefixes.json")
+    sampled: Sequence[Mapping[str, Any]] = read_json(seed.folders[chosen] / "prefixes.json")
     for r in sampled:
         rows[r["id"]][f"accuracy/{r['prefix'].strip()}"] = r["n_correct"] / r["n_samples"]
     return list(rows.values())

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from surefoot.contracts import VariantSource, contract_of
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import QUIET, Job
+from surefoot.reproduce.jobs import QUIET, Job, component
 
 __all__ = (
     "PREFIXES",
-    "Size",
-    "Variant",
+    "FineTuning",
+    "StudySize",
     "fine_tuning",
     "pretrained_folder",
     "pretraining",
@@ -31,7 +31,7 @@ WORLD: dict[str, object] = {"chains": CHAINS, "solutions": SOLUTIONS}
 SAMPLING = {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 80}
 
 
-class Variant(NamedTuple):
+class FineTuning(NamedTuple):
     """How a run fine-tunes."""
 
     rate: float  # peak learning rate
@@ -43,14 +43,14 @@ class Variant(NamedTuple):
         return f"arithmetic_{self.epochs}epochs_{self.share}_lr{self.rate:g}_seed{seed}"
 
 
-class Size(NamedTuple):
+class StudySize(NamedTuple):
     """How large the study is."""
 
     n_train: int
     n_test: int
     start_accuracy: float  # at which pretraining stops
     pretraining_problems: int  # at most
-    variants: Sequence[Variant]
+    fine_tunings: Sequence[FineTuning]
     n_curation: int  # originals, and new problems of a round
     curation_rounds: int
     curation_epochs: int
@@ -63,28 +63,28 @@ MIDDLE_RATE = 5e-4
 EPOCHS = (5, 15, 30)
 
 
-def sizes(scale: Scale) -> Size:
+def sizes(scale: Scale) -> StudySize:
     """Return the study of a scale."""
     if scale == "quick":
-        variants = [Variant(rate, 10, "full") for rate in (5e-4, 5e-3)]
-        return Size(
+        fine_tunings = [FineTuning(rate, 10, "full") for rate in (5e-4, 5e-3)]
+        return StudySize(
             n_train=32,
             n_test=32,
             start_accuracy=0.02,
             pretraining_problems=640,
-            variants=variants,
+            fine_tunings=fine_tunings,
             n_curation=16,
             curation_rounds=1,
             curation_epochs=2,
         )
-    variants = [Variant(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
-    variants += [Variant(MIDDLE_RATE, 30, "half"), Variant(MIDDLE_RATE, 60, "quarter")]
-    return Size(
+    fine_tunings = [FineTuning(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
+    fine_tunings += [FineTuning(MIDDLE_RATE, 30, "half"), FineTuning(MIDDLE_RATE, 60, "quarter")]
+    return StudySize(
         n_train=256,
         n_test=256,
         start_accuracy=0.6,
         pretraining_problems=40_000,
-        variants=variants,
+        fine_tunings=fine_tunings,
         n_curation=192,
         curation_rounds=2,
         curation_epochs=15,
@@ -92,7 +92,7 @@ def sizes(scale: Scale) -> Size:
 
 
 def _data(seed: int, **numbers: object) -> dict[str, object]:
-    return {"class_path": "ArithmeticDataModule", "init_args": WORLD | {"seed": seed} | numbers}
+    return component("ArithmeticDataModule", **WORLD, seed=seed, **numbers)
 
 
 def _trainer(epochs: int, callbacks: Sequence[Mapping[str, object]]) -> dict[str, object]:
@@ -106,30 +106,24 @@ def _trainer(epochs: int, callbacks: Sequence[Mapping[str, object]]) -> dict[str
 
 
 def _model(language_model: Mapping[str, object], rate: float, **settings: object) -> dict[str, object]:
-    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": rate, "weight_decay": 0.01}}
-    init = {
-        "language_model": dict(language_model),
-        "optimizer": optimizer,
-        "max_tokens_per_pack": 8192,
-        "engine": {"class_path": "HFEngine", "init_args": {"max_sequences": 512}},
-        "evaluation": {"temperature": 0.0, "max_tokens": 80},
-    }
-    return {"class_path": "SFT", "init_args": init | settings}
+    return component(
+        "SFT",
+        language_model=dict(language_model),
+        optimizer=component("torch.optim.AdamW", lr=rate, weight_decay=0.01),
+        max_tokens_per_pack=8192,
+        engine=component("HFEngine", max_sequences=512),
+        evaluation={"temperature": 0.0, "max_tokens": 80},
+        **settings,
+    )
 
 
-def pretraining(seed: int, size: Size) -> Job:
+def pretraining(seed: int, size: StudySize) -> Job:
     """Return the run that makes the start: fresh problems, until some are solved."""
-    stop = {
-        "class_path": "EarlyStopping",
-        "init_args": {
-            "monitor": "val/accuracy",
-            "mode": "max",
-            "stopping_threshold": size.start_accuracy,
-            "patience": 1000,
-        },
-    }
+    stop = component(
+        "EarlyStopping", monitor="val/accuracy", mode="max", stopping_threshold=size.start_accuracy, patience=1000
+    )
     trainer = _trainer(1, [{"class_path": "ModelExporter"}, stop]) | {"val_check_interval": 10}
-    language_model = {"class_path": "TinyLanguageModel", "init_args": {"seed": seed}}
+    language_model = component("TinyLanguageModel", seed=seed)
     return Job(
         f"pretrained_seed{seed}",
         {
@@ -139,11 +133,10 @@ def pretraining(seed: int, size: Size) -> Job:
             # other problems than those of fine-tuning, which have seed 0 to 999; no derive_seed, which would be other
             # problems than those of the committed results
             "data": _data(
-                1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64,
-                eval_batch_size=256,
+                1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64, eval_batch_size=256
             ),
         },
-    )  # fmt: skip
+    )
 
 
 def pretrained_folder(out: Path, seed: int) -> Path:
@@ -151,51 +144,40 @@ def pretrained_folder(out: Path, seed: int) -> Path:
     return out / "runs" / f"pretrained_seed{seed}" / "latest" / "model"
 
 
-def fine_tuning(seed: int, size: Size, variant: Variant, out: Path, prefixes: bool = False) -> Job:
+def fine_tuning(seed: int, size: StudySize, setting: FineTuning, out: Path, prefixes: bool = False) -> Job:
     """Return a run of the sweep."""
     shares = {"full": 1, "half": 2, "quarter": 4}
-    every = 10 if variant.share == "quarter" else 5
-    tracker = {
-        "problems": {"test_split": "test"},
-        "answers": {"sampling": SAMPLING, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []},
-        "every_n_epochs": every,
-    }
+    every = 10 if setting.share == "quarter" else 5
+    answers = {"sampling": SAMPLING, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []}
     observers = [
-        {"class_path": "MemorizationTracker", "init_args": tracker},
-        {
-            "class_path": "GeneralizationPredictors",
-            "init_args": {"batch_size": size.n_train // 8, "every_n_epochs": every},
-        },
+        component("MemorizationTracker", problems={"test_split": "test"}, answers=answers, every_n_epochs=every),
+        component("GeneralizationPredictors", batch_size=size.n_train // 8, every_n_epochs=every),
     ]
-    trainer = _trainer(variant.epochs, observers) | {"limit_val_batches": 0}
-    start = _pretrained(out, seed)
+    trainer = _trainer(setting.epochs, observers) | {"limit_val_batches": 0}
+    n_train = size.n_train // shares[setting.share]
     return Job(
-        variant.name(seed),
+        setting.name(seed),
         {
             "seed_everything": seed,
             "trainer": trainer,
-            "model": _model(start, variant.rate, warmup=5, schedule="linear"),
-            "data": _data(
-                seed, n_train=size.n_train // shares[variant.share], n_val=0, n_test=size.n_test,
-                batch_size=16,
-            ),
+            "model": _model(_pretrained(out, seed), setting.rate, warmup=5, schedule="linear"),
+            "data": _data(seed, n_train=n_train, n_val=0, n_test=size.n_test, batch_size=16),
         },
-    )  # fmt: skip
+    )
 
 
 def _pretrained(out: Path, seed: int) -> dict[str, object]:
-    folder = str(pretrained_folder(out, seed).resolve())
-    return {"class_path": "PretrainedLanguageModel", "init_args": {"name": folder}}
+    return component("PretrainedLanguageModel", name=str(pretrained_folder(out, seed).resolve()))
 
 
-def _originals(seed: int, size: Size) -> dict[str, object]:
+def _originals(seed: int, size: StudySize) -> dict[str, object]:
     chains = {"chains": {"min_steps": 2, "max_steps": 4}}
     numbers = {"n_train": size.n_curation, "n_val": 0, "n_test": 2 * size.n_test}
     arguments = WORLD | chains | numbers | {"seed": 500 + seed}  # no derive_seed: committed results are of these
     return {"class_path": "ArithmeticDataModule", "init_args": arguments}
 
 
-def curation_data(seed: int, size: Size) -> VariantSource:
+def curation_data(seed: int, size: StudySize) -> VariantSource:
     """Return a seed's originals, of which variants can be made."""
     from surefoot.cli.loading import build_datamodule  # imports lightning
 
@@ -203,21 +185,20 @@ def curation_data(seed: int, size: Size) -> VariantSource:
     return contract_of(data, VariantSource, "curation")
 
 
-def curation_round(seed: int, size: Size, out: Path, name: str, additions: Sequence[Path]) -> Job:
+def curation_round(seed: int, size: StudySize, out: Path, name: str, additions: Sequence[Path]) -> Job:
     """Return a run that trains from the pretrained model on the originals and what was added."""
     originals = _originals(seed, size)
     every = max(1, size.curation_epochs // 3)
     tracked = {"test_split": "test", "data": originals}
-    tracker = {"problems": tracked, "answers": {"sampling": SAMPLING}, "every_n_epochs": every}
-    observers = [{"class_path": "MemorizationTracker", "init_args": tracker}]
-    trainer = _trainer(size.curation_epochs, observers) | {"limit_val_batches": 0}
-    data = {"data": originals, "additions": [str(a.resolve()) for a in additions], "batch_size": 16}
+    tracker = component("MemorizationTracker", problems=tracked, answers={"sampling": SAMPLING}, every_n_epochs=every)
+    trainer = _trainer(size.curation_epochs, [tracker]) | {"limit_val_batches": 0}
+    added = [str(a.resolve()) for a in additions]
     return Job(
         f"curation_{name}_seed{seed}",
         {
             "seed_everything": seed,
             "trainer": trainer,
             "model": _model(_pretrained(out, seed), MIDDLE_RATE, warmup=5, schedule="linear"),
-            "data": {"class_path": "CuratedDataModule", "init_args": data | {"seed": seed}},
+            "data": component("CuratedDataModule", data=originals, additions=added, batch_size=16, seed=seed),
         },
     )

@@ -1,6 +1,6 @@
 """The study's tables, read: what claims and figures ask them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal
 
@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from surefoot.reasoning.metrics.memorization import identity_r2, prediction_quality
-from surefoot.reproduce.results import PerSeed, Results, Row, by_seed
+from surefoot.reproduce.claims import Keys
+from surefoot.reproduce.jobs import slug
+from surefoot.reproduce.results import PerSeed, Results, Row, RowsBySeed, by_seed
 from surefoot.statistics import Estimate, bootstrap_interval
 
 __all__ = (
-    "CURATION",
-    "GAPS",
-    "METHODS",
+    "CURATION_TABLE",
+    "GAPS_TABLE",
+    "METHOD_NAMES",
+    "OWN_RUNS",
     "PREDICTORS",
-    "PREFIXES",
-    "SEEDS",
+    "PREFIXES_TABLE",
+    "SEEDS_TABLE",
     "advantage",
     "column",
     "curation",
@@ -35,20 +38,21 @@ __all__ = (
 #: What is compared as a predictor of the gap between train and test accuracy, by column; ours is the first.
 PREDICTORS = ("train minus pre-memorization", "gradient variance", "distance from start", "ATC")
 #: How parents of new problems are chosen -> its name; ours is the first.
-METHODS = {
+METHOD_NAMES = {
     "pre_memorization": "low pre-memorization accuracy",
     "iid": "IID",
     "ifd": "IFD",
     "heuristic": "longest solutions",
 }
-CURATION = "arithmetic_curation"
-GAPS = "arithmetic_gaps"
-PREFIXES = "arithmetic_prefixes"
-SEEDS = "arithmetic_seeds"
+#: The record of the study's own runs, and the other tables on them.
+OWN_RUNS = "arithmetic"
+CURATION_TABLE = f"{OWN_RUNS}_curation"
+GAPS_TABLE = f"{OWN_RUNS}_gaps"
+PREFIXES_TABLE = f"{OWN_RUNS}_prefixes"
+SEEDS_TABLE = f"{OWN_RUNS}_seeds"
 
 #: Column of the checkpoints by which test accuracy is predicted.
 Predictor = Literal["pre_memorization_accuracy", "train_accuracy", "left_out_accuracy"]
-Keys = Iterator[dict[str, object]]
 
 
 def records(results: Results) -> Keys:
@@ -69,19 +73,23 @@ def other_predictors(results: Results) -> Keys:
 def predictors(results: Results) -> Keys:
     """Yield the predictors of the gap; ``key`` is for ids."""
     for name in PREDICTORS:
-        if name in results[GAPS][0]:
-            yield {"predictor": name, "key": name.lower().replace(" ", "_").replace("-", "_")}
+        if name in results[GAPS_TABLE][0]:
+            yield {"predictor": name, "key": slug(name)}
 
 
 def prefixes(results: Results) -> Keys:
     """Yield the starts of answers, numbered from 1."""
-    names = [name.removeprefix("accuracy/") for name in results[PREFIXES][0] if name.startswith("accuracy/")]
+    names = [name.removeprefix("accuracy/") for name in results[PREFIXES_TABLE][0] if name.startswith("accuracy/")]
     return ({"prefix": name, "number": i} for i, name in enumerate(filter(None, names), 1))
 
 
 def other_methods(results: Results) -> Keys:
     """Yield the methods of curation that ours is compared with."""
-    return ({"method": m, "name": METHODS[m]} for m in results[CURATION].distinct("method") if m != "pre_memorization")
+    return (
+        {"method": m, "name": METHOD_NAMES[m]}
+        for m in results[CURATION_TABLE].distinct("method")
+        if m != "pre_memorization"
+    )
 
 
 def runs_of(results: Results, record: str) -> dict[str, list[Row]]:
@@ -121,12 +129,11 @@ def advantage(results: Results, record: str) -> Estimate:
     return bootstrap_interval(of, len(columns[0]), 400)
 
 
-def curation(results: Results, method: str) -> dict[int, list[Row]]:
+def curation(results: Results, method: str) -> RowsBySeed:
     """Return, by seed, a method's rows along growing numbers of examples, the originals first."""
-    return by_seed(results[CURATION].where(method=method))
+    return by_seed(results[CURATION_TABLE].where(method=method))
 
 
 def mean_after_additions(results: Results, method: str) -> PerSeed:
     """Return a method's mean test accuracy over all rounds that added problems."""
-    rows = curation(results, method)
-    return PerSeed({seed: fmean(row["test_accuracy"] for row in found[1:]) for seed, found in rows.items()})
+    return curation(results, method).reduce(lambda rows: fmean(row["test_accuracy"] for row in rows[1:]))

@@ -5,7 +5,7 @@ Reference: Setlur et al. 2024, Rewarding Progress: Scaling Automated Process Ver
 """
 
 from surefoot.reproduce.papers import Paper, claims_in
-from surefoot.reproduce.pav import claims, figures, runs
+from surefoot.reproduce.pav import arithmetic_claims, didactic_claims, figures, runs
 
 __all__ = ("PAPER",)
 
@@ -14,7 +14,16 @@ PAPER = Paper(
     title="Rewarding Progress: Scaling Automated Process Verifiers for LLM Reasoning",
     reference="Setlur et al., ICLR 2025, arXiv 2410.08146",
     run=runs.run,
-    claims=claims_in(claims),
-    figures=(figures.didactic_learning, figures.didactic_pass, figures.didactic_sweep),
+    claims=claims_in(didactic_claims, arithmetic_claims),
+    figures=(
+        figures.didactic_learning,
+        figures.didactic_pass,
+        figures.didactic_sweep,
+        figures.arithmetic_by_candidates,
+        figures.arithmetic_by_tokens,
+        figures.arithmetic_provers,
+        figures.arithmetic_learning,
+        figures.arithmetic_pass,
+    ),
     default_seeds={"quick": 1, "laptop": 5, "paper": 5},
 )

@@ -1,5 +1,8 @@
-"""What is run: the didactic task."""
+"""What is run: the didactic task, and chains of arithmetic."""
 
+from surefoot.errors import SurefootError
+from surefoot.reproduce.pav.arithmetic import measure_policies, measure_reinforcement, measure_search
+from surefoot.reproduce.pav.studies import sizes
 from surefoot.reproduce.pav.sweep import SETTINGS, measure_learning, measure_provers, measure_sweep
 from surefoot.reproduce.running import Run
 
@@ -12,13 +15,34 @@ PROTOCOL = (
         " P(next right token) of a prover of weight w is w / (w + 14). A step's value under the policy is the outcome"
         " of its sequence, where the paper uses more than 100 rollouts."
     ),
+    (
+        "Arithmetic: five additions and subtractions modulo 10, sampled at temperature 1; a Llama of 0.3 M parameters"
+        " is trained on chains of one to five operations until it solves 45% of them greedily. Verifiers begin with its"
+        " weights and see equally many examples: 8,192 completions, four rollouts from each prefix, or the outcomes of"
+        " 32,768. Beams sample three steps from each beginning; the weight of the advantage is chosen on held-out"
+        " problems, K is 4. All methods of reinforcement have one learning rate."
+    ),
 )
 
 
 def run(run: Run) -> None:
-    """Measure everything."""
+    """Measure everything.
+
+    Raises:
+        SurefootError: At the paper's scale.
+    """
+    if run.scale == "paper":
+        raise SurefootError(
+            "the paper's scale trains Gemma models of 2 to 27 billion parameters on GPUs: adapt"
+            " configs/pipelines/pav_arithmetic.yaml to them, and compare searches with surefoot search --baseline."
+        )
     run.notes += PROTOCOL
     settings = SETTINGS[:2] if run.quick else SETTINGS
     run.add(measure_learning(100 if run.quick else 3500, run.n_seeds))
     run.add(measure_sweep(settings, 100 if run.quick else 1000, run.n_seeds))
     run.add(measure_provers(settings, run.n_seeds))
+    size, seeds = sizes(run.scale), range(run.n_seeds)
+    for measured in measure_policies(size, run.out, seeds):
+        run.add(measured)
+    run.add(measure_search(size, run.out, seeds))
+    run.add(measure_reinforcement(size, run.out, seeds))

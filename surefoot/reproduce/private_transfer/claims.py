@@ -1,22 +1,28 @@
 """What is claimed of private transfer: curves, rates, personalisation, features and audits."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
 
-from surefoot.reproduce.claims import Criterion, at_least, at_most, claim, close_to, interval_above, reported
-from surefoot.reproduce.results import PerSeed, Results, by_seed, trend
+from surefoot.reproduce.claims import (
+    ABOVE_ONE,
+    ABOVE_ZERO,
+    Criterion,
+    Keys,
+    at_least,
+    at_most,
+    claim,
+    close_to,
+    interval_above,
+    reported,
+)
+from surefoot.reproduce.results import PerSeed, Results, by_seed, combine, trend
 from surefoot.statistics import rank_correlation
 
 __all__ = ("crossing", "is_public", "log_slope")
 
-Keys = Iterable[Mapping[str, Any]]
-
 SPECIFICATION = "specification 5.1"
-DIFFERS = interval_above(0, "a difference has to stand out from the seeds")
-ABOVE_ONE = interval_above(1, "a difference has to stand out from the seeds")
 FULL, TRUE = "DP, all dimensions", "DP, true subspace"
 
 
@@ -117,7 +123,7 @@ def neighbours_in_gamma(results: Results) -> Keys:
     over=neighbours_in_gamma,
     source=f"{SPECIFICATION}, qualitative result 2",
     unit="log n",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def crossing_later(results: Results, better: str, worse: str) -> PerSeed:
     """All dimensions overtake later for a smaller gamma: {better} ({gamma:.2f}) after {worse} ({worse_gamma:.2f})."""
@@ -140,9 +146,7 @@ def sample_sizes(results: Results) -> Keys:
 def true_subspace_best(results: Results, n: int) -> PerSeed:
     """At {n:,} samples every other private curve is above that of the true subspace (smallest ratio)."""
     others = [c for c in results["curves"].distinct("curve") if c.startswith("DP") and c != TRUE]
-    found = [errors(results, curve, n) for curve in others]
-    best = PerSeed({seed: min(of_curve[seed] for of_curve in found) for seed in found[0]})
-    return best / errors(results, TRUE, n)
+    return combine([errors(results, curve, n) for curve in others], min) / errors(results, TRUE, n)
 
 
 @claim(
@@ -150,7 +154,7 @@ def true_subspace_best(results: Results, n: int) -> PerSeed:
     over=sample_sizes,
     source=f"{SPECIFICATION}, qualitative result 3",
     unit="error",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def true_subspace_below_least_squares(results: Results, many: int) -> PerSeed:
     """At {many:,} samples the true subspace is below least squares without privacy in all dimensions (difference)."""
@@ -169,7 +173,7 @@ def moments_and_svd(results: Results) -> Keys:
     over=moments_and_svd,
     source=f"{SPECIFICATION}, qualitative result 4",
     unit="gamma",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def svd_beats_moments(results: Results, moments: str, svd: str) -> PerSeed:
     """The SVD of tasks' solutions has a smaller gamma than moments ({n_public} public samples; difference)."""
@@ -206,8 +210,7 @@ def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
 def rates(results: Results, sweep: str) -> PerSeed:
     """Return each seed's slope of log excess risk in the true subspace over a sweep."""
     curve = excess_risks(results, sweep, "true")
-    seeds = next(iter(curve.values())).keys()
-    return PerSeed({seed: log_slope([*curve], [risks[seed] for risks in curve.values()]) for seed in seeds})
+    return combine([*curve.values()], lambda risks: log_slope([*curve], risks))
 
 
 def log_gains(results: Results) -> dict[float, PerSeed]:
@@ -236,7 +239,7 @@ def largest_d_over_k(results: Results) -> Keys:
     over=largest_d_over_k,
     source="sections 1 and 4",
     unit="log10 of the ratio",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def gain_at_largest_d_over_k(results: Results, largest: float) -> PerSeed:
     """The gain of the subspace over all dimensions at d/k = {largest:g}, in powers of ten."""
@@ -327,7 +330,7 @@ def other_ways(results: Results) -> Keys:
     over=other_ways,
     source="v1: public data replace coordination",
     unit="error",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def personal_below(results: Results, way: str, count: int) -> PerSeed:
     """Alone in the public subspace users have smaller errors than: {way} (difference of errors)."""
@@ -357,7 +360,7 @@ def accuracy(results: Results, k: int, epsilon: float) -> PerSeed:
     over=budgets,
     source="specification 7: an interior optimum in k",
     unit="accuracy",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def features_interior_optimum_upper(results: Results, lowest: float, largest: int) -> PerSeed:
     """At epsilon {lowest:g} twenty directions beat all {largest} (difference of accuracies)."""
@@ -369,14 +372,14 @@ def features_interior_optimum_upper(results: Results, lowest: float, largest: in
     over=budgets,
     source="specification 7: an interior optimum in k",
     unit="accuracy",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def features_interior_optimum_lower(results: Results, lowest: float) -> PerSeed:
     """At epsilon {lowest:g} twenty directions beat two (difference of accuracies)."""
     return accuracy(results, 20, lowest) - accuracy(results, 2, lowest)
 
 
-@claim(source="specification 7", unit="tau", criterion=DIFFERS)
+@claim(source="specification 7", unit="tau", criterion=ABOVE_ZERO)
 def features_optimum_moves_right(results: Results) -> Sequence[float]:
     """The best number of directions grows with epsilon (Kendall's tau)."""
     directions = sorted(results["features"].where(kind="public features").distinct("directions"))
@@ -395,7 +398,7 @@ def features_optimum_moves_right(results: Results) -> Sequence[float]:
     over=budgets,
     source="abstract: up to 67 points over private training from scratch",
     unit="accuracy",
-    criterion=DIFFERS,
+    criterion=ABOVE_ZERO,
 )
 def features_beat_pixels(results: Results, one: float) -> PerSeed:
     """At epsilon {one:g} a private probe of public features beats a private linear model of pixels (difference)."""

@@ -15,7 +15,7 @@ from surefoot.privacy import (
     principal_directions,
     private_descent,
 )
-from surefoot.reproduce.jobs import QUIET, Job
+from surefoot.reproduce.jobs import QUIET, Job, component
 from surefoot.reproduce.results import Rows
 
 __all__ = ("DIRECTIONS", "EPSILONS", "N_PRIVATE", "encoder_job", "probe_rows")
@@ -28,7 +28,7 @@ N_PRIVATE = 2000
 DELTA = 1e-5
 #: Fixed in advance for all k and epsilon: full batches, unit features, clip 1.
 _STEPS, _RATE, _CLIP = 30, 10.0, 1.0
-_ENCODER = {"class_path": "SmallCNN", "init_args": {"widths": [32, 64, 128]}}
+_ENCODER = component("SmallCNN", widths=[32, 64, 128])
 _DATA = "CIFAR10DataModule"
 
 Labelled = tuple[Tensor, Tensor]  # inputs and labels
@@ -47,14 +47,8 @@ def encoder_job(seed: int, quick: bool = False) -> Job:
                 **QUIET,
                 "limit_val_batches": 0,
             },
-            "model": {
-                "class_path": "ERM",
-                "init_args": {
-                    "encoder": _ENCODER,
-                    "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3}},
-                },
-            },
-            "data": {"class_path": _DATA, "init_args": arguments},
+            "model": component("ERM", encoder=_ENCODER, optimizer=component("torch.optim.Adam", lr=2e-3)),
+            "data": component(_DATA, **arguments),
         },
     )
 
@@ -111,15 +105,13 @@ def _features(run_folder: str, n_images: int | None) -> tuple[dict[str, Labelled
     """Return the private classes' features and pixels by split, and the public examples' features."""
     from surefoot.cli.loading import build_datamodule
 
-    settings = {
-        "class_path": "FrozenFeaturesDataModule",
-        "init_args": {
-            "source": {"class_path": "SeededNoise", "init_args": {"seed": 0}},
-            "data": {"class_path": _DATA, "init_args": {"n_train": n_images, "n_eval": n_images}},
-            "encoder": {"class_path": "CheckpointEncoder", "init_args": {"encoder": _ENCODER, "weights": run_folder}},
-            "private_classes": list(PRIVATE),
-        },
-    }
+    settings = component(
+        "FrozenFeaturesDataModule",
+        source=component("SeededNoise", seed=0),
+        data=component(_DATA, n_train=n_images, n_eval=n_images),
+        encoder=component("CheckpointEncoder", encoder=_ENCODER, weights=run_folder),
+        private_classes=list(PRIVATE),
+    )
     data: Any = build_datamodule(settings)
     data.setup("fit")
     features = {n: (s.tensors["input"], s.tensors["target"]) for n, s in data.splits.items()}

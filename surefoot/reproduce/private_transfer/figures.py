@@ -19,7 +19,7 @@ def error_against_samples(results: Results, folder: Path) -> None:
     for curve in table.distinct("curve"):
         gamma = f", gamma {table.estimate('gamma', curve=curve, n=largest).mean:.2f}" if is_public(curve) else ""
         series[f"{curve}{gamma}"] = table.curve("n", "error", curve=curve)
-    series |= {bound: bounds.curve("n", "error", curve=bound) for bound in bounds.distinct("curve")}
+    series |= bounds.curves("n", "error", by="curve")
     interval_curves(
         series,
         ("private samples", "error of the weights"),
@@ -51,7 +51,7 @@ def personalisation(results: Results, folder: Path) -> None:
     """Draw users' errors over their samples, for every way to learn."""
     table = results["personalisation"]
     interval_curves(
-        {way: table.curve("n_examples", "error", way=way) for way in table.distinct("way")},
+        table.curves("n_examples", "error", by="way"),
         ("samples a user", "error of the weights, mean over users"),
         folder / "personalisation",
         "50 users, d = 25, k = 5, epsilon = 1 for a user",

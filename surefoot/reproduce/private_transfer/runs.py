@@ -1,6 +1,6 @@
 """What is run: curves over private samples, sweeps, personalisation, probes of features, audits."""
 
-from surefoot.reproduce.jobs import measure_rows, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.jobs import measure_rows, run_calls, run_named_jobs, seconds_of
 from surefoot.reproduce.private_transfer.audit import MECHANISMS, audit_descent
 from surefoot.reproduce.private_transfer.features import EPSILONS, encoder_job, probe_rows
 from surefoot.reproduce.private_transfer.synthetic import (
@@ -32,7 +32,7 @@ PROTOCOL = (
     "Bounds are drawn without constants and logarithms; gamma is printed beside every error.",
 )
 
-FEATURES = (
+FEATURES_NOTE = (
     "Features: a small network trained on airplane, automobile, bird, cat and ship; private: 2,000 images of the other"
     " classes; centred by the public mean, of length 1; directions are the public features' principal ones."
 )
@@ -59,19 +59,18 @@ def run(run: Run) -> None:
     run.add(measure_rows("personalisation", personalisation, users, not run.quick))
     if data_folder("cifar10", run, "Real features were"):
         run.add(features(run))
-        run.notes.append(FEATURES)
+        run.notes.append(FEATURES_NOTE)
     run.add(audits(run.quick))
 
 
 def features(run: Run) -> Measured:
     """Train encoders on the public classes, four at most, and probe each for a share of the seeds."""
     n_encoders = min(4, run.n_seeds)
-    jobs = [encoder_job(seed, run.quick) for seed in range(n_encoders)]
-    encoders = run_jobs(jobs, run.out)
+    encoders = run_named_jobs({seed: encoder_job(seed, run.quick) for seed in range(n_encoders)}, run.out)
     epsilons = (0.5, 1.0) if run.quick else EPSILONS
     arguments = {
-        e: (encoders[job.name].folder, e, range(e, run.n_seeds, n_encoders), epsilons, 1000 if run.quick else None)
-        for e, job in enumerate(jobs)
+        e: (encoder.folder, e, range(e, run.n_seeds, n_encoders), epsilons, 1000 if run.quick else None)
+        for e, encoder in encoders.items()
     }
     probes = measure_rows("features", probe_rows, arguments, not run.quick)
     return Measured(probes.tables, {"features": probes.seconds["features"] + seconds_of(encoders.values())})

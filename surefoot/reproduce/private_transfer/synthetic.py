@@ -169,6 +169,15 @@ def sweeps(seed: int, quick: bool = False) -> Rows:
     return found
 
 
+def _coordination_grid(budget: Budget) -> list[CoordinationSettings]:
+    return [
+        CoordinationSettings(budget, clip=clip, n_rounds=n_rounds, learning_rate=rate)
+        for clip in (0.2, 1.0)
+        for n_rounds in (2, 10)
+        for rate in (0.1, 0.5)
+    ]
+
+
 def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: float = 1.0) -> Rows:
     """Return the mean error of users' weights under every way to learn them, for one seed and number of samples a user.
 
@@ -189,12 +198,7 @@ def personalisation(seed: int, n_examples: int, n_users: int = 50, epsilon: floa
     blind = orthonormal(25, 5, torch.Generator().manual_seed(seed))
     source = SeededNoise(seed)
     ridge = 0.25 / n_examples  # the labels' noise variance over a weight's, in advance
-    grid = [
-        CoordinationSettings(Budget(epsilon, DELTA), clip=clip, n_rounds=n_rounds, learning_rate=rate)
-        for clip in (0.2, 1.0)
-        for n_rounds in (2, 10)
-        for rate in (0.1, 0.5)
-    ]
+    grid = _coordination_grid(Budget(epsilon, DELTA))
 
     def error(weights: Tensor) -> float:
         return float((weights - true).norm(dim=1).mean())

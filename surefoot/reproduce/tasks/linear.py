@@ -267,5 +267,5 @@ def _adversary_weights(adversary: Tensor, x: Tensor, one_hot: Tensor) -> Tensor:
 
 
 def with_penalty(method: LinearMethod, penalty: float) -> LinearMethod:
-    """Return the method at another price of complexity."""
+    """Return the method at another penalty on complexity."""
     return replace(method, penalty=penalty)

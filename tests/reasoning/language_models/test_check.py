@@ -260,7 +260,7 @@ def test_a_cache_that_changes_the_numbers_is_not_used(monkeypatch: pytest.Monkey
     plain = hf.CachedDecoding.append
 
     def shifted(self: Any, rows: Any, tokens: Any) -> None:
-        self._positions = self._positions + 1
+        self.positions = self.positions + 1
         plain(self, rows, tokens)
 
     model, engine = build(tiny_family("llama")), HFEngine()

@@ -42,8 +42,7 @@ def test_golden() -> None:
 
     First: solved 0.4, then 0.8 while unmemorized, then 1.0 memorized: 0.4, 0.8, 0.8. Second: memorized throughout: 0.
     Third: memorized at 2, forgotten at 3 with 0.6: 0.2, min(0.2, 1) = 0.2, max(0.2, 0.6) = 0.6. Fourth: 0.8, then the
-    skill is
-    lost: min(0.8, 0.2) = 0.2.
+    skill is lost: min(0.8, 0.2) = 0.2.
     """
     accuracies = torch.tensor([[0.4, 1.0, 0.2, 0.8], [0.8, 1.0, 1.0, 0.2], [1.0, 1.0, 0.6, 0.0]])
     perplexities = torch.tensor([[1.5, 1.1, 1.3, 2.0], [1.3, 1.0, 1.1, 1.1], [1.05, 1.0, 1.3, 1.1]])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from tiny_reasoning import save_untrained_values
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.credit import EffectiveReward
-from surefoot.reasoning.language_models import TinyLanguageModel, ValueHead
+from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.policy import Policy, Start
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
@@ -155,14 +155,7 @@ def test_counts(policy: Policy, separator: str) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a value model that has learned nothing, with values that differ."""
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(3)
-    model = TinyLanguageModel(width=32, n_layers=2, n_heads=2, max_length=64)
-    head = ValueHead(model.width)
-    torch.nn.init.normal_(head.linear.weight, std=0.3)
-    model.save(folder / "model")
-    save_file({f"value_head.{n}": w for n, w in head.state_dict().items()}, folder / "weights.safetensors")
-    return folder
+    return save_untrained_values(tmp_path_factory.mktemp("run"), n_layers=2, max_length=64)
 
 
 def test_a_model_scores_new_steps_only(policy: Policy, separator: str, run: Path) -> None:

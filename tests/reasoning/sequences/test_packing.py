@@ -200,7 +200,7 @@ def test_bad_sequences_are_refused() -> None:
     assert pack_sequences([PromptCompletion([1], [])], 10) == []
 
 
-#: What a model's own mask function says, with the window or chunk that it tells us, and the same in numbers.
+#: What a model's own mask function says, with the window or chunk that it states, and the same in numbers.
 RULES: dict[str, tuple[Any, int | None, Callable[[Tensor, Tensor], Tensor]]] = {
     "causal": (causal_mask_function, None, lambda q, k: k <= q),
     "window": (sliding_window_causal_mask_function(3), 3, lambda q, k: (k <= q) & (k > q - 3)),

@@ -28,9 +28,9 @@ class CountingEngine(HFEngine):
         super().__init__()
         self.asked: list[tuple[Sequence[int], int]] = []  # prompt and completions of it
 
-    def _sample(self, prompts: Sequence[Sequence[int]], samplings: Any, seeds: Sequence[int]) -> Any:
+    def sample(self, prompts: Sequence[Sequence[int]], samplings: Any, seeds: Sequence[int]) -> Any:
         self.asked += [(list(p), s.n) for p, s in zip(prompts, samplings, strict=True)]
-        return super()._sample(prompts, samplings, seeds)
+        return super().sample(prompts, samplings, seeds)
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +146,13 @@ def test_what_a_prover_cannot_go_on_from_is_refused(policy: Policy) -> None:
 class Written(CountingEngine):
     """Ends a text right, with the answer 1, or wrong, as a table says; longer ones than the table knows are wrong."""
 
-    def __init__(self, shares: dict[str, int]) -> None:
+    def __init__(self, tokenizer: Any, shares: dict[str, int]) -> None:
         super().__init__()
+        self.tokenizer = tokenizer
         self.shares = shares  # by the last letter of the prefix: right ones of four
 
-    def _sample(self, prompts: Sequence[Sequence[int]], samplings: Any, seeds: Sequence[int]) -> Any:
-        decode, encode = self._tokenizer.decode, self._tokenizer.encode
+    def sample(self, prompts: Sequence[Sequence[int]], samplings: Any, seeds: Sequence[int]) -> Any:
+        decode, encode = self.tokenizer.decode, self.tokenizer.encode
         self.asked += [(list(p), s.n) for p, s in zip(prompts, samplings, strict=True)]
         found = []
         for prompt, s in zip(prompts, samplings, strict=True):
@@ -167,7 +168,7 @@ def test_the_rest_is_spent_up_to_the_first_pit(policy: Policy) -> None:
     From the prompt (=) two of four end right, after a one, after b and c none. The right completion's own prefix d, and
     c behind the pit, keep four; a completion that is never worth .5 gets no more.
     """
-    engine = Written({"=": 2, "a": 1, "b": 0, "c": 0, "d": 3})
+    engine = Written(policy.model.tokenizer, {"=": 2, "a": 1, "b": 0, "c": 0, "d": 3})
     made = Policy(policy.model, policy.prompt, engine, policy.grader)
     made.ready()
     problem = Problem("p", "1+1=", "1")

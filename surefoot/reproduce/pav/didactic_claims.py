@@ -1,18 +1,13 @@
-"""What is claimed of process advantage verifiers: on the didactic task, and on chains of arithmetic."""
+"""What is claimed of process advantage verifiers: on the didactic task."""
 
-from collections.abc import Iterator
-
-from surefoot.reproduce.claims import at_least, at_most, claim, interval_above, reported
+from surefoot.reproduce.claims import ABOVE_ZERO, RISES, Keys, at_least, at_most, claim, reported
 from surefoot.reproduce.pav.sweep import EFFECTIVE, OUTCOME, RATES, WEIGHTS
-from surefoot.reproduce.results import PerSeed, Results, by_seed
+from surefoot.reproduce.results import PerSeed, Results, by_seed, combine
 from surefoot.statistics import rank_correlation
 
 __all__ = ()
 
-Keys = Iterator[dict[str, object]]
-
 PAPER_RATE = 1e-3
-ABOVE = interval_above(0, "a difference has to stand out from the seeds")
 #: Weights of provers that the paper's text calls useful, and those of figure 3b at which nothing is learned.
 USEFUL, WEAK, STRONG = (8.0, 10.0, 12.0, 15.0), (1.0, 2.0), (20.0, 50.0, 100.0)
 
@@ -50,19 +45,19 @@ def didactic_outcome_fails(results: Results) -> PerSeed:
 )
 def didactic_outcome_fails_at_its_best_rate(results: Results) -> PerSeed:
     """Outcomes alone do not find it with the best of four learning rates, chosen for each seed after the fact."""
-    runs = [at_last(results, OUTCOME, rate) for rate in RATES]
-    return PerSeed({seed: max(run[seed] for run in runs) for seed in runs[0]})
+    return combine([at_last(results, OUTCOME, rate) for rate in RATES], max)
 
 
 @claim(source="figure 3a: about 400", unit="iterations", criterion=reported("depends on how exact the advantages are"))
 def didactic_iterations_to_solve(results: Results) -> PerSeed:
     """Iterations of effective rewards until 84% of the samples have the answer."""
     table = results["didactic_learning"].where(method=EFFECTIVE, lr=PAPER_RATE)
-    reached = {s: [r["iteration"] for r in rows if r["value"] >= 0.84] for s, rows in by_seed(table).items()}
-    return PerSeed({seed: float(min(found, default=float("nan"))) for seed, found in reached.items()})
+    return by_seed(table).reduce(
+        lambda rows: float(min((r["iteration"] for r in rows if r["value"] >= 0.84), default=float("nan")))
+    )
 
 
-@claim(source="figure 3c: .25 against .07", unit="Pass@256", criterion=ABOVE)
+@claim(source="figure 3c: .25 against .07", unit="Pass@256", criterion=ABOVE_ZERO)
 def didactic_pass_grows_faster(results: Results) -> PerSeed:
     """After 100 iterations Pass@256 is higher with effective rewards than with outcomes alone."""
     table = results["didactic_pass"].where(lr=PAPER_RATE, iteration=100, n=256)
@@ -87,7 +82,7 @@ def accuracy_of(results: Results, optimizer: str, prover: str, weights: tuple[fl
     """Return the accuracy over the whole run, mean over provers of these weights."""
     table = results["didactic_sweep"].where(optimizer=optimizer, prover=prover)
     rows = [row for row in table if row["weight"] in weights]
-    return PerSeed({s: sum(r["mean_accuracy"] for r in own) / len(own) for s, own in by_seed(rows).items()})
+    return by_seed(rows).reduce(lambda own: sum(r["mean_accuracy"] for r in own) / len(own))
 
 
 @claim(
@@ -95,7 +90,7 @@ def accuracy_of(results: Results, optimizer: str, prover: str, weights: tuple[fl
     over=settings,
     source="figure 3b: 0 at weights 1 and 2, .5 to .94 from 7 to 13",
     unit="accuracy",
-    criterion=ABOVE,
+    criterion=ABOVE_ZERO,
 )
 def didactic_weak_provers_worse(results: Results, optimizer: str, prover: str) -> PerSeed:
     """Provers of weights 8 to 15 teach more than those of 1 and 2, over the whole run ({optimizer}, {prover})."""
@@ -108,7 +103,7 @@ def didactic_weak_provers_worse(results: Results, optimizer: str, prover: str) -
     over=settings,
     source="figure 3b: 0 at weight 20",
     unit="accuracy",
-    criterion=ABOVE,
+    criterion=ABOVE_ZERO,
 )
 def didactic_strong_provers_worse(results: Results, optimizer: str, prover: str) -> PerSeed:
     """Provers of weights 8 to 15 teach more than those of 20 to 100, over the whole run ({optimizer}, {prover})."""
@@ -121,7 +116,7 @@ def didactic_strong_provers_worse(results: Results, optimizer: str, prover: str)
     over=settings,
     source="theorem 3.1",
     unit="tau",
-    criterion=at_least(0.6, "at least four fifths of the pairs in order"),
+    criterion=RISES,
 )
 def didactic_ranking(results: Results, optimizer: str, prover: str) -> PerSeed:
     """Distinguishability plus alignment ranks the provers as learning does ({optimizer}, {prover}; Kendall's tau)."""
@@ -129,6 +124,5 @@ def didactic_ranking(results: Results, optimizer: str, prover: str) -> PerSeed:
     ranked = results["didactic_provers"].where(prover=exact)
     learned = results["didactic_sweep"].where(optimizer=optimizer, prover=prover)
     predicted = [ranked.estimate("improvement", weight=w).mean for w in WEIGHTS]
-    curves = {w: learned.per_seed("mean_accuracy", weight=w) for w in WEIGHTS}
-    seeds = curves[WEIGHTS[0]]
-    return PerSeed({s: rank_correlation(predicted, [curves[w][s] for w in WEIGHTS]) for s in seeds})
+    curve = [learned.per_seed("mean_accuracy", weight=w) for w in WEIGHTS]
+    return combine(curve, lambda accuracies: rank_correlation(predicted, accuracies))

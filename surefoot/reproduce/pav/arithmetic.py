@@ -1,0 +1,295 @@
+"""The arithmetic study, measured: the base's values, verifiers against an oracle, searches, reinforcement."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from surefoot.reasoning.arithmetic import judge_steps
+from surefoot.reasoning.completions.store import describe_shards, is_described, read_trajectories, write_shard
+from surefoot.reasoning.credit.progress import progress
+from surefoot.reasoning.metrics import pass_at_k
+from surefoot.reasoning.metrics.judgements import ranking
+from surefoot.reasoning.search import SearchPoint
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import LearnedValues
+from surefoot.report.search_curves import read_points
+from surefoot.reproduce.jobs import Result, component, measure_rows, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.pav.studies import (
+    ENGINE,
+    SAMPLING,
+    VERIFIERS,
+    Arm,
+    Size,
+    base,
+    data,
+    folder_of,
+    model_of,
+    reinforcement,
+    values_of,
+    verifier,
+)
+from surefoot.reproduce.results import Rows
+from surefoot.reproduce.running import Measured
+
+__all__ = ("LEARNING_RATE", "measure_policies", "measure_reinforcement", "measure_search")
+
+#: Attempts of the prover in a beam search.
+K = 4
+#: Of reinforcement, for all methods.
+LEARNING_RATE = 1e-4
+BASE = "base"  # the policy that is reinforced
+FIRST_PIT = 0.5  # value from which on a loss is looked for
+
+
+def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Measured]:
+    """Train policies, label what they write, train verifiers, and yield what the values are and who predicts them.
+
+    Args:
+        size: Of the study.
+        out: Folder of runs.
+        seeds: Of the policies.
+    """
+    bases = run_jobs([base(s, size) for s in seeds], out)
+    _, labelling = run_calls(sample_and_label, {s: (s, size, out) for s in seeds})
+    gaps = measure_rows("arithmetic_values", value_rows, {s: (s, out) for s in seeds}, side_by_side=False)
+    yield Measured(gaps.tables, {"arithmetic_values": seconds_of(bases.values()) + labelling})
+    jobs = [_judge(s, size, name, out) for s in seeds for name in size.verifiers]
+    judges = run_jobs(jobs, out)
+    arguments = {(s, name): (s, name, out) for s in seeds for name in size.verifiers}
+    gate = measure_rows("arithmetic_verifiers", verifier_rows, arguments)
+    seconds = seconds_of(judges.values()) + gate.seconds["arithmetic_verifiers"]
+    yield Measured(gate.tables, {"arithmetic_verifiers": seconds})
+
+
+def _judge(seed: int, size: Size, name: str, out: Path) -> Any:
+    """Return the run of a verifier; all of equally many completions see equally many examples."""
+    labels, judge = VERIFIERS[name]
+    epochs = {"outcomes": max(1, size.epochs * size.n_traces // size.n_outcomes)}.get(labels, size.epochs)
+    return verifier(seed, size._replace(epochs=epochs), name, _stored(labels, seed, out), out, judge)
+
+
+def _stored(name: str, seed: int, out: Path) -> Path:
+    return out / "completions" / f"{name}_seed{seed}"
+
+
+def sample_and_label(seed: int, size: Size, out: Path) -> None:
+    """Write the completions that verifiers learn from and are measured on."""
+    policy = {"model": model_of(f"base_seed{seed}", out), "engine": ENGINE}
+    drawn = {"samples": (1000, size.n_traces), "outcomes": (1500, size.n_outcomes), "held": (2000, size.n_held_out)}
+    if "few" in size.verifiers:
+        drawn["some"] = (2500, size.n_few)
+    for name, (first, n) in drawn.items():
+        settings = {"data": data(size, first + seed, n_train=n), "split": "train", "problems_per_shard": 512}
+        _verb("generate", policy | settings | {"sampling": {"n": 1, **SAMPLING}}, _stored(name, seed, out))
+    labelled: dict[str, tuple[str, dict[str, object]]] = {
+        "labels": ("samples", {"n": size.n_rollouts}),
+        "held_out": ("held", {"n": size.n_oracle}),
+    }
+    if "few" in size.verifiers:
+        labelled["few"] = ("some", {"n": size.n_rollouts})
+    for name, (completions, sampling) in labelled.items():
+        _label(name, policy, _stored(completions, seed, out), sampling, seed, out)
+    if "first_pit" in size.verifiers:  # the first round takes half of what all steps take, the rest goes to pits
+        rounds = {"per_round": max(1, size.n_rollouts // 2), "first_pit": FIRST_PIT}
+        _label("first_pit", policy | rounds, _stored("some", seed, out), {"n": 2 * size.n_rollouts}, seed, out)
+    _write_exact(_stored("labels", seed, out), _stored("exact", seed, out))
+
+
+def _label(
+    name: str, policy: Mapping[str, Any], completions: Path, sampling: Mapping[str, object], seed: int, out: Path
+) -> None:
+    given = {"completions": str(completions), "sampling": {**sampling, **SAMPLING}, "problems_per_shard": 128}
+    _verb("label", {**policy, **given}, _stored(name, seed, out))
+
+
+def _verb(verb: str, settings: Mapping[str, Any], out: Path) -> None:
+    """Run a verb of the command line, unless it has finished."""
+    from surefoot.cli import main
+
+    config = out.parent.parent / "configs" / f"{out.parent.name}_{out.name}.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+    main([verb, "--config", str(config), "--out", str(out)])
+
+
+def _write_exact(labelled: Path, folder: Path) -> None:
+    """Write completions again, with 1 as the value of each prefix whose steps are all right, and 0 of others."""
+    if is_described(folder):
+        return
+    trajectories = list(read_trajectories(labelled))
+    for t in trajectories:
+        t.values, t.value_counts = [1.0, *map(float, on_track(t))], ()
+    folder.mkdir(parents=True, exist_ok=True)
+    shard = folder / "data-00000-of-00001.arrow"
+    write_shard(trajectories, shard)
+    describe_shards(folder, [shard])
+
+
+def on_track(trajectory: Trajectory) -> list[bool]:
+    """Return, for each step, whether it and all steps before it are right."""
+    kinds = judge_steps(trajectory.problem.question, [step.strip("\n") for step in trajectory.steps])
+    found: list[bool] = []
+    for kind in kinds:
+        found.append((not found or found[-1]) and kind in ("correct", "answer"))
+    return found
+
+
+def value_rows(seed: int, out: Path) -> Rows:
+    """Return the mean value after each step, of beginnings that are right and of others."""
+    values: dict[tuple[int, bool], list[float]] = {}
+    for t in read_trajectories(_stored("held_out", seed, out)):
+        for step, (right, value) in enumerate(zip([True, *on_track(t)], t.values, strict=True)):
+            values.setdefault((step, right), []).append(value)
+    return [
+        {"seed": seed, "step": step, "right": right, "value": sum(own) / len(own), "n": len(own)}
+        for (step, right), own in sorted(values.items())
+    ]
+
+
+def verifier_rows(seed: int, name: str, out: Path) -> Rows:
+    """Return how well a verifier predicts held-out values and advantages, which many rollouts have given."""
+    held_out = list(read_trajectories(_stored("held_out", seed, out)))
+    true_values = torch.tensor([v for t in held_out for v in t.values])
+    true_steps = torch.tensor([a for t in held_out for a in progress(t)])
+    right = torch.tensor([float(r) for t in held_out for r in [True, *on_track(t)]])
+    LearnedValues(folder_of(f"{name}_seed{seed}", out)).predict(held_out)
+    values = torch.tensor([v for t in held_out for v in t.values])
+    steps = torch.tensor([a for t in held_out for a in progress(t)])
+    return [
+        {
+            "seed": seed,
+            "verifier": name,
+            "correlation_of_values": _correlation(values, true_values),
+            "correlation_of_advantages": _correlation(steps, true_steps),
+            "auroc_right_so_far": ranking(values, right),
+            "rollouts": _rollouts(VERIFIERS[name][0], seed, out),
+        }
+    ]
+
+
+def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a, b]).double())[0, 1])
+
+
+def _rollouts(name: str, seed: int, out: Path) -> int:
+    """Return how many completions the labels of a verifier took, those of prefixes included."""
+    return sum(1 + sum(t.value_counts) for t in read_trajectories(_stored(name, seed, out)))
+
+
+def measure_search(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
+    """Search with every verifier; accuracy against candidates and tokens."""
+    return measure_rows("arithmetic_search", search_rows, {s: (s, size, out) for s in seeds})
+
+
+def search_rows(seed: int, size: Size, out: Path) -> Rows:
+    """Return the accuracies of all searches of a policy's problems."""
+    known = {name: values_of(f"{name}_seed{seed}", out) for name in ("outcome", "process", "control")}
+    searches: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
+        "best of N, outcome": (component("BestOfN", verifier=known["outcome"]), size.widths),
+        "best of N, process": (
+            component("BestOfN", verifier=known["process"], score=_score(0.5, K)),
+            size.widths,
+        ),
+        "beam, Q": (_beam(known["process"], 0, K), size.widths),
+        "best of N, control": (component("BestOfN", verifier=known["control"]), size.widths),
+        "beam, control": (_beam(known["control"], 0, K), size.widths),
+    }
+    for alpha in size.alphas:
+        searches[f"validation, alpha {alpha:g}"] = (_beam(known["process"], alpha, K), [size.width])
+    rows: Rows = []
+    for name, (search, widths) in searches.items():
+        split = "val" if name.startswith("validation") else "test"
+        rows += _searched(name, search, widths, split, seed, size, out)
+    best = max(size.alphas, key=lambda a: _accuracy(rows, f"validation, alpha {a:g}"))
+    rows += _searched("beam, PAV", _beam(known["process"], best, K), size.widths, "test", seed, size, out)
+    for k in size.ks:
+        found = _searched(f"beam, PAV, K {k}", _beam(known["process"], best, k), [size.width], "test", seed, size, out)
+        rows += [row | {"k": k} for row in found]
+    return [row | {"alpha": best} for row in rows]
+
+
+def _accuracy(rows: Rows, search: str) -> float:
+    return next(float(r["accuracy"]) for r in rows if r["search"] == search and r["selection"] == "best")
+
+
+def _score(alpha: float, k: int) -> dict[str, Any]:
+    return {"alpha": alpha, "k": k}
+
+
+def _beam(values: Mapping[str, Any], alpha: float, k: int) -> dict[str, Any]:
+    return component("BeamSearch", verifier=values, score=_score(alpha, k), n_children=3)
+
+
+def _searched(
+    name: str, search: Mapping[str, Any], widths: Sequence[int], split: str, seed: int, size: Size, out: Path
+) -> Rows:
+    folder = out / "searches" / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
+    problems = data(size, 4000 + seed, n_train=0, n_val=size.n_problems, n_test=size.n_problems)
+    policy: dict[str, Any] = {"model": model_of(f"base_seed{seed}", out), "engine": ENGINE}
+    settings = policy | {"sampling": dict(SAMPLING)}
+    settings |= {"data": problems, "split": split, "search": search, "n": list(widths), "seed": seed}
+    _verb("search", settings | {"problems_per_shard": size.n_problems}, folder)
+    return [{"seed": seed, "search": name, **_point_row(point)} for point in read_points(folder)]
+
+
+def _point_row(point: SearchPoint) -> dict[str, Any]:
+    return {
+        "selection": point.selection,
+        "n": point.n,
+        "accuracy": point.accuracy.mean,
+        "generated_tokens": point.generated_tokens,
+        "scored_tokens": point.scored_tokens,
+    }
+
+
+def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
+    """Reinforce every policy by outcomes alone and by effective rewards; learning curves, and Pass@N at the end."""
+    jobs = {
+        (s, arm): reinforcement(s, size, arm, f"process_seed{s}", out, LEARNING_RATE)
+        for s in seeds
+        for arm in size.arms
+    }
+    results = run_jobs([*jobs.values()], out)
+    curves = [row for (s, arm), job in jobs.items() for row in _curve(s, arm, results[job.name])]
+    arguments = {(s, arm.name): (s, size, arm.name, job.name, out) for (s, arm), job in jobs.items()}
+    arguments |= {(s, BASE): (s, size, BASE, f"base_seed{s}", out) for s in seeds}
+    passed = measure_rows("arithmetic_pass", pass_rows, arguments)
+    seconds = {"arithmetic_reinforcement": seconds_of(results.values())} | dict(passed.seconds)
+    return Measured({"arithmetic_reinforcement": curves, **passed.tables}, seconds)
+
+
+def _curve(seed: int, arm: Arm, result: Result) -> Rows:
+    accuracy = result.history["val/accuracy"]
+    every = round(_iterations(result) / len(accuracy))
+    return [
+        {"seed": seed, "method": arm.name, "iteration": every * (i + 1), "accuracy": value}
+        for i, value in enumerate(accuracy)
+    ]
+
+
+def _iterations(result: Result) -> float:
+    return result.last["step"] + 1
+
+
+def pass_rows(seed: int, size: Size, method: str, job: str, out: Path) -> Rows:
+    """Return Pass@N of a policy on test problems, N up to half of the samples."""
+    settings = {"model": model_of(job, out), "engine": ENGINE, "sampling": {"n": size.n_pass, **SAMPLING}}
+    problems = data(size, 4000 + seed, n_train=0, n_val=0, n_test=size.n_problems)
+    folder = _stored(f"pass_{job}", seed, out)
+    _verb("generate", settings | {"data": problems, "split": "test", "problems_per_shard": 64}, folder)
+    correct: dict[str, list[bool]] = {}
+    for t in read_trajectories(folder):
+        correct.setdefault(t.problem.id, []).append(t.grade is not None and t.grade.correct)
+    counts = [2**i for i in range(size.n_pass.bit_length()) if 2**i <= size.n_pass]
+    return [
+        {
+            "seed": seed,
+            "method": method,
+            "n": n,
+            "value": sum(pass_at_k(len(own), sum(own), n) for own in correct.values()) / len(correct),
+        }
+        for n in counts
+    ]

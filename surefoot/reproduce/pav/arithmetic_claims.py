@@ -1,0 +1,215 @@
+"""What is claimed of process advantage verifiers on chains of arithmetic."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
+
+from surefoot.reproduce.claims import ABOVE_ZERO, Keys, at_least, at_most, claim, interval_above, reported
+from surefoot.reproduce.results import PerSeed, Results, Row, by_seed
+
+__all__ = ()
+
+FEW, ALL_STEPS = "first_pit", "few"
+#: The method of reinforcement that the paper recommends, and the one that knows outcomes only.
+PAV, OUTCOME, BASE = "alpha 3, K 4", "outcome", "base"
+
+
+@claim(
+    source="specification, section 9",
+    unit="probability",
+    criterion=at_least(0.1, "values that hardly differ teach nothing"),
+)
+def arithmetic_right_beginnings_are_worth_more(results: Results) -> PerSeed:
+    """The policy's values of right beginnings exceed those of wrong ones, mean over steps."""
+    seeds = by_seed(row for row in results["arithmetic_values"] if row["n"] >= 10)
+    found = {}
+    for seed, rows in seeds.items():
+        value = {(row["step"], row["right"]): row["value"] for row in rows}
+        found[seed] = fmean(
+            value[step, True] - value[step, False] for step, right in value if right and (step, False) in value
+        )
+    return PerSeed(found)
+
+
+def verifiers(results: Results) -> Keys:
+    """Yield the verifiers that predict advantages."""
+    return (
+        {"verifier": name}
+        for name in ("process", "control")
+        if name in results["arithmetic_verifiers"].distinct("verifier")
+    )
+
+
+def _of_verifier(results: Results, verifier: str, quantity: str = "correlation_of_advantages") -> PerSeed:
+    return results["arithmetic_verifiers"].per_seed(quantity, verifier=verifier)
+
+
+@claim(
+    id="arithmetic_{verifier}_verifier_predicts_advantages",
+    over=verifiers,
+    source="specification, section 9: the gate before search",
+    unit="correlation",
+    criterion=at_least(0.5, "less has made searches worse than none"),
+)
+def arithmetic_verifier_predicts_advantages(results: Results, verifier: str) -> PerSeed:
+    """Advantages by the {verifier} verifier go with those of 32 rollouts, on held-out completions."""
+    return _of_verifier(results, verifier)
+
+
+@claim(source="figure 11", unit="correlation", criterion=ABOVE_ZERO)
+def arithmetic_first_pits_teach_more(results: Results) -> PerSeed:
+    """With few completions, rollouts spent on first pits teach advantages better than the same for all steps."""
+    return _of_verifier(results, FEW) - _of_verifier(results, ALL_STEPS)
+
+
+def _points(results: Results, search: str, selection: str = "best") -> dict[int, list[Row]]:
+    return by_seed(results["arithmetic_search"].where(search=search, selection=selection))
+
+
+def _over_widths(results: Results, search: str, least: int = 4) -> PerSeed:
+    """Return the accuracy of a search, mean over numbers of candidates from some on."""
+    points = _points(results, search)
+    return PerSeed({s: fmean(r["accuracy"] for r in rows if r["n"] >= least) for s, rows in points.items()})
+
+
+@claim(source="section 5: .545 against .50 at 256", unit="accuracy", criterion=ABOVE_ZERO)
+def arithmetic_pav_beam_above_q_beam(results: Results) -> PerSeed:
+    """Beam search with Q + alpha A beats that with Q, at equal N (mean over 4 to 32)."""
+    return _over_widths(results, "beam, PAV") - _over_widths(results, "beam, Q")
+
+
+@claim(source="section 5: .50 against .45 at 256", unit="accuracy", criterion=ABOVE_ZERO)
+def arithmetic_q_beam_above_best_of_n(results: Results) -> PerSeed:
+    """Beam search with Q beats the best of N by an outcome reward model, at equal N (mean over 4 to 32)."""
+    return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, outcome")
+
+
+def _at_tokens(rows: Sequence[Row], tokens: float) -> float:
+    """Return the accuracy at so many generated tokens a problem; between points their logarithm is interpolated."""
+    rising = sorted(rows, key=lambda r: r["generated_tokens"])
+    if tokens <= rising[0]["generated_tokens"]:
+        return float(rising[0]["accuracy"])
+    for a, b in pairwise(rising):
+        if tokens <= b["generated_tokens"]:
+            low, high, x = (math.log(v) for v in (a["generated_tokens"], b["generated_tokens"], tokens))
+            return float(a["accuracy"] + (x - low) / (high - low) * (b["accuracy"] - a["accuracy"]))
+    return float(rising[-1]["accuracy"])
+
+
+def beams(results: Results) -> Keys:
+    """Yield the beam searches; ``key`` is for ids."""
+    return ({"beam": name, "key": name.split(", ")[1].lower()} for name in ("beam, PAV", "beam, Q"))
+
+
+@claim(
+    id="arithmetic_{key}_beam_above_best_of_n_at_equal_tokens",
+    over=beams,
+    source="figure 4",
+    unit="accuracy",
+    criterion=ABOVE_ZERO,
+)
+def arithmetic_beam_above_best_of_n_at_equal_tokens(results: Results, beam: str) -> PerSeed:
+    """{beam}: more accurate than best of N by outcomes at the tokens of N = 2, 4 and 8, dropped steps included."""
+    baseline = _points(results, "best of N, outcome")
+    return PerSeed(
+        {
+            s: fmean(
+                r["accuracy"] - _at_tokens(baseline[s], r["generated_tokens"]) for r in rows if r["n"] in (2, 4, 8)
+            )
+            for s, rows in _points(results, beam).items()
+        }
+    )
+
+
+@claim(source="section 4.1: 1.5 to 5", unit="ratio", criterion=interval_above(1, "fewer tokens for the same accuracy"))
+def arithmetic_compute_ratio(results: Results) -> PerSeed:
+    """Tokens of the best of 32 by outcomes over those that the PAV beam needs for its accuracy."""
+    baseline, beam = _points(results, "best of N, outcome"), _points(results, "beam, PAV")
+    found = {}
+    for seed, rows in baseline.items():
+        last = max(rows, key=lambda r: r["n"])
+        needed = min((r["generated_tokens"] for r in beam[seed] if r["accuracy"] >= last["accuracy"]), default=math.inf)
+        found[seed] = last["generated_tokens"] / needed
+    return PerSeed(found)
+
+
+def _at_k(results: Results, *ks: int) -> PerSeed:
+    found = [_points(results, f"beam, PAV, K {k}") for k in ks]
+    return PerSeed({s: fmean(points[s][0]["accuracy"] for points in found) for s in found[0]})
+
+
+def ends_of_k(results: Results) -> Keys:
+    """Yield the weakest and the strongest prover that is the best of K attempts."""
+    return ({"k": k} for k in (1, 32))
+
+
+@claim(
+    id="arithmetic_best_k_is_within_{k}",
+    over=ends_of_k,
+    source="figure 5a: 4 beats 2, 8, 16, 32",
+    unit="accuracy",
+    criterion=ABOVE_ZERO,
+)
+def arithmetic_best_k_is_within(results: Results, k: int) -> PerSeed:
+    """Provers that are the best of 2, 4 or 8 attempts guide the beam better than the best of {k}."""
+    return _at_k(results, 2, 4, 8) - _at_k(results, k)
+
+
+@claim(source="specification, section 9: the oracle's beams", unit="accuracy", criterion=ABOVE_ZERO)
+def arithmetic_control_beam_above_q_beam(results: Results) -> PerSeed:
+    """A verifier that knows which steps are right guides the beam better still (mean over 4 to 32)."""
+    return _over_widths(results, "beam, control") - _over_widths(results, "beam, Q")
+
+
+def _final(results: Results, method: str) -> PerSeed:
+    """Return the accuracy at the end of reinforcement, mean of the last three evaluations."""
+    rows = by_seed(results["arithmetic_reinforcement"].where(method=method))
+    return PerSeed({s: fmean(r["accuracy"] for r in own[-3:]) for s, own in rows.items()})
+
+
+@claim(source="section 5: .26 against .19", unit="accuracy", criterion=ABOVE_ZERO)
+def arithmetic_pav_rl_ends_higher(results: Results) -> PerSeed:
+    """Reinforcement with effective rewards (alpha 3, best of 4) ends higher than with outcomes alone."""
+    return _final(results, PAV) - _final(results, OUTCOME)
+
+
+@claim(source="section 5: 5 to 6", unit="ratio", criterion=interval_above(1, "fewer iterations"))
+def arithmetic_pav_rl_is_faster(results: Results) -> PerSeed:
+    """Iterations of learning from outcomes over those of effective rewards until the former's final accuracy."""
+    finals = _final(results, OUTCOME)
+    curves = by_seed(results["arithmetic_reinforcement"].where(method=PAV))
+    baseline = by_seed(results["arithmetic_reinforcement"].where(method=OUTCOME))
+    return PerSeed({s: _reached(baseline[s], finals[s]) / _reached(curves[s], finals[s]) for s in finals})
+
+
+def _reached(rows: Sequence[Row], accuracy: float) -> float:
+    """Return the first iteration with an accuracy; infinite where there is none."""
+    return min((float(r["iteration"]) for r in rows if r["accuracy"] >= accuracy), default=math.inf)
+
+
+@claim(
+    source="section 3.2: the same update",
+    unit="accuracy",
+    criterion=at_most(0.02, "no better than outcomes, short of the evaluations' noise"),
+)
+def arithmetic_own_advantage_adds_nothing(results: Results) -> PerSeed:
+    """With the policy itself as prover (K = 1) effective rewards end no higher than outcomes alone."""
+    return _final(results, "alpha 3, K 1") - _final(results, OUTCOME)
+
+
+def _pass(results: Results, method: str) -> PerSeed:
+    table = results["arithmetic_pass"]
+    return table.per_seed("value", method=method, n=max(table.distinct("n")))
+
+
+@claim(source="figure 8a: more than 7 points", unit="Pass@64", criterion=ABOVE_ZERO)
+def arithmetic_pav_rl_explores(results: Results) -> PerSeed:
+    """After reinforcement with effective rewards Pass@64 is higher than after that with outcomes."""
+    return _pass(results, PAV) - _pass(results, OUTCOME)
+
+
+@claim(source="figure 8a: below from 64 on", unit="Pass@64", criterion=reported("depends on how long is trained"))
+def arithmetic_pass_after_outcomes_less_base(results: Results) -> PerSeed:
+    """Pass@64 after reinforcement by outcomes, less that of the policy before."""
+    return _pass(results, OUTCOME) - _pass(results, BASE)

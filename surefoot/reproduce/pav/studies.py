@@ -1,0 +1,211 @@
+"""The runs of the arithmetic study: a policy per seed, its labelled samples, verifiers, searches, reinforcement."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from surefoot.reproduce.claims import Scale
+from surefoot.reproduce.jobs import QUIET, Job, component
+
+__all__ = (
+    "ENGINE",
+    "SAMPLING",
+    "VERIFIERS",
+    "Arm",
+    "Size",
+    "base",
+    "data",
+    "folder_of",
+    "model_of",
+    "reinforcement",
+    "sizes",
+    "verifier",
+)
+
+#: Completions as they are sampled everywhere, and what samples them.
+SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
+ENGINE = component("HFEngine", max_sequences=512)
+
+
+#: Verifier -> the labels that it learns, and which of them. The control learns whether each step is right.
+VERIFIERS = {
+    "outcome": ("outcomes", "outcome"),
+    "process": ("labels", "steps"),
+    "control": ("exact", "steps"),
+    "few": ("few", "steps"),
+    "first_pit": ("first_pit", "steps"),
+}
+
+
+class Arm(NamedTuple):
+    """How a policy is reinforced."""
+
+    alpha: float  # of the prover's advantage; 0 for outcomes alone
+    k: int  # attempts of the prover
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+        return "outcome" if self.alpha == 0 else f"alpha {self.alpha:g}, K {self.k}"
+
+
+class Size(NamedTuple):
+    """How large the study is."""
+
+    n_steps: int  # operations of a problem
+    n_pretraining: int  # problems that the base is trained on at most
+    start_accuracy: float  # at which that stops, on chains of all lengths
+    n_traces: int  # whose steps are labelled
+    n_rollouts: int  # from each of their prefixes
+    n_outcomes: int  # completions of the outcome reward model
+    n_held_out: int  # traces of the gate
+    n_oracle: int  # rollouts from each of their prefixes
+    n_few: int  # traces where first pits are compared with all steps
+    epochs: int  # of a verifier
+    n_problems: int  # of a search, and of Pass@N
+    widths: Sequence[int]  # numbers of candidates
+    ks: Sequence[int]  # attempts of the prover, compared at `width`
+    width: int
+    n_pass: int  # samples of each problem after reinforcement
+    iterations: int
+    rollout: int  # problems of an iteration
+    arms: Sequence[Arm]
+    alphas: Sequence[float]  # of the advantage in a beam search; the best on held-out problems is used
+    verifiers: Sequence[str]
+
+
+def sizes(scale: Scale) -> Size:
+    """Return the study of a scale."""
+    if scale == "quick":
+        return Size(
+            n_steps=2, n_pretraining=640, start_accuracy=0.02, n_traces=24, n_rollouts=2, n_outcomes=48, n_held_out=8,
+            n_oracle=4, n_few=8, epochs=1, n_problems=8, widths=(1, 2), ks=(), width=2, n_pass=4, iterations=2,
+            rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
+        )  # fmt: skip
+    return Size(
+        n_steps=5, n_pretraining=96_000, start_accuracy=0.45, n_traces=8192, n_rollouts=4, n_outcomes=32_768,
+        n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256, widths=(1, 2, 4, 8, 16, 32),
+        ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=256,
+        arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
+    )  # fmt: skip
+
+
+def folder_of(job: str, out: Path) -> Path:
+    """Return the run folder of a job."""
+    return out / "runs" / job / "latest"
+
+
+def model_of(job: str, out: Path) -> dict[str, Any]:
+    """Return the language model that a job has trained."""
+    name = str((folder_of(job, out) / "model").resolve())
+    return component("PretrainedLanguageModel", name=name)
+
+
+def values_of(job: str, out: Path) -> dict[str, Any]:
+    """Return the values that a verifier predicts."""
+    return component("LearnedValues", run=str(folder_of(job, out).resolve()))
+
+
+def data(size: Size, seed: int, min_steps: int | None = None, **numbers: Any) -> dict[str, Any]:
+    """Return chains of additions and subtractions modulo 10, from which wrong steps hardly recover."""
+    chains = {"min_steps": min_steps or size.n_steps, "max_steps": size.n_steps, "operators": "+-"}
+    return component("ArithmeticDataModule", chains=chains, seed=seed, **numbers)
+
+
+def base(seed: int, size: Size) -> Job:
+    """Return the run that makes the policy: chains of all lengths, until some are solved."""
+    stop = component(
+        "EarlyStopping", monitor="val/accuracy", mode="max", stopping_threshold=size.start_accuracy, patience=1000
+    )
+    callbacks: list[Mapping[str, Any]] = [
+        component("ModelExporter"),
+        stop,
+    ]
+    settings = {
+        "language_model": component("TinyLanguageModel", seed=seed),
+        "engine": ENGINE,
+        "evaluation": {"temperature": 0.0, "max_tokens": 48},
+        **_optimizer(2e-3, 20),
+    }
+    problems = data(size, seed, 1, n_train=size.n_pretraining, n_val=512, batch_size=64, eval_batch_size=512)
+    return Job(
+        f"base_seed{seed}",
+        {
+            "seed_everything": seed,
+            "trainer": {**_trainer(callbacks), "max_epochs": 1, "val_check_interval": 10},
+            "model": component("SFT", **settings),
+            "data": problems,
+        },
+    )
+
+
+def verifier(seed: int, size: Size, name: str, completions: Path, out: Path, judge: str = "steps") -> Job:
+    """Return the run that trains a verifier from the policy's weights.
+
+    Args:
+        seed: Of the policy and of the order of examples.
+        size: Of the study.
+        name: Of the verifier.
+        completions: Labelled ones.
+        out: Folder of runs.
+        judge: Which prefixes have labels: those of all steps, or the outcome.
+    """
+    settings = {"language_model": model_of(f"base_seed{seed}", out), **_optimizer(1e-3, 0.1)}
+    given = {"completions": str(completions.resolve()), "judge": judge, "batch_size": 64, "eval_batch_size": 512}
+    return Job(
+        f"{name}_seed{seed}",
+        {
+            "seed_everything": seed,
+            "trainer": {**_trainer([]), "max_epochs": size.epochs},
+            "model": component("ProcessReward", **settings),
+            "data": component("LabelledCompletionsDataModule", **given),
+        },
+    )
+
+
+def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: float) -> Job:
+    """Return the run that reinforces the policy.
+
+    Args:
+        seed: Of the policy, the problems and the draws.
+        size: Of the study.
+        arm: How steps are rewarded.
+        judge: Name of the verifier's job.
+        out: Folder of runs.
+        lr: Learning rate.
+    """
+    credit = component("EffectiveRewardAdvantage", alpha=arm.alpha, k=arm.k, baseline="none")
+    settings = {
+        "language_model": model_of(f"base_seed{seed}", out),
+        "engine": ENGINE,
+        "sampling": {"n": 1, **SAMPLING},
+        "rewards": {"step_separator": "\n"},
+        "values": values_of(judge, out),
+        "credit": credit,
+        "evaluation": {"temperature": 0.0, "max_tokens": 48},
+        **_optimizer(lr, 10),
+    }
+    every = max(1, size.iterations // 30)
+    trainer = {"max_steps": size.iterations, "max_epochs": -1, "val_check_interval": every}
+    n_train = size.iterations * size.rollout
+    problems = data(size, 3000 + seed, n_train=n_train, n_val=512, batch_size=size.rollout, eval_batch_size=512)
+    return Job(
+        f"reinforced_{arm.alpha:g}_{arm.k}_lr{lr:g}_seed{seed}",
+        {
+            "seed_everything": seed,
+            "trainer": {
+                **_trainer([component("ModelExporter")]), **trainer, "check_val_every_n_epoch": None,
+            },
+            "model": component("Reinforce", **settings),
+            "data": problems,
+        },
+    )  # fmt: skip
+
+
+def _trainer(callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"accelerator": "cpu", **QUIET, "log_every_n_steps": 10, "callbacks": list(callbacks)}
+
+
+def _optimizer(lr: float, warmup: float) -> dict[str, Any]:
+    optimizer = component("torch.optim.AdamW", lr=lr, weight_decay=0.01)
+    return {"optimizer": optimizer, "warmup": warmup, "max_tokens_per_pack": 8192, "max_gradient_norm": 1.0}
