@@ -4,11 +4,13 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tiny_classifiers import assert_same_weights, build_classifier, quiet_trainer, sgd, weights_after
+from torch.utils.data import DataLoader
 
 from callbacks import GroupMetrics
 from datamodules import DigitsDataModule, TrainingSet
@@ -296,3 +298,19 @@ def test_dfr_fits_on_every_example_once() -> None:
 
     once = list(range(12))
     assert fitted([*once, 0, 5]).equal(fitted(once))
+
+
+def test_a_loader_that_cannot_draw_by_weight_is_refused_in_one_line() -> None:
+    """Of the datamodule's own loader the sampler takes the weights."""
+    data = DigitsDataModule()
+    data.setup("fit")
+    loader, weights = data.train_dataloader(), torch.ones(data.n_train)
+    module = build_classifier("JTT")
+    for sampled in (loader, DataLoader(loader.dataset, shuffle=True)):
+        module._trainer = SimpleNamespace(train_dataloader=sampled)
+        if sampled is loader:
+            module.draw_by(weights)
+            assert torch.equal(loader.sampler.weights, weights.double())
+        else:
+            with pytest.raises(ConfigError, match=r"JTT draws training examples by weight.* not a DataLoader"):
+                module.draw_by(weights)
