@@ -16,6 +16,7 @@ from surefoot.reasoning.values.step_classifier import StepClassifierValues
 from surefoot.reasoning.values.step_scorer import StepScorer
 from surefoot.reasoning.values.step_tags import StepTagValues
 from surefoot.reasoning.values.step_texts import StepLayout, StepTexts
+from surefoot.reasoning.values.vllm_step_classifier import VLLMStepClassifierValues
 
 __all__ = (
     "Judged",
@@ -28,6 +29,7 @@ __all__ = (
     "StepScorer",
     "StepTagValues",
     "StepTexts",
+    "VLLMStepClassifierValues",
     "ValueEstimator",
     "best_of_k",
     "best_of_k_estimate",

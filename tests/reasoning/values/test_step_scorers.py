@@ -18,7 +18,14 @@ from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import StepClassifierValues, StepLayout, StepTagValues, StepTexts, check_values
+from surefoot.reasoning.values import (
+    StepClassifierValues,
+    StepLayout,
+    StepTagValues,
+    StepTexts,
+    VLLMStepClassifierValues,
+    check_values,
+)
 from surefoot.reasoning.values.step_texts import read_steps, single_token
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tokenizer of its own")
@@ -249,3 +256,43 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path, folder: Path) -> N
         StepTagValues(sign_folder(tmp_path / "signs"), good="zq")
     with pytest.raises(DataError, match=r"does not fit into the model's context of 256"):
         StepClassifierValues(folder).judge([StepTexts("?", ["q z " * 200])])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_vllm_scores_steps_alike(folder: Path, policy: Policy) -> None:
+    scorer = VLLMStepClassifierValues(folder, dtype="float32", max_model_length=256, cache_gib=0.25)
+    solutions = [*SOLUTIONS, StepTexts("?", ["a<extra_0>b", "c"])]
+    try:
+        expected = StepClassifierValues(folder)
+        for own, after in zip(scorer.judge(solutions), expected.judge(solutions), strict=True):
+            assert own == pytest.approx(after, rel=1e-3)
+        found = [completion(policy, "a step\nb\n2")]
+        scorer(policy, found, lambda *_: 0)
+        assert found[0].values[1:] == pytest.approx(
+            expected.judge([StepTexts("1+1=", ["a step", "b", "2"])])[0], rel=1e-3
+        )
+        with pytest.raises(DataError, match="does not fit into max_model_length 256"):
+            scorer.judge([StepTexts("?", ["q z " * 200])])
+    finally:
+        scorer.close()
+    assert scorer.judge([]) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_vllm_has_no_pooling_for_is_refused(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vllm")
+    from vllm import config
+
+    with pytest.raises(DataError, match="is Qwen2ForTokenClassification: vLLM has STEP pooling for"):
+        VLLMStepClassifierValues(classifier_folder(tmp_path / "token", "token"))
+    with pytest.raises(ConfigError, match="max_model_length"):
+        VLLMStepClassifierValues(folder, max_model_length=0)
+
+    def without(pooling_type: str) -> None:
+        raise NotImplementedError(pooling_type)
+
+    monkeypatch.setattr(config, "PoolerConfig", without)
+    with pytest.raises(ConfigError, match=r"vLLM [\d.]+\S* has no STEP pooling: use StepClassifierValues"):
+        VLLMStepClassifierValues(folder)
