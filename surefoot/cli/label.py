@@ -12,7 +12,7 @@ from jsonargparse.typing import PositiveInt
 from surefoot.cli.verb_parser import VerbParser, build_objects, engine_name, print_summary, verb_parser
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.labelling import Labelling, label_completions
-from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.language_models import LanguageModel, text_reader
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
@@ -35,6 +35,12 @@ def _parser() -> VerbParser:
     parser.add_argument("--half_width", type=float | None, default=None, help="Stop at so narrow an interval.")
     parser.add_argument("--per_round", type=PositiveInt | None, default=None, help="Completions between two looks.")
     parser.add_argument("--first_pit", type=float | None, default=None, help="Spend most where this value is lost.")
+    parser.add_argument(
+        "--tokenizer",
+        type=str | None,
+        default=None,
+        help="Folder or name of the tokenizer that sampled, where the prover has another: prefixes are retokenised.",
+    )
     parser.add_argument("--separator", type=str, default="\n", help="What ends a step.")
     parser.add_argument("--per_problem", type=PositiveInt | None, default=None, help="Only so many of each problem.")
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
@@ -56,8 +62,8 @@ def run_label(arguments: Sequence[str]) -> None:
     parser = _parser()
     parsed = parser.parse_verb(arguments)
     settings: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
-    objects, contents = build_objects(parser, parsed, ("model", "prompt", "completions"))
-    names = ("model", "prompt", "sampling", "half_width", "per_round", "first_pit")
+    objects, contents = build_objects(parser, parsed, ("model", "prompt", "completions", "tokenizer"))
+    names = ("model", "prompt", "sampling", "half_width", "per_round", "first_pit", "tokenizer")
     identity = {n: settings.get(n) for n in names} | {"engine": engine_name(objects.engine), "contents": contents}
     identity["grader"] = {"rule": settings["grader"]["rule"]}
     prover = Policy(objects.model, objects.get("prompt") or PlainPrompt(), objects.engine, objects.grader)
@@ -80,11 +86,13 @@ def run_label(arguments: Sequence[str]) -> None:
             half_width=parsed.half_width,
             per_round=parsed.per_round,
             first_pit=parsed.first_pit,
+            retokenise=parsed.tokenizer is not None,
         ),
         parsed.out,
         identity,
         Labelling(parsed.seed, parsed.separator, parsed.per_problem, parsed.problems_per_shard),
         progress,
+        text_reader(parsed.tokenizer) if parsed.tokenizer else None,
     )
     print_summary(summary)
     print(f"values: {parsed.out}")

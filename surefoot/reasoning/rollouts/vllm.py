@@ -148,6 +148,8 @@ def starting_vllm(in_process: bool) -> Iterator[None]:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     # A forked process would not show the mark of the tree that it belongs to.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    # One that runs already has its environment cached, and another beside it would not see what is set here.
+    getattr(sys.modules.get("vllm.envs"), "disable_envs_cache", lambda: None)()
     with _untouched_process(), starting_with_surefoot():
         yield
 

@@ -15,7 +15,7 @@ from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, pref
 from surefoot.reasoning.values.step_classifier import StepClassifierValues
 from surefoot.reasoning.values.step_scorer import StepScorer
 from surefoot.reasoning.values.step_tags import StepTagValues
-from surefoot.reasoning.values.step_texts import StepLayout, StepTexts
+from surefoot.reasoning.values.step_texts import StepLayout, StepTexts, steps_of
 from surefoot.reasoning.values.vllm_step_classifier import VLLMStepClassifierValues
 
 __all__ = (
@@ -40,6 +40,7 @@ __all__ = (
     "predicted_values",
     "prefix_lengths",
     "prefixes_of",
+    "steps_of",
     "tokenised",
     "value_logits",
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_tokenizers import byte_level, model_with
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
@@ -181,6 +182,40 @@ def test_the_rest_is_spent_up_to_the_first_pit(policy: Policy) -> None:
     for wrong in (0.0, 1.5):
         with pytest.raises(ConfigError, match="first_pit must be in"):
             MonteCarloValues(first_pit=wrong)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_prover_with_another_tokenizer_goes_on_from_texts(policy: Policy, stored: bool) -> None:
+    """With its own prompt; steps as they are stored, or as the policy reads its tokens where a search has none."""
+    model = model_with(byte_level())
+    engine = CountingEngine()
+    prover = Policy(model, PlainPrompt("Question: {question}\nAnswer:\n"), engine, policy.grader)
+    lost, won = (trajectory(policy, Problem("p", "1+1=", "2"), text) for text in ("a step\nx\n3", "a step\n2"))
+    for t in (lost, won):
+        t.steps = t.steps if stored else ()
+    with pytest.raises(ConfigError, match=r"another tokenizer's, .*or retokenise"):
+        MonteCarloValues(Sampling(n=2, max_tokens=8), prover)(policy, [lost], seed_of)
+    values = MonteCarloValues(Sampling(n=2, max_tokens=16), prover, retokenise=True)
+    with pytest.warns(UserWarning, match="prefixes of completions are retokenised"):
+        values(policy, [lost, won], seed_of)
+    prompt = "Question: 1+1=\nAnswer:\n"
+    assert {model.decode(tokens) for tokens, _ in engine.asked} == {
+        prompt,
+        f"{prompt}a step\n",
+        f"{prompt}a step\nx\n",
+    }
+    assert all(list(tokens) == model.encode(model.decode(tokens)) for tokens, _ in engine.asked)
+    assert (list(lost.value_counts), list(won.value_counts)) == ([2, 2, 2, 0], [2, 2, 0])
+    assert (lost.values[-1], won.values[-1]) == (0.0, 1.0)
+    prover.close()
+
+
+def test_a_prover_that_cannot_write_a_text_is_refused(policy: Policy) -> None:
+    """Its tokens are digits and letters: what others write is lost on it."""
+    other = Policy(model_with(byte_level()), PlainPrompt(), HFEngine(), policy.grader)
+    foreign = trajectory(other, Problem("p", "1+1=", "2"), "été\n2")
+    with pytest.raises(ConfigError, match="choose a prover that knows the text"), pytest.warns(UserWarning):
+        MonteCarloValues(prover=policy, retokenise=True)(other, [foreign], seed_of)
 
 
 def test_best_of_k_is_unbiased_from_as_many_attempts() -> None:
