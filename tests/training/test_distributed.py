@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import Fit, tiny
+from labelled_completions import labelled_completions
 from pseudo_labels import read_streams, two_streams
 from safetensors.torch import load_file
 from small_datasets import write_pairs
@@ -122,6 +123,26 @@ def value_settings(n_ranks: int) -> dict[str, Any]:
     del config["model"]["init_args"]["evaluation"]
     config["model"]["init_args"]["max_gradient_norm"] = 0.1
     return config
+
+
+def judged_settings(n_ranks: int, folder: Path, val_share: float) -> dict[str, Any]:
+    """Return the config of a value model of steps; 7 or 3 of 23 completions are held out, uneven shares for two."""
+    config = reasoning_settings("SFT", n_ranks, folder)
+    init = config["model"]["init_args"]
+    config["model"]["class_path"] = "ProcessReward"
+    config["model"]["init_args"] = {k: init[k] for k in ("language_model", "optimizer", "max_tokens_per_pack")}
+    config["trainer"] |= {"callbacks": [], "limit_val_batches": 1.0}
+    completions = folder / "labelled"
+    if not completions.is_dir():
+        labelled_completions(completions, n_problems=23, per_problem=1)
+    arguments = {"completions": str(completions), "seed": 3, "val_share": val_share, "test_share": 0}
+    arguments |= {"batch_size": 8 // n_ranks, "eval_batch_size": 1}
+    config["data"] = {"class_path": "LabelledCompletionsDataModule", "init_args": arguments}
+    return config
+
+
+#: Shares of the problems that are held out, by name.
+JUDGED = {"judged": 0.3, "judged_few": 0.12}
 
 
 def private_settings(n_ranks: int) -> dict[str, Any]:
@@ -234,6 +255,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     others = {
         "sharded": sharded_settings(2),
         "values": value_settings(2),
+        **{name: judged_settings(2, folder, share) for name, share in JUDGED.items()},
         "frozen": frozen_settings(2),
         "dfr": dfr_settings(2),
         "streams": streams_settings(2),
@@ -426,6 +448,19 @@ def test_a_sharded_value_head_equals_that_of_one_rank(two_ranks: Path, fit: Fit,
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_two_ranks_judge_steps_like_one(name: str, two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
+    """Ranks hold different numbers of prefixes and of batches: calibration, ranking and first errors are of all of them."""
+    alone = fit(judged_settings(1, tmp_path, JUDGED[name]), name=name)
+    tables = [list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / name / "0")]
+    keys = {k for k in tables[0][0] if k.split("/")[0] in ("train", "val")}
+    assert keys == {k for k in tables[1][0] if k.split("/")[0] in ("train", "val")}
+    assert {"val/calibration_error", "val/brier_after_0", "val/auroc", "val/first_error_f1"} <= keys
+    one, two = ([{k: float(r[k]) for k in keys if r[k]} for r in table] for table in tables)
+    for a, b in zip(one, two, strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("method", REASONING)

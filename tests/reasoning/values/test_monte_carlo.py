@@ -214,7 +214,8 @@ def test_a_prover_that_cannot_write_a_text_is_refused(policy: Policy) -> None:
     """Its tokens are digits and letters: what others write is lost on it."""
     other = Policy(model_with(byte_level()), PlainPrompt(), HFEngine(), policy.grader)
     foreign = trajectory(other, Problem("p", "1+1=", "2"), "été\n2")
-    with pytest.raises(ConfigError, match="choose a prover that knows the text"), pytest.warns(UserWarning):
+    said = pytest.warns(UserWarning, match="retokenised")
+    with said, pytest.raises(ConfigError, match="choose a prover that knows the text"):
         MonteCarloValues(prover=policy, retokenise=True)(other, [foreign], seed_of)
 
 
