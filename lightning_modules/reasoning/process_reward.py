@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lightning_modules.reasoning.judgements import JudgementMetrics
 from lightning_modules.reasoning.language_model import LanguageModelModule
+from surefoot.errors import DataError
 from surefoot.reasoning.language_models import ValueHead
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.sequences import Pack, pack_sequences
@@ -51,9 +52,19 @@ class ProcessReward(LanguageModelModule):
         self.metrics = JudgementMetrics()
 
     def judged(self, batch: dict[str, Any]) -> list[Judged]:
-        """Return a batch's completions, texts among them as the model's tokens."""
+        """Return a batch's completions, texts among them as the model's tokens.
+
+        Raises:
+            DataError: If the completions are a policy's with another tokenizer.
+        """
         given: Sequence[Judged | JudgedText] = batch["judged"]
         model, prompt = self.language_model, self.prompt
+        for j in given:
+            if isinstance(j, Judged) and not (written := model.decode(j.completion)).startswith(j.text):
+                raise DataError(
+                    f"the labels are of a policy with another tokenizer: the model reads {written[:40]!r} from a"
+                    f" completion that is {j.text[:40]!r}; train a model with the policy's tokenizer."
+                )
         return [tokenised(j, model, prompt) if isinstance(j, JudgedText) else j for j in given]
 
     def packs(self, judged: Sequence[Judged]) -> list[Pack]:

@@ -67,6 +67,9 @@ def test_every_step_has_a_value(completions: Path, tmp_path: Path, capsys: pytes
     assert len({t.values[0] for t in found if t.problem.id == found[0].problem.id}) == 1
     printed = capsys.readouterr()
     assert "completions              30.000" in printed.out
+    n_whole = sum(len(t.spans) == 1 for t in found)
+    assert n_whole, "some completions have no separator"
+    assert f"one_step                 {n_whole:.3f}" in printed.out
     assert "value_after_0_steps" in printed.out
     assert "10/10 problems" in printed.err
     label(completions, tmp_path, "a")
@@ -138,6 +141,9 @@ def test_killed_it_goes_on_with_the_same_values(completions: Path, tmp_path: Pat
         (["--sampling.n", "3"], {}, "holds completions of other settings (sampling differ"),
         (["--separator", ";"], {}, "separator was '\\n' and is now ';'"),
         (["--seed", "1"], {}, "seed was 0 and is now 1"),
+        (["--sampling.temperature", "0.5"], {}, "(sampling differ"),
+        ([], {"prompt": {"class_path": "PlainPrompt", "init_args": {"template": "{question} "}}}, "(prompt differ"),
+        (["--model.init_args.width", "16"], {}, "(model differ"),
     ],
 )
 def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
@@ -158,6 +164,7 @@ def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
         (["--separator", ""], "separator must not be empty"),
         (["--sampling.max_tokens", "2"], "leaves nothing of max_tokens 2"),
         (["--completions", "nowhere"], "nowhere does not exist"),
+        (["--prompt.init_args.template", "{question}?"], "after another prompt, which ends"),
         (["--half_width", "0.7"], "half_width must be in (0, 0.5)"),
         (["--half_width", "0.2", "--per_round", "3"], "per_round must be in [1, n]"),
     ],

@@ -452,7 +452,7 @@ def test_a_sharded_value_head_equals_that_of_one_rank(two_ranks: Path, fit: Fit,
 
 @pytest.mark.parametrize("name", JUDGED)
 def test_two_ranks_judge_steps_like_one(name: str, two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
-    """Ranks hold different numbers of prefixes and of batches: calibration, ranking and first errors are of all of them."""
+    """Ranks hold different numbers of prefixes and batches: calibration, ranking and first errors are of all."""
     alone = fit(judged_settings(1, tmp_path, JUDGED[name]), name=name)
     tables = [list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / name / "0")]
     keys = {k for k in tables[0][0] if k.split("/")[0] in ("train", "val")}

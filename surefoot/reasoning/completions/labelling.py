@@ -82,7 +82,8 @@ def label_completions(
         Counts of prefixes and sampled completions, and the mean value by the number of finished steps, with intervals.
 
     Raises:
-        ConfigError: If the folder holds something else, or the prover cannot go on from the completions.
+        ConfigError: If the folder holds something else, or the prover cannot go on from the completions, or would be
+            given another prompt than theirs.
         DataError: If the completions cannot be read, are not graded, or none has the separator.
     """
     separator, per_problem = labelling.separator, labelling.per_problem
@@ -107,6 +108,7 @@ def label_completions(
     def label(i: int) -> list[Trajectory]:
         found = list(read_trajectories(source, rows[i]))
         if decode is None:
+            _check_prompt(found[0], prover)
             prover.cut_into_steps([t for t in found if not t.spans], separator)
         else:
             _cut(found, decode, separator)
@@ -117,6 +119,23 @@ def label_completions(
         return folder.write(label, lambda _: None, prover.ready, _summarise, progress)
     finally:
         prover.close()
+
+
+def _check_prompt(completion: Trajectory, prover: Policy) -> None:
+    """Refuse a prover whose prompt is not the completions': it goes on from theirs, and stops as its own says.
+
+    Raises:
+        ConfigError: If it is another one.
+    """
+    read = prover.model.decode
+    if not read(completion.completion).startswith(completion.text):
+        return  # another tokenizer, which the estimator refuses
+    theirs, own = read(completion.prompt), read(prover.prompt.prompt_ids(completion.problem, prover.model))
+    if theirs != own:
+        raise ConfigError(
+            f"the completions were sampled after another prompt, which ends {theirs[-40:]!r}, than the prover's,"
+            f" {own[-40:]!r}: give label the prompt of generate."
+        )
 
 
 def _cut(completions: Sequence[Trajectory], decode: Callable[[Sequence[int]], str], separator: str) -> None:

@@ -29,6 +29,7 @@ class Judged(NamedTuple):
     values: Sequence[float]  # probability of a right end from each prefix, in [0, 1]
     weights: Sequence[float]  # of each prefix in the loss
     n_steps: Sequence[int]  # that each prefix has, finished ones
+    text: str = ""  # that the completion's tokens begin with, where it is known
 
 
 def prefix_lengths(trajectory: Trajectory) -> list[int]:

@@ -85,7 +85,8 @@ def steps_of(trajectory: Trajectory, decode: Callable[[Sequence[int]], str]) -> 
     spans = trajectory.token_spans()
     if len(trajectory.steps) == len(spans):
         return list(trajectory.steps)
-    text = trajectory.text or decode(trajectory.completion)
+    going = trajectory.finish_reason == "step"  # its text is without what ended its last step
+    text = decode(trajectory.completion) if going else trajectory.text
     cuts = [min(len(decode(trajectory.completion[: span.end])), len(text)) for span in spans[:-1]]
     return [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
 

@@ -15,6 +15,7 @@ from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import Completion, HFEngine, Sampling
+from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import MonteCarloValues, best_of_k, best_of_k_estimate, check_values
 from surefoot.training.seeds import derive_seed
@@ -116,6 +117,17 @@ def test_each_prefix_is_sampled_once_and_the_longer_ones_first(policy: Policy) -
     again = [trajectory(policy, problem, "a\nc\n3")]
     MonteCarloValues(Sampling(n=2, max_tokens=8))(policy, again, seed_of)
     assert again[0].values == found[2].values
+
+
+def test_steps_of_one_token_and_a_whole_answer_have_values(policy: Policy) -> None:
+    problem, _ = problem_of(policy, "a\n")
+    one = trajectory(policy, problem, "ab1")
+    one.spans, one.steps = [Span(i, i + 1) for i in range(3)], ["a", "b", "1"]
+    whole = trajectory(policy, problem, "1")
+    assert len(whole.token_spans()) == 1, "no separator: a completion is one step"
+    MonteCarloValues(Sampling(n=2, max_tokens=8))(policy, [one, whole], seed_of)
+    assert (list(one.value_counts), list(whole.value_counts)) == ([2, 2, 2, 0], [2, 0])
+    assert one.values[0] == whole.values[0]
 
 
 def test_sampling_stops_where_the_interval_is_narrow(policy: Policy) -> None:

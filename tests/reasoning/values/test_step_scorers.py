@@ -79,7 +79,8 @@ def test_one_pass_scores_every_step_as_a_pass_per_prefix(layout: Layout, tmp_pat
     separate = sum(len(read_steps(s, scorer.layout, scorer.tokenizer, scorer.token).tokens) for s in SOLUTIONS)
     assert scorer.n_scored_tokens < separate, "solutions of one problem share its computation"
     small = StepClassifierValues(folder, max_tokens_per_pack=1)
-    assert [v for own in small.judge(SOLUTIONS) for v in own] == pytest.approx([v for own in found for v in own])
+    alone = [v for own in small.judge(SOLUTIONS) for v in own]
+    assert alone == pytest.approx([v for own in found for v in own], rel=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -162,6 +163,14 @@ def test_white_space_and_written_tokens_are_no_steps(folder: Path) -> None:
     assert [read.tokens[end] for end in read.ends] == [scorer.token] * 2
     assert read.tokens.count(scorer.token) == 3
     assert scorer.tokenizer.decode(read.tokens[read.n_prompt :]).startswith("a<extra_0>b<extra_0>c<extra_0>")
+
+
+def test_scores_that_are_no_numbers_are_refused(folder: Path) -> None:
+    scorer = StepClassifierValues(folder)
+    with torch.no_grad():
+        scorer.head.layers[-1].bias[0] = float("nan")
+    with pytest.raises(DataError, match=r"gave the scores \[nan\]: expected finite numbers"):
+        scorer.judge([StepTexts("?", ["a"])])
 
 
 def test_layouts() -> None:
