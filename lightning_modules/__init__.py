@@ -20,6 +20,7 @@ from lightning_modules.reasoning import (
     ProcessReward,
     ReasoningModule,
     Reinforce,
+    StepScorerEvaluation,
 )
 
 __all__ = (
@@ -42,4 +43,5 @@ __all__ = (
     "Reinforce",
     "ResumableModule",
     "ReweightedClassifier",
+    "StepScorerEvaluation",
 )

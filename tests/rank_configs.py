@@ -5,16 +5,19 @@ from typing import Any
 
 import yaml
 from conftest import tiny
+from labelled_completions import labelled_completions
 from pseudo_labels import two_streams
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
 
 __all__ = (
+    "JUDGED",
     "METHODS",
     "REASONING",
     "classifier_settings",
     "dfr_settings",
     "frozen_settings",
+    "judged_settings",
     "private_settings",
     "reasoning_settings",
     "sharded_settings",
@@ -30,6 +33,9 @@ METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
 
 #: Language models' methods.
 REASONING = ("SFT", "GRPO", "DPO", "RFT")
+
+#: Value models of steps -> share of the problems that are held out.
+JUDGED = {"judged": 0.3, "judged_few": 0.12}
 
 
 def classifier_settings(method: str, n_ranks: int) -> dict[str, object]:
@@ -200,4 +206,20 @@ def shifted_settings(n_ranks: int) -> dict[str, Any]:
     }
     if n_ranks > 1:
         config["trainer"] |= {"devices": n_ranks, "strategy": "ddp"}
+    return config
+
+
+def judged_settings(n_ranks: int, folder: Path, val_share: float) -> dict[str, Any]:
+    """Return the config of a value model of steps; 7 or 3 of 23 completions are held out, uneven shares for two."""
+    config = reasoning_settings("SFT", n_ranks, folder)
+    init = config["model"]["init_args"]
+    config["model"]["class_path"] = "ProcessReward"
+    config["model"]["init_args"] = {k: init[k] for k in ("language_model", "optimizer", "max_tokens_per_pack")}
+    config["trainer"] |= {"callbacks": [], "limit_val_batches": 1.0}
+    completions = folder / "labelled"
+    if not completions.is_dir():
+        labelled_completions(completions, n_problems=23, per_problem=1)
+    arguments = {"completions": str(completions), "seed": 3, "val_share": val_share, "test_share": 0}
+    arguments |= {"batch_size": 8 // n_ranks, "eval_batch_size": 1}
+    config["data"] = {"class_path": "LabelledCompletionsDataModule", "init_args": arguments}
     return config

@@ -32,15 +32,18 @@ class JudgedDataModule(RecordsDataModule):
         Args:
             balanced: Weigh training prefixes with values below and from 1/2 so that both halves count alike.
             val_share: Share of the problems that is held out for validation.
-            test_share: Share that is held out for the test.
+            test_share: Share that is held out for the test; 1 for data that are only tested on.
             loading: Arguments of `RecordsDataModule`.
 
         Raises:
-            ConfigError: If the shares leave nothing to train on.
+            ConfigError: If the shares leave nothing to train on, and not all is for the test.
         """
         super().__init__(**loading)
-        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
-            raise ConfigError(f"val_share and test_share must sum to less than 1, got {val_share} and {test_share}.")
+        only_test = (val_share, test_share) == (0, 1)
+        if min(val_share, test_share) < 0 or (val_share + test_share >= 1 and not only_test):
+            raise ConfigError(
+                f"val_share and test_share must sum to less than 1, or be 0 and 1, got {val_share} and {test_share}."
+            )
         self.balanced, self.val_share, self.test_share = balanced, val_share, test_share
         self._splits: dict[str, list[Judged | JudgedText]] = {}
 
@@ -70,13 +73,14 @@ class JudgedDataModule(RecordsDataModule):
             self._splits = {name: [j for p in part for j in by_problem[p]] for name, part in parts.items()}
             if self.balanced:
                 self._splits["train"] = _balanced(self._splits["train"])
-        if not self._splits["train"]:
+        if not self._splits["train"] and (split == "train" or self.test_share < 1):
             raise DataError(f"{type(self).__name__} has no problem left to train on.")
         return self._splits[split]
 
     def recorded_splits(self) -> Mapping[str, Sequence[Judged | JudgedText]]:
         """Return what each split holds."""
-        return {split: self.judged(split) for split in ("train", "val", "test")}
+        splits = ("train", "val", "test") if self.test_share < 1 else ("test",)
+        return {split: self.judged(split) for split in splits}
 
     @property
     def n_train(self) -> int:

@@ -46,11 +46,11 @@ class LabelledCompletionsDataModule(JudgedDataModule):
             raise DataError(f"{where} has no grade.")
         outcome, n = float(t.grade.correct), len(t.completion)
         if self.judge == "outcome":
-            return Judged(t.prompt, t.completion, [n], [outcome], [1.0], [len(t.token_spans())])
+            return Judged(t.prompt, t.completion, [n], [outcome], [1.0], [len(t.token_spans())], t.text)
         if self.judge == "tokens":
             ends = [span.end for span in t.token_spans()]
             finished = [bisect_right(ends, i) for i in range(n + 1)]
-            return Judged(t.prompt, t.completion, range(n + 1), [outcome] * (n + 1), [1.0] * (n + 1), finished)
+            return Judged(t.prompt, t.completion, range(n + 1), [outcome] * (n + 1), [1.0] * (n + 1), finished, t.text)
         lengths = prefix_lengths(t)
         if len(t.values) != len(lengths):
             raise DataError(
@@ -59,4 +59,4 @@ class LabelledCompletionsDataModule(JudgedDataModule):
             )
         if not all(0 <= v <= 1 for v in t.values):  # NaN is neither
             raise DataError(f"{where} has the values {list(t.values)}: expected probabilities in [0, 1].")
-        return Judged(t.prompt, t.completion, lengths, t.values, [1.0] * len(lengths), range(len(lengths)))
+        return Judged(t.prompt, t.completion, lengths, t.values, [1.0] * len(lengths), range(len(lengths)), t.text)

@@ -23,7 +23,7 @@ class ProcessBenchDataModule(JudgedDataModule):
 
         Args:
             path: File with one JSON object a line.
-            judged: Arguments of `JudgedDataModule`; ``test_share: 0.9`` leaves most of it to be tested on.
+            judged: Arguments of `JudgedDataModule`; ``val_share: 0`` and ``test_share: 1`` to test on all of it.
         """
         super().__init__(**judged)
         self.path = Path(path)

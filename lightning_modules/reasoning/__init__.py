@@ -8,5 +8,16 @@ from lightning_modules.reasoning.process_reward import ProcessReward
 from lightning_modules.reasoning.reinforce import Reinforce
 from lightning_modules.reasoning.rft import RFT
 from lightning_modules.reasoning.sft import SFT
+from lightning_modules.reasoning.step_scorer_evaluation import StepScorerEvaluation
 
-__all__ = ("DPO", "GRPO", "RFT", "SFT", "LanguageModelModule", "ProcessReward", "ReasoningModule", "Reinforce")
+__all__ = (
+    "DPO",
+    "GRPO",
+    "RFT",
+    "SFT",
+    "LanguageModelModule",
+    "ProcessReward",
+    "ReasoningModule",
+    "Reinforce",
+    "StepScorerEvaluation",
+)

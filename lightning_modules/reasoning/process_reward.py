@@ -1,24 +1,17 @@
 """Process reward models: how likely a completion ends right, after each of its steps."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.aggregation import CatMetric
 
+from lightning_modules.reasoning.judgements import JudgementMetrics
 from lightning_modules.reasoning.language_model import LanguageModelModule
 from surefoot.contracts import RecordBatch
+from surefoot.errors import DataError
 from surefoot.reasoning.language_models import ValueHead
-from surefoot.reasoning.metrics.judgements import (
-    brier_score,
-    calibration_error,
-    first_error,
-    first_errors,
-    ranking,
-)
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
 from surefoot.reasoning.sequences import Pack, pack_sequences
 from surefoot.reasoning.values import (
@@ -32,9 +25,6 @@ from surefoot.reasoning.values import (
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("ProcessReward",)
-
-#: Steps whose metrics are logged apart; later ones are counted together.
-_MOST_STEPS = 5
 
 
 class ProcessReward(LanguageModelModule):
@@ -60,14 +50,23 @@ class ProcessReward(LanguageModelModule):
         self.prompt = prompt or PlainPrompt()
         self.language_model.freeze_output_head()
         self.value_head = ValueHead(self.language_model.width)
-        # of every judged prefix of an evaluation
-        self.predicted, self.labels, self.steps = CatMetric(), CatMetric(), CatMetric()
-        self.completions = CatMetric()  # the index of each prefix's completion
+        self.metrics = JudgementMetrics()
 
     def judged(self, batch: RecordBatch) -> list[Judged]:
-        """Return a batch's completions, texts among them as the model's tokens."""
+        """Return a batch's completions, texts among them as the model's tokens.
+
+        Raises:
+            DataError: If the completions are a policy's with another tokenizer.
+        """
+        given = batch["judged"]
         model, prompt = self.language_model, self.prompt
-        return [tokenised(j, model, prompt) if isinstance(j, JudgedText) else j for j in batch["judged"]]
+        for j in given:
+            if isinstance(j, Judged) and not (written := model.decode(j.completion)).startswith(j.text):
+                raise DataError(
+                    f"the labels are of a policy with another tokenizer: the model reads {written[:40]!r} from a"
+                    f" completion that is {j.text[:40]!r}; train a model with the policy's tokenizer."
+                )
+        return [tokenised(j, model, prompt) if isinstance(j, JudgedText) else j for j in given]
 
     def packs(self, judged: Sequence[Judged]) -> list[Pack]:
         """Return a batch's packs."""
@@ -119,50 +118,12 @@ class ProcessReward(LanguageModelModule):
         labels, steps = _by_token(judged, "values"), _by_token(judged, "n_steps")
         for pack in self.equalise_packs(self.packs(judged)):
             logits = value_logits(self.language_model, self.value_head, pack.to(self.device))
-            if len(logits):
-                self.predicted.update(logits.sigmoid())
-                self.labels.update(pack.gather(labels))
-                self.steps.update(pack.gather(steps))
-                self.completions.update(batch["index"].to(pack.sequences.device)[pack.sequences])
+            indices = batch["index"].to(pack.sequences.device)[pack.sequences]
+            self.metrics.update(logits.sigmoid(), pack.gather(labels), pack.gather(steps), indices)
 
     def _conclude(self, stage: str) -> None:
-        metrics = (self.predicted, self.labels, self.steps, self.completions)
-        predicted, labels, steps, completions = (metric.compute().double().cpu().flatten() for metric in metrics)
-        for metric in metrics:
-            metric.reset()
-        loss = F.binary_cross_entropy(predicted, labels)
-        found = {"loss": float(loss), "calibration_error": calibration_error(predicted, labels)}
-        for name, chosen in {"": steps >= 0, **_by_step(steps)}.items():
-            if chosen.any():
-                found[f"brier{name}"] = brier_score(predicted[chosen], labels[chosen])
-                found[f"auroc{name}"] = ranking(predicted[chosen], labels[chosen])
-        found |= _first_errors(predicted, labels, steps, completions)
-        self.log_dict({f"{stage}/{n}": value for n, value in found.items() if not math.isnan(value)}, batch_size=1)
-
-
-def _first_errors(predicted: Tensor, labels: Tensor, steps: Tensor, completions: Tensor) -> dict[str, float]:
-    """Return how often the first step that is worth less than 1/2 is the one that is predicted to be.
-
-    Nothing where no completion has such a step, or all have, or completions are judged once.
-    """
-    owners, owner = completions.unique(return_inverse=True)
-    order = steps.argsort()
-    order = order[owner[order].argsort(stable=True)]  # completion by completion, step by step
-    order = order[steps[order] > 0]
-    sizes = owner[order].bincount(minlength=len(owners)).tolist()
-    found = [first_error(own.tolist(), 0.5) for own in predicted[order].split(sizes)]
-    truth = [first_error(own.tolist(), 0.5) for own in labels[order].split(sizes)]
-    wrong = sum(t >= 0 for t in truth)
-    if wrong in (0, len(truth)) or len(labels) < 2 * len(truth):
-        return {}
-    scores = first_errors(torch.tensor(found), torch.tensor(truth))
-    return {f"first_error_{name}": value for name, value in scores._asdict().items()}
-
-
-def _by_step(steps: Tensor) -> dict[str, Tensor]:
-    """Return which prefixes have so many finished steps."""
-    names = {f"_after_{n}": steps == n for n in range(_MOST_STEPS)}
-    return names | {f"_after_{_MOST_STEPS}_or_more": steps >= _MOST_STEPS}
+        found = self.metrics.conclude()
+        self.log_dict({f"{stage}/{name}": value for name, value in found.items()}, batch_size=1)
 
 
 def _by_token(judged: Sequence[Judged], name: Literal["values", "weights", "n_steps"]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from surefoot.cli.policy_verb import open_policy_verb, progress_printer
 from surefoot.cli.verb_parser import VerbParser, print_summary, verb_parser
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.labelling import Labelling, label_completions
-from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.language_models import LanguageModel, text_reader
 from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 from surefoot.reasoning.values import MonteCarloValues
@@ -31,6 +31,12 @@ def _parser() -> VerbParser:
     parser.add_argument("--half_width", type=float | None, default=None, help="Stop at so narrow an interval.")
     parser.add_argument("--per_round", type=PositiveInt | None, default=None, help="Completions between two looks.")
     parser.add_argument("--first_pit", type=float | None, default=None, help="Spend most where this value is lost.")
+    parser.add_argument(
+        "--tokenizer",
+        type=str | None,
+        default=None,
+        help="Folder or name of the tokenizer that sampled, where the prover has another: prefixes are retokenised.",
+    )
     parser.add_argument("--separator", type=str, default="\n", help="What ends a step.")
     parser.add_argument("--per_problem", type=PositiveInt | None, default=None, help="Only so many of each problem.")
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
@@ -49,8 +55,8 @@ def run_label(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: If the settings make no sense.
     """
-    names = ("model", "prompt", "sampling", "half_width", "per_round", "first_pit")
-    verb = open_policy_verb(_parser(), arguments, names, ("model", "prompt", "completions"))
+    names = ("model", "prompt", "sampling", "half_width", "per_round", "first_pit", "tokenizer")
+    verb = open_policy_verb(_parser(), arguments, names, ("model", "prompt", "completions", "tokenizer"))
     parsed = verb.parsed
     summary = label_completions(
         parsed.completions,
@@ -60,11 +66,13 @@ def run_label(arguments: Sequence[str]) -> None:
             half_width=parsed.half_width,
             per_round=parsed.per_round,
             first_pit=parsed.first_pit,
+            retokenise=parsed.tokenizer is not None,
         ),
         parsed.out,
         verb.identity,
         Labelling(parsed.seed, parsed.separator, parsed.per_problem, parsed.problems_per_shard),
         progress_printer(verb.policy),
+        text_reader(parsed.tokenizer) if parsed.tokenizer else None,
     )
     print_summary(summary)
     print(f"values: {parsed.out}")

@@ -56,6 +56,7 @@ class Trajectory:
     steps: Sequence[str] = ()  # the text of each span
     values: Sequence[float] = ()  # of the prompt, then after each span; empty where nothing estimated them
     value_counts: Sequence[int] = ()  # completions behind each value, where it was sampled; 0 where it is known exactly
+    prover: str = ""  # settings of what the values were sampled with, as JSON; empty where nothing has recorded them
     rewards: Sequence[float] = ()  # one per span; an outcome reward stands on the last
     reward_parts: dict[str, float] = field(default_factory=dict)  # by reward function, unweighted
 
@@ -153,6 +154,7 @@ class Trajectory:
             "steps": list(self.steps),
             "values": list(self.values),
             "value_counts": list(self.value_counts),
+            "prover": self.prover,
             "rewards": list(self.rewards),
             "reward_parts": json.dumps(self.reward_parts),
         }
@@ -191,6 +193,7 @@ class Trajectory:
             steps=row.get("steps") or (),
             values=row.get("values") or (),
             value_counts=row.get("value_counts") or (),
+            prover=row.get("prover") or "",
             rewards=row.get("rewards") or (),
             reward_parts=json.loads(row.get("reward_parts") or "{}"),
         )

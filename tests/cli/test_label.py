@@ -1,5 +1,6 @@
 """surefoot label as users meet it: values of steps, resumed after kill -9, refused when something has changed."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 import yaml
 from fresh_processes import run_fresh
 from tiny_reasoning import tiny_reasoning
+from tiny_tokenizers import byte_level, model_with
 
 from surefoot.cli import main
 from surefoot.reasoning.completions.store import read_completions, read_trajectories
+from surefoot.reasoning.language_models import TinyLanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
@@ -64,10 +67,42 @@ def test_every_step_has_a_value(completions: Path, tmp_path: Path, capsys: pytes
     assert len({t.values[0] for t in found if t.problem.id == found[0].problem.id}) == 1
     printed = capsys.readouterr()
     assert "completions              30.000" in printed.out
+    n_whole = sum(len(t.spans) == 1 for t in found)
+    assert n_whole, "some completions have no separator"
+    assert f"one_step                 {n_whole:.3f}" in printed.out
     assert "value_after_0_steps" in printed.out
     assert "10/10 problems" in printed.err
     label(completions, tmp_path, "a")
     assert "10/10 problems" not in capsys.readouterr().err, "a finished folder is left as it is"
+
+
+def test_a_prover_with_another_tokenizer_is_refused_or_retokenised(
+    completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The values stand at the ends of the completions' own steps, in their own tokens, with the prover beside them."""
+    own = tiny_reasoning("SFT")["model"]["init_args"]["language_model"]["init_args"]
+    TinyLanguageModel(**own).save(tmp_path / "policy")
+    model_with(byte_level()).save(tmp_path / "prover")
+    prover = {"class_path": "PretrainedLanguageModel", "init_args": {"name": str(tmp_path / "prover")}}
+    with pytest.raises(SystemExit):
+        label(completions, tmp_path, "refused", model=prover)
+    assert "or retokenise (surefoot label: --tokenizer" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="prefixes of completions are retokenised"):
+        out = label(completions, tmp_path, "a", "--tokenizer", str(tmp_path / "policy"), model=prover)
+    plain = list(read_trajectories(label(completions, tmp_path, "plain")))
+    for t, same in zip(read_trajectories(out), plain, strict=True):
+        assert (t.completion, t.spans, t.steps) == (same.completion, same.spans, same.steps)
+        assert list(t.value_counts) == [2] * len(t.spans) + [0]
+        described = json.loads(t.prover)
+        assert described["tokenizer"] == str(tmp_path / "policy")
+        assert described["model"]["init_args"]["name"] == str(tmp_path / "prover")
+        assert json.loads(same.prover)["sampling"]["max_tokens"] == 24
+    with pytest.raises(SystemExit):
+        label(completions, tmp_path, "b", "--tokenizer", str(tmp_path / "prover"), model=prover)
+    assert "give the one that the completions were sampled with" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        label(completions, tmp_path, "c", "--tokenizer", str(tmp_path / "nowhere"), model=prover)
+    assert "nowhere" in capsys.readouterr().err
 
 
 KILLED = """
@@ -106,6 +141,9 @@ def test_killed_it_goes_on_with_the_same_values(completions: Path, tmp_path: Pat
         (["--sampling.n", "3"], {}, "holds completions of other settings (sampling differ"),
         (["--separator", ";"], {}, "separator was '\\n' and is now ';'"),
         (["--seed", "1"], {}, "seed was 0 and is now 1"),
+        (["--sampling.temperature", "0.5"], {}, "(sampling differ"),
+        ([], {"prompt": {"class_path": "PlainPrompt", "init_args": {"template": "{question} "}}}, "(prompt differ"),
+        (["--model.init_args.width", "16"], {}, "(model differ"),
     ],
 )
 def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
@@ -126,6 +164,7 @@ def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
         (["--separator", ""], "separator must not be empty"),
         (["--sampling.max_tokens", "2"], "leaves nothing of max_tokens 2"),
         (["--completions", "nowhere"], "nowhere does not exist"),
+        (["--prompt.init_args.template", "{question}?"], "after another prompt, which ends"),
         (["--half_width", "0.7"], "half_width must be in (0, 0.5)"),
         (["--half_width", "0.2", "--per_round", "3"], "per_round must be in [1, n]"),
     ],

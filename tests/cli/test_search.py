@@ -9,9 +9,11 @@ import pytest
 import yaml
 from fresh_processes import run_fresh
 from tiny_reasoning import save_untrained_values, tiny_reasoning
+from tiny_scorers import classifier_folder
 
 from surefoot.cli import main
-from surefoot.reasoning.completions.store import read_completions
+from surefoot.reasoning.completions.store import read_completions, read_trajectories
+from surefoot.reasoning.values import StepClassifierValues, StepLayout, StepTexts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
@@ -77,6 +79,30 @@ def test_best_of_n_and_beams_beside_each_other(
     main(["search", "--config", str(given), *flags])
     assert "problems," not in capsys.readouterr().err, "a finished search is left as it is"
     assert (tmp_path / "beam/accuracy.csv").read_text() == before
+
+
+@pytest.mark.parametrize("search", ["BestOfN", "BeamSearch"])
+def test_a_public_scorer_is_a_verifier(search: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It reads the policy's steps as texts; the last step's score stands in the last value."""
+    folder = classifier_folder(tmp_path / "scorer")
+    init = {"folder": str(folder), "layout": {"step": "Step {n}: {step}<extra_0>"}, "prompt_value": 0.75}
+    public = {"class_path": "surefoot.reasoning.values.StepClassifierValues", "init_args": init}
+    given = write(tmp_path, settings(search, public))
+    with pytest.warns(UserWarning, match="steps are decoded, and retokenised by"):
+        main(["search", "--config", str(given), "--out", str(tmp_path / "out")])
+    found = table(tmp_path / "out")
+    assert float(found["best", 4]["scored_tokens"]) > 0
+    scorer = StepClassifierValues(folder, StepLayout(step="Step {n}: {step}<extra_0>"), prompt_value=0.75)
+    for t in read_trajectories(tmp_path / "out/n-0004"):
+        assert list(t.values) == pytest.approx(
+            [0.75, *scorer.judge([StepTexts(t.problem.question, t.steps)])[0]], rel=1e-3
+        )
+    assert "retokenised" not in capsys.readouterr().out
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(SystemExit) as stop:
+        main(["search", "--config", str(given), "--out", str(tmp_path / "other")])
+    assert stop.value.code == 2
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_completions_are_ranked_by_their_progress_too(

@@ -8,13 +8,16 @@ import pytest
 import torch
 from conftest import Fit
 from labelled_completions import labelled_completions, stepwise
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_reasoning import tiny_reasoning
+from tiny_tokenizers import byte_level, model_with
 
 from datamodules import LabelledCompletionsDataModule
 from surefoot.cli import main
 from surefoot.errors import DataError
+from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.sharded import ShardedFolder
+from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.metrics.judgements import (
     brier_score,
     calibration_error,
@@ -22,7 +25,10 @@ from surefoot.reasoning.metrics.judgements import (
     first_errors,
     ranking,
 )
-from surefoot.reasoning.values import LearnedValues
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.prompts import PlainPrompt
+from surefoot.reasoning.rollouts import HFEngine
+from surefoot.reasoning.values import Judged, LearnedValues, check_values
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -114,6 +120,62 @@ def test_labels_that_are_none_are_refused(values: list[float], message: str, tmp
     with pytest.raises(DataError, match=message):
         LabelledCompletionsDataModule(tmp_path / "x", val_share=0, test_share=0).judged("train")
     LabelledCompletionsDataModule(tmp_path / "x", judge="outcome", val_share=0, test_share=0).judged("train")
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> LearnedValues:
+    """A value model with a random head, as a run of ProcessReward leaves it."""
+    run = tmp_path_factory.mktemp("run")
+    model = TinyLanguageModel(width=32, n_layers=1, n_heads=2, max_length=128)
+    model.save(run / "model")
+    weights = {"linear.weight": torch.randn(1, model.width), "linear.bias": torch.zeros(1)}
+    save_file({f"value_head.{n}": w for n, w in weights.items()}, run / "weights.safetensors")
+    return LearnedValues(run)
+
+
+def test_steps_of_one_token_have_values(untrained: LearnedValues, tmp_path: Path) -> None:
+    found = [stepwise("7", ["a", "x", "\n"]), stepwise("7", ["a"])]
+    labels = [list(t.values) for t in found]
+    untrained.predict(found)
+    assert [len(t.values) for t in found] == [4, 2]
+    assert found[0].values[:2] == pytest.approx(found[1].values)
+    for t, own in zip(found, labels, strict=True):
+        t.values = own
+    folder = ShardedFolder(tmp_path / "x", "label", {}, [1], [2])
+    folder.write(lambda _: found, lambda _: None, lambda: None, lambda _: {})
+    (first, second) = LabelledCompletionsDataModule(tmp_path / "x", val_share=0, test_share=0).judged("train")
+    assert isinstance(first, Judged)
+    assert (list(first.n_tokens), list(first.values)) == ([0, 1, 2, 3], [1.0, 1.0, 0.0, 0.0])
+    assert list(second.n_tokens) == [0, 1]
+
+
+def test_values_that_are_no_numbers_are_refused(untrained: LearnedValues) -> None:
+    found = [stepwise("7", ["a1\n", "b2\n"])]
+    with torch.no_grad():
+        untrained.head.linear.bias.fill_(float("nan"))
+    untrained.predict(found)
+    with torch.no_grad():
+        untrained.head.linear.bias.zero_()
+    with pytest.raises(DataError, match=r"LearnedValues gave the values \[nan, nan, nan\]: expected finite numbers"):
+        check_values(found, untrained)
+
+
+def test_a_policy_of_other_tokens_is_refused(
+    untrained: LearnedValues, completions: Path, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the value model that is to judge it, and by one that is to learn from its labels."""
+    other = model_with(byte_level())
+    policy = Policy(other, PlainPrompt(), HFEngine(), Grader(rule="last_number"))
+    with pytest.raises(DataError, match="it has another tokenizer, train one with the policy's"):
+        untrained(policy, [stepwise("7", ["a1\n"])], lambda *_: 0)
+    other.save(tmp_path / "model")
+    config = settings(completions)
+    name = {"name": str(tmp_path / "model")}
+    config["model"]["init_args"]["language_model"] = {"class_path": "PretrainedLanguageModel", "init_args": name}
+    with pytest.raises(SystemExit) as stop:
+        fit(config)
+    assert stop.value.code == 2
+    assert "the labels are of a policy with another tokenizer" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from conftest import Fit
 from fresh_processes import Ended, run_fresh
 from pseudo_labels import read_streams
 from rank_configs import (
+    JUDGED,
     METHODS,
     REASONING,
     classifier_settings,
     dfr_settings,
     frozen_settings,
+    judged_settings,
     private_settings,
     reasoning_settings,
     sharded_settings,
@@ -66,6 +68,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "shifted": shifted_settings(2),
         "sharded": sharded_settings(2),
         "values": value_settings(2),
+        **{name: judged_settings(2, folder, share) for name, share in JUDGED.items()},
         "frozen": frozen_settings(2),
         "dfr": dfr_settings(2),
         "streams": streams_settings(2),
@@ -248,6 +251,19 @@ def test_a_sharded_value_head_equals_that_of_one_rank(two_ranks: Path, fit: Fit,
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_two_ranks_judge_steps_like_one(name: str, two_ranks: Path, fit: Fit, tmp_path: Path) -> None:
+    """Ranks hold different numbers of prefixes and batches: calibration, ranking and first errors are of all."""
+    alone = fit(judged_settings(1, tmp_path, JUDGED[name]), name=name)
+    tables = [list(csv.DictReader((r / "metrics.csv").open())) for r in (alone, two_ranks / name / "0")]
+    keys = {k for k in tables[0][0] if k.split("/")[0] in ("train", "val")}
+    assert keys == {k for k in tables[1][0] if k.split("/")[0] in ("train", "val")}
+    assert {"val/calibration_error", "val/brier_after_0", "val/auroc", "val/first_error_f1"} <= keys
+    one, two = ([{k: float(r[k]) for k in keys if r[k]} for r in table] for table in tables)
+    for a, b in zip(one, two, strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("method", REASONING)

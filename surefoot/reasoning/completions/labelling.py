@@ -1,20 +1,25 @@
 """Values of every step of stored completions, into a dataset of the same rows, shard by shard."""
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
 from surefoot.reasoning.completions.store import read_column, read_columns, read_trajectories
 from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.sequences import split_spans
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import MonteCarloValues
+from surefoot.reasoning.values import MonteCarloValues, steps_of
 from surefoot.statistics import mean_interval
 from surefoot.training.seeds import derive_seed
 
 __all__ = ("Labelling", "label_completions")
+
+#: Settings that describe a prover, in the rows of what it has labelled.
+_PROVER = ("model", "prompt", "engine", "sampling", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ def label_completions(
     identity: Mapping[str, object],
     labelling: Labelling,
     progress: Progress | None = None,
+    decode: Callable[[Sequence[int]], str] | None = None,
 ) -> dict[str, float]:
     """Estimate the values of stored completions' prefixes under a prover, and write all to a folder.
 
@@ -69,12 +75,15 @@ def label_completions(
         identity: Settings that must not change between the parts of one dataset, as in `generate_completions`.
         labelling: Which completions are labelled, and how they are cut and portioned.
         progress: Called with the number of problems that are done, and that of all.
+        decode: Returns the text of the completions' tokens, where the prover has another tokenizer than they have and
+            the estimator retokenises; by default the prover's.
 
     Returns:
         Counts of prefixes and sampled completions, and the mean value by the number of finished steps, with intervals.
 
     Raises:
-        ConfigError: If the folder holds something else, or the prover cannot go on from the completions.
+        ConfigError: If the folder holds something else, or the prover cannot go on from the completions, or would be
+            given another prompt than theirs.
         DataError: If the completions cannot be read, are not graded, or none has the separator.
     """
     problems, separator = _rows_by_problem(source, labelling.per_problem), labelling.separator
@@ -87,11 +96,17 @@ def label_completions(
         out, "label", {**identity, **asdict(labelling)}, [len(p) for p in parts], [len(r) for r in rows]
     )
 
+    described = json.dumps({name: identity[name] for name in _PROVER if name in identity}, sort_keys=True)
+
     def label(i: int) -> list[Trajectory]:
         found = list(read_trajectories(source, rows[i]))
-        prover.cut_into_steps([t for t in found if not t.spans], separator)
+        if decode is None:
+            _check_prompt(found[0], prover)
+            prover.cut_into_steps([t for t in found if not t.spans], separator)
+        else:
+            _cut(found, decode, separator)
         estimator(prover, found, lambda *parts: derive_seed(labelling.seed, *parts))
-        return found
+        return [replace(t, prover=described) for t in found]
 
     try:
         return folder.write(label, lambda _: None, prover.ready, _summarise, progress)
@@ -108,6 +123,42 @@ def _rows_by_problem(source: Path, per_problem: int | None) -> list[list[int]]:
     if not rows_of:
         raise ConfigError(f"{source} holds no completions.")
     return list(rows_of.values())
+
+
+def _check_prompt(completion: Trajectory, prover: Policy) -> None:
+    """Refuse a prover whose prompt is not the completions': it goes on from theirs, and stops as its own says.
+
+    Raises:
+        ConfigError: If it is another one.
+    """
+    read = prover.model.decode
+    if not read(completion.completion).startswith(completion.text):
+        return  # another tokenizer, which the estimator refuses
+    theirs, own = read(completion.prompt), read(prover.prompt.prompt_ids(completion.problem, prover.model))
+    if theirs != own:
+        raise ConfigError(
+            f"the completions were sampled after another prompt, which ends {theirs[-40:]!r}, than the prover's,"
+            f" {own[-40:]!r}: give label the prompt of generate."
+        )
+
+
+def _cut(completions: Sequence[Trajectory], decode: Callable[[Sequence[int]], str], separator: str) -> None:
+    """Fill in spans and steps as a tokenizer reads the tokens, which a prover with another one cannot do.
+
+    Raises:
+        ConfigError: If it reads other texts than the completions'.
+    """
+    for t in completions:
+        written = decode(t.completion)
+        if not written.startswith(t.text):
+            raise ConfigError(
+                f"the tokenizer reads {written[:40]!r} from a completion of problem {t.problem.id}, which is"
+                f" {t.text[:40]!r}: give the one that the completions were sampled with."
+            )
+        if not t.spans:
+            t.spans, t.steps = split_spans(t.completion, decode, separator, t.text)
+        elif len(t.steps) != len(t.spans):
+            t.steps = steps_of(t, decode)
 
 
 def _summarise(shards: Sequence[Path]) -> dict[str, float]:

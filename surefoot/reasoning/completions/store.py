@@ -30,8 +30,8 @@ __all__ = (
 #: File that says what a folder of completions is for.
 RECORD = "generation.json"
 #: Stands in that file; shards of different ones do not go together. 1 had no more than `REQUIRED_COLUMNS`, 2
-#: no ``value_counts``.
-SCHEMA_VERSION = 3
+#: no ``value_counts``, 3 no ``prover``.
+SCHEMA_VERSION = 4
 DESCRIPTION = "dataset_info.json"
 
 
@@ -66,6 +66,7 @@ def schema() -> "pyarrow.Schema":
             "steps": pa.list_(pa.string()),
             "values": numbers,
             "value_counts": tokens,
+            "prover": pa.string(),
             "rewards": numbers,
             "reward_parts": pa.string(),
         }

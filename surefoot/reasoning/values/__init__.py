@@ -12,6 +12,11 @@ from surefoot.reasoning.values.judged import (
 from surefoot.reasoning.values.judged_texts import JudgedText, judged_solution, judged_until_an_error, tokenised
 from surefoot.reasoning.values.learned import LearnedValues
 from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, prefixes_of
+from surefoot.reasoning.values.step_classifier import StepClassifierValues
+from surefoot.reasoning.values.step_scorer import StepScorer
+from surefoot.reasoning.values.step_tags import StepTagValues
+from surefoot.reasoning.values.step_texts import StepLayout, StepTexts, steps_of
+from surefoot.reasoning.values.vllm_step_classifier import VLLMStepClassifierValues
 
 __all__ = (
     "Judged",
@@ -19,6 +24,12 @@ __all__ = (
     "LearnedValues",
     "MonteCarloValues",
     "Prefix",
+    "StepClassifierValues",
+    "StepLayout",
+    "StepScorer",
+    "StepTagValues",
+    "StepTexts",
+    "VLLMStepClassifierValues",
     "ValueEstimator",
     "best_of_k",
     "best_of_k_estimate",
@@ -29,6 +40,7 @@ __all__ = (
     "predicted_values",
     "prefix_lengths",
     "prefixes_of",
+    "steps_of",
     "tokenised",
     "value_logits",
 )

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot.errors import DataError
-from surefoot.reasoning.language_models import LanguageModel, ValueHead
+from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.sequences import Pack, PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 
@@ -29,6 +29,7 @@ class Judged(NamedTuple):
     values: Sequence[float]  # probability of a right end from each prefix, in [0, 1]
     weights: Sequence[float]  # of each prefix in the loss
     n_steps: Sequence[int]  # that each prefix has, finished ones
+    text: str = ""  # that the completion's tokens begin with, where it is known
 
 
 def prefix_lengths(trajectory: Trajectory) -> list[int]:
@@ -55,20 +56,20 @@ def judged_sequence(prompt: Sequence[int], completion: Sequence[int], n_tokens: 
     return PromptCompletion(prompt[:-1], [prompt[-1], *completion], [n in judged for n in range(len(completion) + 1)])
 
 
-def value_logits(model: LanguageModel, head: ValueHead, pack: Pack) -> Tensor:
+def value_logits(model: LanguageModel, head: nn.Module, pack: Pack) -> Tensor:
     """Return the logit of each judged prefix's value, ``(scored,)``, in the order of the pack's scored tokens."""
     logits: Tensor = head(pack.at_scored(model.hidden_states(pack)))
     return logits
 
 
 def predicted_values(
-    model: LanguageModel, head: ValueHead, packs: Sequence[Pack], n_tokens: Sequence[Sequence[int]]
+    model: LanguageModel, head: nn.Module, packs: Sequence[Pack], n_tokens: Sequence[Sequence[int]]
 ) -> list[list[float]]:
     """Return the predicted value of each prefix of each completion, in [0, 1].
 
     Args:
         model: Model of the prefixes.
-        head: Head on its hidden states.
+        head: From its hidden states to the logit of a value, such as `ValueHead`.
         packs: Packs of all completions' `judged_sequence`, in their order.
         n_tokens: Lengths of each completion's prefixes.
     """

@@ -85,7 +85,10 @@ class LearnedValues(ValueEstimator):
     def _check(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
         for t in trajectories:
             if self.model.decode(t.completion) != policy.model.decode(t.completion):
-                raise DataError("the value model reads other texts from the policy's tokens: it has another tokenizer.")
+                raise DataError(
+                    "the value model reads other texts from the policy's tokens: it has another tokenizer, train one"
+                    " with the policy's."
+                )
 
     @property
     def n_scored_tokens(self) -> int:

@@ -1,7 +1,9 @@
 """Values by sampling: the share of correct answers among completions that a prover samples from each prefix."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.policy import Policy, Start
@@ -9,6 +11,7 @@ from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.rollouts import Sampling, SeedOf
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values.base import ValueEstimator
+from surefoot.reasoning.values.step_texts import steps_of
 from surefoot.statistics import wilson_interval
 from surefoot.training.seeds import derive_seed
 
@@ -69,6 +72,7 @@ class MonteCarloValues(ValueEstimator):
         half_width: float | None = None,
         per_round: int | None = None,
         first_pit: float | None = None,
+        retokenise: bool = False,
     ) -> None:
         """Initialize the estimator.
 
@@ -81,6 +85,9 @@ class MonteCarloValues(ValueEstimator):
             first_pit: After the first round, spend the rest where a wrong completion is lost: on its prefixes up to the
                 first from which no completion ended right, if one before is worth so much or more. Other prefixes
                 keep the estimates of the first round.
+            retokenise: Let a prover with another tokenizer go on from the texts of prefixes, encoded by its tokenizer
+                after its own prompt; by default it goes on from the tokens, the policy's prompt included, and must
+                share the tokenizer.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -94,7 +101,7 @@ class MonteCarloValues(ValueEstimator):
         if per_round is not None and (at_once or not 1 <= per_round <= self.sampling.n):
             raise ConfigError(f"per_round must be in [1, n] and comes with half_width or first_pit, got {per_round}.")
         self.prover, self.half_width, self.first_pit = prover, half_width, first_pit
-        self._n_sampled_tokens = 0
+        self.retokenise, self._told, self._n_sampled_tokens = retokenise, False, 0
         self.per_round = self.sampling.n if at_once else per_round or max(1, self.sampling.n // 4)
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
@@ -106,15 +113,14 @@ class MonteCarloValues(ValueEstimator):
             seed_of: From what a draw is for to its seed.
 
         Raises:
-            ConfigError: If the prover reads other texts from the tokens, or a prefix leaves it no tokens.
+            ConfigError: If the prover reads other texts from the tokens, or does not write retokenised ones back, or a
+                prefix leaves it no tokens.
             DataError: If a trajectory has no grade.
         """
         prover = self.prover or policy
         if self.prover is not None:
             prover.ready()
-        for t in trajectories:
-            _check(t, prover)
-        prefixes = [prefixes_of(t) for t in trajectories]
+        prefixes = [self._prefixes(t, policy, prover) for t in trajectories]
         problems = {p: t.problem for t, own in zip(trajectories, prefixes, strict=True) for p in own}
         wrong = [own for t, own in zip(trajectories, prefixes, strict=True) if t.grade and not t.grade.correct]
         tallies = self._tallies(prover, problems, wrong, seed_of)
@@ -122,6 +128,21 @@ class MonteCarloValues(ValueEstimator):
             t.values, t.value_counts = [tallies[p].value for p in own], [tallies[p].n for p in own]
             if t.grade is not None:
                 t.values, t.value_counts = [*t.values, float(t.grade.correct)], [*t.value_counts, 0]
+
+    def _prefixes(self, trajectory: Trajectory, policy: Policy, prover: Policy) -> list[Prefix]:
+        """Return a completion's prefixes in the prover's tokens."""
+        _check_graded(trajectory)
+        if not self.retokenise:
+            _check_tokens(trajectory, prover)
+            return prefixes_of(trajectory)
+        if not self._told:
+            warnings.warn(
+                "prefixes of completions are retokenised: the prover goes on from their texts, by"
+                f" {prover.model.tokenizer.name_or_path or 'its own tokenizer'}.",
+                stacklevel=3,
+            )
+            self._told = True
+        return _retokenised(trajectory, policy, prover)
 
     @property
     def n_scored_tokens(self) -> int:
@@ -178,15 +199,39 @@ def _until_the_pit(prefixes: Sequence[Prefix], found: dict[Prefix, _Tally], thre
     return prefixes[: pit + 1] if max(values[:pit], default=0.0) >= threshold else []
 
 
-def _check(trajectory: Trajectory, prover: Policy) -> None:
-    """Refuse what the prover cannot go on from."""
-    name = f"a completion of problem {trajectory.problem.id}"
+def _retokenised(trajectory: Trajectory, policy: Policy, prover: Policy) -> list[Prefix]:
+    """Return the prefixes that `prefixes_of` returns, with the prover's prompt and the tokens of its tokenizer."""
+    model, problem = prover.model, trajectory.problem
+    texts = [*accumulate(steps_of(trajectory, policy.model.decode), initial="")]
+    prompt = tuple(prover.prompt.prompt_ids(problem, model))
+    prefixes = []
+    for text in texts[: len(prefixes_of(trajectory))]:
+        tokens = tuple(model.encode(text)) if text else ()
+        written = model.decode(tokens)
+        if written.lstrip(" ") != text.lstrip(" "):  # some tokenizers put a space before a text, or drop it
+            raise ConfigError(
+                f"the prover's tokenizer writes {written[-40:]!r} back for {text[-40:]!r}, a prefix of a completion of"
+                f" problem {problem.id}: choose a prover that knows the text."
+            )
+        prefixes.append(Prefix(problem.id, prompt, tokens))
+    return prefixes
+
+
+def _check_graded(trajectory: Trajectory) -> None:
+    """Refuse what has no outcome."""
     ended = trajectory.finish_reason != "step"
     if (ended and trajectory.grade is None) or not trajectory.problem.answer:
-        raise DataError(f"{name} has no grade: values need problems with answers.")
+        raise DataError(
+            f"a completion of problem {trajectory.problem.id} has no grade: values need problems with answers."
+        )
+
+
+def _check_tokens(trajectory: Trajectory, prover: Policy) -> None:
+    """Refuse what the prover reads another text from."""
     written = prover.model.decode(trajectory.completion)
     if not written.startswith(trajectory.text):
         raise ConfigError(
-            f"the prover's tokenizer reads {written[:40]!r} from {name}, which is {trajectory.text[:40]!r}: the tokens"
-            " are another tokenizer's, choose a prover that shares it."
+            f"the prover's tokenizer reads {written[:40]!r} from a completion of problem {trajectory.problem.id}, which"
+            f" is {trajectory.text[:40]!r}: the tokens are another tokenizer's, choose a prover that shares it, or"
+            " retokenise (surefoot label: --tokenizer with the completions' own; MonteCarloValues: retokenise)."
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_tokenizers import byte_level, model_with
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
@@ -14,6 +15,7 @@ from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import Completion, HFEngine, Sampling
+from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import MonteCarloValues, best_of_k, best_of_k_estimate, check_values
 from surefoot.training.seeds import derive_seed
@@ -117,6 +119,17 @@ def test_each_prefix_is_sampled_once_and_the_longer_ones_first(policy: Policy) -
     assert again[0].values == found[2].values
 
 
+def test_steps_of_one_token_and_a_whole_answer_have_values(policy: Policy) -> None:
+    problem, _ = problem_of(policy, "a\n")
+    one = trajectory(policy, problem, "ab1")
+    one.spans, one.steps = [Span(i, i + 1) for i in range(3)], ["a", "b", "1"]
+    whole = trajectory(policy, problem, "1")
+    assert len(whole.token_spans()) == 1, "no separator: a completion is one step"
+    MonteCarloValues(Sampling(n=2, max_tokens=8))(policy, [one, whole], seed_of)
+    assert (list(one.value_counts), list(whole.value_counts)) == ([2, 2, 2, 0], [2, 0])
+    assert one.values[0] == whole.values[0]
+
+
 def test_sampling_stops_where_the_interval_is_narrow(policy: Policy) -> None:
     """No answer is ever right after many tokens: 8 of 8 wrong leave an interval of half width .16, 12 of 12 .12."""
     problem = Problem("q", "1+1=", "123456789")
@@ -182,6 +195,41 @@ def test_the_rest_is_spent_up_to_the_first_pit(policy: Policy) -> None:
     for wrong in (0.0, 1.5):
         with pytest.raises(ConfigError, match="first_pit must be in"):
             MonteCarloValues(first_pit=wrong)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_prover_with_another_tokenizer_goes_on_from_texts(policy: Policy, stored: bool) -> None:
+    """With its own prompt; steps as they are stored, or as the policy reads its tokens where a search has none."""
+    model = model_with(byte_level())
+    engine = CountingEngine()
+    prover = Policy(model, PlainPrompt("Question: {question}\nAnswer:\n"), engine, policy.grader)
+    lost, won = (trajectory(policy, Problem("p", "1+1=", "2"), text) for text in ("a step\nx\n3", "a step\n2"))
+    for t in (lost, won):
+        t.steps = t.steps if stored else ()
+    with pytest.raises(ConfigError, match=r"another tokenizer's, .*or retokenise"):
+        MonteCarloValues(Sampling(n=2, max_tokens=8), prover)(policy, [lost], seed_of)
+    values = MonteCarloValues(Sampling(n=2, max_tokens=16), prover, retokenise=True)
+    with pytest.warns(UserWarning, match="prefixes of completions are retokenised"):
+        values(policy, [lost, won], seed_of)
+    prompt = "Question: 1+1=\nAnswer:\n"
+    assert {model.decode(tokens) for tokens, _ in engine.asked} == {
+        prompt,
+        f"{prompt}a step\n",
+        f"{prompt}a step\nx\n",
+    }
+    assert all(list(tokens) == model.encode(model.decode(tokens)) for tokens, _ in engine.asked)
+    assert (list(lost.value_counts), list(won.value_counts)) == ([2, 2, 2, 0], [2, 2, 0])
+    assert (lost.values[-1], won.values[-1]) == (0.0, 1.0)
+    prover.close()
+
+
+def test_a_prover_that_cannot_write_a_text_is_refused(policy: Policy) -> None:
+    """Its tokens are digits and letters: what others write is lost on it."""
+    other = Policy(model_with(byte_level()), PlainPrompt(), HFEngine(), policy.grader)
+    foreign = trajectory(other, Problem("p", "1+1=", "2"), "été\n2")
+    said = pytest.warns(UserWarning, match="retokenised")
+    with said, pytest.raises(ConfigError, match="choose a prover that knows the text"):
+        MonteCarloValues(prover=policy, retokenise=True)(other, [foreign], seed_of)
 
 
 def test_best_of_k_is_unbiased_from_as_many_attempts() -> None:

@@ -1,0 +1,79 @@
+"""How good values of steps are, over an evaluation of all ranks: whatever has given them."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.aggregation import CatMetric
+
+from surefoot.reasoning.metrics.judgements import brier_score, calibration_error, first_error, first_errors, ranking
+
+__all__ = ("JudgementMetrics",)
+
+#: Steps whose metrics are logged apart; later ones are counted together.
+_MOST_STEPS = 5
+
+
+class JudgementMetrics(nn.Module):
+    """Keeps every judged prefix of an evaluation, and the value that was given to it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.predicted, self.labels, self.steps, self.completions = (CatMetric() for _ in range(4))
+
+    def update(self, predicted: Tensor, labels: Tensor, steps: Tensor, completions: Tensor) -> None:
+        """Keep prefixes, ``(prefixes,)`` each.
+
+        Args:
+            predicted: Values that were given, in [0, 1].
+            labels: Values as they are, in [0, 1].
+            steps: Finished steps of each.
+            completions: Number of the completion that each belongs to, over all ranks.
+        """
+        if len(predicted):
+            self.predicted.update(predicted)
+            self.labels.update(labels)
+            self.steps.update(steps)
+            self.completions.update(completions)
+
+    def conclude(self) -> dict[str, float]:
+        """Return what the prefixes of all ranks say, and forget them; a number that does not exist is left out."""
+        metrics = (self.predicted, self.labels, self.steps, self.completions)
+        predicted, labels, steps, completions = (metric.compute().double().cpu().flatten() for metric in metrics)
+        for metric in metrics:
+            metric.reset()
+        loss = F.binary_cross_entropy(predicted, labels)
+        found = {"loss": float(loss), "calibration_error": calibration_error(predicted, labels)}
+        for name, chosen in {"": steps >= 0, **_by_step(steps)}.items():
+            if chosen.any():
+                found[f"brier{name}"] = brier_score(predicted[chosen], labels[chosen])
+                found[f"auroc{name}"] = ranking(predicted[chosen], labels[chosen])
+        found |= _first_errors(predicted, labels, steps, completions)
+        return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _first_errors(predicted: Tensor, labels: Tensor, steps: Tensor, completions: Tensor) -> dict[str, float]:
+    """Return how often the first step that is worth less than 1/2 is the one that is predicted to be.
+
+    Nothing where no completion has such a step, or all have, or every completion is judged once.
+    """
+    owners, owner = completions.unique(return_inverse=True)
+    order = steps.argsort()
+    order = order[owner[order].argsort(stable=True)]  # completion by completion, step by step
+    order = order[steps[order] > 0]
+    sizes = owner[order].bincount(minlength=len(owners)).tolist()
+    found = [first_error(own.tolist(), 0.5) for own in predicted[order].split(sizes)]
+    truth = [first_error(own.tolist(), 0.5) for own in labels[order].split(sizes)]
+    wrong = sum(t >= 0 for t in truth)
+    if wrong in (0, len(truth)) or int(owner.bincount().max()) < 2:
+        return {}
+    scores = first_errors(torch.tensor(found), torch.tensor(truth))
+    return {f"first_error_{name}": value for name, value in scores._asdict().items()}
+
+
+def _by_step(steps: Tensor) -> dict[str, Tensor]:
+    """Return which prefixes have so many finished steps."""
+    names = {f"_after_{n}": steps == n for n in range(_MOST_STEPS)}
+    return names | {f"_after_{_MOST_STEPS}_or_more": steps >= _MOST_STEPS}
