@@ -116,11 +116,11 @@ def test_the_house_stays_simple() -> None:
     assert found.file_circles == []
     # `reproduce` is a verb, and trains through the command line as its users do
     assert found.room_circles == [["surefoot.cli", "surefoot.reproduce"]]
-    # 42 rooms, 213 arrows, 11 floors and 444 lines at most when last pinned. A paper brings one room below `reproduce`
+    # 42 rooms, 218 arrows, 11 floors and 444 lines at most when last pinned. A paper brings one room below `reproduce`
     # and some five arrows: raise the bounds by that in its commit, and say there what more it brings and why. Floors
     # stay: a room that lies higher than `cli` and `reproduce` has its code in the wrong place.
     assert found.rooms <= 43
-    assert found.arrows <= 218
+    assert found.arrows <= 223
     assert found.floors <= 11
     assert found.largest[0][0] <= 450, found.largest[0]
 
