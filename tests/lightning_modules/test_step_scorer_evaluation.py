@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def settings(folder: Path, path: Path, **data: Any) -> dict[str, Any]:
     arguments = {"path": str(path), "val_share": 0, "test_share": 1, "eval_batch_size": 2} | data
-    scorer = {"class_path": "surefoot.reasoning.values.StepClassifierValues", "init_args": {"folder": str(folder)}}
+    scorer = {"class_path": "StepClassifierValues", "init_args": {"folder": str(folder)}}
     return {
         "seed_everything": 0,
         "trainer": {"accelerator": "cpu", "enable_progress_bar": False},
