@@ -52,9 +52,18 @@ def broken_links(page: Path) -> list[str]:
 
 
 def missing_files(page: Path, root: Path) -> list[str]:
-    """Return the repository's files that a page names and that do not exist; a name may leave the suffix out."""
-    named = (path.rstrip(".") for path in NAMED.findall(page.read_text()))
-    return [path for path in named if not (root / path).exists() and not list(root.glob(f"{path.rstrip('/')}.*"))]
+    """Return the repository's files that a page names and that do not exist; a name may leave the suffix out.
+
+    Files that its examples write are left out.
+    """
+    text = page.read_text()
+    written = re.findall(r"^# (\S+\.py)$", text, flags=re.MULTILINE)  # its own examples, which say which file they are
+    named = (path.rstrip(".") for path in NAMED.findall(text))
+    return [
+        path
+        for path in named
+        if path not in written and not (root / path).exists() and not list(root.glob(f"{path.rstrip('/')}.*"))
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -86,7 +86,7 @@ def test_a_public_scorer_is_a_verifier(search: str, tmp_path: Path, capsys: pyte
     """It reads the policy's steps as texts; the last step's score stands in the last value."""
     folder = classifier_folder(tmp_path / "scorer")
     init = {"folder": str(folder), "layout": {"step": "Step {n}: {step}<extra_0>"}, "prompt_value": 0.75}
-    public = {"class_path": "surefoot.reasoning.values.StepClassifierValues", "init_args": init}
+    public = {"class_path": "StepClassifierValues", "init_args": init}
     given = write(tmp_path, settings(search, public))
     with pytest.warns(UserWarning, match="steps are decoded, and retokenised by"):
         main(["search", "--config", str(given), "--out", str(tmp_path / "out")])

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from logged import metric_values
+from safetensors.torch import load_file, save_file
 from tiny_scorers import classifier_folder
 
 from surefoot.cli import main
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def settings(folder: Path, path: Path, **data: Any) -> dict[str, Any]:
     arguments = {"path": str(path), "val_share": 0, "test_share": 1, "eval_batch_size": 2} | data
-    scorer = {"class_path": "surefoot.reasoning.values.StepClassifierValues", "init_args": {"folder": str(folder)}}
+    scorer = {"class_path": "StepClassifierValues", "init_args": {"folder": str(folder)}}
     return {
         "seed_everything": 0,
         "trainer": {"accelerator": "cpu", "enable_progress_bar": False},
@@ -28,12 +29,20 @@ def settings(folder: Path, path: Path, **data: Any) -> dict[str, Any]:
     }
 
 
+def centre(folder: Path, values: list[float]) -> None:
+    """Shift a random scorer's head so that one half of some values is above 1/2."""
+    weights = load_file(folder / "model.safetensors")
+    weights["score.2.bias"][1] -= torch.tensor(values).logit().median()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def test_first_errors_are_scored_as_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = classifier_folder(tmp_path / "scorer")
-    scorer = StepClassifierValues(folder)
     texts = [["Tom buys 3 apples.", "the answer is 7."], ["a step", "another step", "12 + 30"], ["42"], ["the last"]]
     texts += [[f"{n} apples", f"{n} steps"] for n in range(6)]
-    values = scorer.judge([StepTexts(f"Q{i}", steps) for i, steps in enumerate(texts)])
+    solutions = [StepTexts(f"Q{i}", steps) for i, steps in enumerate(texts)]
+    centre(folder, [v for own in StepClassifierValues(folder).judge(solutions) for v in own])
+    values = StepClassifierValues(folder).judge(solutions)
     found = [first_error(v, 0.5) for v in values]
     assert len(set(found)) > 1
     truth = [n if i % 3 else -1 for i, n in enumerate(found)]  # the scorer is right on two of three

@@ -15,8 +15,8 @@ from surefoot.reproduce.pav import PAPER
 from surefoot.reproduce.pav.arithmetic import on_track
 from surefoot.reproduce.pav.didactic import (
     TASK,
+    DidacticTraining,
     Learner,
-    Training,
     advantages,
     imitate,
     prover_values,
@@ -57,7 +57,7 @@ def test_what_is_sampled_has_the_probabilities_of_the_forward_pass() -> None:
 
 
 def test_advantages_are_differences_of_the_provers_values() -> None:
-    values = prover_values(10.0, Training())[None].float()
+    values = prover_values(10.0, DidacticTraining())[None].float()
     tokens = torch.tensor([[3, 6, 0, 3, 5, 1, 1, 1, 1, 1], [14, 3, 6, 0, 3, 5, 1, 1, 1, 1]])
     states = TASK.states(tokens)[None]
     found = advantages(values, states, None, torch.Generator())
@@ -71,7 +71,10 @@ def test_advantages_are_differences_of_the_provers_values() -> None:
 
 
 def test_a_prover_that_goes_on_recovers_from_anything() -> None:
-    bounded, endless = prover_values(50.0, Training()), prover_values(50.0, Training(extra=40, end_is_fatal=False))
+    bounded, endless = (
+        prover_values(50.0, DidacticTraining()),
+        prover_values(50.0, DidacticTraining(extra=40, end_is_fatal=False)),
+    )
     assert bounded.shape == endless.shape == (11, 7)
     assert bounded[10, 0] == 0
     assert bounded[5, 6] == 0
@@ -83,11 +86,11 @@ def test_learners_start_alike_and_effective_rewards_find_the_answer() -> None:
     start = imitate(0, 3)
     assert all(torch.equal(p[0], p[1]) and torch.equal(p[0], p[2]) for p in start.parameters())
     assert returns(start.sample(1000, torch.Generator().manual_seed(0))).mean() < 0.02
-    curve = reinforce(0, [Learner(10.0, alpha=0), Learner(10.0)], Training(), 150, (0, 150), 1000)
+    curve = reinforce(0, [Learner(10.0, alpha=0), Learner(10.0)], DidacticTraining(), 150, (0, 150), 1000)
     assert curve.solved[0].tolist() == pytest.approx([0, 0], abs=20)
     assert curve.solved[150][0] < 50
     assert curve.solved[150][1] > 700
-    again = reinforce(0, [Learner(10.0, alpha=0), Learner(10.0)], Training(), 20)
+    again = reinforce(0, [Learner(10.0, alpha=0), Learner(10.0)], DidacticTraining(), 20)
     assert torch.equal(again.accuracy, curve.accuracy[:20]), "a run depends on its seed alone"
 
 
@@ -99,7 +102,7 @@ def test_returns_find_the_answer_wherever_it_stands_before_the_end() -> None:
 
 
 def test_provers_with_more_to_tell_rank_higher() -> None:
-    rows = measure_provers([Training()], 1, 300).tables["didactic_provers"]
+    rows = measure_provers([DidacticTraining()], 1, 300).tables["didactic_provers"]
     improvement = {row["weight"]: row["improvement"] for row in rows}
     assert improvement[1.0] < improvement[10.0] < improvement[100.0]
     assert all(row["improvement"] == pytest.approx(row["distinguishability"] + row["alignment"]) for row in rows)

@@ -70,7 +70,7 @@ class StepClassifierValues(StepScorer):
     def scores(self, solutions: Sequence[ReadSteps]) -> list[list[float]]:
         """Return the probability of "good" after each step; arguments are those of `StepScorer`."""
         values, n_tokens = packed_scores(self.model, self.head, solutions, self.max_tokens_per_pack)
-        self._n_scored_tokens += n_tokens
+        self.count_scored(n_tokens)
         return values
 
     def to(self, device: torch.device) -> None:

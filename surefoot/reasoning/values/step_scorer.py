@@ -60,6 +60,10 @@ class StepScorer(ValueEstimator):
             solutions: Problems with steps in the scorer's tokens, at least one.
         """
 
+    def count_scored(self, n_tokens: int) -> None:
+        """Add tokens that were put through the model; `scores` calls it."""
+        self._n_scored_tokens += n_tokens
+
     def to(self, device: torch.device) -> None:
         """Move the model, where it is one of this process; by default there is none."""
 

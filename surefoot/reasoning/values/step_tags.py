@@ -59,7 +59,7 @@ class StepTagValues(StepScorer):
     def scores(self, solutions: Sequence[ReadSteps]) -> list[list[float]]:
         """Return the probability of "+" after each step; arguments are those of `StepScorer`."""
         values, n_tokens = packed_scores(self.model, self.head, solutions, self.max_tokens_per_pack)
-        self._n_scored_tokens += n_tokens
+        self.count_scored(n_tokens)
         return values
 
     def to(self, device: torch.device) -> None:

@@ -92,7 +92,7 @@ class VLLMStepClassifierValues(StepScorer):
             pooling_task="token_classify",
             use_tqdm=False,
         )
-        self._n_scored_tokens += sum(len(s.tokens) for s in solutions)
+        self.count_scored(sum(len(s.tokens) for s in solutions))
         found = []
         for solution, output in zip(solutions, outputs, strict=True):
             # every token of the kind is returned, those that a step has written itself too

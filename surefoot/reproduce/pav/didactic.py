@@ -19,7 +19,7 @@ from surefoot.reproduce.pav.network import AutoregressiveNetworks
 from surefoot.reproduce.tasks.planted import PlantedSequence
 from surefoot.training.seeds import derive_seed
 
-__all__ = ("TASK", "Learner", "Training", "advantages", "imitate", "prover_values", "reinforce", "returns")
+__all__ = ("TASK", "DidacticTraining", "Learner", "advantages", "imitate", "prover_values", "reinforce", "returns")
 
 END = 14
 TASK = PlantedSequence(answer=(3, 6, 0, 3, 5), length=10, n_tokens=15, end=END)
@@ -34,7 +34,7 @@ class Learner(NamedTuple):
     alpha: float = 1.0  # of the prover's advantage; 0 for outcomes alone
 
 
-class Training(NamedTuple):
+class DidacticTraining(NamedTuple):
     """What learners that are trained side by side have in common."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -51,7 +51,7 @@ class Training(NamedTuple):
         return f"{values}{beyond}{'' if self.end_is_fatal else ', no end'}"
 
 
-def prover_values(weight: float, training: Training) -> Float[Tensor, "positions states"]:
+def prover_values(weight: float, training: DidacticTraining) -> Float[Tensor, "positions states"]:
     """Return the probability that a prover finds the answer, ``(length + 1, states)``."""
     if training.end_is_fatal:
         return TASK.values(TASK.procedural_policy(weight), training.extra)
@@ -126,7 +126,7 @@ class Curve(NamedTuple):
 def reinforce(
     seed: int,
     learners: Sequence[Learner],
-    training: Training,
+    training: DidacticTraining,
     n_iterations: int,
     sampled_at: Sequence[int] = (),
     n_samples: int = 20_000,

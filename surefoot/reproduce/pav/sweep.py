@@ -8,7 +8,7 @@ import torch
 from surefoot.reasoning.credit.provers import prover_quality
 from surefoot.reasoning.metrics import pass_at_k
 from surefoot.reproduce.jobs import measure_rows
-from surefoot.reproduce.pav.didactic import START_WEIGHT, TASK, Learner, Training, prover_values, reinforce
+from surefoot.reproduce.pav.didactic import START_WEIGHT, TASK, DidacticTraining, Learner, prover_values, reinforce
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
 from surefoot.training.seeds import derive_seed
@@ -32,14 +32,14 @@ WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 12.0, 15.0, 20.0, 50.0, 100.0)
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 #: Under which the strength of the prover is varied: the first is the text's, the others might bend the curve.
 SETTINGS = (
-    Training(),
-    Training(n_rollouts=100),
-    Training(extra=10, end_is_fatal=False),
-    Training(n_rollouts=100, extra=10, end_is_fatal=False),
-    Training(extra=40, end_is_fatal=False),
-    Training(n_rollouts=100, extra=40, end_is_fatal=False),
-    Training(optimizer="sgd", lr=0.5),
-    Training(optimizer="sgd", lr=0.5, n_rollouts=100),
+    DidacticTraining(),
+    DidacticTraining(n_rollouts=100),
+    DidacticTraining(extra=10, end_is_fatal=False),
+    DidacticTraining(n_rollouts=100, extra=10, end_is_fatal=False),
+    DidacticTraining(extra=40, end_is_fatal=False),
+    DidacticTraining(n_rollouts=100, extra=40, end_is_fatal=False),
+    DidacticTraining(optimizer="sgd", lr=0.5),
+    DidacticTraining(optimizer="sgd", lr=0.5, n_rollouts=100),
 )
 #: Samples of which Pass@N is computed, after so many iterations.
 PASS_N, PASS_AT = (2, 4, 8, 16, 32, 64, 128, 256), (0, 100)
@@ -65,7 +65,7 @@ def measure_learning(n_iterations: int, n_seeds: int) -> Measured:
 def learning_rows(rate: float, seed: int, n_iterations: int) -> Rows:
     """Return both methods' learning curves at a learning rate, and Pass@N of early samples."""
     learners = {OUTCOME: Learner(PROVER, alpha=0), EFFECTIVE: Learner(PROVER)}
-    curve = reinforce(seed, [*learners.values()], Training(lr=rate), n_iterations, PASS_AT)
+    curve = reinforce(seed, [*learners.values()], DidacticTraining(lr=rate), n_iterations, PASS_AT)
     rows: Rows = []
     for number, method in enumerate(learners):
         of = {"method": method, "lr": rate, "seed": seed}
@@ -78,7 +78,7 @@ def learning_rows(rate: float, seed: int, n_iterations: int) -> Rows:
     return rows
 
 
-def measure_sweep(settings: Sequence[Training], n_iterations: int, n_seeds: int) -> Measured:
+def measure_sweep(settings: Sequence[DidacticTraining], n_iterations: int, n_seeds: int) -> Measured:
     """Train with provers of all strengths under each setting.
 
     Args:
@@ -90,7 +90,7 @@ def measure_sweep(settings: Sequence[Training], n_iterations: int, n_seeds: int)
     return measure_rows("didactic_sweep", sweep_rows, arguments)
 
 
-def sweep_rows(training: Training, seed: int, n_iterations: int) -> Rows:
+def sweep_rows(training: DidacticTraining, seed: int, n_iterations: int) -> Rows:
     """Return each prover's accuracy, averaged over the whole run as in figure 3b, and at its end."""
     accuracy = reinforce(seed, [Learner(weight) for weight in WEIGHTS], training, n_iterations).accuracy
     return [
@@ -106,7 +106,7 @@ def sweep_rows(training: Training, seed: int, n_iterations: int) -> Rows:
     ]
 
 
-def measure_provers(settings: Sequence[Training], n_seeds: int, n_states: int = 2000) -> Measured:
+def measure_provers(settings: Sequence[DidacticTraining], n_seeds: int, n_states: int = 2000) -> Measured:
     """Rank provers before anything is learned: theorem 3.1's terms, on states that the start's policy visits.
 
     Args:
@@ -119,7 +119,7 @@ def measure_provers(settings: Sequence[Training], n_seeds: int, n_states: int = 
     return measure_rows("didactic_provers", prover_rows, arguments, side_by_side=False)
 
 
-def prover_rows(training: Training, seed: int, n_states: int) -> Rows:
+def prover_rows(training: DidacticTraining, seed: int, n_states: int) -> Rows:
     """Return each prover's distinguishability and alignment with the policy that the start imitates."""
     policy = TASK.procedural_policy(START_WEIGHT)
     generator = torch.Generator().manual_seed(derive_seed(seed, "states"))

@@ -73,7 +73,7 @@ def test_one_pass_scores_every_step_as_a_pass_per_prefix(layout: Layout, tmp_pat
             naive(folder, layout, solution.question, solution.steps[: n + 1]) for n in range(len(solution.steps))
         ]
         assert after == pytest.approx(expected, rel=1e-4)
-    assert max(map(max, found)) - min(map(min, found)) > 0.05, "scores differ, or nothing is tested"
+    assert max(map(max, found)) - min(map(min, found)) > 0.01, "scores differ, or nothing is tested"
     bad = StepClassifierValues(folder, good_label=0).judge(SOLUTIONS)
     assert bad[0] == pytest.approx([1 - v for v in found[0]], rel=1e-4)
     separate = sum(len(read_steps(s, scorer.layout, scorer.tokenizer, scorer.token).tokens) for s in SOLUTIONS)
