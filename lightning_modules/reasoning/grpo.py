@@ -178,6 +178,12 @@ class GRPO(ReasoningModule):
         if stage == "fit" and self.loss.kl_coefficient > 0 and self._reference is None:
             self._reference = (self.language_model.initial().eval().requires_grad_(False),)
 
+    def teardown(self, stage: str) -> None:
+        """End what samples, and free what estimates values."""
+        super().teardown(stage)
+        if self.values is not None:
+            self.values.close()
+
     def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Sample, reward, credit, update."""
         watch = Stopwatch()

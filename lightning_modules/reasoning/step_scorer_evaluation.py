@@ -59,6 +59,10 @@ class StepScorerEvaluation(LightningModule):
         """
         raise ConfigError("StepScorerEvaluation is not trained: use surefoot test, validate or predict.")
 
+    def teardown(self, stage: str) -> None:
+        """Free what the scorer holds beside this process."""
+        self.scorer.close()
+
     def configure_optimizers(self) -> None:
         """Return none: there is nothing to train."""
 

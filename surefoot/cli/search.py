@@ -82,6 +82,8 @@ def run_search(arguments: Sequence[str]) -> None:
                 points += accuracies(candidates, n, found.counts, n / width, scored)
     finally:
         policy.close()
+        if search.verifier is not None:
+            search.verifier.close()
     write_points(points, parsed.out)
     draw_search(points, baseline, parsed.out)
     print(describe_search(points, baseline))

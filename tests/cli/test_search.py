@@ -12,8 +12,9 @@ from tiny_reasoning import save_untrained_values, tiny_reasoning
 from tiny_scorers import classifier_folder
 
 from surefoot.cli import main
+from surefoot.errors import DataError
 from surefoot.reasoning.completions.store import read_completions, read_trajectories
-from surefoot.reasoning.values import StepClassifierValues, StepLayout, StepTexts
+from surefoot.reasoning.values import LearnedValues, StepClassifierValues, StepLayout, StepTexts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
@@ -184,3 +185,24 @@ def test_what_is_refused(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("surefoot: error:")
     assert message in error
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_the_verifier_is_closed_however_a_search_ends(
+    ends: str, verifier: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    monkeypatch.setattr(LearnedValues, "close", lambda self: closed.append(self))
+    given = write(tmp_path, settings("BestOfN", verifier))
+    command = ["search", "--config", str(given), "--out", str(tmp_path / "out"), "--limit", "2"]
+    if ends == "badly":
+
+        def fail(self: LearnedValues, *arguments: object) -> None:
+            raise DataError("lost")
+
+        monkeypatch.setattr(LearnedValues, "predict", fail)
+        with pytest.raises(SystemExit):
+            main(command)
+    else:
+        main(command)
+    assert len(closed) == 1

@@ -35,6 +35,9 @@ class ValueEstimator(ABC):
         """
         self(policy, trajectories, seed_of)
 
+    def close(self) -> None:  # noqa: B027  # most estimators hold nothing
+        """Free what it holds beside this process; the next call takes it again. By default there is nothing."""
+
     @property
     def n_scored_tokens(self) -> int:
         """Tokens that its values have cost so far, put through a model or sampled; 0 for one that computes them."""

@@ -144,6 +144,11 @@ class MonteCarloValues(ValueEstimator):
             self._told = True
         return _retokenised(trajectory, policy, prover)
 
+    def close(self) -> None:
+        """Close the prover, where it is not the policy."""
+        if self.prover is not None:
+            self.prover.close()
+
     @property
     def n_scored_tokens(self) -> int:
         """Tokens that were sampled so far."""

@@ -48,13 +48,23 @@ def didactic_outcome_fails_at_its_best_rate(results: Results) -> PerSeed:
     return combine([at_last(results, OUTCOME, rate) for rate in RATES], max)
 
 
+def _solved_at(results: Results, method: str) -> PerSeed:
+    """Return the iteration by which 84% of the samples have the answer."""
+    table = results["didactic_learning"].where(method=method, lr=PAPER_RATE)
+    reached = {s: [r["iteration"] for r in rows if r["value"] >= 0.84] for s, rows in by_seed(table).items()}
+    return PerSeed({seed: float(min(found, default=float("nan"))) for seed, found in reached.items()})
+
+
 @claim(source="figure 3a: about 400", unit="iterations", criterion=reported("depends on how exact the advantages are"))
 def didactic_iterations_to_solve(results: Results) -> PerSeed:
     """Iterations of effective rewards until 84% of the samples have the answer."""
-    table = results["didactic_learning"].where(method=EFFECTIVE, lr=PAPER_RATE)
-    return by_seed(table).reduce(
-        lambda rows: float(min((r["iteration"] for r in rows if r["value"] >= 0.84), default=float("nan")))
-    )
+    return _solved_at(results, EFFECTIVE)
+
+
+@claim(source="figure 3a: more than 8", unit="ratio", criterion=reported("the paper's ratio is open upwards"))
+def didactic_iterations_ratio(results: Results) -> PerSeed:
+    """Iterations of outcomes alone over those of effective rewards until then."""
+    return _solved_at(results, OUTCOME) / _solved_at(results, EFFECTIVE)
 
 
 @claim(source="figure 3c: .25 against .07", unit="Pass@256", criterion=ABOVE_ZERO)
