@@ -30,9 +30,13 @@ def settings(folder: Path, path: Path, **data: Any) -> dict[str, Any]:
 
 
 def centre(folder: Path, values: list[float]) -> None:
-    """Shift a random scorer's head so that one half of some values is above 1/2."""
+    """Shift a random scorer's head so that 1/2 lies in the widest gap of the middle of some values, far from each."""
+    logits = torch.tensor(values).logit().sort().values
+    middle = logits[len(logits) // 4 : -(len(logits) // 4)]
+    widest = int(middle.diff().argmax())
+    assert middle.diff()[widest] > 1e-2, "rounding must not decide"
     weights = load_file(folder / "model.safetensors")
-    weights["score.2.bias"][1] -= torch.tensor(values).logit().median()
+    weights["score.2.bias"][1] -= middle[widest : widest + 2].mean()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
