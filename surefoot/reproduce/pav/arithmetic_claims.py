@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from surefoot.reproduce.claims import ABOVE_ZERO, Keys, at_least, at_most, claim, interval_above, reported
-from surefoot.reproduce.results import PerSeed, Results, Row, by_seed
+from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, by_seed
 
 __all__ = ()
 
@@ -29,6 +29,8 @@ def arithmetic_right_beginnings_are_worth_more(results: Results) -> PerSeed:
         found[seed] = fmean(
             value[step, True] - value[step, False] for step, right in value if right and (step, False) in value
         )
+    if not found:
+        raise NotMeasured("no step was reached by ten right and ten wrong beginnings")
     return PerSeed(found)
 
 
