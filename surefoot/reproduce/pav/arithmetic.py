@@ -16,7 +16,16 @@ from surefoot.reasoning.search import SearchPoint
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import LearnedValues
 from surefoot.report.search_curves import read_points
-from surefoot.reproduce.jobs import Result, component, measure_rows, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.jobs import (
+    Job,
+    Result,
+    component,
+    measure_rows,
+    run_calls,
+    run_jobs,
+    run_named_jobs,
+    seconds_of,
+)
 from surefoot.reproduce.pav.studies import (
     ENGINE,
     SAMPLING,
@@ -64,7 +73,7 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
     yield Measured(gate.tables, {"arithmetic_verifiers": seconds})
 
 
-def _judge(seed: int, size: Size, name: str, out: Path) -> Any:
+def _judge(seed: int, size: Size, name: str, out: Path) -> Job:
     """Return the run of a verifier; all of equally many completions see equally many examples."""
     labels, judge = VERIFIERS[name]
     epochs = {"outcomes": max(1, size.epochs * size.n_traces // size.n_outcomes)}.get(labels, size.epochs)
@@ -252,8 +261,8 @@ def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measur
         for s in seeds
         for arm in size.arms
     }
-    results = run_jobs([*jobs.values()], out)
-    curves = [row for (s, arm), job in jobs.items() for row in _curve(s, arm, results[job.name])]
+    results = run_named_jobs(jobs, out)
+    curves = [row for (s, arm), result in results.items() for row in _curve(s, arm, result)]
     arguments = {(s, arm.name): (s, size, arm.name, job.name, out) for (s, arm), job in jobs.items()}
     arguments |= {(s, BASE): (s, size, BASE, f"base_seed{s}", out) for s in seeds}
     passed = measure_rows("arithmetic_pass", pass_rows, arguments)
@@ -263,19 +272,15 @@ def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measur
 
 def _curve(seed: int, arm: Arm, result: Result) -> Rows:
     accuracy = result.history["val/accuracy"]
-    every = round(_iterations(result) / len(accuracy))
+    every = round((result.last["step"] + 1) / len(accuracy))
     return [
         {"seed": seed, "method": arm.name, "iteration": every * (i + 1), "accuracy": value}
         for i, value in enumerate(accuracy)
     ]
 
 
-def _iterations(result: Result) -> float:
-    return result.last["step"] + 1
-
-
 def pass_rows(seed: int, size: Size, method: str, job: str, out: Path) -> Rows:
-    """Return Pass@N of a policy on test problems, N up to half of the samples."""
+    """Return Pass@N of a policy on test problems, for powers of two up to the number of samples."""
     settings = {"model": model_of(job, out), "engine": ENGINE, "sampling": {"n": size.n_pass, **SAMPLING}}
     problems = data(size, 4000 + seed, n_train=0, n_val=0, n_test=size.n_problems)
     folder = _stored(f"pass_{job}", seed, out)

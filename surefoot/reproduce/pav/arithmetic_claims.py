@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from surefoot.reproduce.claims import ABOVE_ZERO, Keys, at_least, at_most, claim, interval_above, reported
-from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, by_seed
+from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, RowsBySeed, by_seed, combine
 
 __all__ = ()
 
@@ -65,14 +65,13 @@ def arithmetic_first_pits_teach_more(results: Results) -> PerSeed:
     return _of_verifier(results, FEW) - _of_verifier(results, ALL_STEPS)
 
 
-def _points(results: Results, search: str, selection: str = "best") -> dict[int, list[Row]]:
+def _points(results: Results, search: str, selection: str = "best") -> RowsBySeed:
     return by_seed(results["arithmetic_search"].where(search=search, selection=selection))
 
 
 def _over_widths(results: Results, search: str, least: int = 4) -> PerSeed:
     """Return the accuracy of a search, mean over numbers of candidates from some on."""
-    points = _points(results, search)
-    return PerSeed({s: fmean(r["accuracy"] for r in rows if r["n"] >= least) for s, rows in points.items()})
+    return _points(results, search).reduce(lambda rows: fmean(r["accuracy"] for r in rows if r["n"] >= least))
 
 
 @claim(source="section 5: .545 against .50 at 256", unit="accuracy", criterion=ABOVE_ZERO)
@@ -137,8 +136,7 @@ def arithmetic_compute_ratio(results: Results) -> PerSeed:
 
 
 def _at_k(results: Results, *ks: int) -> PerSeed:
-    found = [_points(results, f"beam, PAV, K {k}") for k in ks]
-    return PerSeed({s: fmean(points[s][0]["accuracy"] for points in found) for s in found[0]})
+    return combine([_points(results, f"beam, PAV, K {k}").reduce(lambda rows: rows[0]["accuracy"]) for k in ks])
 
 
 def ends_of_k(results: Results) -> Keys:
@@ -167,7 +165,7 @@ def arithmetic_control_beam_above_q_beam(results: Results) -> PerSeed:
 def _final(results: Results, method: str) -> PerSeed:
     """Return the accuracy at the end of reinforcement, mean of the last three evaluations."""
     rows = by_seed(results["arithmetic_reinforcement"].where(method=method))
-    return PerSeed({s: fmean(r["accuracy"] for r in own[-3:]) for s, own in rows.items()})
+    return rows.reduce(lambda own: fmean(r["accuracy"] for r in own[-3:]))
 
 
 @claim(source="section 5: .26 against .19", unit="accuracy", criterion=ABOVE_ZERO)
