@@ -122,7 +122,7 @@ def base(seed: int, size: Size) -> Job:
         stop,
     ]
     settings = {
-        "language_model": component("TinyLanguageModel", seed=seed),
+        "language_model": component("TinyLanguageModel", seed=seed, initializer_range=0.08),
         "engine": ENGINE,
         "evaluation": {"temperature": 0.0, "max_tokens": 48},
         **_optimizer(2e-3, 20),
