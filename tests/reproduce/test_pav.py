@@ -124,7 +124,11 @@ def search_rows(search: str, accuracies: dict[int, float], tokens: float, **more
             "selection": "best",
             "n": n,
             "accuracy": a,
+            "low": 0.0,
+            "high": 1.0,
+            "problems": 10,
             "generated_tokens": tokens * n,
+            "scored_tokens": 0.0,
             **more,
         }
         for s in range(2)

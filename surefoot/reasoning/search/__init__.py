@@ -3,7 +3,7 @@
 from surefoot.reasoning.search.base import Search, SearchCounts
 from surefoot.reasoning.search.beam import BeamSearch
 from surefoot.reasoning.search.best_of_n import BestOfN
-from surefoot.reasoning.search.curves import SearchPoint, accuracies, compute_ratio, tokens_to_reach
+from surefoot.reasoning.search.curves import SearchPoint, accuracies, accuracy_at, compute_ratio, tokens_to_reach
 from surefoot.reasoning.search.selection import (
     Candidate,
     accuracy_of_best,
@@ -20,6 +20,7 @@ __all__ = (
     "SearchCounts",
     "SearchPoint",
     "accuracies",
+    "accuracy_at",
     "accuracy_of_best",
     "accuracy_of_majority",
     "accuracy_of_weighted_majority",

@@ -15,7 +15,7 @@ from surefoot.reasoning.search.selection import (
 )
 from surefoot.statistics import Estimate, proportion_interval
 
-__all__ = ("SearchPoint", "accuracies", "compute_ratio", "tokens_to_reach")
+__all__ = ("SearchPoint", "accuracies", "accuracy_at", "compute_ratio", "tokens_to_reach")
 
 
 class SearchPoint(NamedTuple):
@@ -82,6 +82,25 @@ def tokens_to_reach(points: Sequence[SearchPoint], accuracy: float) -> float | N
             logs = [math.log(p.generated_tokens) for p in (a, b)]
             return math.exp(logs[0] + part * (logs[1] - logs[0]))
     return None
+
+
+def accuracy_at(points: Sequence[SearchPoint], tokens: float) -> float:
+    """Return the accuracy of a curve at so many generated tokens per problem.
+
+    Between two points it is linear in the logarithm of the tokens; beyond the ends it is that of the end.
+
+    Args:
+        points: Of one selection, at least one.
+        tokens: Per problem.
+    """
+    rising = sorted(points, key=lambda p: p.generated_tokens)
+    if tokens <= rising[0].generated_tokens:
+        return rising[0].accuracy.mean
+    for a, b in pairwise(rising):
+        if tokens <= b.generated_tokens:
+            low, high, own = (math.log(x) for x in (a.generated_tokens, b.generated_tokens, tokens))
+            return a.accuracy.mean + (own - low) / (high - low) * (b.accuracy.mean - a.accuracy.mean)
+    return rising[-1].accuracy.mean
 
 
 def compute_ratio(points: Sequence[SearchPoint], baseline: Sequence[SearchPoint]) -> float | None:

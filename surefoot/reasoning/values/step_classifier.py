@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from surefoot.errors import DataError
 from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.language_models.base import DTYPES
-from surefoot.reasoning.values.step_scorer import StepScorer, packed_scores, scorer_folder, scorer_tokenizer
-from surefoot.reasoning.values.step_texts import ReadSteps, StepLayout
+from surefoot.reasoning.values.step_scorer import PackedStepScorer, scorer_folder, scorer_tokenizer
+from surefoot.reasoning.values.step_texts import StepLayout
 from surefoot.training.weights import load_pretrained
 
 __all__ = ("StepClassifierHead", "StepClassifierValues", "read_step_classifier_head")
@@ -26,11 +26,10 @@ _LAYOUTS = (
 _EXPECTED = "a causal backbone with a head of two labels, score.weight or score.0 and score.2, in *.safetensors"
 
 
-class StepClassifierValues(StepScorer):
+class StepClassifierValues(PackedStepScorer):
     """Takes the probability of the label "good" at the token that closes a step.
 
-    One forward pass of a solution scores all its steps, and solutions of one problem share its computation. The head
-    is computed in float32.
+    The head is computed in float32.
 
     Reference: Zhang et al. 2025, arXiv 2501.07301 (Qwen2.5-Math-PRM).
     """
@@ -66,17 +65,6 @@ class StepClassifierValues(StepScorer):
         if self.head.width != self.model.width:
             raise DataError(f"{path}: the head reads {self.head.width} numbers, the backbone has {self.model.width}.")
         self.max_tokens_per_pack = max_tokens_per_pack
-
-    def scores(self, solutions: Sequence[ReadSteps]) -> list[list[float]]:
-        """Return the probability of "good" after each step; arguments are those of `StepScorer`."""
-        values, n_tokens = packed_scores(self.model, self.head, solutions, self.max_tokens_per_pack)
-        self.count_scored(n_tokens)
-        return values
-
-    def to(self, device: torch.device) -> None:
-        """Move backbone and head."""
-        self.model.to(device)
-        self.head.to(device)
 
 
 class StepClassifierHead(nn.Module):

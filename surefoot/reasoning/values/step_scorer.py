@@ -24,7 +24,7 @@ from surefoot.reasoning.values.step_texts import ReadSteps, StepLayout, StepText
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ("StepScorer", "packed_scores", "scorer_folder", "scorer_tokenizer")
+__all__ = ("PackedStepScorer", "StepScorer", "scorer_folder", "scorer_tokenizer")
 
 
 class StepScorer(ValueEstimator):
@@ -119,6 +119,39 @@ class StepScorer(ValueEstimator):
         return self._n_scored_tokens
 
 
+class PackedStepScorer(StepScorer):
+    """Scores by a causal model in this process: one forward pass of a solution scores all its steps.
+
+    Solutions of one problem share its computation.
+
+    Attributes:
+        model: Model of the texts.
+        head: From last hidden states ``(tokens, width)`` to the logit of a right step ``(tokens,)``.
+        max_tokens_per_pack: Most tokens that are put through the model at once.
+    """
+
+    model: LanguageModel
+    head: nn.Module
+    max_tokens_per_pack: int
+
+    @torch.inference_mode()
+    def scores(self, solutions: Sequence[ReadSteps]) -> list[list[float]]:
+        """Return the probability of a right step after each one; arguments are those of `StepScorer`."""
+        lengths = [[end + 1 - s.n_prompt for end in s.ends] for s in solutions]
+        sequences = [
+            judged_sequence(s.tokens[: s.n_prompt], s.tokens[s.n_prompt : s.ends[-1] + 1], own)
+            for s, own in zip(solutions, lengths, strict=True)
+        ]
+        packs = pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True)
+        self.count_scored(sum(len(pack.tokens) for pack in packs))
+        return predicted_values(self.model, self.head, packs, lengths)
+
+    def to(self, device: torch.device) -> None:
+        """Move model and head."""
+        self.model.to(device)
+        self.head.to(device)
+
+
 def scorer_folder(folder: Path) -> Path:
     """Return a scorer's folder.
 
@@ -141,26 +174,3 @@ def scorer_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     if not tokenizer.is_fast:
         raise DataError(f"{folder}: the tokenizer does not say where its tokens stand: expected a tokenizer.json.")
     return tokenizer
-
-
-@torch.inference_mode()
-def packed_scores(
-    model: LanguageModel, head: nn.Module, solutions: Sequence[ReadSteps], max_tokens_per_pack: int
-) -> tuple[list[list[float]], int]:
-    """Return the value after each step of each solution, and the tokens that were put through the model.
-
-    All steps of a solution are read in one pass, and solutions of one problem share their prompt.
-
-    Args:
-        model: Model of the texts.
-        head: From hidden states to the logit of a right step.
-        solutions: Problems and steps in the model's tokens.
-        max_tokens_per_pack: Most tokens that are put through the model at once.
-    """
-    lengths = [[end + 1 - s.n_prompt for end in s.ends] for s in solutions]
-    sequences = [
-        judged_sequence(s.tokens[: s.n_prompt], s.tokens[s.n_prompt : s.ends[-1] + 1], own)
-        for s, own in zip(solutions, lengths, strict=True)
-    ]
-    packs = pack_sequences(sequences, max_tokens_per_pack, keep_last=True)
-    return predicted_values(model, head, packs, lengths), sum(len(pack.tokens) for pack in packs)

@@ -1,6 +1,5 @@
 """Values by a public language model that says + or - after a step, as Math-Shepherd's does."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
 from surefoot.reasoning.language_models import LanguageModel, PretrainedLanguageModel
-from surefoot.reasoning.values.step_scorer import StepScorer, packed_scores, scorer_folder, scorer_tokenizer
-from surefoot.reasoning.values.step_texts import ReadSteps, StepLayout, single_token
+from surefoot.reasoning.values.step_scorer import PackedStepScorer, scorer_folder, scorer_tokenizer
+from surefoot.reasoning.values.step_texts import StepLayout, single_token
 
 __all__ = ("StepTagHead", "StepTagValues")
 
@@ -19,7 +18,7 @@ __all__ = ("StepTagHead", "StepTagValues")
 _LAYOUT = StepLayout(token="ки", step="{step} ки\n", template="{question} ")
 
 
-class StepTagValues(StepScorer):
+class StepTagValues(PackedStepScorer):
     """Takes the probability of "+" against "-" as the token after a step's tag.
 
     Reference: Wang et al. 2024, arXiv 2312.08935 (Math-Shepherd).
@@ -55,17 +54,6 @@ class StepTagValues(StepScorer):
         self.model = PretrainedLanguageModel(str(path), dtype).requires_grad_(False)
         self.head = StepTagHead(self.model, *(single_token(self.tokenizer, text) for text in (good, bad)))
         self.max_tokens_per_pack = max_tokens_per_pack
-
-    def scores(self, solutions: Sequence[ReadSteps]) -> list[list[float]]:
-        """Return the probability of "+" after each step; arguments are those of `StepScorer`."""
-        values, n_tokens = packed_scores(self.model, self.head, solutions, self.max_tokens_per_pack)
-        self.count_scored(n_tokens)
-        return values
-
-    def to(self, device: torch.device) -> None:
-        """Move the model."""
-        self.model.to(device)
-        self.head.to(device)
 
 
 class StepTagHead(nn.Module):

@@ -245,10 +245,14 @@ def _searched(
 
 
 def _point_row(point: SearchPoint) -> dict[str, Any]:
+    low, high, n_problems = point.accuracy.low, point.accuracy.high, point.accuracy.n
     return {
         "selection": point.selection,
         "n": point.n,
         "accuracy": point.accuracy.mean,
+        "low": low,
+        "high": high,
+        "problems": n_problems,
         "generated_tokens": point.generated_tokens,
         "scored_tokens": point.scored_tokens,
     }

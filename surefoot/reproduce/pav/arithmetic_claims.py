@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from statistics import fmean
 
+from surefoot.reasoning.search import SearchPoint, accuracy_at, compute_ratio
 from surefoot.reproduce.claims import ABOVE_ZERO, Keys, at_least, at_most, claim, interval_above, reported
 from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, RowsBySeed, by_seed, combine
+from surefoot.statistics import Estimate
 
 __all__ = ()
 
@@ -86,16 +87,21 @@ def arithmetic_q_beam_above_best_of_n(results: Results) -> PerSeed:
     return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, outcome")
 
 
-def _at_tokens(rows: Sequence[Row], tokens: float) -> float:
-    """Return the accuracy at so many generated tokens a problem; between points their logarithm is interpolated."""
-    rising = sorted(rows, key=lambda r: r["generated_tokens"])
-    if tokens <= rising[0]["generated_tokens"]:
-        return float(rising[0]["accuracy"])
-    for a, b in pairwise(rising):
-        if tokens <= b["generated_tokens"]:
-            low, high, x = (math.log(v) for v in (a["generated_tokens"], b["generated_tokens"], tokens))
-            return float(a["accuracy"] + (x - low) / (high - low) * (b["accuracy"] - a["accuracy"]))
-    return float(rising[-1]["accuracy"])
+def _curves(results: Results, search: str) -> dict[int, list[SearchPoint]]:
+    """Return, for each seed, the accuracies of a search by candidates and tokens."""
+    return {
+        s: [
+            SearchPoint(
+                r["selection"],
+                r["n"],
+                Estimate(r["accuracy"], r["low"], r["high"], r["problems"]),
+                r["generated_tokens"],
+                r["scored_tokens"],
+            )
+            for r in rows
+        ]
+        for s, rows in _points(results, search).items()
+    }
 
 
 def beams(results: Results) -> Keys:
@@ -112,27 +118,20 @@ def beams(results: Results) -> Keys:
 )
 def arithmetic_beam_above_best_of_n_at_equal_tokens(results: Results, beam: str) -> PerSeed:
     """{beam}: more accurate than best of N by outcomes at the tokens of N = 2, 4 and 8, dropped steps included."""
-    baseline = _points(results, "best of N, outcome")
+    baseline = _curves(results, "best of N, outcome")
     return PerSeed(
         {
-            s: fmean(
-                r["accuracy"] - _at_tokens(baseline[s], r["generated_tokens"]) for r in rows if r["n"] in (2, 4, 8)
-            )
-            for s, rows in _points(results, beam).items()
+            s: fmean(p.accuracy.mean - accuracy_at(baseline[s], p.generated_tokens) for p in own if p.n in (2, 4, 8))
+            for s, own in _curves(results, beam).items()
         }
     )
 
 
 @claim(source="section 4.1: 1.5 to 5", unit="ratio", criterion=interval_above(1, "fewer tokens for the same accuracy"))
 def arithmetic_compute_ratio(results: Results) -> PerSeed:
-    """Tokens of the best of 32 by outcomes over those that the PAV beam needs for its accuracy."""
-    baseline, beam = _points(results, "best of N, outcome"), _points(results, "beam, PAV")
-    found = {}
-    for seed, rows in baseline.items():
-        last = max(rows, key=lambda r: r["n"])
-        needed = min((r["generated_tokens"] for r in beam[seed] if r["accuracy"] >= last["accuracy"]), default=math.inf)
-        found[seed] = last["generated_tokens"] / needed
-    return PerSeed(found)
+    """Tokens of the best of 32 by outcomes over those that the PAV beam needs for its accuracy; 0 where it fails to."""
+    baseline, beam = _curves(results, "best of N, outcome"), _curves(results, "beam, PAV")
+    return PerSeed({s: compute_ratio(beam[s], own) or 0.0 for s, own in baseline.items()})
 
 
 def _at_k(results: Results, *ks: int) -> PerSeed:
