@@ -30,6 +30,7 @@ __all__ = (
     "die_with_parent",
     "end_process",
     "marked_processes",
+    "n_cores",
     "remove_abandoned",
     "run_to_the_end",
 )
@@ -292,3 +293,8 @@ def _environment_of(pid: int) -> set[bytes]:
 
 if __name__ == "__main__":
     _guard(int(sys.argv[1]))
+
+
+def n_cores() -> int:
+    """Return the number of cores that this process may use, its share where several ranks are on one machine."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -9,6 +9,7 @@ from surefoot.errors import SurefootError
 from surefoot.reproduce.judging import draw, judge
 from surefoot.reproduce.papers import Paper, load_paper, paper_ids
 from surefoot.reproduce.running import Run
+from surefoot.reproduce.workers import end_workers
 from surefoot.runs import describe_environment
 from surefoot.storage.json_files import write_json
 
@@ -94,7 +95,10 @@ def _run(paper: Paper, run: Run) -> None:
     """Run the experiments and write tables, protocol and the machine's description."""
     run.begin(paper.id)
     started = time.monotonic()
-    paper.run(run)
+    try:
+        paper.run(run)
+    finally:
+        end_workers()
     run.write_protocol(paper.id)
     environment: dict[str, object] = describe_environment()
     write_json(run.out / "environment.json", environment | {"seconds": round(time.monotonic() - started, 1)})

@@ -1,21 +1,16 @@
 """Many training runs and calls side by side, one thread each; training runs go through ``main()`` and are done once."""
 
-import logging
 import math
-import os
 import time
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from surefoot.errors import SurefootError
-from surefoot.processes import die_with_parent
 from surefoot.report.runs import read_metrics, read_selection
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
+from surefoot.reproduce.workers import call_side_by_side
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 
 __all__ = (
@@ -82,13 +77,12 @@ def seconds_of(results: Iterable[Result]) -> float:
     return sum(result.seconds for result in results)
 
 
-def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> dict[str, Result]:
+def run_jobs(jobs: Sequence[Job], out: Path) -> dict[str, Result]:
     """Run all jobs and return their results by name; what an earlier call finished is only read.
 
     Args:
         jobs: Runs with distinct names.
         out: Folder for configs and run folders.
-        n_workers: Processes, one thread each; one per core by default.
 
     Returns:
         Name -> result.
@@ -100,7 +94,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, n_workers: int | None = None) -> di
         raise ValueError("jobs must have distinct names.")
     results = {job.name: found for job in jobs if (found := _finished(job, out)) is not None}
     missing = {job.name: (job, out) for job in jobs if job.name not in results}
-    results |= _side_by_side(_run, missing, "training runs", n_workers)
+    results |= call_side_by_side(_run, missing, "training runs")
     return {job.name: results[job.name] for job in jobs}
 
 
@@ -127,7 +121,7 @@ def run_calls(
         SurefootError: If a call in another process fails.
     """
     if side_by_side:
-        timed = _side_by_side(_timed, {name: (work, given) for name, given in arguments.items()}, work.__name__)
+        timed = call_side_by_side(_timed, {name: (work, given) for name, given in arguments.items()}, work.__name__)
     else:
         timed = {name: _timed(work, given) for name, given in arguments.items()}
     return {name: timed[name][0] for name in arguments}, sum(seconds for _, seconds in timed.values())
@@ -147,45 +141,6 @@ def measure_rows(
 def _timed(work: Callable[..., Found], arguments: Sequence[object]) -> tuple[Found, float]:
     started = time.monotonic()
     return work(*arguments), time.monotonic() - started
-
-
-def _side_by_side(
-    work: Callable[..., Found],
-    arguments: Mapping[Name, tuple[object, ...]],
-    label: str,
-    n_workers: int | None = None,
-) -> dict[Name, Found]:
-    """Call a function in processes of their own, one thread each, under a progress bar."""
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    if not arguments:
-        return {}
-    n_workers = min(n_workers or len(os.sched_getaffinity(0)), len(arguments))
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    found = {}
-    with ProcessPoolExecutor(n_workers, get_context("spawn"), _prepare_worker) as pool, Progress(*columns) as bar:
-        task = bar.add_task(label, total=len(arguments))
-        futures = {pool.submit(work, *given): name for name, given in arguments.items()}
-        for future in as_completed(futures):
-            name = futures[future]
-            try:
-                found[name] = future.result()
-            except Exception as error:
-                pool.shutdown(cancel_futures=True)
-                raise SurefootError(f"run {name!r} failed: {error}") from error
-            bar.advance(task)
-    return found
-
-
-def _prepare_worker() -> None:
-    """Keep a worker to one thread and quiet, and let it end with the process that started it."""
-    die_with_parent()
-    import torch
-
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
 
 
 def _run(job: Job, out: Path) -> Result:

@@ -1,15 +1,18 @@
 """Training runs that are done once: their results are kept with their run folders, wherever these are moved."""
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fresh_processes import FORK_SERVER
 
 from surefoot.errors import SurefootError
-from surefoot.reproduce import jobs
-from surefoot.reproduce.jobs import Job, run_jobs
+from surefoot.reproduce import workers as pool
+from surefoot.reproduce.jobs import Job, run_calls, run_jobs
+from surefoot.reproduce.workers import end_workers
 
 JOB = Job(
     "one",
@@ -34,7 +37,15 @@ JOB = Job(
 )
 
 
-def test_kept_results_are_found_where_their_folder_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fork workers from a process that has imported everything, and end them."""
+    monkeypatch.setattr(pool, "get_context", lambda method: FORK_SERVER)
+    yield
+    end_workers()
+
+
+def test_kept_results_are_found_where_their_folder_is_moved(tmp_path: Path) -> None:
     first = run_jobs([JOB], tmp_path / "here")["one"]
     assert Path(first.folder) == tmp_path / "here/runs/one/latest"
     (tmp_path / "here").rename(tmp_path / "there")
@@ -50,5 +61,14 @@ def test_kept_results_are_found_where_their_folder_is_moved(tmp_path: Path, monk
             run_jobs([JOB], tmp_path / "there")
     kept.write_text(whole)
     shutil.rmtree(tmp_path / "there/runs")
-    monkeypatch.setattr(jobs, "get_context", lambda method: FORK_SERVER)  # spares the second worker its imports
     assert Path(run_jobs([JOB], tmp_path / "there")["one"].folder).is_dir(), "trained again: its folder was removed"
+
+
+def test_processes_are_kept_for_what_comes_next_and_replaced_when_one_dies() -> None:
+    first, _ = run_calls(os.getpid, {"a": ()})
+    again, _ = run_calls(os.getpid, {"b": ()})
+    assert first["a"] == again["b"] != os.getpid()
+    with pytest.raises(SurefootError, match="run 'c' failed: A process in the process pool was terminated"):
+        run_calls(os._exit, {"c": (1,)})
+    other, _ = run_calls(os.getpid, {"d": ()})
+    assert other["d"] not in (first["a"], os.getpid())

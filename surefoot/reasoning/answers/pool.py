@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from surefoot.errors import ConfigError, SurefootError
+from surefoot.processes import n_cores
 from surefoot.reasoning.answers.equality import plain_verdict
 
-__all__ = ("STATUSES", "BudgetWarning", "GraderPool", "Status", "n_cores")
+__all__ = ("STATUSES", "BudgetWarning", "GraderPool", "Status")
 
 Status = Literal["correct", "wrong", "unparsable", "timeout", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -37,11 +38,6 @@ _JOBS_PER_START = 16
 
 class BudgetWarning(UserWarning):
     """Comparisons did not fit into a batch's budget."""
-
-
-def n_cores() -> int:
-    """Return the number of cores that this process may use, its share where several ranks are on one machine."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 @dataclass
