@@ -76,6 +76,16 @@ def test_every_step_has_a_value(completions: Path, tmp_path: Path, capsys: pytes
     assert "10/10 problems" not in capsys.readouterr().err, "a finished folder is left as it is"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_ray_workers_label_as_one_engine_does(completions: Path, tmp_path: Path) -> None:
+    inner = {"class_path": "HFEngine", "init_args": {"max_sequences": 64}}
+    ray_engine = {"class_path": "RayEngine", "init_args": {"engine": inner, "n_workers": 2, "batch_size": 4}}
+    alone, spread = label(completions, tmp_path, "alone"), label(completions, tmp_path, "spread", engine=ray_engine)
+    for a, b in zip(read_trajectories(alone), read_trajectories(spread), strict=True):
+        assert (a.completion, a.values, a.value_counts) == (b.completion, b.values, b.value_counts)
+
+
 def test_a_prover_with_another_tokenizer_is_refused_or_retokenised(
     completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

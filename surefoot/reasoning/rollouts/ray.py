@@ -1,32 +1,31 @@
-"""Ray Data over many engines: prompts are spread over workers of one machine or a cluster."""
+"""Ray over many engines: prompts are spread over workers of one machine or a cluster."""
 
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, SurefootError
 from surefoot.processes import OwnedFolder, ProcessTree
 from surefoot.reasoning.language_models import LanguageModel, PretrainedLanguageModel
-from surefoot.reasoning.rollouts.engine import (
-    Completion,
-    RolloutEngine,
-    Sampling,
-)
+from surefoot.reasoning.rollouts.engine import Completion, EngineStatistics, RolloutEngine, Sampling
 from surefoot.reasoning.rollouts.vllm import write_weights
 
 __all__ = ("RayEngine",)
+
+#: How often a worker that died is started again, and its batch sampled again.
+_RESTARTS = 3
 
 
 class RayEngine(RolloutEngine):
     """Spreads prompts over workers that each run an engine of their own.
 
-    Workers start with every call and load the weights from ``exchange``: it is meant for `surefoot generate` and the
-    like, where one call has much to do, rather than for reinforcement learning.
+    Workers start with the engine, load the weights from ``exchange`` and stay. Each takes neighbouring prompts, so that
+    prompts that are sorted by what they begin with meet in one prefix cache. A worker that dies is replaced, and what
+    it was sampling is sampled again, with the same seeds.
     """
 
     def __init__(
@@ -61,6 +60,8 @@ class RayEngine(RolloutEngine):
         #: Where workers find the weights, while it is started.
         self.folder: OwnedFolder | None = None
         self.processes = ProcessTree()
+        self._workers: list[Any] = []
+        self._n_updates = 0
 
     @property
     def sampling_engine(self) -> RolloutEngine:
@@ -71,13 +72,13 @@ class RayEngine(RolloutEngine):
         """Join or start the cluster and put the weights where the workers find them.
 
         Raises:
-            ConfigError: If Ray is not installed, or no cluster answers at the address.
+            ConfigError: If Ray is not installed, no cluster answers at the address, or it is too small for the workers.
         """
         self.close()
         try:
             import ray
         except ImportError as error:
-            raise ConfigError("RayEngine needs Ray: pip install 'ray[data]'.") from error
+            raise ConfigError("RayEngine needs Ray: pip install ray.") from error
         try:
             self._join(ray, model)
         except BaseException:
@@ -87,8 +88,6 @@ class RayEngine(RolloutEngine):
 
     def _join(self, ray: Any, model: LanguageModel) -> None:
         if not ray.is_initialized():
-            root = str(Path(__file__).parents[3])
-            path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             try:
                 with self.processes.starting():
                     ray.init(
@@ -97,86 +96,115 @@ class RayEngine(RolloutEngine):
                         include_dashboard=None if self.address else False,
                         log_to_driver=False,
                         logging_level=logging.ERROR,
-                        runtime_env={"env_vars": {"PYTHONPATH": path}},
                     )
             except ConnectionError as error:
                 raise ConfigError(
                     f"no Ray cluster can be joined at {self.address}: {str(error).splitlines()[0]}. Start one with `ray"
                     " start --head`; one with token authentication (Ray's default) needs RAY_AUTH_MODE=token here too."
                 ) from error
+        self._check_size(ray.cluster_resources())
         self.folder = OwnedFolder("surefoot-weights-", self.exchange)
         model.save(self.folder.path)
-        self._dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        path = os.pathsep.join(filter(None, (str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH"))))
+        worker = ray.remote(_RolloutWorker).options(
+            num_cpus=self.cpus_per_worker,
+            num_gpus=self.gpus_per_worker or None,
+            max_restarts=_RESTARTS,
+            max_task_retries=_RESTARTS,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+        )
+        self._workers = [worker.remote(self.engine, str(self.folder.path), dtype) for _ in range(self.n_workers)]
+        self._n_updates = 0
+
+    def _check_size(self, resources: dict[str, float]) -> None:
+        """Refuse a cluster on which workers would wait for ever."""
+        for name, each in (("CPU", self.cpus_per_worker), ("GPU", self.gpus_per_worker)):
+            wanted, there = each * self.n_workers, resources.get(name, 0.0)
+            if wanted > there:
+                raise ConfigError(
+                    f"{self.n_workers} workers of {each:g} {name} each need {wanted:g} {name}, the cluster has"
+                    f" {there:g}: lower n_workers, or let it grow first."
+                )
 
     def sample(
         self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """Sample completions; the result is in the order of the prompts, whichever worker was faster."""
-        import ray.data
+        """Sample completions; the result is in the order of the prompts, whichever worker was faster.
 
-        kinds = list(dict.fromkeys(samplings))
-        rows = [
-            {"position": i, "prompt": list(p), "sampling": kinds.index(samplings[i]), "seed": seeds[i]}
-            for i, p in enumerate(prompts)
+        Raises:
+            SurefootError: If a worker fails, or died too often.
+        """
+        from ray.exceptions import RayActorError, RayTaskError
+        from ray.util import ActorPool
+
+        batches = [
+            _Batch(i, *(list(given[i : i + self.batch_size]) for given in (prompts, samplings, seeds)))
+            for i in range(0, len(prompts), self.batch_size)
         ]
-        assert self.folder is not None
-        folder = self.folder.path
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4 * self.n_workers))
-        sampled = dataset.map_batches(
-            _Worker,
-            fn_constructor_args=(self.engine, str(folder), self._dtype, [asdict(s) for s in kinds]),
-            batch_size=self.batch_size,
-            compute=ray.data.ActorPoolStrategy(size=self.n_workers),
-            num_cpus=self.cpus_per_worker,
-            num_gpus=self.gpus_per_worker or None,
-        ).take_all()
         results: list[list[Completion]] = [[] for _ in prompts]
-        for row in sampled:
-            results[row["position"]] = [
-                Completion([int(t) for t in c], [float(x) for x in p], r, self.version)
-                for c, p, r in zip(row["completions"], row["logprobs"], row["finish_reasons"], strict=True)
-            ]
+        pool, n_updates = ActorPool(self._workers), self._n_updates
+        try:
+            for first, sampled, counts in pool.map_unordered(lambda w, b: w.sample.remote(b, n_updates), batches):
+                for i, own in enumerate(sampled):
+                    results[first + i] = [Completion(c.tokens, c.logprobs, c.finish_reason, self.version) for c in own]
+                self._counts.prefix_queries += counts.prefix_queries
+                self._counts.prefix_hits += counts.prefix_hits
+        except RayTaskError as error:
+            if isinstance(error.cause, SurefootError):
+                raise error.cause from None
+            raise
+        except RayActorError as error:
+            raise SurefootError(f"a worker of Ray died {_RESTARTS + 1} times: {str(error).splitlines()[0]}") from error
         return results
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Put new weights where the next call's workers find them."""
+        """Put new weights where workers find them before they sample next."""
         assert self.folder is not None
         write_weights(weights, self.folder.path)
+        self._n_updates += 1
 
     def close(self) -> None:
-        """Remove the weights; the cluster stays, for it may be shared."""
+        """End the workers and remove the weights; the cluster stays, for it may be shared."""
         self.started = False
+        for worker in self._workers:
+            import ray
+
+            ray.kill(worker)
+        self._workers = []
         if self.folder is not None:
             self.folder.remove()
             self.folder = None
 
 
-class _Worker:
-    """One worker: a model and an engine, for as long as one call lasts."""
+class _Batch(NamedTuple):
+    """Prompts that one worker takes at once."""
 
-    def __init__(self, engine: RolloutEngine, folder: str, dtype: Any, samplings: list[dict[str, Any]]) -> None:
-        self.engine, self.samplings = engine, [Sampling(**s) for s in samplings]
+    first: int  # position among all prompts
+    prompts: list[Sequence[int]]
+    samplings: list[Sampling]
+    seeds: list[int]
+
+
+class _RolloutWorker:
+    """One worker: a model and an engine, for as long as the driver's engine is started."""
+
+    def __init__(self, engine: RolloutEngine, folder: str, dtype: Any) -> None:
+        self.engine, self.folder, self.n_updates = engine, Path(folder), 0
         self.engine.start(PretrainedLanguageModel(folder, dtype=dtype))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, object]:
-        prompts = [[int(t) for t in p] for p in batch["prompt"]]
-        samplings = [self.samplings[int(i)] for i in batch["sampling"]]
-        sampled = self.engine.generate(prompts, samplings, [int(s) for s in batch["seed"]])
-        return {
-            "position": batch["position"],
-            "completions": _objects([[c.tokens for c in r] for r in sampled]),
-            "logprobs": _objects([[c.logprobs for c in r] for r in sampled]),
-            "finish_reasons": _objects([[c.finish_reason for c in r] for r in sampled]),
-        }
+    def sample(self, batch: _Batch, n_updates: int) -> tuple[int, list[list[Completion]], EngineStatistics]:
+        """Return the position of a batch, its completions, and what they took.
 
+        Args:
+            batch: Prompts.
+            n_updates: How often the weights have been replaced until now.
+        """
+        if n_updates != self.n_updates:
+            from safetensors.torch import load_file
 
-def _objects(values: list[object]) -> object:
-    """Return an array of Python objects, which Ray stores as nested lists."""
-    import numpy as np
-
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
+            self.engine.update_weights(load_file(self.folder / "model.safetensors").items(), n_updates)
+            self.n_updates = n_updates
+        before = self.engine.statistics()
+        sampled = self.engine.generate(batch.prompts, batch.samplings, batch.seeds)
+        return batch.first, sampled, self.engine.statistics().since(before)

@@ -223,4 +223,4 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
 
 def ray_workers(marks: list[str]) -> list[int]:
     """Return the marked processes that sample."""
-    return [p for p in marked_processes(marks) if b"MapWorker" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return [p for p in marked_processes(marks) if b"RolloutWorker" in Path(f"/proc/{p}/cmdline").read_bytes()]
