@@ -91,7 +91,7 @@ class RayEngine(RolloutEngine):
             try:
                 with self.processes.starting():
                     ray.init(
-                        address=self.address,
+                        address=self.address or "local",  # none would join a cluster that happens to be there
                         num_cpus=None if self.address else max(2, int(self.n_workers * self.cpus_per_worker) + 1),
                         include_dashboard=None if self.address else False,
                         log_to_driver=False,

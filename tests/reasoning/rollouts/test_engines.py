@@ -317,3 +317,11 @@ def test_errors_are_clear(model: LanguageModel) -> None:
     joined.close()
     with pytest.raises(ConfigError, match="must be positive, got 0"):
         RayEngine(HFEngine(), n_workers=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_cluster_too_small_for_the_workers_is_refused(model: LanguageModel) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match="2 workers of 1000 GPU each need 2000 GPU, the cluster has"):
+        RayEngine(HFEngine(), gpus_per_worker=1000).start(model)
