@@ -71,7 +71,13 @@ def _points(results: Results, search: str, selection: str = "best") -> RowsBySee
 
 
 def _over_widths(results: Results, search: str, least: int = 4) -> PerSeed:
-    """Return the accuracy of a search, mean over numbers of candidates from some on."""
+    """Return the accuracy of a search, mean over numbers of candidates from some on.
+
+    Raises:
+        NotMeasured: If there were fewer candidates.
+    """
+    if max(results["arithmetic_search"].distinct("n")) < least:
+        raise NotMeasured(f"no search had {least} candidates")
     return _points(results, search).reduce(lambda rows: fmean(r["accuracy"] for r in rows if r["n"] >= least))
 
 

@@ -25,6 +25,9 @@ __all__ = (
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
+#: Of a step in the solutions that the policy learns from. It knows what is right, or a verifier of its size and from its
+#: weights could not tell, and errs when it samples.
+ERROR_RATE = 0.2
 
 
 #: Verifier -> the labels that it learns, and which of them. The control learns whether each step is right.
@@ -54,7 +57,7 @@ class Size(NamedTuple):
 
     n_steps: int  # operations of a problem
     n_pretraining: int  # problems that the base is trained on at most
-    start_accuracy: float  # at which that stops, on chains of all lengths
+    start_accuracy: float  # greedy, on chains of all lengths, at which that stops
     n_traces: int  # whose steps are labelled
     n_rollouts: int  # from each of their prefixes
     n_outcomes: int  # completions of the outcome reward model
@@ -83,7 +86,7 @@ def sizes(scale: Scale) -> Size:
             rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
-        n_steps=5, n_pretraining=96_000, start_accuracy=0.45, n_traces=8192, n_rollouts=4, n_outcomes=32_768,
+        n_steps=5, n_pretraining=128_000, start_accuracy=0.97, n_traces=4096, n_rollouts=4, n_outcomes=16_384,
         n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256, widths=(1, 2, 4, 8, 16, 32),
         ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=256,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
@@ -113,21 +116,19 @@ def data(size: Size, seed: int, min_steps: int | None = None, **numbers: Any) ->
 
 
 def base(seed: int, size: Size) -> Job:
-    """Return the run that makes the policy: chains of all lengths, until some are solved."""
-    stop = component(
-        "EarlyStopping", monitor="val/accuracy", mode="max", stopping_threshold=size.start_accuracy, patience=1000
-    )
-    callbacks: list[Mapping[str, Any]] = [
-        component("ModelExporter"),
-        stop,
-    ]
+    """Return the run that makes the policy: chains of all lengths with wrong steps, until it knows which are right."""
+    threshold = {"stopping_threshold": size.start_accuracy, "patience": 1000}
+    stop = component("EarlyStopping", monitor="val/accuracy", mode="max", **threshold)
+    callbacks: list[Mapping[str, Any]] = [component("ModelExporter"), stop]
     settings = {
         "language_model": component("TinyLanguageModel", seed=seed, initializer_range=0.08),
         "engine": ENGINE,
         "evaluation": {"temperature": 0.0, "max_tokens": 48},
         **_optimizer(2e-3, 20),
     }
-    problems = data(size, seed, 1, n_train=size.n_pretraining, n_val=512, batch_size=64, eval_batch_size=512)
+    solutions = {"error_rate": ERROR_RATE}
+    loading = {"n_train": size.n_pretraining, "n_val": 512, "batch_size": 64, "eval_batch_size": 512}
+    problems = data(size, seed, 1, solutions=solutions, **loading)
     return Job(
         f"base_seed{seed}",
         {
@@ -182,7 +183,7 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
         "rewards": {"step_separator": "\n"},
         "values": values_of(judge, out),
         "credit": credit,
-        "evaluation": {"temperature": 0.0, "max_tokens": 48},
+        "evaluation": dict(SAMPLING),
         **_optimizer(lr, 10),
     }
     every = max(1, size.iterations // 30)
