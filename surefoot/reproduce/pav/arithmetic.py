@@ -32,10 +32,11 @@ from surefoot.reproduce.pav.studies import (
     VERIFIERS,
     Arm,
     Size,
-    base,
     data,
     folder_of,
     model_of,
+    policy,
+    pretraining,
     reinforcement,
     values_of,
     verifier,
@@ -61,10 +62,11 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
         out: Folder of runs.
         seeds: Of the policies.
     """
-    bases = run_jobs([base(s, size) for s in seeds], out)
+    trained = run_jobs([pretraining(s, size) for s in seeds], out)
+    trained |= run_jobs([policy(s, size, out) for s in seeds], out)
     _, labelling = run_calls(sample_and_label, {s: (s, size, out) for s in seeds})
     gaps = measure_rows("arithmetic_values", value_rows, {s: (s, out) for s in seeds}, side_by_side=False)
-    yield Measured(gaps.tables, {"arithmetic_values": seconds_of(bases.values()) + labelling})
+    yield Measured(gaps.tables, {"arithmetic_values": seconds_of(trained.values()) + labelling})
     jobs = [_judge(s, size, name, out) for s in seeds for name in size.verifiers]
     judges = run_jobs(jobs, out)
     arguments = {(s, name): (s, name, out) for s in seeds for name in size.verifiers}
@@ -86,13 +88,13 @@ def _stored(name: str, seed: int, out: Path) -> Path:
 
 def sample_and_label(seed: int, size: Size, out: Path) -> None:
     """Write the completions that verifiers learn from and are measured on."""
-    policy = {"model": model_of(f"base_seed{seed}", out), "engine": ENGINE}
+    sampled = {"model": model_of(f"policy_seed{seed}", out), "engine": ENGINE}
     drawn = {"samples": (1000, size.n_traces), "outcomes": (1500, size.n_outcomes), "held": (2000, size.n_held_out)}
     if "few" in size.verifiers:
         drawn["some"] = (2500, size.n_few)
     for name, (first, n) in drawn.items():
         settings = {"data": data(size, first + seed, n_train=n), "split": "train", "problems_per_shard": 512}
-        _verb("generate", policy | settings | {"sampling": {"n": 1, **SAMPLING}}, _stored(name, seed, out))
+        _verb("generate", sampled | settings | {"sampling": {"n": 1, **SAMPLING}}, _stored(name, seed, out))
     labelled: dict[str, tuple[str, dict[str, object]]] = {
         "labels": ("samples", {"n": size.n_rollouts}),
         "held_out": ("held", {"n": size.n_oracle}),
@@ -100,18 +102,18 @@ def sample_and_label(seed: int, size: Size, out: Path) -> None:
     if "few" in size.verifiers:
         labelled["few"] = ("some", {"n": size.n_rollouts})
     for name, (completions, sampling) in labelled.items():
-        _label(name, policy, _stored(completions, seed, out), sampling, seed, out)
+        _label(name, sampled, _stored(completions, seed, out), sampling, seed, out)
     if "first_pit" in size.verifiers:  # the first round takes half of what all steps take, the rest goes to pits
         rounds = {"per_round": max(1, size.n_rollouts // 2), "first_pit": FIRST_PIT}
-        _label("first_pit", policy | rounds, _stored("some", seed, out), {"n": 2 * size.n_rollouts}, seed, out)
+        _label("first_pit", sampled | rounds, _stored("some", seed, out), {"n": 2 * size.n_rollouts}, seed, out)
     _write_exact(_stored("labels", seed, out), _stored("exact", seed, out))
 
 
 def _label(
-    name: str, policy: Mapping[str, Any], completions: Path, sampling: Mapping[str, object], seed: int, out: Path
+    name: str, sampled: Mapping[str, Any], completions: Path, sampling: Mapping[str, object], seed: int, out: Path
 ) -> None:
     given = {"completions": str(completions), "sampling": {**sampling, **SAMPLING}, "problems_per_shard": 128}
-    _verb("label", {**policy, **given}, _stored(name, seed, out))
+    _verb("label", {**sampled, **given}, _stored(name, seed, out))
 
 
 def _verb(verb: str, settings: Mapping[str, Any], out: Path) -> None:
@@ -237,8 +239,8 @@ def _searched(
 ) -> Rows:
     folder = out / "searches" / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
     problems = data(size, 4000 + seed, n_train=0, n_val=size.n_problems, n_test=size.n_problems)
-    policy: dict[str, Any] = {"model": model_of(f"base_seed{seed}", out), "engine": ENGINE}
-    settings = policy | {"sampling": dict(SAMPLING)}
+    settings: dict[str, Any] = {"model": model_of(f"policy_seed{seed}", out), "engine": ENGINE}
+    settings["sampling"] = dict(SAMPLING)
     settings |= {"data": problems, "split": split, "search": search, "n": list(widths), "seed": seed}
     _verb("search", settings | {"problems_per_shard": size.n_problems}, folder)
     return [{"seed": seed, "search": name, **_point_row(point)} for point in read_points(folder)]
@@ -268,7 +270,7 @@ def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measur
     results = run_named_jobs(jobs, out)
     curves = [row for (s, arm), result in results.items() for row in _curve(s, arm, result)]
     arguments = {(s, arm.name): (s, size, arm.name, job.name, out) for (s, arm), job in jobs.items()}
-    arguments |= {(s, BASE): (s, size, BASE, f"base_seed{s}", out) for s in seeds}
+    arguments |= {(s, BASE): (s, size, BASE, f"policy_seed{s}", out) for s in seeds}
     passed = measure_rows("arithmetic_pass", pass_rows, arguments)
     seconds = {"arithmetic_reinforcement": seconds_of(results.values())} | dict(passed.seconds)
     return Measured({"arithmetic_reinforcement": curves, **passed.tables}, seconds)

@@ -16,11 +16,12 @@ PROTOCOL = (
         " of its sequence, where the paper uses more than 100 rollouts."
     ),
     (
-        "Arithmetic: five additions and subtractions modulo 10, sampled at temperature 1; a Llama of 0.3 M parameters"
-        " is trained on chains of one to five operations until it solves 45% of them greedily. Verifiers begin with its"
-        " weights and see equally many examples: 8,192 completions, four rollouts from each prefix, or the outcomes of"
-        " 32,768. Beams sample three steps from each beginning; the weight of the advantage is chosen on held-out"
-        " problems, K is 4. All methods of reinforcement have one learning rate."
+        "Arithmetic: five additions and subtractions modulo 10, sampled at temperature 1. A Llama of 0.3 M parameters"
+        " learns chains of one to five operations until it solves 97% of them greedily, then 9,600 solutions in which"
+        " each step is wrong with probability .2: this is the policy, which errs though it knows what is right."
+        " Verifiers begin with the weights before that and see equally many examples: 4,096 completions, four rollouts"
+        " from each prefix, or the outcomes of 16,384. Beams sample three steps from each beginning; the weight of the"
+        " advantage is chosen on held-out problems, K is 4. All methods of reinforcement have one learning rate."
     ),
 )
 

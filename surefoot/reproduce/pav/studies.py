@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import QUIET, Job, component
+from surefoot.reproduce.jobs import QUIET, Job, changed, component
 
 __all__ = (
     "ENGINE",
@@ -13,10 +13,11 @@ __all__ = (
     "VERIFIERS",
     "Arm",
     "Size",
-    "base",
     "data",
     "folder_of",
     "model_of",
+    "policy",
+    "pretraining",
     "reinforcement",
     "sizes",
     "verifier",
@@ -25,8 +26,8 @@ __all__ = (
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
-#: Of a step in the solutions that the policy learns from. It knows what is right, or a verifier of its size and from its
-#: weights could not tell, and errs when it samples.
+#: Of a step in the solutions that the policy is made of. It errs when it samples though it knows what is right: a
+#: verifier of its size could not tell otherwise.
 ERROR_RATE = 0.2
 
 
@@ -58,6 +59,7 @@ class Size(NamedTuple):
     n_steps: int  # operations of a problem
     n_pretraining: int  # problems that the base is trained on at most
     start_accuracy: float  # greedy, on chains of all lengths, at which that stops
+    n_erring: int  # solutions with wrong steps that make it err
     n_traces: int  # whose steps are labelled
     n_rollouts: int  # from each of their prefixes
     n_outcomes: int  # completions of the outcome reward model
@@ -81,13 +83,13 @@ def sizes(scale: Scale) -> Size:
     """Return the study of a scale."""
     if scale == "quick":
         return Size(
-            n_steps=2, n_pretraining=640, start_accuracy=0.02, n_traces=24, n_rollouts=2, n_outcomes=48, n_held_out=8,
-            n_oracle=4, n_few=8, epochs=1, n_problems=8, widths=(1, 2), ks=(), width=2, n_pass=4, iterations=2,
+            n_steps=2, n_pretraining=640, start_accuracy=0.02, n_erring=64, n_traces=24, n_rollouts=2, n_outcomes=48,
+            n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, widths=(1, 2), ks=(), width=2, n_pass=4, iterations=2,
             rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
-        n_steps=5, n_pretraining=128_000, start_accuracy=0.97, n_traces=4096, n_rollouts=4, n_outcomes=16_384,
-        n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256, widths=(1, 2, 4, 8, 16, 32),
+        n_steps=5, n_pretraining=128_000, start_accuracy=0.97, n_erring=9600, n_traces=4096, n_rollouts=4,
+        n_outcomes=16_384, n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256, widths=(1, 2, 4, 8, 16, 32),
         ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=256,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
     )  # fmt: skip
@@ -115,33 +117,40 @@ def data(size: Size, seed: int, min_steps: int | None = None, **numbers: Any) ->
     return component("ArithmeticDataModule", chains=chains, seed=seed, **numbers)
 
 
-def base(seed: int, size: Size) -> Job:
-    """Return the run that makes the policy: chains of all lengths with wrong steps, until it knows which are right."""
+def pretraining(seed: int, size: Size) -> Job:
+    """Return the run that teaches a model arithmetic: chains of all lengths, without wrong steps, until it knows it."""
     threshold = {"stopping_threshold": size.start_accuracy, "patience": 1000}
     stop = component("EarlyStopping", monitor="val/accuracy", mode="max", **threshold)
-    callbacks: list[Mapping[str, Any]] = [component("ModelExporter"), stop]
-    settings = {
-        "language_model": component("TinyLanguageModel", seed=seed, initializer_range=0.08),
-        "engine": ENGINE,
-        "evaluation": {"temperature": 0.0, "max_tokens": 48},
-        **_optimizer(2e-3, 20),
-    }
-    solutions = {"error_rate": ERROR_RATE}
-    loading = {"n_train": size.n_pretraining, "n_val": 512, "batch_size": 64, "eval_batch_size": 512}
-    problems = data(size, seed, 1, solutions=solutions, **loading)
+    model = component("TinyLanguageModel", seed=seed, initializer_range=0.08)
+    trainer = {**_trainer([component("ModelExporter"), stop]), "val_check_interval": 25}
+    return _fine_tuning(f"pretrained_seed{seed}", seed, model, data(size, seed, 1, n_train=size.n_pretraining), trainer)
+
+
+def policy(seed: int, size: Size, out: Path) -> Job:
+    """Return the run that makes the policy of it: solutions with wrong steps, so that it errs when it samples."""
+    problems = data(size, 500 + seed, n_train=size.n_erring, solutions={"error_rate": ERROR_RATE})
+    model = model_of(f"pretrained_seed{seed}", out)
+    return _fine_tuning(f"policy_seed{seed}", seed, model, problems, _trainer([component("ModelExporter")]))
+
+
+def _fine_tuning(
+    name: str, seed: int, model: Mapping[str, Any], problems: Mapping[str, Any], trainer: Mapping[str, Any]
+) -> Job:
+    evaluation = {"temperature": 0.0, "max_tokens": 48}
+    settings = {"language_model": model, "engine": ENGINE, "evaluation": evaluation, **_optimizer(2e-3, 20)}
     return Job(
-        f"base_seed{seed}",
+        name,
         {
             "seed_everything": seed,
-            "trainer": {**_trainer(callbacks), "max_epochs": 1, "val_check_interval": 10},
+            "trainer": {**trainer, "max_epochs": 1},
             "model": component("SFT", **settings),
-            "data": problems,
+            "data": changed(problems, n_val=512, batch_size=64, eval_batch_size=512),
         },
     )
 
 
 def verifier(seed: int, size: Size, name: str, completions: Path, out: Path, judge: str = "steps") -> Job:
-    """Return the run that trains a verifier from the policy's weights.
+    """Return the run that trains a verifier, from the weights that the policy was made of.
 
     Args:
         seed: Of the policy and of the order of examples.
@@ -151,7 +160,7 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path, jud
         out: Folder of runs.
         judge: Which prefixes have labels: those of all steps, or the outcome.
     """
-    settings = {"language_model": model_of(f"base_seed{seed}", out), **_optimizer(1e-3, 0.1)}
+    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **_optimizer(1e-3, 0.1)}
     given = {"completions": str(completions.resolve()), "judge": judge, "batch_size": 64, "eval_batch_size": 512}
     return Job(
         f"{name}_seed{seed}",
@@ -177,7 +186,7 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
     """
     credit = component("EffectiveRewardAdvantage", alpha=arm.alpha, k=arm.k, baseline="none")
     settings = {
-        "language_model": model_of(f"base_seed{seed}", out),
+        "language_model": model_of(f"policy_seed{seed}", out),
         "engine": ENGINE,
         "sampling": {"n": 1, **SAMPLING},
         "rewards": {"step_separator": "\n"},
