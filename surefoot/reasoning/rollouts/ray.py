@@ -138,9 +138,10 @@ class RayEngine(RolloutEngine):
         from ray.exceptions import RayActorError, RayTaskError
         from ray.util import ActorPool
 
+        size = self.batch_size
         batches = [
-            _Batch(i, *(list(given[i : i + self.batch_size]) for given in (prompts, samplings, seeds)))
-            for i in range(0, len(prompts), self.batch_size)
+            _Batch(i, list(prompts[i : i + size]), list(samplings[i : i + size]), list(seeds[i : i + size]))
+            for i in range(0, len(prompts), size)
         ]
         results: list[list[Completion]] = [[] for _ in prompts]
         pool, n_updates = ActorPool(self._workers), self._n_updates

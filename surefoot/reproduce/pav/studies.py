@@ -84,13 +84,13 @@ def sizes(scale: Scale) -> Size:
     if scale == "quick":
         return Size(
             n_steps=2, n_pretraining=640, start_accuracy=0.02, n_erring=64, n_traces=24, n_rollouts=2, n_outcomes=48,
-            n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, widths=(1, 2), ks=(), width=2, n_pass=4, iterations=2,
-            rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
+            n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, widths=(1, 2), ks=(), width=2, n_pass=4,
+            iterations=2, rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
         n_steps=5, n_pretraining=128_000, start_accuracy=0.97, n_erring=9600, n_traces=4096, n_rollouts=4,
-        n_outcomes=16_384, n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256, widths=(1, 2, 4, 8, 16, 32),
-        ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=256,
+        n_outcomes=16_384, n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256,
+        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=256,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
     )  # fmt: skip
 
