@@ -1,10 +1,10 @@
 """Llamas of a few hundred thousand parameters, built from numbers."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from surefoot.reasoning.language_models.base import LanguageModel, LoRA
+from surefoot.reasoning.language_models.base import DTYPES, LanguageModel, LoRA
 from surefoot.reasoning.language_models.digit_tokenizer import digit_tokenizer
 
 __all__ = ("TinyLanguageModel",)
@@ -20,6 +20,7 @@ class TinyLanguageModel(LanguageModel):
         n_heads: int = 4,
         n_key_value_heads: int | None = None,
         max_length: int = 512,
+        dtype: Literal["float32", "bfloat16"] = "float32",
         lora: LoRA | None = None,
         seed: int | None = None,
         initializer_range: float = 0.02,
@@ -32,6 +33,7 @@ class TinyLanguageModel(LanguageModel):
             n_heads: Attention heads per layer.
             n_key_value_heads: Heads of keys and values; as many as attention heads by default.
             max_length: Most tokens of a sequence.
+            dtype: Precision of the weights.
             lora: Train low-rank adapters instead of all weights.
             seed: Seed of the random weights; the run's ``seed_everything`` by default, 0 outside the command line.
             initializer_range: Standard deviation of the random weights. At this width 0.08, about ``width ** -0.5``,
@@ -57,4 +59,5 @@ class TinyLanguageModel(LanguageModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed or 0)
             model: Any = LlamaForCausalLM(config)
+        model.to(DTYPES[dtype])
         super().__init__(model, tokenizer, lora)
