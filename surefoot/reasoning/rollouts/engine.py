@@ -246,6 +246,11 @@ class RolloutEngine(ABC):
         self._counts.n_updates += 1
         self._counts.update_seconds += time.perf_counter() - began
 
+    def count_cached(self, queries: int, hits: int) -> None:
+        """Add tokens that were looked up in other engines' prefix caches, and those found; `sample` may call it."""
+        self._counts.prefix_queries += queries
+        self._counts.prefix_hits += hits
+
     def statistics(self) -> EngineStatistics:
         """Return the counts since the start; the prefix cache's are 0 for engines that have or report none."""
         return replace(self._counts)

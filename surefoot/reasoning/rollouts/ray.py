@@ -149,8 +149,7 @@ class RayEngine(RolloutEngine):
             for first, sampled, counts in pool.map_unordered(lambda w, b: w.sample.remote(b, n_updates), batches):
                 for i, own in enumerate(sampled):
                     results[first + i] = [Completion(c.tokens, c.logprobs, c.finish_reason, self.version) for c in own]
-                self._counts.prefix_queries += counts.prefix_queries
-                self._counts.prefix_hits += counts.prefix_hits
+                self.count_cached(counts.prefix_queries, counts.prefix_hits)
         except RayTaskError as error:
             if isinstance(error.cause, SurefootError):
                 raise error.cause from None
