@@ -40,6 +40,11 @@ MARK = "SUREFOOT_PROCESS_TREE"
 _PR_SET_PDEATHSIG = 1
 
 
+def n_cores() -> int:
+    """Return the number of cores that this process may use, its share where several ranks are on one machine."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends; to be called in the child. Linux only.
 
@@ -293,8 +298,3 @@ def _environment_of(pid: int) -> set[bytes]:
 
 if __name__ == "__main__":
     _guard(int(sys.argv[1]))
-
-
-def n_cores() -> int:
-    """Return the number of cores that this process may use, its share where several ranks are on one machine."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

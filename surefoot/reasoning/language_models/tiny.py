@@ -36,8 +36,7 @@ class TinyLanguageModel(LanguageModel):
             dtype: Precision of the weights.
             lora: Train low-rank adapters instead of all weights.
             seed: Seed of the random weights; the run's ``seed_everything`` by default, 0 outside the command line.
-            initializer_range: Standard deviation of the random weights. At this width 0.08, about ``width ** -0.5``,
-                learns chains of arithmetic in a third of the steps that 0.02 takes, Llama's.
+            initializer_range: Standard deviation of the random weights; 0.02 is that of large Llamas.
         """
         from transformers import LlamaConfig, LlamaForCausalLM
 

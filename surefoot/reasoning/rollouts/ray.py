@@ -155,7 +155,8 @@ class RayEngine(RolloutEngine):
                 raise error.cause from None
             raise
         except RayActorError as error:
-            raise SurefootError(f"a worker of Ray died {_RESTARTS + 1} times: {str(error).splitlines()[0]}") from error
+            told = str(error).splitlines()
+            raise SurefootError(f"a worker of Ray does not stay alive: {told[0]} {told[-1]}") from error
         return results
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -167,11 +168,12 @@ class RayEngine(RolloutEngine):
     def close(self) -> None:
         """End the workers and remove the weights; the cluster stays, for it may be shared."""
         self.started = False
-        for worker in self._workers:
+        if self._workers:
             import ray
 
-            ray.kill(worker)
-        self._workers = []
+            for worker in self._workers:
+                ray.kill(worker)
+            self._workers = []
         if self.folder is not None:
             self.folder.remove()
             self.folder = None

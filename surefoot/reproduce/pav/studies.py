@@ -26,9 +26,10 @@ __all__ = (
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
-#: Of a step in the solutions that the policy is made of. It errs when it samples though it knows what is right: a
-#: verifier of its size could not tell otherwise.
+#: Of a step in the solutions that the policy is made of: it errs when it samples, though it knows what is right.
 ERROR_RATE = 0.2
+#: Solutions of an optimizer step, before there is a policy.
+BATCH = 64
 
 
 #: Verifier -> the labels that it learns, and which of them. The control learns whether each step is right.
@@ -122,7 +123,8 @@ def pretraining(seed: int, size: Size) -> Job:
     threshold = {"stopping_threshold": size.start_accuracy, "patience": 1000}
     stop = component("EarlyStopping", monitor="val/accuracy", mode="max", **threshold)
     model = component("TinyLanguageModel", seed=seed, initializer_range=0.08)
-    trainer = {**_trainer([component("ModelExporter"), stop]), "val_check_interval": 25}
+    every = min(25, size.n_pretraining // BATCH)
+    trainer = {**_trainer([component("ModelExporter"), stop]), "val_check_interval": every}
     return _fine_tuning(f"pretrained_seed{seed}", seed, model, data(size, seed, 1, n_train=size.n_pretraining), trainer)
 
 
@@ -144,7 +146,7 @@ def _fine_tuning(
             "seed_everything": seed,
             "trainer": {**trainer, "max_epochs": 1},
             "model": component("SFT", **settings),
-            "data": changed(problems, n_val=512, batch_size=64, eval_batch_size=512),
+            "data": changed(problems, n_val=512, batch_size=BATCH, eval_batch_size=512),
         },
     )
 
