@@ -71,6 +71,8 @@ def _prepare_worker() -> None:
     die_with_parent()
     import torch
 
+    import surefoot.cli.training  # noqa: F401 - most work needs it: all import it at once, not each at its first run
+
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

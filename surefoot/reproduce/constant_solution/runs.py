@@ -62,25 +62,22 @@ def run(run: Run) -> None:
     has_data = data_folder("fashion_mnist", run, "Everything but MNIST and digits is") is not None
     chosen = list(studies(run.scale, has_data).values())
     variants = dict(list(VARIANTS.items())[:1]) if run.quick else VARIANTS
-    usual = _networks([(s, s.trainings) for s in (*chosen, LOW_DIMENSION)], run)
-    varied = _networks([(chosen[0], variants)], run)
-    scores = {
-        study.name: ood_scores(next(n for n in usual if n.study is study), 2 if run.quick else 30)
-        for study in chosen
-        if study.scored
-    }
+    networks = _networks([*((s, s.trainings) for s in (*chosen, LOW_DIMENSION)), (chosen[0], variants)], run)
+    usual = [n for n in networks if n.training not in variants]
+    scored = {n.study.name: (n.test_folders[0], 2 if run.quick else 30) for n in usual if n.study.scored}
+    scores, _ = run_calls(ood_scores, scored)
     traced = [n for n in usual if n.study.traced]
     rewarded = [n for n in usual if REWARD in n.study.trainings]
     tables = {
-        "sets": [row for n in (*usual, *varied) for row in _set_rows(n, scores)],
+        "sets": [row for n in networks for row in _set_rows(n, scores)],
         "layers": [row for n in traced for row in _layer_rows(n)],
         "constants": [row for n in traced for row in _constant_rows(n)],
         "decisions": [row for n in rewarded for row in _decision_rows(n)],
         "detection": [row for n in rewarded for row in _detection_rows(n)],
     }
-    seconds = seconds_of(result for n in (*usual, *varied) for result in n.results)
+    seconds = seconds_of(result for n in networks for result in n.results)
     run.add(Measured(tables, dict.fromkeys(tables, seconds / len(tables))))
-    run.add(_attack([usual[0], next(n for n in varied if n.training == NO_BATCH_NORM)], run.quick))
+    run.add(_attack([usual[0], next(n for n in networks if n.training == NO_BATCH_NORM)]))
     run.add(measure_theory(run.n_seeds, run.quick))
     run.notes += _protocol(tables["constants"])
 
@@ -101,8 +98,13 @@ def _networks(wanted: Sequence[tuple[ShiftStudy, Mapping[str, TrainingRecipe]]],
     ]
 
 
-def ood_scores(networks: TrainedNetworks, n_repeats: int) -> dict[str, float]:
-    """Return how far out every set is, by its pixels: the sets are the same for every seed and loss."""
+def ood_scores(tested: Path, n_repeats: int) -> dict[str, float]:
+    """Return how far out every set of a test is, by its pixels: the sets are the same for every seed and loss.
+
+    Args:
+        tested: Run folder of the test.
+        n_repeats: Classifiers that tell a set from the unshifted one.
+    """
     import numpy as np
     import torch
     import yaml
@@ -110,7 +112,7 @@ def ood_scores(networks: TrainedNetworks, n_repeats: int) -> dict[str, float]:
     from surefoot.cli.loading import build_datamodule
     from surefoot.metrics.ood_score import ood_score
 
-    settings = yaml.safe_load((networks.test_folders[0] / "config.yaml").read_text())["data"]
+    settings = yaml.safe_load((tested / "config.yaml").read_text())["data"]
     data: Any = build_datamodule(settings)
     data.setup("test")
     pixels = {}
@@ -167,14 +169,14 @@ def _detection_rows(networks: TrainedNetworks) -> Rows:
     return [{k: v for k, v in row.items() if k != "training"} for row in rows]
 
 
-def _attack(attacked: Sequence[TrainedNetworks], quick: bool) -> Measured:
+def _attack(attacked: Sequence[TrainedNetworks]) -> Measured:
     """Return distances and norms of each network on test images and on adversarial ones."""
     folders = {
         (n.training, seed): (Path(result.folder), n.test_folders[seed])
         for n in attacked
         for seed, result in enumerate(n.results)
     }
-    found, seconds = run_calls(adversarial_rows, folders, side_by_side=not quick)
+    found, seconds = run_calls(adversarial_rows, folders)
     rows = [{"training": name, "seed": seed} | row for (name, seed), both in found.items() for row in both]
     return Measured({"adversarial": rows}, {"adversarial": seconds})
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from surefoot.contracts import VariantSource, contract_of
 from surefoot.reproduce.claims import Scale
@@ -28,7 +28,7 @@ WORLD: dict[str, object] = {"chains": CHAINS, "solutions": SOLUTIONS}
 
 
 #: How answers are sampled, as in the paper.
-SAMPLING = {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 80}
+SAMPLING: Mapping[str, Any] = {"n": 5, "temperature": 0.8, "top_p": 0.95}
 
 
 class FineTuning(NamedTuple):
@@ -54,6 +54,12 @@ class StudySize(NamedTuple):
     n_curation: int  # originals, and new problems of a round
     curation_rounds: int
     curation_epochs: int
+    max_tokens: int  # of an answer
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How answers are sampled."""
+        return {**SAMPLING, "max_tokens": self.max_tokens}
 
 
 #: Two and a half decades of learning rates.
@@ -66,7 +72,7 @@ EPOCHS = (5, 15, 30)
 def sizes(scale: Scale) -> StudySize:
     """Return the study of a scale."""
     if scale == "quick":
-        fine_tunings = [FineTuning(rate, 10, "full") for rate in (5e-4, 5e-3)]
+        fine_tunings = [FineTuning(rate, 5, "full") for rate in (5e-4, 5e-3)]
         return StudySize(
             n_train=32,
             n_test=32,
@@ -76,6 +82,7 @@ def sizes(scale: Scale) -> StudySize:
             n_curation=16,
             curation_rounds=1,
             curation_epochs=2,
+            max_tokens=32,
         )
     fine_tunings = [FineTuning(rate, epochs, "full") for rate in RATES for epochs in EPOCHS]
     fine_tunings += [FineTuning(MIDDLE_RATE, 30, "half"), FineTuning(MIDDLE_RATE, 60, "quarter")]
@@ -88,6 +95,7 @@ def sizes(scale: Scale) -> StudySize:
         n_curation=192,
         curation_rounds=2,
         curation_epochs=15,
+        max_tokens=80,
     )
 
 
@@ -105,14 +113,14 @@ def _trainer(epochs: int, callbacks: Sequence[Mapping[str, object]]) -> dict[str
     }
 
 
-def _model(language_model: Mapping[str, object], rate: float, **settings: object) -> dict[str, object]:
+def _model(size: StudySize, language_model: Mapping[str, object], rate: float, **settings: object) -> dict[str, object]:
     return component(
         "SFT",
         language_model=dict(language_model),
         optimizer=component("torch.optim.AdamW", lr=rate, weight_decay=0.01),
         max_tokens_per_pack=8192,
         engine=component("HFEngine", max_sequences=512),
-        evaluation={"temperature": 0.0, "max_tokens": 80},
+        evaluation={"temperature": 0.0, "max_tokens": size.max_tokens},
         **settings,
     )
 
@@ -124,16 +132,17 @@ def pretraining(seed: int, size: StudySize) -> Job:
     )
     trainer = _trainer(1, [{"class_path": "ModelExporter"}, stop]) | {"val_check_interval": 10}
     language_model = component("TinyLanguageModel", seed=seed)
+    n_train = size.pretraining_problems
     return Job(
         f"pretrained_seed{seed}",
         {
             "seed_everything": seed,
             "trainer": trainer,
-            "model": _model(language_model, 2e-3, warmup=20),
+            "model": _model(size, language_model, 2e-3, warmup=20),
             # other problems than those of fine-tuning, which have seed 0 to 999; no derive_seed, which would be other
             # problems than those of the committed results
             "data": _data(
-                1000 + seed, n_train=size.pretraining_problems, n_val=256, batch_size=64, eval_batch_size=256
+                1000 + seed, n_train=n_train, n_val=min(256, n_train // 5), batch_size=64, eval_batch_size=256
             ),
         },
     )
@@ -148,7 +157,7 @@ def fine_tuning(seed: int, size: StudySize, setting: FineTuning, out: Path, pref
     """Return a run of the sweep."""
     shares = {"full": 1, "half": 2, "quarter": 4}
     every = 10 if setting.share == "quarter" else 5
-    answers = {"sampling": SAMPLING, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []}
+    answers = {"sampling": size.sampling, "greedy": True, "prefixes": list(PREFIXES) if prefixes else []}
     observers = [
         component("MemorizationTracker", problems={"test_split": "test"}, answers=answers, every_n_epochs=every),
         component("GeneralizationPredictors", batch_size=size.n_train // 8, every_n_epochs=every),
@@ -160,7 +169,7 @@ def fine_tuning(seed: int, size: StudySize, setting: FineTuning, out: Path, pref
         {
             "seed_everything": seed,
             "trainer": trainer,
-            "model": _model(_pretrained(out, seed), setting.rate, warmup=5, schedule="linear"),
+            "model": _model(size, _pretrained(out, seed), setting.rate, warmup=5, schedule="linear"),
             "data": _data(seed, n_train=n_train, n_val=0, n_test=size.n_test, batch_size=16),
         },
     )
@@ -190,7 +199,9 @@ def curation_round(seed: int, size: StudySize, out: Path, name: str, additions: 
     originals = _originals(seed, size)
     every = max(1, size.curation_epochs // 3)
     tracked = {"test_split": "test", "data": originals}
-    tracker = component("MemorizationTracker", problems=tracked, answers={"sampling": SAMPLING}, every_n_epochs=every)
+    tracker = component(
+        "MemorizationTracker", problems=tracked, answers={"sampling": size.sampling}, every_n_epochs=every
+    )
     trainer = _trainer(size.curation_epochs, [tracker]) | {"limit_val_batches": 0}
     added = [str(a.resolve()) for a in additions]
     return Job(
@@ -198,7 +209,7 @@ def curation_round(seed: int, size: StudySize, out: Path, name: str, additions: 
         {
             "seed_everything": seed,
             "trainer": trainer,
-            "model": _model(_pretrained(out, seed), MIDDLE_RATE, warmup=5, schedule="linear"),
+            "model": _model(size, _pretrained(out, seed), MIDDLE_RATE, warmup=5, schedule="linear"),
             "data": component("CuratedDataModule", data=originals, additions=added, batch_size=16, seed=seed),
         },
     )

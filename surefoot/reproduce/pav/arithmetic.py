@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -19,12 +19,14 @@ from surefoot.report.search_curves import read_points
 from surefoot.reproduce.jobs import (
     Job,
     Result,
+    changed,
     component,
     measure_rows,
     run_calls,
     run_jobs,
     run_named_jobs,
     seconds_of,
+    slug,
 )
 from surefoot.reproduce.pav.studies import (
     ENGINE,
@@ -41,7 +43,7 @@ from surefoot.reproduce.pav.studies import (
     values_of,
     verifier,
 )
-from surefoot.reproduce.results import Rows
+from surefoot.reproduce.results import Results, Rows
 from surefoot.reproduce.running import Measured
 
 __all__ = ("LEARNING_RATE", "measure_policies", "measure_reinforcement", "measure_search")
@@ -64,7 +66,7 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
     """
     trained = run_jobs([pretraining(s, size) for s in seeds], out)
     trained |= run_jobs([policy(s, size, out) for s in seeds], out)
-    _, labelling = run_calls(sample_and_label, {s: (s, size, out) for s in seeds})
+    labelling = _sample_and_label(seeds, size, out)
     gaps = measure_rows("arithmetic_values", value_rows, {s: (s, out) for s in seeds}, side_by_side=False)
     yield Measured(gaps.tables, {"arithmetic_values": seconds_of(trained.values()) + labelling})
     jobs = [_judge(s, size, name, out) for s in seeds for name in size.verifiers]
@@ -86,34 +88,40 @@ def _stored(name: str, seed: int, out: Path) -> Path:
     return out / "completions" / f"{name}_seed{seed}"
 
 
-def sample_and_label(seed: int, size: Size, out: Path) -> None:
-    """Write the completions that verifiers learn from and are measured on."""
-    sampled = {"model": model_of(f"policy_seed{seed}", out), "engine": ENGINE}
+def _sample_and_label(seeds: Sequence[int], size: Size, out: Path) -> float:
+    """Write the completions that verifiers learn from and are measured on; return the seconds of work."""
     drawn = {"samples": (1000, size.n_traces), "outcomes": (1500, size.n_outcomes), "held": (2000, size.n_held_out)}
-    if "few" in size.verifiers:
-        drawn["some"] = (2500, size.n_few)
-    for name, (first, n) in drawn.items():
-        settings = {"data": data(size, first + seed, n_train=n), "split": "train", "problems_per_shard": 512}
-        _verb("generate", sampled | settings | {"sampling": {"n": 1, **SAMPLING}}, _stored(name, seed, out))
-    labelled: dict[str, tuple[str, dict[str, object]]] = {
-        "labels": ("samples", {"n": size.n_rollouts}),
-        "held_out": ("held", {"n": size.n_oracle}),
+    labels: dict[str, tuple[str, int, Mapping[str, object]]] = {
+        "labels": ("samples", size.n_rollouts, {}),
+        "held_out": ("held", size.n_oracle, {}),
     }
     if "few" in size.verifiers:
-        labelled["few"] = ("some", {"n": size.n_rollouts})
-    for name, (completions, sampling) in labelled.items():
-        _label(name, sampled, _stored(completions, seed, out), sampling, seed, out)
+        drawn["some"] = (2500, size.n_few)
+        labels["few"] = ("some", size.n_rollouts, {})
     if "first_pit" in size.verifiers:  # the first round takes half of what all steps take, the rest goes to pits
         rounds = {"per_round": max(1, size.n_rollouts // 2), "first_pit": FIRST_PIT}
-        _label("first_pit", sampled | rounds, _stored("some", seed, out), {"n": 2 * size.n_rollouts}, seed, out)
-    _write_exact(_stored("labels", seed, out), _stored("exact", seed, out))
+        labels["first_pit"] = ("some", 2 * size.n_rollouts, rounds)
+    _, sampling = run_calls(sample, {(s, name): (name, *drawn[name], s, size, out) for s in seeds for name in drawn})
+    _, labelling = run_calls(label, {(s, name): (name, *labels[name], s, out) for s in seeds for name in labels})
+    _, judging = run_calls(write_exact, {s: (_stored("labels", s, out), _stored("exact", s, out)) for s in seeds})
+    return sampling + labelling + judging
 
 
-def _label(
-    name: str, sampled: Mapping[str, Any], completions: Path, sampling: Mapping[str, object], seed: int, out: Path
-) -> None:
-    given = {"completions": str(completions), "sampling": {**sampling, **SAMPLING}, "problems_per_shard": 128}
-    _verb("label", {**sampled, **given}, _stored(name, seed, out))
+def sample(name: str, first: int, n: int, seed: int, size: Size, out: Path) -> None:
+    """Write one completion of each of ``n`` problems; ``first`` tells their seeds from those of other completions."""
+    settings = {"data": data(size, first + seed, n_train=n), "split": "train", "problems_per_shard": 512}
+    _verb("generate", _sampled(seed, out) | settings | {"sampling": {"n": 1, **SAMPLING}}, _stored(name, seed, out))
+
+
+def label(name: str, completions: str, n_rollouts: int, rounds: Mapping[str, object], seed: int, out: Path) -> None:
+    """Write completions again, with values of their prefixes from at most ``n_rollouts`` rollouts of each."""
+    given = {"completions": str(_stored(completions, seed, out)), "sampling": {"n": n_rollouts, **SAMPLING}}
+    settings = {**_sampled(seed, out), **given, **rounds, "problems_per_shard": 128}
+    _verb("label", settings, _stored(name, seed, out))
+
+
+def _sampled(seed: int, out: Path) -> dict[str, Any]:
+    return {"model": model_of(f"policy_seed{seed}", out), "engine": ENGINE}
 
 
 def _verb(verb: str, settings: Mapping[str, Any], out: Path) -> None:
@@ -126,7 +134,7 @@ def _verb(verb: str, settings: Mapping[str, Any], out: Path) -> None:
     main([verb, "--config", str(config), "--out", str(out)])
 
 
-def _write_exact(labelled: Path, folder: Path) -> None:
+def write_exact(labelled: Path, folder: Path) -> None:
     """Write completions again, with 1 as the value of each prefix whose steps are all right, and 0 of others."""
     if is_described(folder):
         return
@@ -191,59 +199,67 @@ def _rollouts(name: str, seed: int, out: Path) -> int:
 
 
 def measure_search(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
-    """Search with every verifier; accuracy against candidates and tokens."""
-    return measure_rows("arithmetic_search", search_rows, {s: (s, size, out) for s in seeds})
+    """Search with every verifier; accuracy against candidates and tokens.
+
+    The weight of the advantage in a beam search is, for each seed, the best on held-out problems.
+    """
+    tuning = {(s, f"alpha {a:g}"): (_beam("process", a, K, [size.width]), "val") for s in seeds for a in size.alphas}
+    tuned = _measure_searches(tuning, size, out)
+    best = {s: max(size.alphas, key=lambda a: _accuracy(tuned, s, f"alpha {a:g}")) for s in seeds}
+    searches = {(s, name): (search, "test") for s in seeds for name, search in _searches(size, best[s]).items()}
+    found = _measure_searches(searches, size, out)
+    rows = [row | {"alpha": best[row["seed"]]} for row in found.tables["arithmetic_search"]]
+    seconds = sum(m.seconds["arithmetic_search"] for m in (tuned, found))
+    return Measured({"arithmetic_search": rows}, {"arithmetic_search": seconds})
 
 
-def search_rows(seed: int, size: Size, out: Path) -> Rows:
-    """Return the accuracies of all searches of a policy's problems."""
-    known = {name: values_of(f"{name}_seed{seed}", out) for name in ("outcome", "process", "control")}
-    searches: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
-        "best of N, outcome": (component("BestOfN", verifier=known["outcome"]), size.widths),
-        "best of N, process": (
-            component("BestOfN", verifier=known["process"], score=_score(0.5, K)),
-            size.widths,
-        ),
-        "beam, Q": (_beam(known["process"], 0, K), size.widths),
-        "best of N, control": (component("BestOfN", verifier=known["control"]), size.widths),
-        "beam, control": (_beam(known["control"], 0, K), size.widths),
+class Search(NamedTuple):
+    """A search, and the verifier that guides it."""
+
+    verifier: str
+    component: Mapping[str, Any]  # without the verifier
+    widths: Sequence[int]
+    columns: Mapping[str, int] = {}  # of its rows, beside those that all have
+
+
+def _searches(size: Size, alpha: float) -> dict[str, Search]:
+    """Return the searches that are compared, by name."""
+    score = {"alpha": 0.5, "k": K}
+    return {
+        "best of N, outcome": Search("outcome", component("BestOfN"), size.widths),
+        "best of N, process": Search("process", component("BestOfN", score=score), size.widths),
+        "best of N, control": Search("control", component("BestOfN"), size.widths),
+        "beam, Q": _beam("process", 0, K, size.widths),
+        "beam, control": _beam("control", 0, K, size.widths),
+        "beam, PAV": _beam("process", alpha, K, size.widths),
+        **{f"beam, PAV, K {k}": _beam("process", alpha, k, [size.width])._replace(columns={"k": k}) for k in size.ks},
     }
-    for alpha in size.alphas:
-        searches[f"validation, alpha {alpha:g}"] = (_beam(known["process"], alpha, K), [size.width])
-    rows: Rows = []
-    for name, (search, widths) in searches.items():
-        split = "val" if name.startswith("validation") else "test"
-        rows += _searched(name, search, widths, split, seed, size, out)
-    best = max(size.alphas, key=lambda a: _accuracy(rows, f"validation, alpha {a:g}"))
-    rows += _searched("beam, PAV", _beam(known["process"], best, K), size.widths, "test", seed, size, out)
-    for k in size.ks:
-        found = _searched(f"beam, PAV, K {k}", _beam(known["process"], best, k), [size.width], "test", seed, size, out)
-        rows += [row | {"k": k} for row in found]
-    return [row | {"alpha": best} for row in rows]
 
 
-def _accuracy(rows: Rows, search: str) -> float:
-    return next(float(r["accuracy"]) for r in rows if r["search"] == search and r["selection"] == "best")
+def _beam(verifier: str, alpha: float, k: int, widths: Sequence[int]) -> Search:
+    return Search(verifier, component("BeamSearch", score={"alpha": alpha, "k": k}, n_children=3), widths)
 
 
-def _score(alpha: float, k: int) -> dict[str, Any]:
-    return {"alpha": alpha, "k": k}
+def _measure_searches(searches: Mapping[tuple[int, str], tuple[Search, str]], size: Size, out: Path) -> Measured:
+    arguments = {(s, name): (s, name, search, split, size, out) for (s, name), (search, split) in searches.items()}
+    return measure_rows("arithmetic_search", search_rows, arguments)
 
 
-def _beam(values: Mapping[str, Any], alpha: float, k: int) -> dict[str, Any]:
-    return component("BeamSearch", verifier=values, score=_score(alpha, k), n_children=3)
-
-
-def _searched(
-    name: str, search: Mapping[str, Any], widths: Sequence[int], split: str, seed: int, size: Size, out: Path
-) -> Rows:
-    folder = out / "searches" / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
+def search_rows(seed: int, name: str, search: Search, split: str, size: Size, out: Path) -> Rows:
+    """Return the accuracies of a search of a policy's problems, for each number of candidates and selection."""
+    folder = out / "searches" / f"{slug(name)}_{split}_seed{seed}"
     problems = data(size, 4000 + seed, n_train=0, n_val=size.n_problems, n_test=size.n_problems)
-    settings: dict[str, Any] = {"model": model_of(f"policy_seed{seed}", out), "engine": ENGINE}
-    settings["sampling"] = dict(SAMPLING)
-    settings |= {"data": problems, "split": split, "search": search, "n": list(widths), "seed": seed}
+    settings = {**_sampled(seed, out), "sampling": dict(SAMPLING)}
+    settings["search"] = changed(search.component, verifier=values_of(f"{search.verifier}_seed{seed}", out))
+    settings |= {"data": problems, "split": split, "n": list(search.widths), "seed": seed}
     _verb("search", settings | {"problems_per_shard": size.n_problems}, folder)
-    return [{"seed": seed, "search": name, **_point_row(point)} for point in read_points(folder)]
+    return [{"seed": seed, "search": name, **_point_row(point), **search.columns} for point in read_points(folder)]
+
+
+def _accuracy(tuned: Measured, seed: int, search: str) -> float:
+    table = Results(tuned.tables)["arithmetic_search"]
+    [row] = table.where(seed=seed, search=search, selection="best")
+    return float(row["accuracy"])
 
 
 def _point_row(point: SearchPoint) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def run(run: Run) -> None:
     run.notes += PROTOCOL
     settings = SETTINGS[:2] if run.quick else SETTINGS
     run.add(measure_learning(100 if run.quick else 3500, run.n_seeds))
-    run.add(measure_sweep(settings, 100 if run.quick else 1000, run.n_seeds))
-    run.add(measure_provers(settings, run.n_seeds))
+    run.add(measure_sweep(settings, 50 if run.quick else 1000, run.n_seeds))
+    run.add(measure_provers(settings, run.n_seeds, 200 if run.quick else 2000))
     size, seeds = sizes(run.scale), range(run.n_seeds)
     for measured in measure_policies(size, run.out, seeds):
         run.add(measured)

@@ -26,8 +26,8 @@ __all__ = (
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
-#: Of a step in the solutions that the policy is made of: it errs when it samples, though it knows what is right.
-ERROR_RATE = 0.2
+#: Of a step in the solutions that models learn from.
+ERROR_RATE = 0.3
 #: Solutions of an optimizer step, before there is a policy.
 BATCH = 64
 
@@ -58,9 +58,9 @@ class Size(NamedTuple):
     """How large the study is."""
 
     n_steps: int  # operations of a problem
-    n_pretraining: int  # problems that the base is trained on at most
-    start_accuracy: float  # greedy, on chains of all lengths, at which that stops
-    n_erring: int  # solutions with wrong steps that make it err
+    n_pretraining: int  # solutions whose wrong steps are noticed and done again
+    n_erring: int  # solutions whose wrong steps stay
+    n_validation: int  # problems on which training is watched
     n_traces: int  # whose steps are labelled
     n_rollouts: int  # from each of their prefixes
     n_outcomes: int  # completions of the outcome reward model
@@ -84,12 +84,12 @@ def sizes(scale: Scale) -> Size:
     """Return the study of a scale."""
     if scale == "quick":
         return Size(
-            n_steps=2, n_pretraining=640, start_accuracy=0.02, n_erring=64, n_traces=24, n_rollouts=2, n_outcomes=48,
+            n_steps=2, n_pretraining=640, n_erring=64, n_validation=32, n_traces=24, n_rollouts=2, n_outcomes=48,
             n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, widths=(1, 2), ks=(), width=2, n_pass=4,
             iterations=2, rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
-        n_steps=5, n_pretraining=128_000, start_accuracy=0.97, n_erring=9600, n_traces=4096, n_rollouts=4,
+        n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
         n_outcomes=16_384, n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256,
         widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=256,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
@@ -113,40 +113,36 @@ def values_of(job: str, out: Path) -> dict[str, Any]:
 
 
 def data(size: Size, seed: int, min_steps: int | None = None, **numbers: Any) -> dict[str, Any]:
-    """Return chains of additions and subtractions modulo 10, from which wrong steps hardly recover."""
+    """Return chains of additions and subtractions modulo 5, from which wrong steps hardly recover."""
     chains = {"min_steps": min_steps or size.n_steps, "max_steps": size.n_steps, "operators": "+-"}
-    return component("ArithmeticDataModule", chains=chains, seed=seed, **numbers)
+    return component("ArithmeticDataModule", chains={**chains, "modulus": 5, "max_operand": 4}, seed=seed, **numbers)
 
 
 def pretraining(seed: int, size: Size) -> Job:
-    """Return the run that teaches a model arithmetic: chains of all lengths, without wrong steps, until it knows it."""
-    threshold = {"stopping_threshold": size.start_accuracy, "patience": 1000}
-    stop = component("EarlyStopping", monitor="val/accuracy", mode="max", **threshold)
+    """Return the run that teaches a model arithmetic, and to notice wrong steps: it does each of them again."""
     model = component("TinyLanguageModel", seed=seed, initializer_range=0.08)
-    every = min(25, size.n_pretraining // BATCH)
-    trainer = {**_trainer([component("ModelExporter"), stop]), "val_check_interval": every}
-    return _fine_tuning(f"pretrained_seed{seed}", seed, model, data(size, seed, 1, n_train=size.n_pretraining), trainer)
+    solutions = {"error_rate": ERROR_RATE, "retry_rate": 1.0}
+    problems = data(size, seed, 1, n_train=size.n_pretraining, n_val=size.n_validation, solutions=solutions)
+    return _fine_tuning(f"pretrained_seed{seed}", seed, model, problems)
 
 
 def policy(seed: int, size: Size, out: Path) -> Job:
-    """Return the run that makes the policy of it: solutions with wrong steps, so that it errs when it samples."""
-    problems = data(size, 500 + seed, n_train=size.n_erring, solutions={"error_rate": ERROR_RATE})
-    model = model_of(f"pretrained_seed{seed}", out)
-    return _fine_tuning(f"policy_seed{seed}", seed, model, problems, _trainer([component("ModelExporter")]))
+    """Return the run that makes the policy of it, by solutions whose wrong steps stay: it errs when it samples."""
+    numbers = {"n_train": size.n_erring, "n_val": size.n_validation}
+    problems = data(size, 500 + seed, **numbers, solutions={"error_rate": ERROR_RATE})
+    return _fine_tuning(f"policy_seed{seed}", seed, model_of(f"pretrained_seed{seed}", out), problems)
 
 
-def _fine_tuning(
-    name: str, seed: int, model: Mapping[str, Any], problems: Mapping[str, Any], trainer: Mapping[str, Any]
-) -> Job:
+def _fine_tuning(name: str, seed: int, model: Mapping[str, Any], problems: Mapping[str, Any]) -> Job:
     evaluation = {"temperature": 0.0, "max_tokens": 48}
     settings = {"language_model": model, "engine": ENGINE, "evaluation": evaluation, **_optimizer(2e-3, 20)}
     return Job(
         name,
         {
             "seed_everything": seed,
-            "trainer": {**trainer, "max_epochs": 1},
+            "trainer": {**_trainer([component("ModelExporter")]), "max_epochs": 1},
             "model": component("SFT", **settings),
-            "data": changed(problems, n_val=512, batch_size=BATCH, eval_batch_size=512),
+            "data": changed(problems, batch_size=BATCH, eval_batch_size=512),
         },
     )
 
@@ -199,8 +195,8 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
     }
     every = max(1, size.iterations // 30)
     trainer = {"max_steps": size.iterations, "max_epochs": -1, "val_check_interval": every}
-    n_train = size.iterations * size.rollout
-    problems = data(size, 3000 + seed, n_train=n_train, n_val=512, batch_size=size.rollout, eval_batch_size=512)
+    numbers = {"n_train": size.iterations * size.rollout, "n_val": size.n_validation}
+    problems = data(size, 3000 + seed, **numbers, batch_size=size.rollout, eval_batch_size=512)
     return Job(
         f"reinforced_{arm.alpha:g}_{arm.k}_lr{lr:g}_seed{seed}",
         {
