@@ -230,6 +230,36 @@ def write_gsm8k(folder: Path, n: int = 12) -> None:
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+def write_gsm8k_solutions(folder: Path, n: int = 12) -> None:
+    """Write solutions by one model in the layout of GSM8K's own, every second one wrong."""
+    rows = [
+        {
+            "question": f"Tom has {i} eggs and gets {i + 1} more. How many?",
+            "ground_truth": f"{i}+{i + 1}={2 * i + 1}\n\nA: {2 * i + 1}",
+            "6b_finetuning": {
+                "solution": f"{i}+{i + 1}={2 * i + 1 + i % 2}\n\nA: {2 * i + 1 + i % 2}",
+                "is_correct": i % 2 == 0,
+            },
+        }
+        for i in range(n)
+    ]
+    (folder / "example_model_solutions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def write_big_bench_mistake(folder: Path, n: int = 12) -> None:
+    """Write chains of thought about sorting words in BIG-Bench Mistake's layout, every second one wrong at its end."""
+    rows = [
+        {
+            "input": f"Sort the words: b{i} a{i}",
+            "target": f"a{i} b{i}",
+            "steps": [f"The words are b{i} and a{i}.", "a is before b." if i % 2 else "b is before a."],
+            "mistake_index": None if i % 2 else 1,
+        }
+        for i in range(n)
+    ]
+    (folder / "word_sorting.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
 def write_pairs(folder: Path, n: int = 10) -> Path:
     """Write preference pairs as text."""
     path = folder / "pairs.jsonl"

@@ -108,9 +108,11 @@ def test_twin_trains_tests_and_predicts(config: Path, tmp_path: Path) -> None:
     from small_datasets import (
         tokenizer,
         write,
+        write_big_bench_mistake,
         write_cifar10,
         write_fashion_mnist,
         write_gsm8k,
+        write_gsm8k_solutions,
         write_madlibs,
         write_pairs,
     )
@@ -129,13 +131,13 @@ def test_twin_trains_tests_and_predicts(config: Path, tmp_path: Path) -> None:
         "FashionMNISTDataModule": write_fashion_mnist,
         "CIFAR10DataModule": write_cifar10,
         "MadlibsDataModule": write_madlibs,
+        "GSM8KDataModule": write_gsm8k,
+        "GSM8KSolutionsDataModule": write_gsm8k_solutions,
+        "BigBenchMistakeDataModule": write_big_bench_mistake,
     }
     if data["class_path"] in writers:
         writers[data["class_path"]](tmp_path)
         flags += [root, str(tmp_path)]
-    if data["class_path"] == "GSM8KDataModule":
-        write_gsm8k(tmp_path)
-        flags += ["--data.init_args.root", str(tmp_path)]
     if data["class_path"] == "PreferencesDataModule":
         flags += ["--data.init_args.pairs", str(write_pairs(tmp_path))]
     if data["class_path"] == "LabelledCompletionsDataModule":

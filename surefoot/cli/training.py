@@ -88,7 +88,12 @@ class SurefootCLI(LightningCLI):
             settings: Arguments of LightningCLI.
         """
         self.held = held
+        self.verb: str = settings["args"][0]
         super().__init__(**settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the verb that is asked for: the parsers of the others would take most of the time."""
+        return {self.verb: super().subcommands()[self.verb]}
 
     def init_parser(self, **kwargs: object) -> LightningArgumentParser:
         """Return a parser whose errors are one line."""
@@ -126,7 +131,6 @@ class SurefootCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a checkpoint's model, data and callbacks fill in what neither configs nor flags say."""
         arguments = list(args)
-        verb = arguments[0]
         self.config_files = flag_values(arguments, "--config", "-c")
         for config in self.config_files:
             check_yaml(Path(config))
@@ -144,16 +148,16 @@ class SurefootCLI(LightningCLI):
                 )
         if stored is None:
             self.config = parser.parse_args(arguments)
-            check_seed(self.config[verb].seed_everything)
+            check_seed(self.config[self.verb].seed_everything)
             return
         base = {k: stored[k] for k in ("model", "data") if k in stored}
         observers = {"trainer": {"callbacks": stored.get("trainer", {}).get("callbacks")}}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             yaml.safe_dump(base | observers, file)
             file.flush()
-            self.config = parser.parse_args([verb, "--config", file.name, *arguments[1:]])
-        check_seed(self.config[verb].seed_everything)
-        now = yaml.safe_load(parser.dump(self.config, skip_none=False, skip_validation=True))[verb]
+            self.config = parser.parse_args([self.verb, "--config", file.name, *arguments[1:]])
+        check_seed(self.config[self.verb].seed_everything)
+        now = yaml.safe_load(parser.dump(self.config, skip_none=False, skip_validation=True))[self.verb]
         for key, was, is_now in differences(base, {k: now[k] for k in base}):
             rank_zero_info(f"resumed: {key} was {was} in the checkpoint and is now {is_now}")
 

@@ -148,6 +148,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_record(fit: Fit, tmp_path: Path) -> None:
     config = settings("SFT", tmp_path, every_n_steps=2)
     whole = fit(config, name="whole")

@@ -145,6 +145,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on(verifier: dict[str, Any], tmp_path: Path) -> None:
     given = write(tmp_path, settings("BeamSearch", verifier))
     main(["search", "--config", str(given), "--out", str(tmp_path / "whole")])
