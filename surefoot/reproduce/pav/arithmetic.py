@@ -78,9 +78,10 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
 
 
 def _judge(seed: int, size: Size, name: str, out: Path) -> Job:
-    """Return the run of a verifier; all of equally many completions see equally many examples."""
+    """Return the run of a verifier; all learn in equally many steps."""
     labels, judge = VERIFIERS[name]
-    epochs = {"outcomes": max(1, size.epochs * size.n_traces // size.n_outcomes)}.get(labels, size.epochs)
+    n = {"outcomes": size.n_outcomes, "few": size.n_few, "first_pit": size.n_few}.get(labels, size.n_traces)
+    epochs = max(1, size.epochs * size.n_traces // n)
     return verifier(seed, size._replace(epochs=epochs), name, _stored(labels, seed, out), out, judge)
 
 

@@ -26,8 +26,8 @@ __all__ = (
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
-#: Of a step in the solutions that models learn from.
-ERROR_RATE = 0.2
+#: Of a step in the solutions that models learn from: where wrong steps are done again, and where they stay.
+NOTICED_ERROR_RATE, ERROR_RATE = 0.2, 0.15
 #: Solutions of an optimizer step, before there is a policy.
 BATCH = 64
 
@@ -89,8 +89,8 @@ def sizes(scale: Scale) -> Size:
             iterations=2, rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
-        n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=2048, n_rollouts=4,
-        n_outcomes=8192, n_held_out=256, n_oracle=32, n_few=1024, epochs=8, n_problems=256,
+        n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
+        n_outcomes=16_384, n_held_out=256, n_oracle=32, n_few=1024, epochs=12, n_problems=256,
         widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=150, rollout=128,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
     )  # fmt: skip
@@ -121,7 +121,7 @@ def data(size: Size, seed: int, min_steps: int | None = None, **numbers: Any) ->
 def pretraining(seed: int, size: Size) -> Job:
     """Return the run that teaches a model arithmetic, and to notice wrong steps: it does each of them again."""
     model = component("TinyLanguageModel", width=64, n_layers=4, seed=seed, initializer_range=0.08)
-    solutions = {"error_rate": ERROR_RATE, "retry_rate": 1.0}
+    solutions = {"error_rate": NOTICED_ERROR_RATE, "retry_rate": 1.0}
     problems = data(size, seed, 1, n_train=size.n_pretraining, n_val=size.n_validation, solutions=solutions)
     return _fine_tuning(f"pretrained_seed{seed}", seed, model, problems)
 
@@ -158,7 +158,7 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path, jud
         out: Folder of runs.
         judge: Which prefixes have labels: those of all steps, or the outcome.
     """
-    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **_optimizer(2e-3, 0.1)}
+    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **_optimizer(1e-3, 0.1)}
     settings["schedule"] = "linear"
     given = {"completions": str(completions.resolve()), "judge": judge, "batch_size": 64, "eval_batch_size": 512}
     return Job(
