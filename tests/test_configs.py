@@ -200,7 +200,8 @@ def test_pipelines_parse(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", STAGES, ids=lambda p: p.stem)
 def test_stages_parse_alone(path: Path) -> None:
     content = yaml.safe_load(path.read_text())
-    other = "curate" if "method" in content else "label" if "completions" in content else "generate"
+    telling = {"method": "curate", "completions": "label", "search": "search"}
+    other = next((verb for key, verb in telling.items() if key in content), "generate")
     verb = ["fit"] if "trainer" in content else [other, "--out", "x"]
     with pytest.raises(SystemExit) as stop:
         main([*verb, "--config", str(path), "--print_config"])
