@@ -1,5 +1,6 @@
 """A pool of processes that compare answers and are killed when they take too long."""
 
+import atexit
 import json
 import math
 import os
@@ -46,6 +47,7 @@ class _Worker:
 
     process: "subprocess.Popen[bytes]"
     deadline: float  # monotonic seconds
+    parent: int = field(default_factory=os.getpid)
     ready: bool = False
     job: int | None = None
     #: Seconds of the processor that the process had used when it got its job.
@@ -112,18 +114,47 @@ def _start() -> _Worker:
     return _Worker(process, time.monotonic() + _STARTUP_SECONDS)
 
 
+#: Idle processes of closed pools: the next pool of this program need not wait for imports.
+_spare: list[_Worker] = []
+
+
+def _take() -> _Worker:
+    """Return a process that another pool has left, or a new one."""
+    while _spare:
+        worker = _spare.pop()
+        if (
+            worker.parent == os.getpid() and worker.process.poll() is None
+        ):  # else it is that of a process we forked from
+            worker.deadline = time.monotonic() + _STARTUP_SECONDS
+            return worker
+    return _start()
+
+
+def _leave(workers: list[_Worker]) -> None:
+    """Keep idle processes for the next pool, up to one per core, and end the others."""
+    while workers:
+        worker = workers.pop()
+        if worker.job is None and worker.parent == os.getpid() and len(_spare) < n_cores():
+            _spare.append(worker)
+        else:
+            worker.kill()
+
+
 def _kill_all(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.kill()
     workers.clear()
 
 
+atexit.register(_kill_all, _spare)  # after the pools, which begin later
+
+
 class GraderPool:
     """Compares answers with references in processes of its own.
 
     Processes start at the first comparison, or ahead of it by `warm_up`, live on between calls, and are replaced when
-    killed. Plain numbers are compared without them. A call ends within ``budget + time_limit`` seconds, and the start
-    of a process, whatever the answers are.
+    killed; of a closed pool they go to the next one. Plain numbers are compared without them. A call ends within
+    ``budget + time_limit`` seconds, and the start of a process, whatever the answers are.
     """
 
     def __init__(self, n_workers: int | None = None, time_limit: float = 5.0, budget: float | None = None) -> None:
@@ -149,7 +180,7 @@ class GraderPool:
         self._workers: list[_Worker] = []
         #: Comparisons that are not made again, by reference and answer; the oldest first.
         self.known: OrderedDict[tuple[str, str], Status] = OrderedDict()
-        self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+        self._finalizer = weakref.finalize(self, _leave, self._workers)
 
     @property
     def process_ids(self) -> list[int]:
@@ -159,11 +190,11 @@ class GraderPool:
     def warm_up(self) -> None:
         """Start the processes without waiting for them: they import math-verify while something else is done."""
         while len(self._workers) < self.n_workers:
-            self._workers.append(_start())
+            self._workers.append(_take())
 
     def close(self) -> None:
-        """End all processes; the next comparison starts new ones."""
-        _kill_all(self._workers)
+        """Let go of all processes: the next comparison of this or another pool takes idle ones, or starts new ones."""
+        _leave(self._workers)
 
     def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Status]:
         """Compare answers with references.
@@ -231,7 +262,7 @@ class GraderPool:
                 current.waiting.clear()
             wanted = self._n_busy() + math.ceil(len(current.waiting) / _JOBS_PER_START)
             while len(self._workers) < min(self.n_workers, wanted):
-                self._workers.append(_start())
+                self._workers.append(_take())
             self._assign(current)
             for worker, reply in self._replies():
                 if not self._goes_on(current, worker, reply):

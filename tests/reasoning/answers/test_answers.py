@@ -372,3 +372,35 @@ def test_a_pool_that_was_warmed_up_uses_those_processes() -> None:
     assert pool.compare([("x", "x+y-y"), ("x", "y")]) == ["correct", "wrong"]
     assert set(pool.process_ids) == started
     pool.close()
+
+
+def test_the_processes_of_a_closed_pool_go_to_the_next_one() -> None:
+    first, second = GraderPool(1), GraderPool(1)
+    assert first.compare([("x", "x+y-y")]) == ["correct"]
+    started = first.process_ids
+    first.close()
+    assert first.process_ids == []
+    assert second.compare([("x", "y")]) == ["wrong"]
+    assert second.process_ids == started
+    second.close()
+    (pid,) = started
+    os.kill(pid, 9)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert first.compare([("y", "x+y-x")]) == ["correct"], "died unused: another one is started"
+    first.close()
+
+
+def test_a_forked_process_has_its_own() -> None:
+    pool = GraderPool(1)
+    assert pool.compare([("x", "x+y-y")]) == ["correct"]
+    (pid,) = pool.process_ids
+    pool.close()
+    if (child := os.fork()) == 0:
+        other = GraderPool(1)
+        right = other.compare([("x", "y")]) == ["wrong"] and other.process_ids != [pid]
+        other.close()
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert pool.compare([("y", "x+y-x")]) == ["correct"]
+    assert pool.process_ids == [pid]
+    pool.close()
