@@ -131,13 +131,15 @@ def _take() -> _Worker:
 
 
 def _leave(workers: list[_Worker]) -> None:
-    """Keep idle processes for the next pool, up to one per core, and end the others."""
+    """Keep idle processes for the next pool, the latest of each core, and end the others."""
     while workers:
         worker = workers.pop()
-        if worker.job is None and worker.parent == os.getpid() and len(_spare) < n_cores():
+        if worker.job is None and worker.parent == os.getpid():
             _spare.append(worker)
         else:
             worker.kill()
+    while len(_spare) > n_cores():
+        _spare.pop(0).kill()
 
 
 def _kill_all(workers: list[_Worker]) -> None:

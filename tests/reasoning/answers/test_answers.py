@@ -1,6 +1,7 @@
 """Extraction rules, equality through math-verify, and a corpus of outputs that try to hang or fool the grader."""
 
 import json
+import gc
 import os
 import random
 import time
@@ -375,6 +376,7 @@ def test_a_pool_that_was_warmed_up_uses_those_processes() -> None:
 
 
 def test_the_processes_of_a_closed_pool_go_to_the_next_one() -> None:
+    gc.collect()  # no pool of another test is closed meanwhile
     first, second = GraderPool(1), GraderPool(1)
     assert first.compare([("x", "x+y-y")]) == ["correct"]
     started = first.process_ids
@@ -391,6 +393,7 @@ def test_the_processes_of_a_closed_pool_go_to_the_next_one() -> None:
 
 
 def test_a_forked_process_has_its_own() -> None:
+    gc.collect()
     pool = GraderPool(1)
     assert pool.compare([("x", "x+y-y")]) == ["correct"]
     (pid,) = pool.process_ids
