@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.aggregation import CatMetric
 
+from surefoot.errors import DataError
 from surefoot.reasoning.metrics.judgements import brier_score, calibration_error, first_error, first_errors, ranking
 
 __all__ = ("JudgementMetrics",)
@@ -31,7 +32,14 @@ class JudgementMetrics(nn.Module):
             labels: Values as they are, in [0, 1].
             steps: Finished steps of each.
             completions: Number of the completion that each belongs to, over all ranks.
+
+        Raises:
+            DataError: If a value that was given is no number.
         """
+        if not bool(predicted.isfinite().all()):
+            raise DataError(
+                "a predicted value is no finite number: the model has diverged, or its precision is too low."
+            )
         if len(predicted):
             self.predicted.update(predicted)
             self.labels.update(labels)
@@ -45,11 +53,12 @@ class JudgementMetrics(nn.Module):
         for metric in metrics:
             metric.reset()
         loss = F.binary_cross_entropy(predicted, labels)
-        found = {"loss": float(loss), "calibration_error": calibration_error(predicted, labels)}
+        found = {"loss": float(loss)}
         for name, chosen in {"": steps >= 0, **_by_step(steps)}.items():
             if chosen.any():
                 found[f"brier{name}"] = brier_score(predicted[chosen], labels[chosen])
                 found[f"auroc{name}"] = ranking(predicted[chosen], labels[chosen])
+                found[f"calibration_error{name}"] = calibration_error(predicted[chosen], labels[chosen])
         found |= _first_errors(predicted, labels, steps, completions)
         return {name: value for name, value in found.items() if not math.isnan(value)}
 
@@ -57,9 +66,12 @@ class JudgementMetrics(nn.Module):
 def _first_errors(predicted: Tensor, labels: Tensor, steps: Tensor, completions: Tensor) -> dict[str, float]:
     """Return how often the first step that is worth less than 1/2 is the one that is predicted to be.
 
-    Nothing where no completion has such a step, or all have, or every completion is judged once.
+    Nothing where no completion has such a step, or all have, or every completion is judged once, or several times
+    within one step.
     """
     owners, owner = completions.unique(return_inverse=True)
+    if len(torch.stack([owner, steps.long()]).unique(dim=1).T) < len(steps):
+        return {}
     order = steps.argsort()
     order = order[owner[order].argsort(stable=True)]  # completion by completion, step by step
     order = order[steps[order] > 0]

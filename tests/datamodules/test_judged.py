@@ -21,6 +21,7 @@ from datamodules import (
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.prompts import PlainPrompt
+from surefoot.reasoning.sequences import split_spans
 from surefoot.reasoning.values import JudgedText, tokenised
 
 ALL = {"val_share": 0.0, "test_share": 0.0, "balanced": False}
@@ -120,6 +121,19 @@ def test_steps_end_with_the_token_that_completes_them(tmp_path: Path) -> None:
         "1+1=2\n2*2=4\n#### 4",
     ]
     assert (list(found.values), list(found.n_steps)) == ([1.0, 1.0, 0.0], [1, 2, 3])
+    spans, _ = split_spans(found.completion, model.decode, "\n")
+    assert list(found.n_tokens) == [span.end for span in spans], "as what the model writes is cut for search and credit"
+    assert found.completion[-1] == model.eos_token_id
+
+
+def test_an_empty_step_leaves_its_label_to_the_one_before(tmp_path: Path) -> None:
+    row = {"problem": "1+1=", "steps": ["1+1=2", " ", "#### 4"], "label": 1}
+    (judged,) = ProcessBenchDataModule(write(tmp_path / "a.jsonl", row), **ALL).judged("train")
+    assert isinstance(judged, JudgedText)
+    assert (list(judged.steps), list(judged.values)) == (["1+1=2\n", "#### 4"], [0.0, None])
+    row = {"problem": "1+1=", "steps": ["", "#### 4"], "label": 0}
+    with pytest.raises(DataError, match="the first step is empty, and judged to be wrong"):
+        ProcessBenchDataModule(write(tmp_path / "b.jsonl", row), **ALL).judged("train")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,6 +13,7 @@ from tiny_reasoning import tiny_reasoning
 from tiny_tokenizers import byte_level, model_with
 
 from datamodules import LabelledCompletionsDataModule
+from lightning_modules.reasoning.judgements import JudgementMetrics
 from surefoot.cli import main
 from surefoot.errors import DataError
 from surefoot.reasoning.answers import Grader
@@ -196,3 +197,17 @@ def test_judgements_by_hand() -> None:
     assert found == pytest.approx((1 / 3, 1 / 2, 2 / 5))
     with pytest.raises(ValueError, match="some have none"):
         first_errors(torch.tensor([1]), torch.tensor([1]))
+
+
+def test_first_errors_are_of_steps_not_of_tokens_and_values_are_numbers() -> None:
+    metrics = JudgementMetrics()
+    values, labels = torch.tensor([0.9, 0.2, 0.8, 0.7]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    completions = torch.tensor([0, 0, 1, 1])
+    metrics.update(values, labels, torch.tensor([1, 2, 1, 2]), completions)
+    by_step = metrics.conclude()
+    assert by_step["first_error_f1"] == 1
+    assert by_step["calibration_error_after_1"] == pytest.approx((0.1 + 0.2) / 2)
+    metrics.update(values, labels, torch.tensor([1, 1, 1, 1]), completions)
+    assert "first_error_f1" not in metrics.conclude(), "two prefixes within one step"
+    with pytest.raises(DataError, match="a predicted value is no finite number"):
+        metrics.update(torch.tensor([math.nan]), torch.ones(1), torch.ones(1), torch.zeros(1))

@@ -13,7 +13,8 @@ __all__ = ("EffectiveReward", "progress", "prover_values")
 def prover_values(trajectory: Trajectory, k: int) -> list[float]:
     """Return the values of a prover that takes the best of k attempts, from the values of one.
 
-    Sampled values with at least k attempts give unbiased estimates, see `best_of_k_estimate`; others count as exact.
+    Sampled values with at least k attempts give unbiased estimates, see `best_of_k_estimate`, where their number was
+    fixed and not stopped by what was sampled; others count as exact.
 
     Args:
         trajectory: With values.

@@ -9,7 +9,7 @@ import torch
 from surefoot.errors import DataError
 from surefoot.reasoning.credit.progress import prover_values
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.statistics import Estimate, mean_interval
+from surefoot.statistics import Estimate, bootstrap_interval, mean_interval
 
 __all__ = ("ProverQuality", "prover_quality", "rank_provers", "values_of_siblings")
 
@@ -53,34 +53,50 @@ def prover_quality(
     for state, (own, theirs) in enumerate(zip(policy_values, prover_values, strict=True)):
         if len(own) != len(theirs) or len(own) < 2:
             raise DataError(f"state {state} has {len(own)} and {len(theirs)} values: expected two or more of each.")
-        q, mu = torch.tensor(own, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64)
-        if probabilities is None:
-            weights, correction = torch.full_like(q, 1 / len(q)), len(q) / (len(q) - 1)
-        else:
-            weights, correction = torch.tensor(probabilities[state], dtype=torch.float64), 1.0
-        centred = mu - (weights * mu).sum()
-        variances.append(correction * float((weights * centred.square()).sum()))
-        covariances.append(correction * float((weights * centred * (q - (weights * q).sum())).sum()))
+        variance, covariance = _terms(own, theirs, None if probabilities is None else probabilities[state])
+        variances.append(variance)
+        covariances.append(covariance)
     both = [v + c for v, c in zip(variances, covariances, strict=True)]
     return ProverQuality(mean_interval(variances), mean_interval(covariances), mean_interval(both))
 
 
-def values_of_siblings(
-    trajectories: Sequence[Trajectory], k: int = 1
-) -> dict[tuple[int, ...], dict[tuple[int, ...], float]]:
-    """Return the values after steps that begin in one state: state -> step -> value, where there are two or more.
+def _terms(
+    own: Sequence[float], theirs: Sequence[float], probabilities: Sequence[float] | None = None
+) -> tuple[float, float]:
+    """Return the variance of the prover's values in a state and their covariance with the policy's; see above."""
+    n = len(own)
+    weights, correction = ([1 / n] * n, n / (n - 1)) if probabilities is None else (probabilities, 1.0)
+    return correction * _covariance(theirs, theirs, weights), correction * _covariance(theirs, own, weights)
+
+
+def _covariance(x: Sequence[float], y: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the covariance of weighted values; weights sum to 1."""
+    a, b, w = (torch.tensor(values, dtype=torch.float64) for values in (x, y, weights))
+    return float((w * (a - (w * a).sum()) * (b - (w * b).sum())).sum())
+
+
+class Siblings(NamedTuple):
+    """The steps that were sampled from one state, each as often as it was; two or more."""
+
+    steps: list[Tokens]
+    values: list[float]  # after each of them
+
+
+def values_of_siblings(trajectories: Sequence[Trajectory], k: int = 1) -> dict[Tokens, Siblings]:
+    """Return the values after steps that begin in one state, for the states that two or more completions reach.
 
     Args:
         trajectories: With values; those of a problem have one prompt.
         k: Attempts of the prover; see `prover_values`.
     """
-    found: dict[Tokens, dict[Tokens, float]] = defaultdict(dict)
+    found: dict[Tokens, Siblings] = defaultdict(lambda: Siblings([], []))
     for t in trajectories:
         values = prover_values(t, k)
         for span, value in zip(t.token_spans(), values[1:], strict=True):
-            state = (*t.prompt, *t.completion[: span.start])
-            found[state][tuple(t.completion[span.start : span.end])] = value
-    return {state: steps for state, steps in found.items() if len(steps) > 1}
+            own = found[(*t.prompt, *t.completion[: span.start])]
+            own.steps.append(tuple(t.completion[span.start : span.end]))
+            own.values.append(value)
+    return {state: own for state, own in found.items() if len(own.steps) > 1}
 
 
 def rank_provers(
@@ -88,22 +104,39 @@ def rank_provers(
 ) -> dict[str, ProverQuality]:
     """Return the quality of each prover for a policy, the most promising first.
 
+    Steps are the policy's samples, a step that was sampled twice counts twice, and a state counts as often as it was
+    visited; intervals are over redrawn states.
+
     Args:
-        policy: Completions of the policy, with its values.
-        provers: By name, the same completions with the values of another policy, and the attempts of the prover; of the
-            policy's own values too, for a prover that takes the best of several attempts.
+        policy: Completions of the policy, with its values; several of each problem.
+        provers: By name, the same completions in the same order with the values of another policy, and the attempts of
+            the prover; of the policy's own values too, for a prover that takes the best of several attempts.
 
     Raises:
-        DataError: If no two completions part after a common beginning, or a prover has no values of them.
+        DataError: If no two completions take different steps from the same state, or a prover has no values of them.
     """
     own = values_of_siblings(policy)
-    if not own:
+    if all(len(set(siblings.steps)) < 2 for siblings in own.values()):
         raise DataError("no two completions take different steps from the same state: sample several of each problem.")
     found: dict[str, ProverQuality] = {}
     for name, (trajectories, k) in provers.items():
         theirs = values_of_siblings(trajectories, k)
-        if any(state not in theirs or steps.keys() != theirs[state].keys() for state, steps in own.items()):
+        if theirs.keys() != own.keys() or any(theirs[s].steps != siblings.steps for s, siblings in own.items()):
             raise DataError(f"the values of {name} are of other completions than the policy's.")
-        pairs = [([*steps.values()], [theirs[s][step] for step in steps]) for s, steps in own.items()]
-        found[name] = prover_quality([q for q, _ in pairs], [mu for _, mu in pairs])
+        found[name] = _quality_by_visits([(siblings.values, theirs[s].values) for s, siblings in own.items()])
     return dict(sorted(found.items(), key=lambda item: -item[1].improvement.mean))
+
+
+def _quality_by_visits(states: Sequence[tuple[Sequence[float], Sequence[float]]]) -> ProverQuality:
+    """Return a prover's quality from the policy's values and its own after the steps of each state."""
+    visits = [len(own) for own, _ in states]
+    variances, covariances = zip(*(_terms(own, theirs) for own, theirs in states), strict=True)
+
+    def estimate(terms: Sequence[float]) -> Estimate:
+        def mean(chosen: Sequence[int]) -> float:
+            return sum(visits[i] * terms[i] for i in chosen) / sum(visits[i] for i in chosen)
+
+        return bootstrap_interval(mean, len(terms))
+
+    both = [v + c for v, c in zip(variances, covariances, strict=True)]
+    return ProverQuality(estimate(variances), estimate(covariances), estimate(both))

@@ -1,5 +1,6 @@
 """Beam search over steps, guided by a verifier."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -123,12 +124,16 @@ class BeamSearch(Search):
     ) -> list[_Grown]:
         """Return each beginning with ``step.n`` next steps, with the values that are known of it."""
         starts, samplings, seeds = [], [], []
+        seen: Counter[tuple[int, ...]] = Counter()  # beginnings that are the same go on differently
         for b in beginnings:
             problem = problems[b.problem]
             given, prompt = (b.so_far.completion, b.so_far.prompt) if b.so_far else ((), None)
             starts.append(Start(problem, given, b.problem, prompt))
             samplings.append(replace(step, stop=(*step.stop, self.separator), max_tokens=step.max_tokens - len(given)))
-            seeds.append(seed_of(problem.id, "step", b.subtree, derive_seed(*given)))
+            same = (b.problem, b.subtree, *given)
+            copies = (seen[same],) if seen[same] else ()
+            seen[same] += 1
+            seeds.append(seed_of(problem.id, "step", b.subtree, derive_seed(*given), *copies))
         sampled = policy.sample(starts, samplings, seeds)
         ends = policy.engine.stops(with_stops(step, policy.prompt, policy.model))
         origins = [b for b in beginnings for _ in range(step.n)]

@@ -23,9 +23,10 @@ class JudgedText(NamedTuple):
 
 
 def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judged:
-    """Return a solution as the model's tokens: the whole is encoded, and steps end with the token that completes them.
+    """Return a solution as the model's tokens, judged where `split_spans` cuts what the model itself writes.
 
-    A step that ends within the same token as the one before replaces it.
+    The whole is encoded, and ends as the model ends an answer; a step ends with the token that completes its separator,
+    the last one with the end of the answer. A step that ends within the same token as the one before replaces it.
 
     Args:
         judged: The solution.
@@ -36,9 +37,10 @@ def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judge
         DataError: If the solution is empty, no step is judged, or the tokens do not write the text.
     """
     text = "".join(judged.steps)
-    ids = model.encode(text)
+    encoded, end = model.encode(text), prompt.end_ids(model)
+    ids = [*encoded, *end]
     where = f"a solution of problem {judged.problem.id}"
-    if not ids or all(v is None for v in judged.values):
+    if not encoded or all(v is None for v in judged.values):
         raise DataError(f"{where} has no judged step.")
     if not model.decode(ids).startswith(text.rstrip()):
         raise DataError(f"{where}: the tokenizer does not write {text[:40]!r} back.")
@@ -46,7 +48,8 @@ def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judge
     n_characters = n_tokens = 0
     for n, (step, value, weight) in enumerate(zip(judged.steps, judged.values, judged.weights, strict=True), 1):
         n_characters += len(step)
-        n_tokens = tokens_for(ids, model.decode, text[:n_characters].rstrip(), n_tokens)
+        is_last = n == len(judged.steps)
+        n_tokens = len(ids) if is_last else tokens_for(ids, model.decode, text[:n_characters], n_tokens)
         if value is not None:
             ends[n_tokens] = (value, weight, n)
     values, weights, n_steps = zip(*ends.values(), strict=True)
@@ -58,7 +61,8 @@ def judged_solution(problem: Problem, steps: object, values: Sequence[float | No
 
     Args:
         problem: What is solved.
-        steps: Their texts; white space around them is not part of them, and steps that are nothing else are left out.
+        steps: Their texts; white space around them is not part of them. Steps that are nothing else are left out, and
+            the step before has the lower of both values.
         values: After each step; none where nobody has judged it.
         where: File and row, for errors.
 
@@ -67,7 +71,15 @@ def judged_solution(problem: Problem, steps: object, values: Sequence[float | No
     """
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(s, str) for s in steps):
         raise DataError(f"{where}: the steps are {steps!r:.60}: expected a list of texts.")
-    kept = [(s.strip(), v) for s, v in zip(steps, values, strict=True) if s.strip()]
+    kept: list[tuple[str, float | None]] = []
+    for step, value in zip(steps, values, strict=True):
+        if step.strip():
+            kept.append((step.strip(), value))
+        elif kept:
+            text, before = kept[-1]
+            kept[-1] = text, min((v for v in (before, value) if v is not None), default=None)
+        elif value is not None and value < 1:
+            raise DataError(f"{where}: the first step is empty, and judged to be wrong.")
     if not kept:
         raise DataError(f"{where} has no steps.")
     last = len(kept) - 1

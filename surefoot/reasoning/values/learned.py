@@ -59,18 +59,18 @@ class LearnedValues(ValueEstimator):
         Raises:
             DataError: If the policy's tokens are others.
         """
-        self._check(policy, trajectories)
+        self._prepare(policy, trajectories)
         self.predict(trajectories)
 
     def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in the values that are missing at the end; what completions begin with alike is computed once."""
-        self._check(policy, trajectories)
+        self._prepare(policy, trajectories)
         self._fill_in([t for t in trajectories if len(t.values) <= len(t.token_spans())])
 
     def predict(self, trajectories: Sequence[Trajectory]) -> None:
         """Fill in the values of the prompt and after each span; completions of one prompt share its computation."""
         for t in trajectories:
-            t.values = ()
+            t.values, t.value_counts = (), ()
         self._fill_in(trajectories)
 
     @torch.inference_mode()
@@ -80,9 +80,12 @@ class LearnedValues(ValueEstimator):
         packs = pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True)
         self._n_scored_tokens += sum(len(pack.tokens) for pack in packs)
         for t, values in zip(trajectories, predicted_values(self.model, self.head, packs, lengths), strict=True):
-            t.values = [*t.values, *values]
+            t.values, t.value_counts = [*t.values, *values], ()
 
-    def _check(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
+    def _prepare(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
+        """Move to the policy's device, and check that the tokens mean the same."""
+        self.model.to(policy.model.device)
+        self.head.to(policy.model.device)
         for t in trajectories:
             if self.model.decode(t.completion) != policy.model.decode(t.completion):
                 raise DataError(

@@ -80,7 +80,8 @@ class MonteCarloValues(ValueEstimator):
             sampling: How completions are sampled, ``n`` of each prefix at most; by default 20 at temperature 1.
             prover: What samples them; by default the policy itself.
             half_width: Stop sampling from a prefix when half of its value's 95% interval (Wilson) is not wider; by
-                default each gets all n. Values that stop early are a little further from 1/2 than they should be.
+                default each gets all n. Values that stop early are further from 1/2 than they should be, and those
+                of the best of several attempts, which are made of them, much further.
             per_round: Completions of a prefix between two looks at its value; by default a quarter of n.
             first_pit: After the first round, spend the rest where a wrong completion is lost: on its prefixes up to the
                 first from which no completion ended right, if one before is worth so much or more. Other prefixes

@@ -95,7 +95,7 @@ class StepScorer(ValueEstimator):
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values``; arguments are those of `ValueEstimator`."""
         for t in trajectories:
-            t.values = ()
+            t.values, t.value_counts = (), ()
         self.extend(policy, trajectories, seed_of)
 
     def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
@@ -111,7 +111,7 @@ class StepScorer(ValueEstimator):
         grown = [t for t in trajectories if len(t.values) <= len(t.token_spans())]
         found = self.judge([StepTexts(t.problem.question, steps_of(t, policy.model.decode)) for t in grown])
         for t, after in zip(grown, found, strict=True):
-            t.values = [*t.values, *[self.prompt_value, *after][len(t.values) :]]
+            t.values, t.value_counts = [*t.values, *[self.prompt_value, *after][len(t.values) :]], ()
 
     @property
     def n_scored_tokens(self) -> int:

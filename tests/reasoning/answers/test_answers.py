@@ -1,7 +1,7 @@
 """Extraction rules, equality through math-verify, and a corpus of outputs that try to hang or fool the grader."""
 
-import json
 import gc
+import json
 import os
 import random
 import time

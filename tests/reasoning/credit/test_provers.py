@@ -43,7 +43,10 @@ def completion(tokens: list[int], values: list[float]) -> Trajectory:
 
 
 def test_provers_are_ranked_from_stored_completions() -> None:
-    """At the root steps 1 (.5) and 2 (.2); after 1 the steps 3 (1) and 4 (0). A prover that sees nothing is last."""
+    """At the root steps 1 (.5), 1 and 2 (.2), variance .03; after 1 the steps 3 (1) and 4 (0), variance .5.
+
+    The root is visited three times, the other state twice. A prover that sees nothing is last.
+    """
     paths = ([1, 3], [1, 4], [2, 3])
     own = [completion(p, v) for p, v in zip(paths, ([0.4, 0.5, 1], [0.4, 0.5, 0], [0.4, 0.2, 0]), strict=True)]
     blind = [completion(p, [0.3, 0.3, 0.3]) for p in paths]
@@ -51,9 +54,12 @@ def test_provers_are_ranked_from_stored_completions() -> None:
     found = rank_provers(own, {"blind": (blind, 1), "against": (against, 1), "best of 2": (own, 2), "itself": (own, 1)})
     assert next(iter(found)) == "best of 2"
     assert found["blind"].improvement.mean == 0
-    assert found["itself"].distinguishability.mean == pytest.approx((0.045 + 0.5) / 2)
-    assert found["itself"].alignment.mean == pytest.approx((0.045 + 0.5) / 2)
-    assert found["against"].alignment.mean == pytest.approx(-(0.045 + 0.5) / 2)
+    assert found["itself"].distinguishability.mean == pytest.approx((3 * 0.03 + 2 * 0.5) / 5)
+    assert found["itself"].alignment.mean == pytest.approx((3 * 0.03 + 2 * 0.5) / 5)
+    assert found["against"].alignment.mean == pytest.approx(-(3 * 0.03 + 2 * 0.5) / 5)
+    rare = [completion([1], [0.5, 0.5])] * 99 + [completion([2], [0.5, 1.0])]
+    (seen,) = rank_provers(rare, {"itself": (rare, 1)}).values()
+    assert seen.distinguishability.mean == pytest.approx(0.0025), "one step in a hundred, not one of two"
     with pytest.raises(DataError, match="the values of other are of other completions"):
         rank_provers(own, {"other": ([completion([5, 6], [0, 0, 1])], 1)})
     with pytest.raises(DataError, match="no two completions take different steps"):

@@ -146,6 +146,14 @@ def test_counts(policy: Policy, separator: str) -> None:
     found = once(policy, PROBLEMS, Sampling(n=2, temperature=0.0, max_tokens=14), seed_of)
     assert Counter(t.group for t in found) == {0: 2, 1: 2, 2: 2}
     assert once.counts.n_duplicates > once.counts.n_samples / 2, "greedy children are all the same"
+    asked = list[tuple[object, ...]]()
+
+    def recorded(*what_for: str | int) -> int:
+        asked.append(what_for)
+        return seed_of(*what_for)
+
+    once(policy, PROBLEMS, Sampling(n=2, temperature=0.0, max_tokens=14), recorded)
+    assert len(set(asked)) == len(asked), "copies of a beginning go on with draws of their own"
     single = BeamSearch(TextValues(), n_children=1, separator=separator)
     alone = single(policy, PROBLEMS, Sampling(n=1, max_tokens=14), seed_of)
     assert single.counts.generated_tokens == sum(len(t.completion) for t in alone)
