@@ -21,7 +21,7 @@ def test_every_benchmark_is_run_or_named(data: list[str]) -> None:
     run = set(re.findall(r"^\.venv/bin/python (benchmarks/\w+\.py)", printed, flags=re.MULTILINE))
     named = set(re.findall(r"benchmarks/\w+\.py", printed)) - run
     peers = {"benchmarks/private_linear.py"}
-    need_data = {"benchmarks/constant_solution.py", "benchmarks/smollm2_gsm8k.py"}
+    need_data = {f"benchmarks/{name}.py" for name in ("constant_solution", "smollm2_gsm8k", "smollm2_verifiers")}
     assert named == peers | (set() if data else need_data)
     assert run | named == {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")}
     assert "--peers" in printed

@@ -66,10 +66,13 @@ class PRM800KDataModule(JudgedDataModule):
                 text, value = self._rated(completions[chosen], place)
             elif step.get("human_completion"):
                 text, value = self._rated(step["human_completion"], place)
-            else:  # people stopped here
+            elif completions:  # people stopped here, and all ends have been yielded
                 return
+            else:
+                break
             texts, values = [*texts, text], [*values, value]
-        yield texts, values
+        if texts:
+            yield texts, values
 
     def _rated(self, completion: Any, where: str) -> tuple[str, float | None]:
         rating = _mapping(completion, "completion", where).get("rating")

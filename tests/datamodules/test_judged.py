@@ -76,6 +76,15 @@ def test_prm800k(tmp_path: Path) -> None:
     ]
 
 
+def test_steps_that_were_rated_before_people_gave_up_are_kept(tmp_path: Path) -> None:
+    steps = [
+        {"completions": [{"text": "a", "rating": 1}], "chosen_completion": 0},
+        {"completions": [], "chosen_completion": None, "human_completion": None},
+    ]
+    row = {"question": {"problem": "?"}, "label": {"steps": steps, "finish_reason": "give_up"}}
+    assert read(PRM800KDataModule([write(tmp_path / "a.jsonl", row)], **ALL)) == [(["a"], [1.0])]
+
+
 def test_real_chains_of_thought(data_root: Path) -> None:
     data = BigBenchMistakeDataModule(data_root / "big_bench_mistake", test_share=0.2, val_share=0.1, seed=1)
     sizes = {split: len(data.judged(split)) for split in ("train", "val", "test")}

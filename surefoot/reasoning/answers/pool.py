@@ -76,7 +76,9 @@ class _Worker:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; one that was inherited by a fork is its parent's to end."""
+        if self.parent != os.getpid():
+            return
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -122,11 +124,11 @@ def _take() -> _Worker:
     """Return a process that another pool has left, or a new one."""
     while _spare:
         worker = _spare.pop()
-        if (
-            worker.parent == os.getpid() and worker.process.poll() is None
-        ):  # else it is that of a process we forked from
+        is_ours = worker.parent == os.getpid()  # not that of a process that we were forked from
+        if is_ours and worker.process.poll() is None:
             worker.deadline = time.monotonic() + _STARTUP_SECONDS
             return worker
+        worker.kill()
     return _start()
 
 

@@ -87,8 +87,7 @@ def label_completions(
         DataError: If the completions cannot be read, are not graded, or none has the separator.
     """
     problems, separator = _rows_by_problem(source, labelling.per_problem), labelling.separator
-    if not any(separator in text for text in read_column(source, "text")):
-        raise DataError(f"no completion in {source} has the separator {separator!r}: they are of one step each.")
+    _check_separator(source, separator)
     size = labelling.problems_per_shard
     parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     rows = [[row for problem in part for row in problem] for part in parts]
@@ -112,6 +111,13 @@ def label_completions(
         return folder.write(label, lambda _: None, prover.ready, _summarise, progress)
     finally:
         prover.close()
+
+
+def _check_separator(source: Path, separator: str) -> None:
+    """Raise a `DataError` if no completion has steps: neither cut ones nor the separator."""
+    texts, cut = read_column(source, "text"), read_column(source, "span_ends")
+    if not any(ends or separator in text for text, ends in zip(texts, cut, strict=True)):
+        raise DataError(f"no completion in {source} has the separator {separator!r}: they are of one step each.")
 
 
 def _rows_by_problem(source: Path, per_problem: int | None) -> list[list[int]]:

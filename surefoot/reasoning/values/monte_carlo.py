@@ -102,7 +102,7 @@ class MonteCarloValues(ValueEstimator):
         if per_round is not None and (at_once or not 1 <= per_round <= self.sampling.n):
             raise ConfigError(f"per_round must be in [1, n] and comes with half_width or first_pit, got {per_round}.")
         self.prover, self.half_width, self.first_pit = prover, half_width, first_pit
-        self.retokenise, self._told, self._n_sampled_tokens = retokenise, False, 0
+        self.retokenise, self._told, self._told_of_cuts, self._n_sampled_tokens = retokenise, False, False, 0
         self.per_round = self.sampling.n if at_once else per_round or max(1, self.sampling.n // 4)
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
@@ -121,6 +121,7 @@ class MonteCarloValues(ValueEstimator):
         prover = self.prover or policy
         if self.prover is not None:
             prover.ready()
+        self._warn_of_cut_completions(trajectories)
         prefixes = [self._prefixes(t, policy, prover) for t in trajectories]
         problems = {p: t.problem for t, own in zip(trajectories, prefixes, strict=True) for p in own}
         wrong = [own for t, own in zip(trajectories, prefixes, strict=True) if t.grade and not t.grade.correct]
@@ -129,6 +130,17 @@ class MonteCarloValues(ValueEstimator):
             t.values, t.value_counts = [tallies[p].value for p in own], [tallies[p].n for p in own]
             if t.grade is not None:
                 t.values, t.value_counts = [*t.values, float(t.grade.correct)], [*t.value_counts, 0]
+
+    def _warn_of_cut_completions(self, trajectories: Sequence[Trajectory]) -> None:
+        longest = max((len(t.completion) for t in trajectories if t.finish_reason == "length"), default=None)
+        if longest is not None and longest < self.sampling.max_tokens and not self._told_of_cuts:
+            warnings.warn(
+                f"completions were cut off at {longest} tokens, and their beginnings are completed with up to"
+                f" {self.sampling.max_tokens}: their last steps look worse than they are. Give the prover max_tokens"
+                f" {longest}.",
+                stacklevel=3,
+            )
+            self._told_of_cuts = True
 
     def _prefixes(self, trajectory: Trajectory, policy: Policy, prover: Policy) -> list[Prefix]:
         """Return a completion's prefixes in the prover's tokens."""

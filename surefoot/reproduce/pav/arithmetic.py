@@ -48,8 +48,8 @@ from surefoot.reproduce.running import Measured
 
 __all__ = ("LEARNING_RATE", "measure_policies", "measure_reinforcement", "measure_search")
 
-#: Attempts of the prover in a beam search.
-K = 4
+#: Attempts of the prover in a beam search, and the weight of its advantage where that is not chosen: the paper's.
+K, ALPHA = 4, 0.5
 #: Of reinforcement, for all methods.
 LEARNING_RATE = 1e-4
 BASE = "base"  # the policy that is reinforced
@@ -214,7 +214,7 @@ def measure_search(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
     return Measured({"arithmetic_search": rows}, {"arithmetic_search": seconds})
 
 
-class Search(NamedTuple):
+class ComparedSearch(NamedTuple):
     """A search, and the verifier that guides it."""
 
     verifier: str
@@ -223,30 +223,32 @@ class Search(NamedTuple):
     columns: Mapping[str, int] = {}  # of its rows, beside those that all have
 
 
-def _searches(size: Size, alpha: float) -> dict[str, Search]:
+def _searches(size: Size, alpha: float) -> dict[str, ComparedSearch]:
     """Return the searches that are compared, by name."""
-    score = {"alpha": 0.5, "k": K}
+    score = {"alpha": ALPHA, "k": K}
     return {
-        "best of N, outcome": Search("outcome", component("BestOfN"), size.widths),
-        "best of N, process": Search("process", component("BestOfN", score=score), size.widths),
-        "best of N, control": Search("control", component("BestOfN"), size.widths),
+        "best of N, outcome": ComparedSearch("outcome", component("BestOfN"), size.widths),
+        "best of N, process": ComparedSearch("process", component("BestOfN", score=score), size.widths),
+        "best of N, control": ComparedSearch("control", component("BestOfN"), size.widths),
         "beam, Q": _beam("process", 0, K, size.widths),
         "beam, control": _beam("control", 0, K, size.widths),
         "beam, PAV": _beam("process", alpha, K, size.widths),
-        **{f"beam, PAV, K {k}": _beam("process", alpha, k, [size.width])._replace(columns={"k": k}) for k in size.ks},
+        **{f"beam, PAV, K {k}": _beam("process", ALPHA, k, [size.width])._replace(columns={"k": k}) for k in size.ks},
     }
 
 
-def _beam(verifier: str, alpha: float, k: int, widths: Sequence[int]) -> Search:
-    return Search(verifier, component("BeamSearch", score={"alpha": alpha, "k": k}, n_children=3), widths)
+def _beam(verifier: str, alpha: float, k: int, widths: Sequence[int]) -> ComparedSearch:
+    return ComparedSearch(verifier, component("BeamSearch", score={"alpha": alpha, "k": k}, n_children=3), widths)
 
 
-def _measure_searches(searches: Mapping[tuple[int, str], tuple[Search, str]], size: Size, out: Path) -> Measured:
+def _measure_searches(
+    searches: Mapping[tuple[int, str], tuple[ComparedSearch, str]], size: Size, out: Path
+) -> Measured:
     arguments = {(s, name): (s, name, search, split, size, out) for (s, name), (search, split) in searches.items()}
     return measure_rows("arithmetic_search", search_rows, arguments)
 
 
-def search_rows(seed: int, name: str, search: Search, split: str, size: Size, out: Path) -> Rows:
+def search_rows(seed: int, name: str, search: ComparedSearch, split: str, size: Size, out: Path) -> Rows:
     """Return the accuracies of a search of a policy's problems, for each number of candidates and selection."""
     folder = out / "searches" / f"{slug(name)}_{split}_seed{seed}"
     problems = data(size, 4000 + seed, n_train=0, n_val=size.n_problems, n_test=size.n_problems)

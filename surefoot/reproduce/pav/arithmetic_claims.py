@@ -9,8 +9,10 @@ from surefoot.reproduce.claims import ABOVE_ZERO, Keys, at_least, at_most, claim
 from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, RowsBySeed, by_seed, combine
 from surefoot.statistics import Estimate
 
-__all__ = ()
+__all__ = ("GATE",)
 
+#: Correlation with the advantages of many rollouts from which on a verifier is searched and learned with.
+GATE = 0.5
 FEW, ALL_STEPS = "first_pit", "few"
 #: The method of reinforcement that the paper recommends, and the one that knows outcomes only.
 PAV, OUTCOME, BASE = "alpha 3, K 4", "outcome", "base"
@@ -53,7 +55,7 @@ def _of_verifier(results: Results, verifier: str, quantity: str = "correlation_o
     over=verifiers,
     source="specification, section 9: the gate before search",
     unit="correlation",
-    criterion=at_least(0.5, "less has made searches worse than none"),
+    criterion=at_least(GATE, "less has made searches worse than none"),
 )
 def arithmetic_verifier_predicts_advantages(results: Results, verifier: str) -> PerSeed:
     """Advantages by the {verifier} verifier go with those of 32 rollouts, on held-out completions."""
@@ -157,7 +159,7 @@ def ends_of_k(results: Results) -> Keys:
     criterion=ABOVE_ZERO,
 )
 def arithmetic_best_k_is_within(results: Results, k: int) -> PerSeed:
-    """Provers that are the best of 2, 4 or 8 attempts guide the beam better than the best of {k}."""
+    """Provers that are the best of 2, 4 or 8 attempts guide the beam better than the best of {k} (alpha .5 for all)."""
     return _at_k(results, 2, 4, 8) - _at_k(results, k)
 
 

@@ -1,9 +1,13 @@
 """What is run: the didactic task, and chains of arithmetic."""
 
+from statistics import fmean
+
 from surefoot.errors import SurefootError
 from surefoot.reproduce.pav.arithmetic import measure_policies, measure_reinforcement, measure_search
+from surefoot.reproduce.pav.arithmetic_claims import GATE
 from surefoot.reproduce.pav.studies import sizes
 from surefoot.reproduce.pav.sweep import SETTINGS, measure_learning, measure_provers, measure_sweep
+from surefoot.reproduce.results import Table
 from surefoot.reproduce.running import Run
 
 __all__ = ("run",)
@@ -48,5 +52,13 @@ def run(run: Run) -> None:
     size, seeds = sizes(run.scale), range(run.n_seeds)
     for measured in measure_policies(size, run.out, seeds):
         run.add(measured)
+    predicted = Table(run.tables["arithmetic_verifiers"]).per_seed("correlation_of_advantages", verifier="process")
+    correlation = fmean(predicted.values())
+    if correlation < GATE and not run.quick:
+        run.notes.append(
+            f"Searches and reinforcement are left out: the verifier's advantages have a correlation of"
+            f" {correlation:.2f} with those of rollouts, and below {GATE:g} searches were worse than none."
+        )
+        return
     run.add(measure_search(size, run.out, seeds))
     run.add(measure_reinforcement(size, run.out, seeds))
