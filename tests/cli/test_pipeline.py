@@ -363,6 +363,7 @@ def test_a_stage_runs_again_when_what_a_path_holds_has_changed(
     assert states(second) == ["running", "done"]
 
 
+@pytest.mark.slow
 def test_a_killed_pipeline_takes_its_stage_along(tmp_path: Path) -> None:
     """With SIGKILL; with SIGTERM the stage stops after its step, and the same command goes on from there."""
     config = tiny("ERM")

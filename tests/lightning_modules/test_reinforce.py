@@ -46,6 +46,7 @@ def test_tokens_are_compared_with_the_head_and_its_gradient_stays_there() -> Non
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_it_learns_from_one_completion_of_each_problem(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     """A reward for every text with a digit below five; no group, no values, a baseline that follows."""
     plain = {"class_path": "EffectiveRewardAdvantage", "init_args": {"alpha": 0.0, "baseline": "none"}}
