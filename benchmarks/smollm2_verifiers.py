@@ -20,6 +20,7 @@ import yaml
 from surefoot.cli import main as surefoot
 from surefoot.cli.loading import build_datamodule
 from surefoot.reasoning.metrics.judgements import brier_score, first_error, first_errors, ranking
+from surefoot.reasoning.problems import read_jsonl
 from surefoot.reasoning.values import JudgedText
 from surefoot.runs import describe_environment
 from surefoot.statistics import bootstrap_interval
@@ -47,8 +48,7 @@ def train_and_predict(name: str, runs: Path, flags: Sequence[str]) -> list[dict[
     surefoot(["fit", *common])
     checkpoint = runs / name / "latest/checkpoints/last.ckpt"
     surefoot(["predict", *common, "--ckpt_path", str(checkpoint), "--experiment", f"{name}-predict"])
-    lines = (runs / f"{name}-predict/latest/predictions.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return list(read_jsonl(runs / f"{name}-predict/latest/predictions.jsonl"))
 
 
 def labels_of(judged: JudgedText) -> list[float]:
@@ -57,12 +57,15 @@ def labels_of(judged: JudgedText) -> list[float]:
 
 
 def solutions(rows: Sequence[dict[str, Any]], test: Sequence[JudgedText]) -> list[Solution]:
-    """Return the held-out solutions with the scores of the model and of the baselines."""
+    """Return the held-out solutions with the scores of the model and of the baselines.
+
+    Those of which two steps end within one token are left out.
+    """
     found = []
     for row in rows:
         judged = test[row["index"]]
         numbers = [n for n, v in enumerate(judged.values, 1) if v is not None]
-        if len(numbers) != len(row["values"]):  # two steps that end within one token
+        if len(numbers) != len(row["values"]):
             continue
         scores = {
             "model": row["values"],
@@ -127,6 +130,7 @@ def measure(name: str, runs: Path, flags: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "n_train": len(data.judged("train")),
         "n_test": len(test),
+        "n_left_out": len(rows) - len(test),
         "share_right": sum(sum(s.labels) for s in test) / sum(len(s.labels) for s in test),
         "auroc": {score: measured(auroc(score), test) for score in test[0].scores},
         "brier": measured(brier, test),

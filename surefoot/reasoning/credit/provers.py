@@ -63,16 +63,18 @@ def prover_quality(
 def _terms(
     own: Sequence[float], theirs: Sequence[float], probabilities: Sequence[float] | None = None
 ) -> tuple[float, float]:
-    """Return the variance of the prover's values in a state and their covariance with the policy's; see above."""
-    n = len(own)
-    weights, correction = ([1 / n] * n, n / (n - 1)) if probabilities is None else (probabilities, 1.0)
-    return correction * _covariance(theirs, theirs, weights), correction * _covariance(theirs, own, weights)
+    """Return the variance of the prover's values in a state and their covariance with the policy's.
 
-
-def _covariance(x: Sequence[float], y: Sequence[float], weights: Sequence[float]) -> float:
-    """Return the covariance of weighted values; weights sum to 1."""
-    a, b, w = (torch.tensor(values, dtype=torch.float64) for values in (x, y, weights))
-    return float((w * (a - (w * a).sum()) * (b - (w * b).sum())).sum())
+    Without probabilities the values are those of samples, and both terms unbiased.
+    """
+    q, mu = torch.tensor(own, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64)
+    if probabilities is None:
+        weights, correction = torch.full_like(q, 1 / len(q)), len(q) / (len(q) - 1)
+    else:
+        weights, correction = torch.tensor(probabilities, dtype=torch.float64), 1.0
+    centred = mu - (weights * mu).sum()
+    variance, covariance = (weights * centred.square()).sum(), (weights * centred * (q - (weights * q).sum())).sum()
+    return correction * float(variance), correction * float(covariance)
 
 
 class Siblings(NamedTuple):

@@ -132,6 +132,7 @@ class MonteCarloValues(ValueEstimator):
                 t.values, t.value_counts = [*t.values, float(t.grade.correct)], [*t.value_counts, 0]
 
     def _warn_of_cut_completions(self, trajectories: Sequence[Trajectory]) -> None:
+        """Warn where what is completed had fewer tokens to end in than its completions have."""
         longest = max((len(t.completion) for t in trajectories if t.finish_reason == "length"), default=None)
         if longest is not None and longest < self.sampling.max_tokens and not self._told_of_cuts:
             warnings.warn(

@@ -119,6 +119,7 @@ LOW_DIMENSION = ShiftStudy(
     data=component("DigitsDataModule", target="digit", confounding=None, imbalance=5.0, standardise=True),
     encoder=component("MLP", n_inputs=192, widths=[128, 128]),
     families=("rotation", "unclipped_noise"),
+    scored=False,
     trainings={
         GAUSSIAN_NLL: TrainingRecipe(component("GaussianNLL", warmup_epochs=15), _adamw(0.0), 60),
     },

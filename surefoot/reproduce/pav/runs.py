@@ -26,9 +26,9 @@ PROTOCOL = (
         " so: this is the policy, which errs though it knows what is right. Verifiers begin with the weights before"
         " that, since a model that cannot check a step learns nothing from 100,000 rollouts, and learn in equally many"
         " steps: 4,096 completions with four rollouts from each prefix, or the outcomes of 16,384. Beams sample three"
-        " steps from each beginning; the weight of the advantage is chosen on held-out problems, K is 4. All methods of"
-        " reinforcement have one learning rate. Sizes and rates were chosen on seeds from 100 on: five kinds of base,"
-        " six learning rates and lengths of verifiers."
+        " steps from each beginning; the weight of the advantage is chosen on held-out problems, K is 4 (alpha .5 where"
+        " K is compared). All methods of reinforcement have one learning rate. Sizes and rates were chosen on seed 100:"
+        " five kinds of base, a dozen settings of verifiers."
     ),
 )
 

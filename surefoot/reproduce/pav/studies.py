@@ -91,7 +91,7 @@ def sizes(scale: Scale) -> Size:
     return Size(
         n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
         n_outcomes=16_384, n_held_out=256, n_oracle=32, n_few=1024, epochs=12, n_problems=256,
-        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=150, rollout=128,
+        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=128,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
     )  # fmt: skip
 
