@@ -1,6 +1,7 @@
 """Shared fixtures: warnings become errors, real data is optional, runs go into a temporary folder."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ import surefoot  # noqa: F401  (before anything imports torchvision)
 # Tiny tensors gain nothing from threads, and one thread sums in one order, in this process and in its children.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# A shell that starts tests in the background, or nohup, has them ignore these: tests send them.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 ROOT = Path(__file__).parents[1]
 
