@@ -28,6 +28,7 @@ __all__ = (
     "judge_steps",
     "read_chain",
     "solved_problem",
+    "state_after",
     "vary_chain",
 )
 
@@ -132,6 +133,19 @@ def _follow(chain: Chain, state: State, line: str) -> tuple[State, StepKind]:
     return state._replace(slipped=False), "spurious" if true else "wrong"
 
 
+def state_after(chain: Chain, lines: Sequence[str]) -> State:
+    """Return where a solution stands after some lines, by whomever.
+
+    Args:
+        chain: The problem.
+        lines: The solution's lines, without line ends.
+    """
+    state = State(chain.start, 0, chain.start, False, None)
+    for line in lines:
+        state, _ = _follow(chain, state, line)
+    return state
+
+
 def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
     """Judge every line of a solution.
 
@@ -195,9 +209,7 @@ class ProceduralPolicy:
     def solve(self, question: str, random_state: random.Random, prefix: Sequence[str] = ()) -> list[str]:
         """Return the lines that the policy writes after a prefix."""
         chain = read_chain(question)
-        state = State(chain.start, 0, chain.start, False, None)
-        for line in prefix:
-            state, _ = _follow(chain, state, line)
+        state = state_after(chain, prefix)
         style = STYLES[random_state.choice(self.styles)]
         lines: list[str] = []
         while state.answer is None:
@@ -242,9 +254,7 @@ class ProceduralPolicy:
             prefix: Lines already written, by whomever.
         """
         chain = read_chain(question)
-        state = State(chain.start, 0, chain.start, False, None)
-        for line in prefix:
-            state, _ = _follow(chain, state, line)
+        state = state_after(chain, prefix)
         if state.answer is not None:
             return float(state.answer == chain.values[-1])
         if state.slipped:  # noticed: the step is done again; else its result stays

@@ -7,11 +7,16 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
+from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.arithmetic import judge_steps
 from surefoot.reasoning.completions.store import describe_shards, is_described, read_trajectories, write_shard
 from surefoot.reasoning.credit.progress import progress
+from surefoot.reasoning.language_models import PretrainedLanguageModel
 from surefoot.reasoning.metrics import pass_at_k
 from surefoot.reasoning.metrics.judgements import ranking
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.prompts import PlainPrompt
+from surefoot.reasoning.rollouts import HFEngine
 from surefoot.reasoning.search import SearchPoint
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import LearnedValues
@@ -30,6 +35,7 @@ from surefoot.reproduce.jobs import (
 )
 from surefoot.reproduce.pav.studies import (
     ENGINE,
+    EXACT,
     SAMPLING,
     VERIFIERS,
     Arm,
@@ -45,6 +51,7 @@ from surefoot.reproduce.pav.studies import (
 )
 from surefoot.reproduce.results import Results, Rows
 from surefoot.reproduce.running import Measured
+from surefoot.reproduce.tasks.chain_values import ExactChainValues
 
 __all__ = ("LEARNING_RATE", "measure_policies", "measure_reinforcement", "measure_search")
 
@@ -53,6 +60,7 @@ K, ALPHA = 4, 0.5
 #: Of reinforcement, for all methods.
 LEARNING_RATE = 1e-4
 BASE = "base"  # the policy that is reinforced
+ORACLE = "oracle"  # the policy's values, computed exactly
 FIRST_PIT = 0.5  # value from which on a loss is looked for
 
 
@@ -72,6 +80,7 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
     jobs = [_judge(s, size, name, out) for s in seeds for name in size.verifiers]
     judges = run_jobs(jobs, out)
     arguments = {(s, name): (s, name, out) for s in seeds for name in size.verifiers}
+    arguments |= {(s, ORACLE): (s, ORACLE, out) for s in seeds}
     gate = measure_rows("arithmetic_verifiers", verifier_rows, arguments)
     seconds = seconds_of(judges.values()) + gate.seconds["arithmetic_verifiers"]
     yield Measured(gate.tables, {"arithmetic_verifiers": seconds})
@@ -175,7 +184,12 @@ def verifier_rows(seed: int, name: str, out: Path) -> Rows:
     true_values = torch.tensor([v for t in held_out for v in t.values])
     true_steps = torch.tensor([a for t in held_out for a in progress(t)])
     right = torch.tensor([float(r) for t in held_out for r in [True, *on_track(t)]])
-    LearnedValues(folder_of(f"{name}_seed{seed}", out)).predict(held_out)
+    if name == ORACLE:
+        policy = _opened_policy(seed, out)
+        ExactChainValues()(policy, held_out, lambda *parts: 0)
+        policy.close()
+    else:
+        LearnedValues(folder_of(f"{name}_seed{seed}", out)).predict(held_out)
     values = torch.tensor([v for t in held_out for v in t.values])
     steps = torch.tensor([a for t in held_out for a in progress(t)])
     return [
@@ -185,9 +199,16 @@ def verifier_rows(seed: int, name: str, out: Path) -> Rows:
             "correlation_of_values": _correlation(values, true_values),
             "correlation_of_advantages": _correlation(steps, true_steps),
             "auroc_right_so_far": ranking(values, right),
-            "rollouts": _rollouts(VERIFIERS[name][0], seed, out),
+            "rollouts": 0 if name == ORACLE else _rollouts(VERIFIERS[name][0], seed, out),
         }
     ]
+
+
+def _opened_policy(seed: int, out: Path) -> Policy:
+    model = PretrainedLanguageModel(str(folder_of(f"policy_seed{seed}", out) / "model"))
+    policy = Policy(model, PlainPrompt(), HFEngine(), Grader())
+    policy.ready()
+    return policy
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -232,6 +253,7 @@ def _searches(size: Size, alpha: float) -> dict[str, ComparedSearch]:
         "best of N, control": ComparedSearch("control", component("BestOfN"), size.widths),
         "beam, Q": _beam("process", 0, K, size.widths),
         "beam, control": _beam("control", 0, K, size.widths),
+        "beam, oracle": _beam(ORACLE, 0, K, size.widths),
         "beam, PAV": _beam("process", alpha, K, size.widths),
         **{f"beam, PAV, K {k}": _beam("process", ALPHA, k, [size.width])._replace(columns={"k": k}) for k in size.ks},
     }
@@ -253,7 +275,8 @@ def search_rows(seed: int, name: str, search: ComparedSearch, split: str, size: 
     folder = out / "searches" / f"{slug(name)}_{split}_seed{seed}"
     problems = data(size, 4000 + seed, n_train=0, n_val=size.n_problems, n_test=size.n_problems)
     settings = {**_sampled(seed, out), "sampling": dict(SAMPLING)}
-    settings["search"] = changed(search.component, verifier=values_of(f"{search.verifier}_seed{seed}", out))
+    verifier = EXACT if search.verifier == ORACLE else values_of(f"{search.verifier}_seed{seed}", out)
+    settings["search"] = changed(search.component, verifier=verifier)
     settings |= {"data": problems, "split": split, "n": list(search.widths), "seed": seed}
     _verb("search", settings | {"problems_per_shard": size.n_problems}, folder)
     return [{"seed": seed, "search": name, **_point_row(point), **search.columns} for point in read_points(folder)]

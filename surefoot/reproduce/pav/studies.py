@@ -9,6 +9,7 @@ from surefoot.reproduce.jobs import QUIET, Job, changed, component
 
 __all__ = (
     "ENGINE",
+    "EXACT",
     "SAMPLING",
     "VERIFIERS",
     "Arm",
@@ -26,6 +27,8 @@ __all__ = (
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
+#: The policy's values, computed.
+EXACT = component("surefoot.reproduce.tasks.chain_values.ExactChainValues")
 #: Of a step in the solutions that models learn from: where wrong steps are done again, and where they stay.
 NOTICED_ERROR_RATE, ERROR_RATE = 0.2, 0.15
 #: Solutions of an optimizer step, before there is a policy.

@@ -1,0 +1,195 @@
+"""Exact values of a language model's solutions of arithmetic chains: every way to go on is enumerated and weighed.
+
+A solution that works a chain out line by line has as many ways to go on from a line as there are results, so that their
+probabilities under the model can be added up. What the model would write beside them (other lines, retries) is what is
+missing from 1, and bounds the error.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from surefoot.errors import DataError
+from surefoot.reasoning.arithmetic import Chain, read_chain, state_after
+from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.rollouts import SeedOf
+from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import ValueEstimator, prefix_lengths
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+__all__ = ("ExactChainValues", "Outcome", "outcomes_after")
+
+NEW_LINE, FINAL = "\n", "#### "
+
+
+class Outcome(NamedTuple):
+    """How solutions with some beginning end, as probabilities that the model gives to all that were enumerated."""
+
+    right: float
+    wrong: float
+
+    @property
+    def value(self) -> float:
+        """The probability of a right end, given that the solution is one of the enumerated."""
+        return self.right / (self.right + self.wrong)
+
+    @property
+    def missing(self) -> float:
+        """The probability of all other solutions: the value's largest error."""
+        return 1.0 - self.right - self.wrong
+
+
+class _Level(NamedTuple):
+    """Beginnings with equally many lines, in the order of the results that they have."""
+
+    line: Tensor  # probability of the next line up to its result, (beginnings,)
+    results: Tensor  # of each result then, (beginnings, results)
+    arrived: Tensor  # that the last result is followed by the end of its line, (beginnings,)
+
+
+class ExactChainValues(ValueEstimator):
+    """Values of prefixes under the policy itself at its temperature of 1, without sampling.
+
+    For chains modulo a number of one digit, one token a character, that are solved in the first style of writing. All
+    prefixes of a problem's regular solutions are computed together, once.
+    """
+
+    def __init__(self, tolerance: float = 0.1) -> None:
+        """Initialize the estimator.
+
+        Args:
+            tolerance: Largest mean probability of solutions that are not enumerated.
+        """
+        self.tolerance = tolerance
+        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], Outcome] = {}
+
+    def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in ``values``; arguments are those of `ValueEstimator`.
+
+        Raises:
+            DataError: If the policy writes too much else, so that the values are not known.
+        """
+        missing = []
+        for t in trajectories:
+            outcomes = [self._outcome(policy.model, t, n) for n in prefix_lengths(t)]
+            missing += [o.missing for o in outcomes]
+            t.values, t.value_counts = [o.value for o in outcomes], ()
+        mean = sum(missing) / max(1, len(missing))
+        if mean > self.tolerance:
+            raise DataError(
+                f"of what the policy writes {mean:.1%} is no regular line of a solution, so that its values are not"
+                f" known within {self.tolerance:g}."
+            )
+
+    def _outcome(self, model: LanguageModel, t: Trajectory, n: int) -> Outcome:
+        prompt, beginning = tuple(t.prompt), tuple(t.completion[:n])
+        ended = n == len(t.completion) and t.finish_reason != "step"
+        lines = model.decode(list(beginning)).split(NEW_LINE)
+        chain = read_chain(t.problem.question)
+        state = state_after(chain, [line for line in lines if line])
+        if ended or state.answer is not None:
+            right = t.grade.correct if ended and t.grade is not None else state.answer == chain.values[-1]
+            return Outcome(float(right), float(not right))
+        if (prompt, beginning) not in self._known:
+            found = outcomes_after(model, chain, [*prompt, *beginning], state.value, state.step)
+            self._known |= {(prompt, (*beginning, *more)): outcome for more, outcome in found.items()}
+        return self._known[prompt, beginning]
+
+
+@torch.inference_mode()
+def outcomes_after(
+    model: LanguageModel, chain: Chain, beginning: Sequence[int], value: int, step: int
+) -> dict[tuple[int, ...], Outcome]:
+    """Return how solutions end that go on from a beginning, and from every whole number of regular lines after it.
+
+    Args:
+        model: The language model.
+        chain: The problem.
+        beginning: Token ids of the prompt and of whole lines, the last line's end included.
+        value: Value of the chain after them, as the lines have it.
+        step: Operations done.
+
+    Returns:
+        Tokens after the beginning -> how solutions end; none for the beginning itself.
+
+    Raises:
+        DataError: If the chain has numbers of more than one token, or the model has more than one token a character.
+    """
+    results = _one_token_each(model, chain)
+    cache, given = _read(model, beginning[:-1]), torch.tensor([[beginning[-1]]])
+    values, levels = [value], []
+    written: list[tuple[int, ...]] = [()]
+    lines = [written]
+    for op, b in chain.operations[step:]:
+        text = [model.encode(f"{v}{op}{b}=") for v in values]
+        levels.append(_advance(model, cache, given, torch.tensor(text), results))
+        ends = [[*results[c : c + 1].tolist(), *model.encode(NEW_LINE)] for c in range(len(results))]
+        given = torch.tensor([end for _ in values for end in ends])
+        written = [(*own, *line, *end) for own, line in zip(written, text, strict=True) for end in ends]
+        lines.append(written)
+        cache.batch_repeat_interleave(len(results))
+        values = [c for _ in values for c in range(len(results))]
+    answers = torch.tensor([model.encode(FINAL)]).expand(len(values), -1)
+    last = _advance(model, cache, given, answers, results)
+    right = chain.values[-1]
+    ended = _advance_to_end(model, cache, results[right].expand(len(values), 1))
+    outcome = torch.stack([last.results[:, right] * ended, last.results.sum(1) - last.results[:, right]], 1)
+    outcome = outcome * last.line[:, None]
+    found = dict(zip(lines[-1], outcome.tolist(), strict=True))
+    following = last
+    for level, names in zip(reversed(levels), reversed(lines[:-1]), strict=True):
+        arrived = (following.arrived[:, None] * outcome).view(len(names), len(results), 2)
+        outcome = level.line[:, None] * (level.results[:, :, None] * arrived).sum(1)
+        found |= dict(zip(names, outcome.tolist(), strict=True))
+        following = level
+    return {tokens: Outcome(*both) for tokens, both in found.items()}
+
+
+def _one_token_each(model: LanguageModel, chain: Chain) -> Tensor:
+    """Return the token of each result, ``(results,)``."""
+    numbers = range(chain.modulus or 11)
+    ids = [model.encode(str(c)) for c in numbers]
+    if len(ids) > 10 or any(len(own) != 1 for own in ids):
+        raise DataError("exact values are of chains modulo 10 or less, in a model with one token a character.")
+    return torch.tensor([own[0] for own in ids])
+
+
+def _read(model: LanguageModel, tokens: Sequence[int]) -> "DynamicCache":
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    model.base(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+    return cache
+
+
+def _probabilities(model: LanguageModel, cache: Any, tokens: Tensor) -> Tensor:
+    """Return the probabilities of what follows each token, ``(beginnings, tokens, vocabulary)``, float64."""
+    logits: Tensor = model.base(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+    return logits.double().softmax(-1)
+
+
+def _advance(model: LanguageModel, cache: Any, given: Tensor, text: Tensor, results: Tensor) -> _Level:
+    """Return the probabilities of a text and of the results after it.
+
+    Args:
+        model: The language model.
+        cache: Keys and values of the beginnings before ``given``; grows.
+        given: Tokens that are already written, ``(beginnings, given)``: the end of the line before.
+        text: Tokens that come next, ``(beginnings, text)``.
+        results: Tokens of results, ``(results,)``.
+    """
+    tokens = torch.cat([given, text], 1)
+    following = _probabilities(model, cache, tokens)
+    own = following[:, :-1].gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    n = given.shape[1] - 1
+    return _Level(own[:, n:].prod(1), following[:, -1, results], own[:, :n].prod(1))
+
+
+def _advance_to_end(model: LanguageModel, cache: Any, answer: Tensor) -> Tensor:
+    """Return the probability that nothing follows an answer, ``(beginnings,)``."""
+    return _probabilities(model, cache, answer)[:, -1, model.eos_token_id]
