@@ -142,7 +142,7 @@ def value_prefixes(given: Task, repeats: int) -> dict[str, object]:
     for row in found.values():
         row["values_per_second"] = n_values / row["seconds"]
     computed = counts.prompt_tokens - counts.prefix_hits
-    naive = given.n_rollouts * sum(n + len(t.prompt) for t in solutions for n in prefix_lengths(t)[:-1])
+    naive = sum(n + len(t.prompt) for t in solutions for n in prefix_lengths(t)[:-1])
     least = sum(len(t.prompt) + prefix_lengths(t)[-2] for t in solutions)
     tokens = {
         "values": n_values,

@@ -1,6 +1,6 @@
 """The arithmetic study, measured: the base's values, verifiers against an oracle, searches, reinforcement."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ from surefoot.reproduce.jobs import (
 from surefoot.reproduce.pav.studies import (
     ENGINE,
     EXACT,
+    ORACLE,
     SAMPLING,
     VERIFIERS,
     Arm,
@@ -60,7 +61,6 @@ K, ALPHA = 4, 0.5
 #: Of reinforcement, for all methods.
 LEARNING_RATE = 1e-4
 BASE = "base"  # the policy that is reinforced
-ORACLE = "oracle"  # the policy's values, computed exactly
 FIRST_PIT = 0.5  # value from which on a loss is looked for
 
 
@@ -77,10 +77,9 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
     labelling = _sample_and_label(seeds, size, out)
     gaps = measure_rows("arithmetic_values", value_rows, {s: (s, out) for s in seeds}, side_by_side=False)
     yield Measured(gaps.tables, {"arithmetic_values": seconds_of(trained.values()) + labelling})
-    jobs = [_judge(s, size, name, out) for s in seeds for name in size.verifiers]
+    jobs = [_judge(s, size, name, out) for s in seeds for name in size.verifiers if name != ORACLE]
     judges = run_jobs(jobs, out)
     arguments = {(s, name): (s, name, out) for s in seeds for name in size.verifiers}
-    arguments |= {(s, ORACLE): (s, ORACLE, out) for s in seeds}
     gate = measure_rows("arithmetic_verifiers", verifier_rows, arguments)
     seconds = seconds_of(judges.values()) + gate.seconds["arithmetic_verifiers"]
     yield Measured(gate.tables, {"arithmetic_verifiers": seconds})
@@ -88,10 +87,10 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
 
 def _judge(seed: int, size: Size, name: str, out: Path) -> Job:
     """Return the run of a verifier; all learn in equally many steps."""
-    labels, judge = VERIFIERS[name]
+    labels = VERIFIERS[name]
     n = {"outcomes": size.n_outcomes, "few": size.n_few, "first_pit": size.n_few}.get(labels, size.n_traces)
     epochs = max(1, size.epochs * size.n_traces // n)
-    return verifier(seed, size._replace(epochs=epochs), name, _stored(labels, seed, out), out, judge)
+    return verifier(seed, size._replace(epochs=epochs), name, _stored(labels, seed, out), out)
 
 
 def _stored(name: str, seed: int, out: Path) -> Path:
@@ -100,7 +99,7 @@ def _stored(name: str, seed: int, out: Path) -> Path:
 
 def _sample_and_label(seeds: Sequence[int], size: Size, out: Path) -> float:
     """Write the completions that verifiers learn from and are measured on; return the seconds of work."""
-    drawn = {"samples": (1000, size.n_traces), "outcomes": (1500, size.n_outcomes), "held": (2000, size.n_held_out)}
+    drawn = {"samples": (1000, size.n_traces), "sampled": (1500, size.n_outcomes), "held": (2000, size.n_held_out)}
     labels: dict[str, tuple[str, int, Mapping[str, object]]] = {
         "labels": ("samples", size.n_rollouts, {}),
         "held_out": ("held", size.n_oracle, {}),
@@ -113,8 +112,8 @@ def _sample_and_label(seeds: Sequence[int], size: Size, out: Path) -> float:
         labels["first_pit"] = ("some", 2 * size.n_rollouts, rounds)
     _, sampling = run_calls(sample, {(s, name): (name, *drawn[name], s, size, out) for s in seeds for name in drawn})
     _, labelling = run_calls(label, {(s, name): (name, *labels[name], s, out) for s in seeds for name in labels})
-    _, judging = run_calls(write_exact, {s: (_stored("labels", s, out), _stored("exact", s, out)) for s in seeds})
-    return sampling + labelling + judging
+    known = [run_calls(write, {s: (s, out) for s in seeds})[1] for write in (write_exact, write_outcomes)]
+    return sampling + labelling + sum(known)
 
 
 def sample(name: str, first: int, n: int, seed: int, size: Size, out: Path) -> None:
@@ -144,13 +143,29 @@ def _verb(verb: str, settings: Mapping[str, Any], out: Path) -> None:
     main([verb, "--config", str(config), "--out", str(out)])
 
 
-def write_exact(labelled: Path, folder: Path) -> None:
-    """Write completions again, with 1 as the value of each prefix whose steps are all right, and 0 of others."""
+def write_exact(seed: int, out: Path) -> None:
+    """Write labelled completions again, with 1 as the value of each prefix whose steps are all right, 0 of others."""
+    _write_again("labels", "exact", seed, out, lambda t: [1.0, *map(float, on_track(t))])
+
+
+def write_outcomes(seed: int, out: Path) -> None:
+    """Write completions again, with 1 as the value of each prefix of those with a right answer, and 0 of others."""
+    _write_again("sampled", "outcomes", seed, out, lambda t: [float(_is_right(t))] * (1 + len(t.spans)))
+
+
+def _is_right(trajectory: Trajectory) -> bool:
+    return trajectory.grade is not None and trajectory.grade.correct
+
+
+def _write_again(name: str, written: str, seed: int, out: Path, values: Callable[[Trajectory], list[float]]) -> None:
+    """Write stored completions with known values of their prefixes."""
+    folder = _stored(written, seed, out)
     if is_described(folder):
         return
-    trajectories = list(read_trajectories(labelled))
+    trajectories = list(read_trajectories(_stored(name, seed, out)))
+    _opened_policy(seed, out).cut_into_steps([t for t in trajectories if not t.spans], "\n")
     for t in trajectories:
-        t.values, t.value_counts = [1.0, *map(float, on_track(t))], ()
+        t.values, t.value_counts = values(t), ()
     folder.mkdir(parents=True, exist_ok=True)
     shard = folder / "data-00000-of-00001.arrow"
     write_shard(trajectories, shard)
@@ -185,13 +200,12 @@ def verifier_rows(seed: int, name: str, out: Path) -> Rows:
     true_steps = torch.tensor([a for t in held_out for a in progress(t)])
     right = torch.tensor([float(r) for t in held_out for r in [True, *on_track(t)]])
     if name == ORACLE:
-        policy = _opened_policy(seed, out)
-        ExactChainValues()(policy, held_out, lambda *parts: 0)
-        policy.close()
+        ExactChainValues()(_opened_policy(seed, out), held_out, lambda *parts: 0)
     else:
         LearnedValues(folder_of(f"{name}_seed{seed}", out)).predict(held_out)
     values = torch.tensor([v for t in held_out for v in t.values])
     steps = torch.tensor([a for t in held_out for a in progress(t)])
+    ends = torch.tensor([t.values[-1] for t in held_out])
     return [
         {
             "seed": seed,
@@ -199,16 +213,15 @@ def verifier_rows(seed: int, name: str, out: Path) -> Rows:
             "correlation_of_values": _correlation(values, true_values),
             "correlation_of_advantages": _correlation(steps, true_steps),
             "auroc_right_so_far": ranking(values, right),
-            "rollouts": 0 if name == ORACLE else _rollouts(VERIFIERS[name][0], seed, out),
+            "auroc_right_answer": ranking(ends, torch.tensor([float(_is_right(t)) for t in held_out])),
+            "rollouts": 0 if name == ORACLE else _rollouts(VERIFIERS[name], seed, out),
         }
     ]
 
 
 def _opened_policy(seed: int, out: Path) -> Policy:
     model = PretrainedLanguageModel(str(folder_of(f"policy_seed{seed}", out) / "model"))
-    policy = Policy(model, PlainPrompt(), HFEngine(), Grader())
-    policy.ready()
-    return policy
+    return Policy(model, PlainPrompt(), HFEngine(), Grader())
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -253,7 +266,7 @@ def _searches(size: Size, alpha: float) -> dict[str, ComparedSearch]:
         "best of N, control": ComparedSearch("control", component("BestOfN"), size.widths),
         "beam, Q": _beam("process", 0, K, size.widths),
         "beam, control": _beam("control", 0, K, size.widths),
-        "beam, oracle": _beam(ORACLE, 0, K, size.widths),
+        **({"beam, oracle": _beam(ORACLE, 0, K, size.widths)} if ORACLE in size.verifiers else {}),
         "beam, PAV": _beam("process", alpha, K, size.widths),
         **{f"beam, PAV, K {k}": _beam("process", ALPHA, k, [size.width])._replace(columns={"k": k}) for k in size.ks},
     }
@@ -335,7 +348,7 @@ def pass_rows(seed: int, size: Size, method: str, job: str, out: Path) -> Rows:
     _verb("generate", settings | {"data": problems, "split": "test", "problems_per_shard": 64}, folder)
     correct: dict[str, list[bool]] = {}
     for t in read_trajectories(folder):
-        correct.setdefault(t.problem.id, []).append(t.grade is not None and t.grade.correct)
+        correct.setdefault(t.problem.id, []).append(_is_right(t))
     counts = [2**i for i in range(size.n_pass.bit_length()) if 2**i <= size.n_pass]
     return [
         {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from surefoot.report.figures import interval_curves
 from surefoot.reproduce.pav.didactic_claims import PAPER_RATE, settings
-from surefoot.reproduce.results import Results
+from surefoot.reproduce.results import Results, Table
 
 __all__ = (
     "arithmetic_by_candidates",
@@ -25,6 +25,7 @@ _SEARCHES = {
     "best of N, outcome": "best",
     "best of N, control": "best",
     "beam, control": "best",
+    "beam, oracle": "best",
 }
 
 
@@ -65,10 +66,15 @@ def didactic_sweep(results: Results, folder: Path) -> None:
     )
 
 
+def _searches(table: Table) -> dict[str, str]:
+    """Return what is drawn of the searches that were run."""
+    return {name: selection for name, selection in _SEARCHES.items() if name in table.distinct("search")}
+
+
 def arithmetic_by_candidates(results: Results, folder: Path) -> None:
     """Draw the accuracy of every search against its number of candidates."""
     table = results["arithmetic_search"]
-    curves = {name: table.curve("n", "accuracy", search=name, selection=s) for name, s in _SEARCHES.items()}
+    curves = {name: table.curve("n", "accuracy", search=name, selection=s) for name, s in _searches(table).items()}
     curves["pass@N"] = table.curve("n", "accuracy", search="best of N, outcome", selection="pass")
     interval_curves(
         curves, ("N", "accuracy"), folder / "arithmetic_by_candidates", "Arithmetic: search with N", log_x=True
@@ -79,7 +85,7 @@ def arithmetic_by_tokens(results: Results, folder: Path) -> None:
     """Draw the accuracy of every search against the tokens it generates for a problem, mean over seeds."""
     table = results["arithmetic_search"]
     curves = {}
-    for name, selection in _SEARCHES.items():
+    for name, selection in _searches(table).items():
         own = table.where(search=name, selection=selection)
         widths = sorted(own.distinct("n"))
         tokens = (own.estimate("generated_tokens", n=n).mean for n in widths)

@@ -10,6 +10,7 @@ from surefoot.reproduce.jobs import QUIET, Job, changed, component
 __all__ = (
     "ENGINE",
     "EXACT",
+    "ORACLE",
     "SAMPLING",
     "VERIFIERS",
     "Arm",
@@ -27,7 +28,8 @@ __all__ = (
 #: Completions as they are sampled everywhere, and what samples them.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
-#: The policy's values, computed.
+#: The policy's values, computed: the verifier that knows all.
+ORACLE = "oracle"
 EXACT = component("surefoot.reproduce.tasks.chain_values.ExactChainValues")
 #: Of a step in the solutions that models learn from: where wrong steps are done again, and where they stay.
 NOTICED_ERROR_RATE, ERROR_RATE = 0.2, 0.15
@@ -35,13 +37,15 @@ NOTICED_ERROR_RATE, ERROR_RATE = 0.2, 0.15
 BATCH = 64
 
 
-#: Verifier -> the labels that it learns, and which of them. The control learns whether each step is right.
+#: Verifier -> the labels that it learns. The outcome's are the same for all prefixes of a completion (as in Cobbe et
+#: al. 2021, arXiv 2110.14168; of its end alone a model of this size learns nothing from 51,200); the control learns
+#: whether each step is right.
 VERIFIERS = {
-    "outcome": ("outcomes", "outcome"),
-    "process": ("labels", "steps"),
-    "control": ("exact", "steps"),
-    "few": ("few", "steps"),
-    "first_pit": ("first_pit", "steps"),
+    "outcome": "outcomes",
+    "process": "labels",
+    "control": "exact",
+    "few": "few",
+    "first_pit": "first_pit",
 }
 
 
@@ -93,9 +97,9 @@ def sizes(scale: Scale) -> Size:
         )  # fmt: skip
     return Size(
         n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
-        n_outcomes=16_384, n_held_out=256, n_oracle=32, n_few=1024, epochs=12, n_problems=256,
-        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=300, rollout=128,
-        arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=tuple(VERIFIERS),
+        n_outcomes=51_200, n_held_out=128, n_oracle=32, n_few=1024, epochs=16, n_problems=128,
+        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=150, rollout=128,
+        arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
 
@@ -150,7 +154,7 @@ def _fine_tuning(name: str, seed: int, model: Mapping[str, Any], problems: Mappi
     )
 
 
-def verifier(seed: int, size: Size, name: str, completions: Path, out: Path, judge: str = "steps") -> Job:
+def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> Job:
     """Return the run that trains a verifier, from the weights that the policy was made of.
 
     Args:
@@ -159,11 +163,10 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path, jud
         name: Of the verifier.
         completions: Labelled ones.
         out: Folder of runs.
-        judge: Which prefixes have labels: those of all steps, or the outcome.
     """
-    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **_optimizer(1e-3, 0.1)}
+    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **_optimizer(2e-3, 0.1)}
     settings["schedule"] = "linear"
-    given = {"completions": str(completions.resolve()), "judge": judge, "batch_size": 64, "eval_batch_size": 512}
+    given = {"completions": str(completions.resolve()), "batch_size": 64, "eval_batch_size": 512}
     return Job(
         f"{name}_seed{seed}",
         {
