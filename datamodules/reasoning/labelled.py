@@ -3,15 +3,23 @@
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from datamodules.reasoning.judged import JudgedDataModule
 from surefoot.errors import DataError
 from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import Judged, prefix_lengths
+from surefoot.reasoning.values import Judged, prefix_lengths, single_prover
 
 __all__ = ("LabelledCompletionsDataModule",)
+
+
+class _Known(TypedDict):
+    """What `Judged` says of a stored completion beside its prefixes."""
+
+    text: str
+    question: str
+    outcome: float
 
 
 class LabelledCompletionsDataModule(JudgedDataModule):
@@ -29,28 +37,38 @@ class LabelledCompletionsDataModule(JudgedDataModule):
             judged: Arguments of `JudgedDataModule`.
         """
         super().__init__(**judged)
-        self.completions, self.judge = Path(completions), judge
+        self.completions, self.judge, self._prover = Path(completions), judge, ""
 
     def read(self) -> Iterator[tuple[str, Judged]]:
         """Yield the completions.
 
         Raises:
-            DataError: If they lack grades, or values where those are asked for.
+            DataError: If they lack grades, or values where those are asked for, or values are those of several provers.
         """
+        provers: dict[str, None] = {}
         for i, t in enumerate(read_trajectories(self.completions)):
+            if self.judge == "steps":
+                provers[t.prover] = None
             yield t.problem.id, self._judged(t, i)
+        self._prover = single_prover(provers, self.completions)
+
+    def prover(self) -> str:
+        """Return the settings of what the values were sampled with, as JSON; empty where nothing has recorded them."""
+        self.judged("train")
+        return self._prover
 
     def _judged(self, t: Trajectory, row: int) -> Judged:
         where = f"{self.completions}, row {row + 1}"
         if t.grade is None:
             raise DataError(f"{where} has no grade.")
         outcome, n = float(t.grade.correct), len(t.completion)
+        of: _Known = {"text": t.text, "question": t.problem.question, "outcome": outcome}
         if self.judge == "outcome":
-            return Judged(t.prompt, t.completion, [n], [outcome], [1.0], [len(t.token_spans())], t.text)
+            return Judged(t.prompt, t.completion, [n], [outcome], [1.0], [len(t.token_spans())], **of)
         if self.judge == "tokens":
             ends = [span.end for span in t.token_spans()]
             finished = [bisect_right(ends, i) for i in range(n + 1)]
-            return Judged(t.prompt, t.completion, range(n + 1), [outcome] * (n + 1), [1.0] * (n + 1), finished, t.text)
+            return Judged(t.prompt, t.completion, range(n + 1), [outcome] * (n + 1), [1.0] * (n + 1), finished, **of)
         lengths = prefix_lengths(t)
         if len(t.values) != len(lengths):
             raise DataError(
@@ -59,4 +77,4 @@ class LabelledCompletionsDataModule(JudgedDataModule):
             )
         if not all(0 <= v <= 1 for v in t.values):  # NaN is neither
             raise DataError(f"{where} has the values {list(t.values)}: expected probabilities in [0, 1].")
-        return Judged(t.prompt, t.completion, lengths, t.values, [1.0] * len(lengths), range(len(lengths)), t.text)
+        return Judged(t.prompt, t.completion, lengths, t.values, [1.0] * len(lengths), range(len(lengths)), **of)
