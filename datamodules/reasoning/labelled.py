@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from datamodules.reasoning.judged import JudgedDataModule
-from surefoot.errors import DataError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import Judged, prefix_lengths, single_prover
@@ -26,18 +26,25 @@ class LabelledCompletionsDataModule(JudgedDataModule):
     """What ``surefoot label`` wrote, or ``surefoot generate``."""
 
     def __init__(
-        self, completions: Path, judge: Literal["steps", "outcome", "tokens"] = "steps", **judged: Any
+        self, completions: Path | list[Path], judge: Literal["steps", "outcome", "tokens"] = "steps", **judged: Any
     ) -> None:
         """Initialize the data.
 
         Args:
-            completions: Folder that surefoot label wrote; for outcomes and tokens that of surefoot generate will do.
+            completions: Folder that surefoot label wrote, or several, all labelled by one prover; for outcomes and
+                tokens those of surefoot generate will do.
             judge: Prefixes with a label: after every step and the prompt, the value; after the last step, the outcome;
                 or after every token, the outcome of the whole.
             judged: Arguments of `JudgedDataModule`.
+
+        Raises:
+            ConfigError: If there is no folder.
         """
         super().__init__(**judged)
-        self.completions, self.judge, self._prover = Path(completions), judge, ""
+        folders = completions if isinstance(completions, list) else [completions]
+        if not folders:
+            raise ConfigError("completions must name at least one folder.")
+        self.completions, self.judge, self._prover = [Path(folder) for folder in folders], judge, ""
 
     def read(self) -> Iterator[tuple[str, Judged]]:
         """Yield the completions.
@@ -46,19 +53,19 @@ class LabelledCompletionsDataModule(JudgedDataModule):
             DataError: If they lack grades, or values where those are asked for, or values are those of several provers.
         """
         provers: dict[str, None] = {}
-        for i, t in enumerate(read_trajectories(self.completions)):
-            if self.judge == "steps":
-                provers[t.prover] = None
-            yield t.problem.id, self._judged(t, i)
-        self._prover = single_prover(provers, self.completions)
+        for folder in self.completions:
+            for i, t in enumerate(read_trajectories(folder)):
+                if self.judge == "steps":
+                    provers[t.prover] = None
+                yield t.problem.id, self._judged(t, f"{folder}, row {i + 1}")
+        self._prover = single_prover(provers, " and ".join(map(str, self.completions)))
 
     def prover(self) -> str:
         """Return the settings of what the values were sampled with, as JSON; empty where nothing has recorded them."""
         self.judged("train")
         return self._prover
 
-    def _judged(self, t: Trajectory, row: int) -> Judged:
-        where = f"{self.completions}, row {row + 1}"
+    def _judged(self, t: Trajectory, where: str) -> Judged:
         if t.grade is None:
             raise DataError(f"{where} has no grade.")
         outcome, n = float(t.grade.correct), len(t.completion)

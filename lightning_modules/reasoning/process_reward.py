@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -143,13 +144,19 @@ class ProcessReward(LanguageModelModule):
         if not offers(data, _LabelledData):
             return LabelSource()
         model, train = self.language_model, data.judged("train")
-        prompts = (
-            (j.problem.question, self.prompt.prompt_ids(j.problem, model))
+        prompts = [
+            (j.problem.question, model.decode(self.prompt.prompt_ids(j.problem, model)))
             if isinstance(j, JudgedText)
-            else (j.question, j.prompt)
+            else (j.question, model.decode(j.prompt))
             for j in train[:: max(1, len(train) // 100)]
-        )
-        return LabelSource(prompt_template((question, model.decode(ids)) for question, ids in prompts), data.prover())
+        ]
+        template = prompt_template(prompts)
+        if template is None and all(question.strip() and question.strip() in text for question, text in prompts):
+            rank_zero_warn(
+                "the training completions were sampled after several prompts: LearnedValues will judge completions"
+                " after any."
+            )
+        return LabelSource(template, data.prover())
 
     def _conclude(self, stage: str) -> None:
         found = self.metrics.conclude()

@@ -17,7 +17,7 @@ from tiny_tokenizers import byte_level, model_with
 from datamodules import LabelledCompletionsDataModule
 from lightning_modules.reasoning.judgements import JudgementMetrics
 from surefoot.cli import main
-from surefoot.errors import DataError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.sharded import ShardedFolder
 from surefoot.reasoning.language_models import TinyLanguageModel
@@ -30,6 +30,7 @@ from surefoot.reasoning.metrics.judgements import (
     ranking,
 )
 from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine
 from surefoot.reasoning.values import Judged, LabelSource, LearnedValues, check_values, prompt_template
@@ -295,6 +296,13 @@ def test_labels_of_several_provers_are_not_learned_together(tmp_path: Path) -> N
     alike = written(tmp_path / "alike", prover("a"), "", prover("a", n=8, engine="VLLMEngine"))
     data = LabelledCompletionsDataModule(alike, val_share=0, test_share=0)
     assert data.prover() == prover("a")
+    apart = [written(tmp_path / name, prover(name)) for name in ("a", "b")]
+    with pytest.raises(DataError, match=r"a and .*b has labels of 2 provers"):
+        LabelledCompletionsDataModule(apart).judged("train")
+    both = LabelledCompletionsDataModule([apart[0], alike], val_share=0, test_share=0)
+    assert (len(both.judged("train")), both.prover()) == (8, prover("a"))
+    with pytest.raises(ConfigError, match="at least one folder"):
+        LabelledCompletionsDataModule([])
     odd = written(tmp_path / "odd", "not json", prover("a"))
     with pytest.raises(DataError, match="of another description and model and sampling"):
         LabelledCompletionsDataModule(odd).judged("train")
@@ -308,7 +316,7 @@ def test_a_run_says_whose_labels_it_has_learned_and_judges_no_other_prompt(fit: 
     same, other = (stepwise("7", ["a1\n", "b2\n"]) for _ in range(2))
     values.predict([same])
     other.prompt = [*other.prompt, *other.completion[2:3]]  # a new line
-    with pytest.raises(DataError, match=r"after another prompt, which ends '7=', than the policy's, '7=\\n'"):
+    with pytest.raises(DataError, match=r"'7=' where the policy's is '7=\\n'"):
         values.predict([other])
     policy = Policy(values.model, PlainPrompt(), HFEngine(), Grader(rule="last_number"))
     with pytest.raises(DataError, match="after another prompt"):
@@ -318,6 +326,21 @@ def test_a_run_says_whose_labels_it_has_learned_and_judges_no_other_prompt(fit: 
         values.extend(policy, [other], lambda *_: 0)
     (run / "labels.json").unlink()
     LearnedValues(run).predict([other])  # an older run says nothing
+
+
+def test_completions_after_several_prompts_are_warned_of(fit: Fit, tmp_path: Path) -> None:
+    """In one run's labels, of two folders: nothing is refused later."""
+    plain = written(tmp_path / "plain", prover("a"))
+    found = [stepwise(str(i), ["a1\n", "b2\n"]) for i in range(4, 8)]
+    for t in found:
+        t.prompt, t.prover = [*t.prompt, *t.completion[2:3]], prover("a")
+    other = ShardedFolder(tmp_path / "other", "label", {}, [4], [4])
+    other.write(lambda _: found, lambda _: None, lambda: None, lambda _: {})
+    config = settings(plain, epochs=1, val_share=0.25, test_share=0)
+    config["data"]["init_args"]["completions"] = [str(plain), str(other.path)]
+    with pytest.warns(UserWarning, match="were sampled after several prompts"):
+        run = fit(config)
+    assert LabelSource.read(run) == LabelSource(None, prover("a"))
 
 
 def test_the_common_prompt_of_questions() -> None:
@@ -331,6 +354,25 @@ def test_the_common_prompt_of_questions() -> None:
     assert prompt_template([("1", "one")]) is None
     assert prompt_template([("", "x")]) is None
     assert prompt_template([]) is None
+
+
+def test_prompts_are_compared_as_far_as_a_tokenizer_writes_them_back() -> None:
+    """What differs is named; a question that is lost in the tokens is passed over, what stands around it is not."""
+    source = LabelSource("Answer this: {question}\nA:")
+
+    def check(question: str, written: str) -> None:
+        made = stepwise("7", ["a1\n"])
+        made.problem = Problem("7", question, "1")
+        source.check_prompts([made], lambda _: written)
+
+    check("1+1=", "Answer this: 1+1=\nA:")
+    check(" 1+1= ", "Answer this: 1+1=\nA:")
+    check("½+½=", "Answer this: 1/2+1/2=\nA:")
+    for question in ("1+1=", "½+½="):
+        with pytest.raises(DataError, match=r"'Answer this: .*' where the policy's is 'Answer me: .*'"):
+            check(question, "Answer me: 1+1=\nA:")
+    with pytest.raises(DataError, match=r"1=\\nA:' where the policy's is .*1=\\nB:'"):
+        check("1+1=", "Answer this: 1+1=\nB:")
 
 
 def test_a_damaged_record_of_labels_is_refused(tmp_path: Path) -> None:

@@ -61,15 +61,17 @@ class LabelSource:
         """
         if self.prompt is None:
             return
-        asked = {(t.problem.question, tuple(t.prompt)) for t in trajectories}
-        for question, prompt in asked:
-            written = decode(prompt)
-            expected = [_fill(self.prompt, q) for q in (question, question.strip())]
-            if written not in expected:
+        for question, prompt in {(t.problem.question, tuple(t.prompt)) for t in trajectories}:
+            written, expected = decode(prompt), _fill(self.prompt, question)
+            if not _is_filled(self.prompt, question, written):
+                equal = next(
+                    (i for i, (a, b) in enumerate(zip(expected, written, strict=False)) if a != b),
+                    min(len(expected), len(written)),
+                )
+                theirs, own = (text[max(0, equal - 20) :][:50] for text in (expected, written))
                 raise DataError(
-                    f"the value model has learned from completions after another prompt, which ends"
-                    f" {expected[0][-40:]!r}, than the policy's, {written[-40:]!r}: give the policy its prompt, or"
-                    " train a value model with the policy's."
+                    f"the value model has learned from completions after another prompt, {theirs!r} where the policy's"
+                    f" is {own!r}: give the policy its prompt, or train a value model with the policy's."
                 )
 
 
@@ -101,6 +103,17 @@ def prompt_template(prompts: Iterable[tuple[str, str]]) -> str | None:
             if all(t in (_fill(template, q), _fill(template, q.strip())) for q, t in given):
                 return template
     return None
+
+
+def _is_filled(template: str, question: str, text: str) -> bool:
+    """Return whether a text is a template with a question in it.
+
+    A question that its tokens do not write back may be anything there.
+    """
+    own = question.strip()
+    if own and own in text:
+        return text in (_fill(template, question), _fill(template, own))
+    return text.startswith(template.split(_QUESTION)[0]) and text.endswith(template.split(_QUESTION)[-1])
 
 
 def _fill(template: str, question: str) -> str:
