@@ -27,16 +27,24 @@ def write_prover_ranking(ranked: Sequence[RankedProver], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "provers.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        ends = [f"{term}{end}" for term in _TERMS for end in ("", "_low", "_high")]
+        ends = [f"{term}{end}" for term in (*_TERMS, "behind") for end in ("", "_low", "_high")]
         writer.writerow(["rank", "prover", "k", *ends, "problems", "states", "steps"])
         for rank, p in enumerate(ranked, 1):
-            numbers = [n for term in p.quality for n in term[:3]]
+            numbers = [n for term in (*p.quality, p.behind) for n in term[:3]]
             writer.writerow([rank, p.name, p.k, *numbers, p.quality.improvement.n, p.n_states, p.n_steps])
-    header = ("rank", "prover", "K", *(f"{term} [95%]" for term in _TERMS), "problems", "states", "steps")
+    header = (
+        "rank",
+        "prover",
+        "K",
+        *(f"{term} [95%]" for term in (*_TERMS, "behind the first")),
+        "problems",
+        "states",
+        "steps",
+    )
     rows = [
         [
             *(str(rank), p.name, str(p.k)),
-            *map(_cell, p.quality),
+            *map(_cell, (*p.quality, p.behind)),
             *map(str, (p.quality.improvement.n, p.n_states, p.n_steps)),
         ]
         for rank, p in enumerate(ranked, 1)

@@ -60,6 +60,8 @@ def test_provers_are_ranked(labels: list[Path], tmp_path: Path, capsys: pytest.C
     assert float(first["alignment"]) == pytest.approx(0.08)
     assert float(first["improvement"]) == pytest.approx(0.4 - 0.09 / 19)
     assert float(first["improvement_low"]) == pytest.approx(float(first["improvement_high"])), "problems are alike"
+    assert [float(first[f"behind{end}"]) for end in ("", "_low", "_high")] == [0, 0, 0]
+    assert float(rows[-1]["behind"]) == pytest.approx(float(first["improvement"]) - float(rows[-1]["improvement"]))
     assert [first[name] for name in ("problems", "states", "steps")] == ["6", "6", "12"]
     blind = next(row for row in rows if (row["prover"], row["k"]) == (str(labels[2]), "1"))
     assert float(blind["alignment"]) == 0

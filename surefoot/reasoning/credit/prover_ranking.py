@@ -22,6 +22,7 @@ class RankedProver(NamedTuple):
     name: str
     k: int  # attempts that it takes the best of
     quality: ProverQuality  # intervals are over problems
+    behind: Estimate  # by how much its improvement is less than that of the first, on the same problems
     n_states: int
     n_steps: int  # sampled from them
 
@@ -118,8 +119,9 @@ def rank_provers(
                     f"{name} was labelled with sampling.n {n}: the noise of the best of {k} is known from {2 * k} or"
                     " more attempts behind a value. Label with more, or ask for a smaller k."
                 )
-            found.append(_ranked(name, k, own, values_of_siblings(trajectories)))
-    return sorted(found, key=lambda prover: -prover.quality.improvement.mean)
+            found.append(_measured(name, k, own, values_of_siblings(trajectories)))
+    found.sort(key=lambda measured: -sum(measured.improvement))
+    return [_ranked(measured, found[0], len(own)) for measured in found]
 
 
 def _check_completions(name: str, policy: Sequence[Trajectory], theirs: Sequence[Trajectory]) -> None:
@@ -138,27 +140,53 @@ def _check_completions(name: str, policy: Sequence[Trajectory], theirs: Sequence
         )
 
 
-def _ranked(name: str, k: int, own: Mapping[State, Siblings], theirs: Mapping[State, Siblings]) -> RankedProver:
-    """Return a prover's quality from the policy's values and its own after the steps of each state."""
-    shared = own == theirs  # the same attempts: others would not end alike throughout
-    by_problem: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])  # visits, and each term times visits
-    for state, siblings in own.items():
-        n = len(siblings.steps)
-        terms = _terms(siblings.values, theirs[state], k, shared)
-        for i, part in enumerate((1.0, *terms)):
-            by_problem[state[0]][i] += n * part
-    sums = list(by_problem.values())
+class _Measured(NamedTuple):
+    """A prover's terms, of each problem the sum over its states, each times its visits."""
 
-    def estimate(*terms: int) -> Estimate:
-        weighted = [(own[0], sum(own[i] for i in terms)) for own in sums]
+    name: str
+    k: int
+    visits: list[float]
+    distinguishability: list[float]
+    alignment: list[float]
+
+    @property
+    def improvement(self) -> list[float]:
+        return [d + a for d, a in zip(self.distinguishability, self.alignment, strict=True)]
+
+    def estimate(self, sums: Sequence[float]) -> Estimate:
+        """Return a mean over visits, with its interval over redrawn problems."""
 
         def mean(chosen: Sequence[int]) -> float:
-            return sum(weighted[i][1] for i in chosen) / sum(weighted[i][0] for i in chosen)
+            return sum(sums[i] for i in chosen) / sum(self.visits[i] for i in chosen)
 
-        return bootstrap_interval(mean, len(weighted))
+        return bootstrap_interval(mean, len(sums))
 
-    quality = ProverQuality(estimate(1), estimate(2), estimate(1, 2))
-    return RankedProver(name, k, quality, len(own), sum(len(siblings.steps) for siblings in own.values()))
+
+def _measured(name: str, k: int, own: Mapping[State, Siblings], theirs: Mapping[State, Siblings]) -> _Measured:
+    """Return a prover's terms from the policy's values and its own after the steps of each state."""
+    shared = own == theirs  # the same attempts: others would not end alike throughout
+    by_problem: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for state, siblings in own.items():
+        n = len(siblings.steps)
+        for i, term in enumerate((1.0, *_terms(siblings.values, theirs[state], k, shared))):
+            by_problem[state[0]][i] += n * term
+    visits, variances, covariances = (list(sums) for sums in zip(*by_problem.values(), strict=True))
+    return _Measured(name, k, visits, variances, covariances)
+
+
+def _ranked(measured: _Measured, first: _Measured, n_states: int) -> RankedProver:
+    """Return what is reported of a prover.
+
+    Args:
+        measured: Its terms.
+        first: Those of the most promising one.
+        n_states: States that they are of.
+    """
+    estimate, improvement = measured.estimate, measured.improvement
+    terms = (measured.distinguishability, measured.alignment, improvement)
+    behind = estimate([a - b for a, b in zip(first.improvement, improvement, strict=True)])
+    quality = ProverQuality(*map(estimate, terms))
+    return RankedProver(measured.name, measured.k, quality, behind, n_states, round(sum(measured.visits)))
 
 
 def _terms(own: Sequence[float], theirs: Siblings, k: int, shared: bool) -> tuple[float, float]:

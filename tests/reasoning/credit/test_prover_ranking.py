@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from surefoot.errors import DataError
-from surefoot.reasoning.credit import RankedProver, rank_provers
+from surefoot.reasoning.credit import rank_provers
 from surefoot.reasoning.metrics import best_of_k, best_of_k_covariance, best_of_k_estimate
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import Span
@@ -138,7 +138,9 @@ def test_intervals_are_over_problems() -> None:
     found += [completion([i], [0.5, 1.0], problem="b") for i in (0, 1)]
     (ranked,) = rank_provers(found, {"itself": (found, [1])})
     assert ranked.quality.distinguishability == (0.25, 0.0, 0.5, 2)
-    assert isinstance(ranked, RankedProver)
+    blind = [completion(list(t.completion), [0.5, 0.5], problem=t.problem.id) for t in found]
+    first, last = rank_provers(found, {"blind": (blind, [1]), "itself": (found, [1])})
+    assert (first.name, first.behind, last.behind) == ("itself", (0.0, 0.0, 0.0, 2), (0.5, 0.0, 1.0, 2))
 
 
 def test_steps_that_were_given_are_no_samples() -> None:
