@@ -22,7 +22,7 @@ def _parser() -> VerbParser:
         "labels", nargs="+", type=Path, help="Folders that surefoot label wrote of the same completions, one a prover."
     )
     parser.add_argument(
-        "--policy", type=Path | None, default=None, help="That of the policy's own values; by default the first."
+        "--policy", type=Path | None, default=None, help="Folder of the policy's own values; by default the first."
     )
     parser.add_argument(
         "--k",
