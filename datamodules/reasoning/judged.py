@@ -77,6 +77,10 @@ class JudgedDataModule(RecordsDataModule):
             raise DataError(f"{type(self).__name__} has no problem left to train on.")
         return self._splits[split]
 
+    def prover(self) -> str:
+        """Return the settings of what the labels were sampled with, as JSON; empty where they are not a prover's."""
+        return ""
+
     def recorded_splits(self) -> Mapping[str, Sequence[Judged | JudgedText]]:
         """Return what each split holds."""
         splits = ("train", "val", "test") if self.test_share < 1 else ("test",)
@@ -105,10 +109,14 @@ class JudgedDataModule(RecordsDataModule):
 
 
 def _balanced(judged: Sequence[Judged | JudgedText]) -> list[Judged | JudgedText]:
-    """Return completions whose prefixes below and from 1/2 have equal weight in sum, and weight 1 on average."""
-    values = [v for j in judged for v in j.values if v is not None]
-    n_high = sum(v >= 0.5 for v in values)
-    if n_high in (0, len(values)):
+    """Return completions whose prefixes below and from 1/2 have equal weight in sum, and the whole weight is kept."""
+    weighted = [(v, w) for j in judged for v, w in zip(j.values, j.weights, strict=True) if v is not None]
+    high, total = sum(w for v, w in weighted if v >= 0.5), sum(w for _, w in weighted)
+    if high in (0, total):
         return list(judged)
-    low, high = (len(values) / (2 * n) for n in (len(values) - n_high, n_high))
-    return [j._replace(weights=[high if v is not None and v >= 0.5 else low for v in j.values]) for j in judged]
+    factors = {True: total / (2 * high), False: total / (2 * (total - high))}
+
+    def weights(j: Judged | JudgedText) -> list[float]:
+        return [factors[v is not None and v >= 0.5] * w for v, w in zip(j.values, j.weights, strict=True)]
+
+    return [j._replace(weights=weights(j)) for j in judged]

@@ -15,7 +15,8 @@ __all__ = ("PRM800KDataModule",)
 class PRM800KDataModule(JudgedDataModule):
     """Each rated path of steps is a solution: the chosen one, and one for every alternative to one of its steps.
 
-    Ratings 1 (good) and 0 (neutral) are worth 1, -1 (bad) 0; steps without a rating are not judged.
+    Ratings 1 (good) and 0 (neutral) are worth 1, -1 (bad) 0; steps without a rating are not judged. The rating of a
+    step that several paths of a row share counts once: it has weight 0 in all but the first of them.
 
     Reference: Lightman et al. 2023, arXiv 2305.20050.
     """
@@ -47,9 +48,12 @@ class PRM800KDataModule(JudgedDataModule):
                 where = f"{path}, row {i + 1}"
                 question = _mapping(row.get("question"), "question", where)
                 problem = Problem(f"{path.stem}-{i}", first_field(question, ["problem"], where), "")
+                n_counted = 0  # steps of the chosen path whose ratings a solution has counted
                 for steps, values in self._paths(_mapping(row.get("label"), "label", where), where):
                     if any(v is not None for v in values):
-                        yield problem.question, judged_solution(problem, steps, values, where)
+                        weights = [float(n >= n_counted) for n in range(len(steps))]
+                        yield problem.question, judged_solution(problem, steps, values, where, weights)
+                        n_counted = len(steps) - 1  # all paths end beside the chosen one, or are its own
 
     def _paths(self, label: Mapping[str, Any], where: str) -> Iterator[tuple[list[str], list[float | None]]]:
         """Yield the steps of each rated path with their values."""

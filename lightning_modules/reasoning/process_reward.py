@@ -1,15 +1,16 @@
 """Process reward models: how likely a completion ends right, after each of its steps."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_modules.reasoning.judgements import JudgementMetrics
 from lightning_modules.reasoning.language_model import LanguageModelModule
-from surefoot.contracts import RecordBatch
+from surefoot.contracts import RecordBatch, datamodule_of, offers
 from surefoot.errors import DataError
 from surefoot.reasoning.language_models import ValueHead
 from surefoot.reasoning.prompts import PlainPrompt, Prompt
@@ -17,14 +18,28 @@ from surefoot.reasoning.sequences import Pack, pack_sequences
 from surefoot.reasoning.values import (
     Judged,
     JudgedText,
+    LabelSource,
     judged_sequence,
     predicted_values,
+    prompt_template,
     tokenised,
     value_logits,
 )
 from surefoot.training.distributed import sum_over_ranks
 
 __all__ = ("ProcessReward",)
+
+
+class _LabelledData(Protocol):
+    """A datamodule of judged completions."""
+
+    def judged(self, split: str) -> Sequence[Judged | JudgedText]:
+        """Return those of a split."""
+        ...
+
+    def prover(self) -> str:
+        """Return the settings of what the labels were sampled with, as JSON; empty where they are not a prover's."""
+        ...
 
 
 class ProcessReward(LanguageModelModule):
@@ -115,11 +130,33 @@ class ProcessReward(LanguageModelModule):
 
     def _predict(self, batch: RecordBatch) -> None:
         judged = self.judged(batch)
-        labels, steps = _by_token(judged, "values"), _by_token(judged, "n_steps")
+        labels, steps, weights = (_by_token(judged, name) for name in ("values", "n_steps", "weights"))
+        outcomes = torch.tensor([-1.0 if j.outcome is None else j.outcome for j in judged], device=self.device)
         for pack in self.equalise_packs(self.packs(judged)):
             logits = value_logits(self.language_model, self.value_head, pack.to(self.device))
-            indices = batch["index"].to(pack.sequences.device)[pack.sequences]
-            self.metrics.update(logits.sigmoid(), pack.gather(labels), pack.gather(steps), indices)
+            indices, ends = (of.to(pack.sequences.device)[pack.sequences] for of in (batch["index"], outcomes))
+            given = pack.gather(labels), pack.gather(steps), indices
+            self.metrics.update(logits.sigmoid(), *given, pack.gather(weights) > 0, ends)
+
+    def label_source(self) -> LabelSource:
+        """Return whose labels the model learns from: the prompt of the training completions, and what labelled them."""
+        data = datamodule_of(self.trainer)
+        if not offers(data, _LabelledData):
+            return LabelSource()
+        model, train = self.language_model, data.judged("train")
+        prompts = [
+            (j.problem.question, model.decode(self.prompt.prompt_ids(j.problem, model)))
+            if isinstance(j, JudgedText)
+            else (j.question, model.decode(j.prompt))
+            for j in train[:: max(1, len(train) // 100)]
+        ]
+        template = prompt_template(prompts)
+        if template is None and all(question.strip() and question.strip() in text for question, text in prompts):
+            rank_zero_warn(
+                "the training completions were sampled after several prompts: LearnedValues will judge completions"
+                " after any."
+            )
+        return LabelSource(template, data.prover())
 
     def _conclude(self, stage: str) -> None:
         found = self.metrics.conclude()

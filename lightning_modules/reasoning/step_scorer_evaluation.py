@@ -80,9 +80,9 @@ class StepScorerEvaluation(LightningModule):
     def _score(self, batch: dict[str, Any]) -> None:
         given, values = self._values(batch)
         rows = [
-            (value, label, n, int(index))
+            (value, label, n, int(index), weight > 0)
             for index, j, own in zip(batch["index"], given, values, strict=True)
-            for n, (value, label) in enumerate(zip(own, j.values, strict=True), 1)
+            for n, (value, label, weight) in enumerate(zip(own, j.values, j.weights, strict=True), 1)
             if label is not None
         ]
         if rows:

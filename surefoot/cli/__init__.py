@@ -25,6 +25,7 @@ Train and evaluate (LightningCLI: --config FILE.yaml, --dotted.key value overrid
 Sample and combine:
   generate    sample and grade k completions per problem; resumable
   label       values of the steps of stored completions, by sampling from each; resumable
+  provers     which prover to learn from: distinguishability and alignment, from labels of the same completions
   search      answers found with a verifier: best of N, beam search; accuracy by candidates and tokens; resumable
   curate      new training problems near those that a tracked run has not learned
   pipeline    run a method of several stages; a rerun resumes at the first missing one
@@ -44,6 +45,7 @@ _VERBS = (
     "predict",
     "generate",
     "label",
+    "provers",
     "search",
     "curate",
     "pipeline",
@@ -53,7 +55,17 @@ _VERBS = (
 #: Verbs that go on where they were stopped.
 _RESUMABLE = ("fit", "generate", "label", "search", "curate", "pipeline")
 #: Flags whose value is a path or a name
-_PATHS = ("--runs_root", "--experiment", "--ckpt_path", "--config", "-c", "--out", "--recorded", "--baseline")
+_PATHS = (
+    "--runs_root",
+    "--experiment",
+    "--ckpt_path",
+    "--config",
+    "-c",
+    "--out",
+    "--recorded",
+    "--baseline",
+    "--policy",
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -142,6 +154,8 @@ def find_verb(name: str) -> Callable[[list[str]], None]:
                 from surefoot.cli.generate import run_generate as run
             case "label":
                 from surefoot.cli.label import run_label as run
+            case "provers":
+                from surefoot.cli.provers import run_provers as run
             case "search":
                 from surefoot.cli.search import run_search as run
             case "curate":

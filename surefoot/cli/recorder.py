@@ -21,6 +21,7 @@ from surefoot.contracts import (
     offers,
 )
 from surefoot.errors import SurefootError
+from surefoot.reasoning.values import LabelledTraining
 from surefoot.runs import RunFolder, describe_environment, mark_latest
 from surefoot.storage.files import replacing
 from surefoot.storage.json_files import write_json
@@ -93,7 +94,10 @@ class RunRecorder(Callback):
         checkpoint["surefoot_descriptions"] = self._descriptions
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the trained weights: ``weights.safetensors``, and a language model's folder if no callback has."""
+        """Write the trained weights: ``weights.safetensors``, and a language model's folder if no callback has.
+
+        Whose labels they were trained on stands in ``labels.json``.
+        """
         self._handed_on = True
         if is_fast_dev_run(trainer):
             return
@@ -107,6 +111,8 @@ class RunRecorder(Callback):
         tensors = {name: t for name, t in pl_module.state_dict().items() if name.split(".")[0] in beside}
         if tensors:  # such as a value head
             _write_weights(self.run.path / WEIGHTS, tensors, trainer.is_global_zero)
+        if offers(module, LabelledTraining) and trainer.is_global_zero:
+            module.label_source().write(self.run.path)
         exported = any(isinstance(c, ModelExporter) for c in callbacks_of(trainer))
         if not exported and (trainer.is_global_zero or is_sharded(model)):  # every rank has a part of sharded tensors
             model.save(self.run.path / "model", write=trainer.is_global_zero)

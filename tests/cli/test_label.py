@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from tiny_reasoning import tiny_reasoning
 from tiny_tokenizers import byte_level, model_with
 
 from surefoot.cli import main
+from surefoot.reasoning.completions.sharded import ShardedFolder
 from surefoot.reasoning.completions.store import read_completions, read_trajectories
 from surefoot.reasoning.language_models import TinyLanguageModel
+from surefoot.reasoning.sequences import Span
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
@@ -191,3 +194,21 @@ def test_what_cannot_be_labelled_ends_in_one_line(
 def test_only_the_first_completions_of_each_problem(completions: Path, tmp_path: Path) -> None:
     found = rows(label(completions, tmp_path, "a", "--per_problem", "2"))
     assert [(r["problem_index"], r["sample"]) for r in found] == [(p, s) for p in range(10) for s in range(2)]
+
+
+def test_completions_that_are_cut_keep_their_steps(completions: Path, tmp_path: Path) -> None:
+    """Those that a search has cut after every digit, say: the separator cuts only what nothing has cut."""
+    cut = [replace(t, spans=(), steps=()) for t in read_trajectories(completions)]
+    for t in cut[::2]:
+        half = len(t.completion) // 2
+        t.spans = [s for s in (Span(0, half), Span(half, len(t.completion))) if s.start < s.end]
+    folder = ShardedFolder(tmp_path / "cut", "search", {}, [10], [len(cut)])
+    folder.write(lambda _: cut, lambda _: None, lambda: None, lambda _: {})
+    plain = list(read_trajectories(label(completions, tmp_path, "plain")))
+    found = list(read_trajectories(label(tmp_path / "cut", tmp_path, "labelled")))
+    assert [list(t.spans) for t in found[::2]] == [list(t.spans) for t in cut[::2]]
+    assert [list(t.spans) for t in found[1::2]] == [list(t.spans) for t in plain[1::2]]
+    assert {len(t.values) - len(t.spans) for t in found} == {1}
+    other = label(tmp_path / "cut", tmp_path, "other", "--separator", "@@")
+    assert [list(t.spans) for t in list(read_trajectories(other))[::2]] == [list(t.spans) for t in cut[::2]]
+    assert {len(t.spans) for t in list(read_trajectories(other))[1::2]} == {1}, "nothing has cut them"

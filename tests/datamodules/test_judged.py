@@ -20,9 +20,10 @@ from datamodules import (
 )
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.language_models import TinyLanguageModel
+from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.sequences import split_spans
-from surefoot.reasoning.values import JudgedText, tokenised
+from surefoot.reasoning.values import JudgedText, judged_solution, tokenised
 
 ALL = {"val_share": 0.0, "test_share": 0.0, "balanced": False}
 
@@ -73,6 +74,31 @@ def test_prm800k(tmp_path: Path) -> None:
         (["a\n", "d\n", "e"], [1.0, None, 1.0]),
         (["a\n", "d\n", "f"], [1.0, None, None]),
         (["b"], [0.0]),
+    ]
+
+
+def test_a_rating_that_several_paths_share_counts_once(tmp_path: Path) -> None:
+    """In the loss and its balance: ratings of chosen steps have weight on the first path that holds them."""
+    alternatives = [{"text": "b", "rating": -1}, {"text": "c", "rating": -1}]
+    steps = [
+        {"completions": [{"text": "a", "rating": 1}], "chosen_completion": 0},
+        {"completions": [{"text": "d", "rating": 1}, *alternatives], "chosen_completion": 0},
+        {"completions": [{"text": "e", "rating": 1}], "chosen_completion": 0},
+    ]
+    row = {"question": {"problem": "?"}, "label": {"steps": steps, "finish_reason": "solution"}}
+    path = write(tmp_path / "a.jsonl", row)
+    plain = PRM800KDataModule([path], **ALL).judged("train")
+    assert [("".join(j.steps).replace("\n", ""), list(j.values), list(j.weights)) for j in plain] == [
+        ("ab", [1.0, 0.0], [1.0, 1.0]),
+        ("ac", [1.0, 0.0], [0.0, 1.0]),
+        ("ade", [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]),
+    ]
+    # five ratings: three of 1 and two of 0, each half worth 2.5
+    balanced = PRM800KDataModule([path], **ALL | {"balanced": True}).judged("train")
+    assert [list(j.weights) for j in balanced] == [
+        pytest.approx([2.5 / 3, 1.25]),
+        pytest.approx([0, 1.25]),
+        pytest.approx([0, 2.5 / 3, 2.5 / 3]),
     ]
 
 
@@ -140,6 +166,8 @@ def test_an_empty_step_leaves_its_label_to_the_one_before(tmp_path: Path) -> Non
     (judged,) = ProcessBenchDataModule(write(tmp_path / "a.jsonl", row), **ALL).judged("train")
     assert isinstance(judged, JudgedText)
     assert (list(judged.steps), list(judged.values)) == (["1+1=2\n", "#### 4"], [0.0, None])
+    solution = judged_solution(Problem("p", "1+1=", ""), ["a", " ", "b"], [1.0, 1.0, 0.0], "x", [0.0, 1.0, 0.0])
+    assert (list(solution.steps), list(solution.weights)) == (["a\n", "b"], [1.0, 0.0])
     row = {"problem": "1+1=", "steps": ["", "#### 4"], "label": 0}
     with pytest.raises(DataError, match="the first step is empty, and judged to be wrong"):
         ProcessBenchDataModule(write(tmp_path / "b.jsonl", row), **ALL).judged("train")

@@ -1,6 +1,8 @@
 """Process reward models: what they learn, what one pass reads, and what cannot be learned from."""
 
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tiny_tokenizers import byte_level, model_with
 from datamodules import LabelledCompletionsDataModule
 from lightning_modules.reasoning.judgements import JudgementMetrics
 from surefoot.cli import main
-from surefoot.errors import DataError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.completions.sharded import ShardedFolder
 from surefoot.reasoning.language_models import TinyLanguageModel
@@ -24,14 +26,17 @@ from surefoot.reasoning.metrics.judgements import (
     calibration_error,
     first_error,
     first_errors,
+    outcome_error,
     ranking,
 )
 from surefoot.reasoning.policy import Policy
+from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine
-from surefoot.reasoning.values import Judged, LearnedValues, check_values
+from surefoot.reasoning.values import Judged, LabelSource, LearnedValues, check_values, prompt_template
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+METRICS = Path(__file__).parents[2] / "docs/metrics.md"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,14 @@ def test_values_of_steps_are_learned_and_read_in_one_pass(
     header = (run / "metrics.csv").read_text().splitlines()[0]
     assert "val/brier_after_0" in header
     assert "val/auroc_after_0" not in header, "no problem starts wrong: there is nothing to rank"
+    logged = {re.sub(r"_after_.+$", "", key) for key in header.split(",") if key.startswith("val/")}
+    documented = re.findall(r"^\| `<stage>/([^`]+)`", METRICS.read_text(), flags=re.MULTILINE)
+    assert logged <= {f"val/{key.replace('<n>', n)}" for key in documented for n in ("0", "25", "50", "75", "100")}
     assert last(run, "val/auroc_after_2") > 0.95
+    assert last(run, "val/outcome_error_at_100_percent") < 0.05
+    assert last(run, "val/outcome_error_at_0_percent") > 0.15, (
+        "a third of the completions ends wrong, and none begins so"
+    )
     values = LearnedValues(run)
     steps = [["a1\n", "x2\n", "b3\n"], ["a1\n", "b2\n", "c3\n"], ["a1\n", "x2\n", "x3\n"]]
     found = [stepwise("7", s) for s in steps]
@@ -211,3 +223,159 @@ def test_first_errors_are_of_steps_not_of_tokens_and_values_are_numbers() -> Non
     assert "first_error_f1" not in metrics.conclude(), "two prefixes within one step"
     with pytest.raises(DataError, match="a predicted value is no finite number"):
         metrics.update(torch.tensor([math.nan]), torch.ones(1), torch.ones(1), torch.zeros(1))
+
+
+def test_how_soon_the_outcome_is_predicted_by_hand() -> None:
+    """A right completion of four steps, a wrong one of one step, and one whose outcome nobody knows."""
+    metrics = JudgementMetrics()
+    predicted = torch.tensor([0.4, 0.6, 0.3, 0.7, 0.9, 0.8, 0.6, 0.1])
+    steps, completions = torch.tensor([0, 1, 2, 3, 4, 0, 1, 1]), torch.tensor([7, 7, 7, 7, 7, 2, 2, 5])
+    outcomes = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, -1.0])
+    metrics.update(predicted, outcomes.clamp(min=0), steps, completions, outcomes=outcomes)
+    found = metrics.conclude()
+    assert found["outcome_error"] == pytest.approx(4 / 7)  # .4 and .3 of the right one, both of the wrong one
+    by_step = [found[f"outcome_error_after_{n}"] for n in range(5)]
+    assert by_step == [1.0, 0.5, 1.0, 0.0, 0.0]
+    # the right one is read after 0, 1, 2, 3 and 4 steps; the wrong one at its prompt, then after its only step
+    shares = [found[f"outcome_error_at_{percent}_percent"] for percent in (0, 25, 50, 75, 100)]
+    assert shares == [1.0, 0.5, 1.0, 0.5, 0.5]
+    assert outcome_error(torch.tensor([0.5, 0.2]), torch.tensor([1.0, 1.0])) == 0.5
+    metrics.update(predicted[:2], outcomes[:2], torch.tensor([1, 1]), completions[:2], outcomes=outcomes[:2])
+    assert not {name for name in metrics.conclude() if "percent" in name}, "two prefixes within one step"
+    metrics.update(predicted, outcomes.clamp(min=0), steps, completions)
+    assert not {name for name in metrics.conclude() if "outcome" in name}, "nobody knows"
+
+
+def test_a_label_that_is_counted_elsewhere_counts_for_first_errors_alone() -> None:
+    """Two solutions begin alike: the shared step is right, and predicted to be wrong, once in three labels."""
+    metrics = JudgementMetrics()
+    predicted, labels = torch.tensor([0.2, 0.9, 0.2, 0.1]), torch.tensor([1.0, 1.0, 1.0, 0.0])
+    counted = torch.tensor([True, True, False, True])
+    metrics.update(predicted, labels, torch.tensor([1, 2, 1, 2]), torch.tensor([0, 0, 1, 1]), counted)
+    found = metrics.conclude()
+    assert found["brier"] == pytest.approx((0.64 + 0.01 + 0.01) / 3)
+    assert found["brier_after_1"] == pytest.approx(0.64)
+    assert (found["first_error_accuracy_wrong"], found["first_error_accuracy_right"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_values_of_half_precision_are_near_those_of_full(dtype: Any, untrained: LearnedValues, tmp_path: Path) -> None:
+    untrained.model.save(tmp_path / "model")
+    head = {f"value_head.{n}": w for n, w in untrained.head.state_dict().items()}
+    save_file(head, tmp_path / "weights.safetensors")
+    half = LearnedValues(tmp_path, dtype=dtype)
+    assert {p.dtype for p in half.model.parameters()} == {getattr(torch, dtype)}
+    assert {p.dtype for p in half.head.parameters()} == {torch.float32}
+    found, expected = ([stepwise("7", ["a1\n", "x2\n"])] for _ in range(2))
+    half.predict(found)
+    untrained.predict(expected)
+    assert found[0].values == pytest.approx(expected[0].values, abs=0.02)
+    assert found[0].values != expected[0].values
+
+
+def written(folder: Path, *provers: str) -> Path:
+    """Labelled completions of several problems, one after the other of each prover."""
+    found = [stepwise(str(i), ["a1\n", "b2\n"]) for i in range(max(4, len(provers)))]
+    for i, t in enumerate(found):
+        t.prover = provers[i % len(provers)]
+    sharded = ShardedFolder(folder, "label", {}, [len(found)], [len(found)])
+    sharded.write(lambda _: found, lambda _: None, lambda: None, lambda _: {})
+    return folder
+
+
+def prover(name: str, n: int = 4, **more: Any) -> str:
+    return json.dumps({"model": {"name": name}, "sampling": {"n": n, "temperature": 1.0}, **more})
+
+
+def test_labels_of_several_provers_are_not_learned_together(tmp_path: Path) -> None:
+    """Unless they differ in how many were sampled, and by what; outcomes are nobody's labels."""
+    mixed = written(tmp_path / "mixed", prover("a"), prover("b"))
+    with pytest.raises(DataError, match="mixed has labels of 2 provers, of another model"):
+        LabelledCompletionsDataModule(mixed).judged("train")
+    LabelledCompletionsDataModule(mixed, judge="outcome").judged("train")
+    alike = written(tmp_path / "alike", prover("a"), "", prover("a", n=8, engine="VLLMEngine"))
+    data = LabelledCompletionsDataModule(alike, val_share=0, test_share=0)
+    assert data.prover() == prover("a")
+    apart = [written(tmp_path / name, prover(name)) for name in ("a", "b")]
+    with pytest.raises(DataError, match=r"a and .*b has labels of 2 provers"):
+        LabelledCompletionsDataModule(apart).judged("train")
+    both = LabelledCompletionsDataModule([apart[0], alike], val_share=0, test_share=0)
+    assert (len(both.judged("train")), both.prover()) == (8, prover("a"))
+    with pytest.raises(ConfigError, match="at least one folder"):
+        LabelledCompletionsDataModule([])
+    odd = written(tmp_path / "odd", "not json", prover("a"))
+    with pytest.raises(DataError, match="of another description and model and sampling"):
+        LabelledCompletionsDataModule(odd).judged("train")
+
+
+def test_a_run_says_whose_labels_it_has_learned_and_judges_no_other_prompt(fit: Fit, tmp_path: Path) -> None:
+    labels = written(tmp_path / "labels", prover("a"))
+    run = fit(settings(labels, epochs=1, val_share=0.25, test_share=0))
+    assert LabelSource.read(run) == LabelSource("{question}", prover("a"))
+    values = LearnedValues(run)
+    same, other = (stepwise("7", ["a1\n", "b2\n"]) for _ in range(2))
+    values.predict([same])
+    other.prompt = [*other.prompt, *other.completion[2:3]]  # a new line
+    with pytest.raises(DataError, match=r"'7=' where the policy's is '7=\\n'"):
+        values.predict([other])
+    policy = Policy(values.model, PlainPrompt(), HFEngine(), Grader(rule="last_number"))
+    with pytest.raises(DataError, match="after another prompt"):
+        values(policy, [same, other], lambda *_: 0)
+    other.values = ()
+    with pytest.raises(DataError, match="after another prompt"):
+        values.extend(policy, [other], lambda *_: 0)
+    (run / "labels.json").unlink()
+    LearnedValues(run).predict([other])  # an older run says nothing
+
+
+def test_completions_after_several_prompts_are_warned_of(fit: Fit, tmp_path: Path) -> None:
+    """In one run's labels, of two folders: nothing is refused later."""
+    plain = written(tmp_path / "plain", prover("a"))
+    found = [stepwise(str(i), ["a1\n", "b2\n"]) for i in range(4, 8)]
+    for t in found:
+        t.prompt, t.prover = [*t.prompt, *t.completion[2:3]], prover("a")
+    other = ShardedFolder(tmp_path / "other", "label", {}, [4], [4])
+    other.write(lambda _: found, lambda _: None, lambda: None, lambda _: {})
+    config = settings(plain, epochs=1, val_share=0.25, test_share=0)
+    config["data"]["init_args"]["completions"] = [str(plain), str(other.path)]
+    with pytest.warns(UserWarning, match="were sampled after several prompts"):
+        run = fit(config)
+    assert LabelSource.read(run) == LabelSource(None, prover("a"))
+
+
+def test_the_common_prompt_of_questions() -> None:
+    """A question that stands twice, one that other text around it contains, and prompts without a common one."""
+    assert prompt_template([("1+1=", "Q: 1+1=\nA:"), ("2+2=", "Q: 2+2=\nA:")]) == "Q: {question}\nA:"
+    assert prompt_template([("ab", "ab? ab!"), ("c", "c? c!")]) == "{question}? {question}!"
+    assert prompt_template([("1", "11=2\n1"), ("7", "11=2\n7")]) == "11=2\n{question}"
+    assert prompt_template([("1", "1\n11=2"), ("7", "7\n11=2")]) == "{question}\n11=2"
+    assert prompt_template([(" ab ", "<ab>"), ("c", "<c>")]) == "<{question}>"
+    assert prompt_template([("1", "1\n"), ("2", "2 ")]) is None
+    assert prompt_template([("1", "one")]) is None
+    assert prompt_template([("", "x")]) is None
+    assert prompt_template([]) is None
+
+
+def test_prompts_are_compared_as_far_as_a_tokenizer_writes_them_back() -> None:
+    """What differs is named; a question that is lost in the tokens is passed over, what stands around it is not."""
+    source = LabelSource("Answer this: {question}\nA:")
+
+    def check(question: str, written: str) -> None:
+        made = stepwise("7", ["a1\n"])
+        made.problem = Problem("7", question, "1")
+        source.check_prompts([made], lambda _: written)
+
+    check("1+1=", "Answer this: 1+1=\nA:")
+    check(" 1+1= ", "Answer this: 1+1=\nA:")
+    check("½+½=", "Answer this: 1/2+1/2=\nA:")
+    for question in ("1+1=", "½+½="):
+        with pytest.raises(DataError, match=r"'Answer this: .*' where the policy's is 'Answer me: .*'"):
+            check(question, "Answer me: 1+1=\nA:")
+    with pytest.raises(DataError, match=r"1=\\nA:' where the policy's is .*1=\\nB:'"):
+        check("1+1=", "Answer this: 1+1=\nB:")
+
+
+def test_a_damaged_record_of_labels_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"prompts": 1}')
+    with pytest.raises(DataError, match="does not say whose labels"):
+        LabelSource.read(tmp_path)

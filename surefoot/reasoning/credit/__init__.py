@@ -6,7 +6,8 @@ from surefoot.reasoning.credit.group import GroupAdvantage
 from surefoot.reasoning.credit.leave_one_out import LeaveOneOutAdvantage
 from surefoot.reasoning.credit.per_step import PerStepAdvantage
 from surefoot.reasoning.credit.progress import EffectiveReward, progress
-from surefoot.reasoning.credit.provers import ProverQuality, prover_quality, rank_provers, values_of_siblings
+from surefoot.reasoning.credit.prover_ranking import RankedProver, attempts_behind_values, rank_provers
+from surefoot.reasoning.credit.provers import ProverQuality, prover_quality
 
 __all__ = (
     "CreditAssigner",
@@ -16,8 +17,9 @@ __all__ = (
     "LeaveOneOutAdvantage",
     "PerStepAdvantage",
     "ProverQuality",
+    "RankedProver",
+    "attempts_behind_values",
     "progress",
     "prover_quality",
     "rank_provers",
-    "values_of_siblings",
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from surefoot.reasoning.metrics.sampling import pass_at_k
 
-__all__ = ("best_of_k", "best_of_k_estimate")
+__all__ = ("best_of_k", "best_of_k_covariance", "best_of_k_estimate")
 
 
 def best_of_k(value: float, k: float) -> float:
@@ -46,3 +46,27 @@ def best_of_k_estimate(values: Sequence[float], counts: Sequence[int], k: int) -
             raise ValueError(f"{value} is no share of {n} attempts.")
         found.append(pass_at_k(n, n_correct, k) if n >= k else best_of_k(value, k))
     return found
+
+
+def best_of_k_covariance(value: float, n: int, j: int, k: int) -> float:
+    """Return an unbiased estimate of the covariance of two `best_of_k_estimate` that were made of the same attempts.
+
+    With j = k it is the estimates' variance, and with both 1 the binomial one, ``value (1 - value) / (n - 1)``: the
+    product of the estimated chances that j and that k attempts fail, less the estimated chance that j + k do.
+
+    Args:
+        value: Share of correct attempts, in [0, 1].
+        n: Attempts, at least j + k; 0 where the value is known exactly, which does not vary.
+        j: Attempts of the one policy, at least 1.
+        k: Attempts of the other, at least 1.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    if not 0 <= value <= 1 or min(j, k) < 1 or 0 < n < j + k:
+        raise ValueError(f"expected a value in [0, 1] of at least j + k attempts, got {value} of {n}, j={j}, k={k}.")
+    if n == 0:
+        return 0.0
+    n_wrong = n - round(value * n)
+    failing = {m: math.comb(n_wrong, m) / math.comb(n, m) for m in (j, k, j + k)}
+    return failing[j] * failing[k] - failing[j + k]

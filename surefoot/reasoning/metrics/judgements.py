@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ("FirstErrors", "brier_score", "calibration_error", "first_error", "first_errors", "ranking")
+__all__ = ("FirstErrors", "brier_score", "calibration_error", "first_error", "first_errors", "outcome_error", "ranking")
 
 
 def brier_score(predicted: Float[Tensor, " prefixes"], values: Float[Tensor, " prefixes"]) -> float:
@@ -37,6 +37,18 @@ def ranking(predicted: Float[Tensor, " prefixes"], values: Float[Tensor, " prefi
     if above.min() == above.max():
         return float("nan")
     return float(binary_auroc(predicted, above))
+
+
+def outcome_error(predicted: Float[Tensor, " prefixes"], outcomes: Float[Tensor, " prefixes"]) -> float:
+    """Return how often a completion's outcome is not the one that a prefix's value predicts: right from 1/2 on.
+
+    Args:
+        predicted: Value of each prefix.
+        outcomes: Of the whole completion that it begins, 1 for right and 0 for wrong.
+
+    Reference: Setlur et al. 2024, arXiv 2410.08146, figure 10.
+    """
+    return float(((predicted >= 0.5) != (outcomes >= 0.5)).double().mean())
 
 
 def first_error(values: Sequence[float], threshold: float) -> int:

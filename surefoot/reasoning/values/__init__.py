@@ -10,6 +10,7 @@ from surefoot.reasoning.values.judged import (
     value_logits,
 )
 from surefoot.reasoning.values.judged_texts import JudgedText, judged_solution, judged_until_an_error, tokenised
+from surefoot.reasoning.values.label_source import LabelledTraining, LabelSource, prompt_template, single_prover
 from surefoot.reasoning.values.learned import LearnedValues
 from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, prefixes_of
 from surefoot.reasoning.values.step_classifier import StepClassifierValues
@@ -21,6 +22,8 @@ from surefoot.reasoning.values.vllm_step_classifier import VLLMStepClassifierVal
 __all__ = (
     "Judged",
     "JudgedText",
+    "LabelSource",
+    "LabelledTraining",
     "LearnedValues",
     "MonteCarloValues",
     "Prefix",
@@ -40,6 +43,8 @@ __all__ = (
     "predicted_values",
     "prefix_lengths",
     "prefixes_of",
+    "prompt_template",
+    "single_prover",
     "steps_of",
     "tokenised",
     "value_logits",

@@ -30,6 +30,8 @@ class Judged(NamedTuple):
     weights: Sequence[float]  # of each prefix in the loss
     n_steps: Sequence[int]  # that each prefix has, finished ones
     text: str = ""  # that the completion's tokens begin with, where it is known
+    question: str = ""  # of the problem, where it is known
+    outcome: float | None = None  # 1 where the whole completion ends right, else 0; none where nobody knows
 
 
 def prefix_lengths(trajectory: Trajectory) -> list[int]:

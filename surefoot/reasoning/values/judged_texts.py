@@ -19,7 +19,7 @@ class JudgedText(NamedTuple):
     problem: Problem
     steps: Sequence[str]  # which together are the solution, separators included
     values: Sequence[float | None]  # after each step, in [0, 1]; none where nobody has judged it
-    weights: Sequence[float]  # of each step in the loss
+    weights: Sequence[float]  # of each step in the loss; 0 where another solution that begins alike counts its label
 
 
 def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judged:
@@ -53,38 +53,48 @@ def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judge
         if value is not None:
             ends[n_tokens] = (value, weight, n)
     values, weights, n_steps = zip(*ends.values(), strict=True)
-    return Judged(prompt.prompt_ids(judged.problem, model), ids, list(ends), values, weights, n_steps)
+    question = judged.problem.question
+    return Judged(
+        prompt.prompt_ids(judged.problem, model), ids, list(ends), values, weights, n_steps, question=question
+    )
 
 
-def judged_solution(problem: Problem, steps: object, values: Sequence[float | None], where: str) -> JudgedText:
+def judged_solution(
+    problem: Problem,
+    steps: object,
+    values: Sequence[float | None],
+    where: str,
+    weights: Sequence[float] | None = None,
+) -> JudgedText:
     """Return a solution of which each step is a line.
 
     Args:
         problem: What is solved.
         steps: Their texts; white space around them is not part of them. Steps that are nothing else are left out, and
-            the step before has the lower of both values.
+            the step before has the lower of both values, and the greater of both weights.
         values: After each step; none where nobody has judged it.
         where: File and row, for errors.
+        weights: Of each step in the loss; by default all count alike, 0 for a label that another solution counts.
 
     Raises:
         DataError: If there are no steps, or they are no texts.
     """
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(s, str) for s in steps):
         raise DataError(f"{where}: the steps are {steps!r:.60}: expected a list of texts.")
-    kept: list[tuple[str, float | None]] = []
-    for step, value in zip(steps, values, strict=True):
+    kept: list[tuple[str, float | None, float]] = []
+    for step, value, weight in zip(steps, values, weights or [1.0] * len(steps), strict=True):
         if step.strip():
-            kept.append((step.strip(), value))
+            kept.append((step.strip(), value, weight))
         elif kept:
-            text, before = kept[-1]
-            kept[-1] = text, min((v for v in (before, value) if v is not None), default=None)
+            text, before, earlier = kept[-1]
+            kept[-1] = text, min((v for v in (before, value) if v is not None), default=None), max(earlier, weight)
         elif value is not None and value < 1:
             raise DataError(f"{where}: the first step is empty, and judged to be wrong.")
     if not kept:
         raise DataError(f"{where} has no steps.")
     last = len(kept) - 1
-    texts = [text if i == last else f"{text}\n" for i, (text, _) in enumerate(kept)]
-    return JudgedText(problem, texts, [v for _, v in kept], [1.0] * len(kept))
+    texts = [text if i == last else f"{text}\n" for i, (text, _, _) in enumerate(kept)]
+    return JudgedText(problem, texts, [value for _, value, _ in kept], [weight for _, _, weight in kept])
 
 
 def judged_until_an_error(problem: Problem, steps: object, error: object, where: str) -> JudgedText:

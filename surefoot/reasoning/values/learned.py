@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -13,6 +14,7 @@ from surefoot.reasoning.sequences import pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values.base import ValueEstimator
 from surefoot.reasoning.values.judged import judged_sequence, predicted_values, prefix_lengths
+from surefoot.reasoning.values.label_source import LabelSource
 from surefoot.storage.manifests import WEIGHTS
 
 __all__ = ("LearnedValues",)
@@ -21,15 +23,22 @@ __all__ = ("LearnedValues",)
 class LearnedValues(ValueEstimator):
     """Predicts the values of completions' prefixes with the model that a run of `ProcessReward` has trained.
 
-    Its tokenizer must be the policy's: completions are judged as they were sampled, token by token.
+    Its tokenizer must be the policy's: completions are judged as they were sampled, token by token. So must the prompt
+    that it was trained after, which the run's ``labels.json`` says; runs without one are not checked.
     """
 
-    def __init__(self, run: Path, max_tokens_per_pack: int = 8192) -> None:
+    def __init__(
+        self,
+        run: Path,
+        max_tokens_per_pack: int = 8192,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    ) -> None:
         """Load the model.
 
         Args:
             run: Run folder, with ``model`` and ``weights.safetensors``.
             max_tokens_per_pack: Most tokens that are put through the model at once.
+            dtype: Precision of the model's weights; the head is computed in float32.
 
         Raises:
             DataError: If there is no such run.
@@ -42,7 +51,7 @@ class LearnedValues(ValueEstimator):
             raise DataError(
                 f"{run} is no finished run of ProcessReward: expected {WEIGHTS} and the folder model in it."
             )
-        self.model = PretrainedLanguageModel(str(Path(run) / "model")).requires_grad_(False)
+        self.model = PretrainedLanguageModel(str(Path(run) / "model"), dtype).requires_grad_(False)
         self.head = ValueHead(self.model.width).requires_grad_(False)
         try:
             weights = load_file(file)
@@ -51,13 +60,14 @@ class LearnedValues(ValueEstimator):
             raise DataError(
                 f"{file} holds no value head of the model beside it: {' '.join(str(error).split())}."
             ) from error
+        self.source = LabelSource.read(Path(run))
         self.max_tokens_per_pack, self._n_scored_tokens = max_tokens_per_pack, 0
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values``; arguments are those of `ValueEstimator`.
 
         Raises:
-            DataError: If the policy's tokens are others.
+            DataError: If the policy's tokens or prompt are others than it was trained with.
         """
         self._prepare(policy, trajectories)
         self.predict(trajectories)
@@ -75,6 +85,7 @@ class LearnedValues(ValueEstimator):
 
     @torch.inference_mode()
     def _fill_in(self, trajectories: Sequence[Trajectory]) -> None:
+        self.source.check_prompts(trajectories, self.model.decode)
         lengths = [prefix_lengths(t)[len(t.values) :] for t in trajectories]
         sequences = [judged_sequence(t.prompt, t.completion, n) for t, n in zip(trajectories, lengths, strict=True)]
         packs = pack_sequences(sequences, self.max_tokens_per_pack, keep_last=True)

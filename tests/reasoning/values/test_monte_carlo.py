@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -128,6 +128,29 @@ def test_steps_of_one_token_and_a_whole_answer_have_values(policy: Policy) -> No
     MonteCarloValues(Sampling(n=2, max_tokens=8))(policy, [one, whole], seed_of)
     assert (list(one.value_counts), list(whole.value_counts)) == ([2, 2, 2, 0], [2, 0])
     assert one.values[0] == whole.values[0]
+
+
+def test_completions_that_were_cut_off_earlier_are_warned_of_once(
+    policy: Policy, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Their beginnings had more tokens to end in than they: only then, and only where they were cut off."""
+    problem, _ = problem_of(policy, "a\n")
+
+    def warned(max_tokens: int, *reasons: Literal["stop", "length"]) -> list[str]:
+        found = [trajectory(policy, problem, "a\nb\n1") for _ in reasons]
+        for t, reason in zip(found, reasons, strict=True):
+            t.finish_reason = reason
+        values = MonteCarloValues(Sampling(n=1, max_tokens=max_tokens))
+        recwarn.clear()
+        for _ in range(2):
+            values(policy, found, seed_of)
+        return [str(w.message) for w in recwarn if "cut off" in str(w.message)]
+
+    (said,) = warned(9, "stop", "length")
+    assert "completions were cut off at 5 tokens, and their beginnings are completed with up to 9" in said
+    assert said.endswith("Give the prover max_tokens 5.")
+    assert warned(5, "length") == []
+    assert warned(9, "stop") == []
 
 
 def test_sampling_stops_where_the_interval_is_narrow(policy: Policy) -> None:
