@@ -296,6 +296,7 @@ def test_private_imports_are_found(tmp_path: Path) -> None:
 #: Private names that are written like one of ours, and whose they are.
 LIBRARIES_OWN = {
     "benchmarks/private_linear.py: module._module": "opacus' wrapped layer",
+    "surefoot/reasoning/values/growing.py: p._version": "torch's count of a tensor's changes in place",
     "tests/cli/test_screen.py: bar._get_train_description": "a hook of Lightning's progress bar",
 }
 

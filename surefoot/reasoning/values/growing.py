@@ -77,19 +77,21 @@ class GrowingValues:
         self.max_tokens_per_pack, self.max_bytes = max_tokens_per_pack, max_bytes
         #: Tokens that were put through the model so far.
         self.n_tokens = 0
-        self._root, self._clock, self._bytes_per_token = _Stretch((), None), 0, 0
+        #: Of no tokens itself: all sequences continue it.
+        self.root = _Stretch((), None)
+        self._clock, self._bytes_per_token = 0, 0
         self._weights = self._fingerprint()
 
     def forget(self) -> None:
         """Free all that is kept."""
-        for stretch in list(self._root.all_after()):
+        for stretch in list(self.root.all_after()):
             stretch.before = None  # else they would hold each other until Python looks for circles
-        self._root, self._weights = _Stretch((), None), self._fingerprint()
+        self.root, self._weights = _Stretch((), None), self._fingerprint()
 
     @property
     def n_bytes(self) -> int:
         """What the keys and values that are kept take."""
-        return self._bytes_per_token * sum(len(s.tokens) for s in self._root.all_after() if s.attention)
+        return self._bytes_per_token * sum(len(s.tokens) for s in self.root.all_after() if s.attention)
 
     @torch.inference_mode()
     def __call__(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -115,7 +117,7 @@ class GrowingValues:
     def _add(self, tokens: tuple[int, ...]) -> tuple[_Stretch, int]:
         """Return the stretch at the end of a sequence, and how many tokens it adds to the tree."""
         self._clock += 1
-        last, n = self._root, 0
+        last, n = self.root, 0
         while n < len(tokens):
             known = last.after.get(tokens[n])
             if known is None:
@@ -157,7 +159,7 @@ class GrowingValues:
         n_bytes = self.n_bytes
         if n_bytes <= self.max_bytes:
             return
-        stretches = [*self._root.all_after()][::-1]
+        stretches = [*self.root.all_after()][::-1]
         for s in sorted(stretches, key=lambda s: s.asked):
             assert s.before is not None
             del s.before.after[s.tokens[0]]

@@ -118,7 +118,7 @@ def test_all_is_freed_at_once() -> None:
     growing = GrowingValues(MODEL, HEAD, 1000, UNBOUNDED)
     growing(FIRST)
     growing(SECOND)
-    kept = [weakref.ref(x) for s in growing._root.all_after() for pair in s.attention for x in pair]
+    kept = [weakref.ref(x) for s in growing.root.all_after() for pair in s.attention for x in pair]
     assert kept
     assert all(x() is not None for x in kept)
     growing.forget()
