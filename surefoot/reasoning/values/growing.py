@@ -49,7 +49,6 @@ class _Stretch:
         """Make its first n tokens a stretch of their own, and return that; this one continues it."""
         assert self.before is not None
         first = _Stretch(self.tokens[:n], self.before)
-        first.asked = self.asked
         if self.values is not None:
             first.values, self.values = self.values[:n], self.values[n:]
             first.attention = [(k[:, :, :n].clone(), v[:, :, :n].clone()) for k, v in self.attention]
@@ -151,7 +150,7 @@ class GrowingValues:
         values = self.head(hidden).sigmoid().float().cpu()
         for s, own, attention in zip(new, values.split(lengths), memory.new, strict=True):
             s.values, s.attention = own, attention
-            self._bytes_per_token = sum(x.nbytes for pair in attention for x in pair) // len(s.tokens)
+        self._bytes_per_token = sum(x.nbytes for pair in new[0].attention for x in pair) // lengths[0]
         self.n_tokens += sum(lengths)
 
     def _drop(self) -> None:
