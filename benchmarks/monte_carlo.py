@@ -3,7 +3,8 @@
 Compared in turn within one process, on solutions of arithmetic chains and a Llama with random weights, which writes to
 the end of its budget. Values are sampled by vLLM for all prefixes at once, by vLLM prefix by prefix as text, and by
 transformers.generate prefix by prefix. A beam search runs over all problems at once, and problem by problem. A value
-model scores all prefixes of a solution in one pass, and each in one of its own.
+model scores all prefixes of a solution in one pass, and each in one of its own; in a search it keeps keys and values of
+what steps are added to, or computes them again.
 
 python benchmarks/monte_carlo.py --out benchmarks/results/monte_carlo.json
 """
@@ -14,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +27,7 @@ from surefoot.reasoning.language_models import PretrainedLanguageModel, TinyLang
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
-from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, VLLMEngine
+from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, SeedOf, VLLMEngine
 from surefoot.reasoning.search import BeamSearch
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import LearnedValues, MonteCarloValues, prefix_lengths
@@ -224,6 +226,48 @@ def score(given: Task, run: Path, repeats: int) -> dict[str, dict[str, float]]:
     return found
 
 
+class StepsOfASearch(LearnedValues):
+    """Notes what a search asks for, step by step, with the values that are known by then."""
+
+    def __init__(self, run: Path) -> None:
+        """Load the model."""
+        super().__init__(run)
+        self.steps: list[list[Trajectory]] = []
+
+    def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in the values that are missing at the end."""
+        self.steps.append([replace(t) for t in trajectories])
+        super().extend(policy, trajectories, seed_of)
+
+
+def score_in_a_search(given: Task, run: Path, repeats: int) -> dict[str, object]:
+    """Compare the scores of a beam search with kept keys and values with those that read beginnings again."""
+    policy = given.policy(HFEngine(max_sequences=512))
+    policy.ready()
+    verifier = StepsOfASearch(run)
+
+    def seed_of(*parts: object) -> int:
+        return derive_seed(0, *parts)
+
+    BeamSearch(verifier, separator="\n")(policy, given.problems, Sampling(n=4, max_tokens=given.max_tokens), seed_of)
+    ways = {"kept": LearnedValues(run), "computed again": LearnedValues(run, cache_gib=0.0)}
+
+    def way(values: LearnedValues) -> Way:
+        def again() -> None:
+            for step in verifier.steps:
+                values.extend(policy, [replace(t) for t in step], seed_of)
+            values.forget()
+
+        return again
+
+    found = compare({name: way(values) for name, values in ways.items()}, repeats)
+    policy.close()
+    whole = [(*t.prompt, *t.completion) for step in verifier.steps for t in step]
+    least = len({tokens[: n + 1] for tokens in whole for n in range(len(tokens))})
+    tokens = {name: values.n_scored_tokens // (repeats + 1) for name, values in ways.items()}
+    return {"ways": found, "steps": len(verifier.steps), "tokens": tokens | {"least": least}}
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -240,6 +284,7 @@ def main() -> None:
             "values": value_prefixes(given, arguments.repeats),
             "beam_search": search(given, run, arguments.repeats),
             "scores": score(given, run, arguments.repeats),
+            "scores_in_a_search": score_in_a_search(given, run, arguments.repeats),
         }
     write_json(arguments.out, result | {"environment": describe_environment()})
     print(json.dumps(result, indent=2))

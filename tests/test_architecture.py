@@ -116,11 +116,12 @@ def test_the_house_stays_simple() -> None:
     assert found.file_circles == []
     # `reproduce` is a verb, and trains through the command line as its users do
     assert found.room_circles == [["surefoot.cli", "surefoot.reproduce"]]
-    # 42 rooms, 218 arrows, 11 floors and 444 lines at most when last pinned. A paper brings one room below `reproduce`
-    # and some five arrows: raise the bounds by that in its commit, and say there what more it brings and why. Floors
-    # stay: a room that lies higher than `cli` and `reproduce` has its code in the wrong place.
+    # 42 rooms, 225 arrows, 11 floors and 444 lines at most when last pinned; the ranking of provers from stored labels
+    # had brought five of the arrows, the pav study, which reads a model's own probabilities, two. A paper brings one
+    # room below `reproduce` and some five arrows: raise the bounds by that in its commit, and say there what more it
+    # brings and why. Floors stay: a room that lies higher than `cli` and `reproduce` has its code in the wrong place.
     assert found.rooms <= 43
-    assert found.arrows <= 223
+    assert found.arrows <= 230
     assert found.floors <= 11
     assert found.largest[0][0] <= 450, found.largest[0]
 
@@ -296,6 +297,7 @@ def test_private_imports_are_found(tmp_path: Path) -> None:
 #: Private names that are written like one of ours, and whose they are.
 LIBRARIES_OWN = {
     "benchmarks/private_linear.py: module._module": "opacus' wrapped layer",
+    "surefoot/reasoning/values/growing.py: p._version": "torch's count of a tensor's changes in place",
     "tests/cli/test_screen.py: bar._get_train_description": "a hook of Lightning's progress bar",
 }
 

@@ -1,6 +1,7 @@
 """A causal language model and its tokenizer, as every loop of the reasoning half uses them."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import ConfigError, DataError
-from surefoot.reasoning.language_models.check import choose_path
+from surefoot.reasoning.language_models.check import choose_path, difference_by_kept_keys
 from surefoot.reasoning.language_models.checkpointing import checkpoint_layers, switch_checkpointing_on
 from surefoot.reasoning.language_models.forward import (
     hidden_states,
@@ -20,7 +21,7 @@ from surefoot.reasoning.language_models.forward import (
     weighted_logprob_sum_of_pack,
 )
 from surefoot.reasoning.language_models.stops import configured_stops, end_of_turn
-from surefoot.reasoning.sequences import Pack, TokenScores, register_packed_attention
+from surefoot.reasoning.sequences import KeysAndValues, Pack, TokenScores, register_packed_attention
 from surefoot.storage.files import replacing
 from surefoot.training.distributed import whole_tensor
 
@@ -87,6 +88,8 @@ class LanguageModel(nn.Module):
             model.enable_input_require_grads()
         self.tokenizer = tokenizer
         self.path, self.checked = choose_path(self.base, check_forward), check_forward
+        #: Whether kept keys and values change nothing; not known before somebody asks.
+        self._kept_keys_agree: bool | None = None
 
     def training_mode(self, dropout: bool) -> None:
         """Put the model into the mode that it is trained in, whatever mode it arrived in.
@@ -155,21 +158,23 @@ class LanguageModel(nn.Module):
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[assignment]
         return text
 
-    def hidden_states(self, pack: Pack) -> Tensor:
+    def hidden_states(self, pack: Pack, memory: KeysAndValues | None = None) -> Tensor:
         """Return the last hidden states of a pack's tokens, which the output head or a `ValueHead` reads.
 
         Args:
             pack: Packed sequences, on the model's device; `Pack.at_predictors` and `Pack.at_scored` choose rows.
+            memory: Keys and values of the pack's first segments, which are then not put through the model; those of the
+                others are added to it. Only for sequences that it `can_continue`.
 
         Returns:
-            ``(tokens, width)``.
+            ``(tokens, width)``, without those of the segments that are known.
 
         Raises:
             DataError: If a sequence is longer than the model's context.
-            ConfigError: If the model's logits do not follow from its hidden states.
+            ConfigError: If the model's logits do not follow from its hidden states, or it keeps no keys and values.
         """
         self._check_length(pack)
-        return hidden_states(self.base, self.path, pack)
+        return hidden_states(self.base, self.path, pack, memory)
 
     def score(self, pack: Pack, temperature: float = 1.0) -> TokenScores:
         """Return log-probabilities and entropies of a pack's scored tokens, ``(scored,)`` each.
@@ -209,6 +214,25 @@ class LanguageModel(nn.Module):
         """
         self._check_length(pack)
         return weighted_logprob_sum_of_pack(self.base, self.path, pack, token_weights)
+
+    def can_continue(self, n_tokens: int) -> bool:
+        """Return whether sequences of up to so many tokens follow from kept keys and values of what they begin with.
+
+        It must be a model whose packs are scored at once, and whose positions do not depend on what is beside them.
+        That hidden states are then the same is checked when it is first asked, and a warning says where they are not.
+        """
+        if self.path.head is None or not self.path.keeps(n_tokens):
+            return False
+        if self._kept_keys_agree is None:
+            reason = difference_by_kept_keys(self.base, self.path) if self.checked else None
+            self._kept_keys_agree = reason is None
+            if reason is not None:
+                warnings.warn(
+                    f"{self.base.config.model_type} does not go on from kept keys and values ({reason}): beginnings are"
+                    " computed again, which is right but slower.",
+                    stacklevel=2,
+                )
+        return self._kept_keys_agree
 
     def _check_length(self, pack: Pack) -> None:
         longest, context = pack.longest, self.context

@@ -5,6 +5,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,15 +16,24 @@ from surefoot.reasoning.language_models.forward import (
     ForwardPath,
     OutputHead,
     find_output_head,
+    hidden_states,
     rope_limit,
     score_pack,
 )
-from surefoot.reasoning.sequences import PACKED_ATTENTION, Pack, PromptCompletion, pack_sequences
+from surefoot.reasoning.sequences import (
+    PACKED_ATTENTION,
+    KeysAndValues,
+    Pack,
+    PromptCompletion,
+    Segment,
+    pack_sequences,
+    unscored_pack,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ("MOST_COPIED", "ExampleSequences", "choose_path", "trial_of")
+__all__ = ("MOST_COPIED", "ExampleSequences", "choose_path", "difference_by_kept_keys", "trial_of")
 
 T = TypeVar("T")
 
@@ -152,6 +162,40 @@ def trial_of(base: "PreTrainedModel") -> Iterator[tuple["PreTrainedModel", "Exam
         trial = _trial(base)
         with _short_windows(trial), _in_float32(trial):
             yield trial, ExampleSequences(trial)
+
+
+def difference_by_kept_keys(base: "PreTrainedModel", path: ForwardPath) -> str | None:
+    """Return how hidden states from kept keys and values differ from those of one pass; None where they do not.
+
+    The last two tokens of a few sequences are computed from what was kept of the others: they are fewer than their own
+    positions, as a step's tokens are.
+
+    Args:
+        base: The model; its modes and the random state are put back.
+        path: How its packs are scored, at once.
+    """
+    with trial_of(base) as (trial, examples), torch.no_grad():
+        whole = [[*s.prompt, *s.completion] for s in examples.sequences]
+        parts = [*(s[:-2] for s in whole), *(s[-2:] for s in whole)]
+        n, lengths = len(whole), [len(part) for part in parts]
+        starts = [0, *accumulate(lengths)]
+        segments = [Segment(starts[i], lengths[i], None if i < n else i - n) for i in range(2 * n)]
+        tokens = [token for part in parts for token in part]
+        positions = [j + (0 if i < n else lengths[i - n]) for i in range(2 * n) for j in range(lengths[i])]
+        both = unscored_pack(tokens, positions, segments).to(trial.device)
+        first = unscored_pack(tokens[: starts[n]], positions[: starts[n]], segments[:n]).to(trial.device)
+        expected = hidden_states(trial, path, both)[starts[n] :]
+
+        def in_two_passes() -> Tensor:
+            memory = KeysAndValues([], lengths[:n])
+            hidden_states(trial, path, first, memory)
+            return hidden_states(trial, path, both, KeysAndValues(memory.new, lengths[n:]))
+
+        found = _try(in_two_passes)
+    if isinstance(found, str):
+        return found
+    worst = float((found - expected).abs().max() / expected.abs().max())
+    return None if worst <= _TOLERANCE else f"a hidden state differs by {worst:.2g} of the largest"
 
 
 class ExampleSequences:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from surefoot.errors import ConfigError
 from surefoot.reasoning.sequences import (
+    KeysAndValues,
     Pack,
     TokenScores,
     module_token_scores,
@@ -55,16 +56,29 @@ class ForwardPath:
     #: Tokens beyond which the model's positions depend on the longest sequence beside it.
     rope_limit: int | None = None
 
+    def keeps(self, n_tokens: int) -> bool:
+        """Return whether sequences of up to so many tokens pass at once, at positions that nothing beside them changes.
 
-def hidden_states(base: "PreTrainedModel", path: ForwardPath, pack: Pack) -> Tensor:
-    """Return the last hidden states of a pack's tokens, ``(tokens, width)``.
+        Tokens then meet in attention only, which may see keys and values that were kept.
+        """
+        return self.packed and (self.rope_limit is None or n_tokens <= self.rope_limit)
+
+
+def hidden_states(
+    base: "PreTrainedModel", path: ForwardPath, pack: Pack, memory: KeysAndValues | None = None
+) -> Tensor:
+    """Return the last hidden states of a pack's tokens, ``(tokens, width)``; see `LanguageModel.hidden_states`.
 
     Raises:
         ConfigError: If the model's logits do not follow from its hidden states, so that none are known to be the last.
     """
     if path.head is None:
         raise ConfigError(f"{base.config.model_type} has no hidden states that its logits are known to follow from.")
-    return _hidden(base, path, path.head, pack, None)
+    if memory is None:
+        return _hidden(base, path, path.head, pack, None)
+    if not path.keeps(pack.longest):
+        raise ConfigError(f"{base.config.model_type} computes such sequences from their beginning: keep no keys of it.")
+    return _packed(base, path.head, pack, memory)
 
 
 def score_pack(base: "PreTrainedModel", path: ForwardPath, pack: Pack, temperature: float = 1.0) -> TokenScores:
@@ -121,16 +135,25 @@ def _hidden(base: "PreTrainedModel", path: ForwardPath, head: OutputHead, pack: 
     alike = path.rope_limit is None or pack.longest <= path.rope_limit or len(leaves(pack)) == 1
     if not path.packed or not alike:
         return _one_by_one(base, pack, wanted, lambda x: body(input_ids=x, use_cache=False).last_hidden_state)
-    with packed_forward(PackLayout(pack.segments, pack.tokens.device)):
+    hidden = _packed(base, head, pack)
+    return hidden if wanted is None else hidden[wanted]
+
+
+def _packed(base: "PreTrainedModel", head: OutputHead, pack: Pack, memory: KeysAndValues | None = None) -> Tensor:
+    """Return the last hidden states of a pack's tokens whose keys and values are not known, ``(tokens, width)``."""
+    body: Any = base.get_submodule(head.body)
+    first = 0 if memory is None else sum(s.length for s in pack.segments[: memory.n_kept])
+    tokens = pack.tokens[None, first:]
+    with packed_forward(PackLayout(pack.segments, tokens.device, memory)):
         output = body(
-            input_ids=pack.tokens[None],
-            position_ids=pack.positions[None],
+            input_ids=tokens,
+            position_ids=pack.positions[None, first:],
             # Without it transformers would look for sequences in the positions by itself.
-            attention_mask=torch.ones_like(pack.tokens[None]),
+            attention_mask=torch.ones_like(tokens),
             use_cache=False,
         )
     hidden: Tensor = output.last_hidden_state[0]
-    return hidden if wanted is None else hidden[wanted]
+    return hidden
 
 
 def leaves(pack: Pack) -> list[int]:

@@ -41,7 +41,8 @@ class BeamSearch(Search):
 
     From every kept beginning of an answer ``n_children`` steps are sampled, ``n_children * N`` from the problem itself.
     All that can be kept stands in one pool, whatever it descends from; answers that have ended stay in it with the
-    score of their last step. Beginnings stay token ids throughout, and only a new step is scored.
+    score of their last step. Beginnings stay token ids throughout, and only a new step is scored; what the verifier
+    keeps for that is freed at the end.
 
     With ``n_subtrees`` the N are divided into groups that never compete: diverse verifier tree search has N of them.
 
@@ -97,17 +98,22 @@ class BeamSearch(Search):
         pools: dict[tuple[int, int], list[Trajectory]] = {}
         going = [_Beginning(p, subtree) for p in range(len(problems)) for subtree in range(self.n_subtrees)]
         step = replace(sampling, n=width * self.n_children)
-        while going:
-            grown = self._grow(policy, problems, going, step, seed_of)
-            _end([b.so_far for b in grown if b.so_far.finish_reason != "step"], policy, sampling)
-            self.verifier.extend(policy, [b.so_far for b in grown], seed_of)
-            check_values([b.so_far for b in grown], self.verifier)
-            for b in grown:
-                pools.setdefault((b.problem, b.subtree), []).append(b.so_far)
-            pools = {pool: sorted(found, key=self._worth, reverse=True)[:width] for pool, found in pools.items()}
-            going = [_Beginning(*pool, t) for pool, found in pools.items() for t in found if t.finish_reason == "step"]
-            pools = {pool: [t for t in found if t.finish_reason != "step"] for pool, found in pools.items()}
-            step = replace(sampling, n=self.n_children)
+        try:
+            while going:
+                grown = self._grow(policy, problems, going, step, seed_of)
+                _end([b.so_far for b in grown if b.so_far.finish_reason != "step"], policy, sampling)
+                self.verifier.extend(policy, [b.so_far for b in grown], seed_of)
+                check_values([b.so_far for b in grown], self.verifier)
+                for b in grown:
+                    pools.setdefault((b.problem, b.subtree), []).append(b.so_far)
+                pools = {pool: sorted(found, key=self._worth, reverse=True)[:width] for pool, found in pools.items()}
+                going = [
+                    _Beginning(*pool, t) for pool, found in pools.items() for t in found if t.finish_reason == "step"
+                ]
+                pools = {pool: [t for t in found if t.finish_reason != "step"] for pool, found in pools.items()}
+                step = replace(sampling, n=self.n_children)
+        finally:
+            self.verifier.forget()
         self.counts.scored_tokens += self.verifier.n_scored_tokens - before
         return _ranked([t for found in pools.values() for t in found])
 

@@ -2,7 +2,8 @@
 
 The model makes its masks itself, by its own rule (causal, sliding window, chunks, per layer); where a pack is under way
 the rule comes back as a `PackMask`, which travels to the layers as any mask does and applies the rule to the positions
-within each sequence. On a CPU (and wherever the varlen kernel is missing) each segment is one call of torch's scaled
+within each sequence. The keys and values of a pack's first segments may be given (`KeysAndValues`): these segments are
+seen and not computed. On a CPU (and wherever the varlen kernel is missing) each segment is one call of torch's scaled
 dot-product attention on the keys of its own chain: no mask over the whole pack, no work between sequences. On CUDA in
 half precision all segments go through torch's varlen flash attention in one call where the rule is causal or a sliding
 window.
@@ -22,6 +23,7 @@ from surefoot.reasoning.sequences.packing import Segment
 
 __all__ = (
     "PACKED_ATTENTION",
+    "KeysAndValues",
     "PackLayout",
     "PackMask",
     "attend_by_segment",
@@ -51,17 +53,54 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+class KeysAndValues:
+    """Keys and values of a pack's first segments, from earlier forward passes, and those that this pass computes.
+
+    Attention is called in the same order in every pass, so its calls are numbered, not named.
+    """
+
+    def __init__(self, kept: Sequence[Sequence[tuple[Tensor, Tensor]]], n_new: Sequence[int]) -> None:
+        """Initialize with what is known.
+
+        Args:
+            kept: For each of the pack's first segments and each call of attention, keys and values
+                ``(1, heads, tokens, width)``.
+            n_new: Tokens of each of the other segments.
+        """
+        self._kept, self._n_new, self._n_calls = kept, list(n_new), 0
+        #: For each of the other segments and each call of attention so far, copies of keys and values.
+        self.new: list[list[tuple[Tensor, Tensor]]] = [[] for _ in n_new]
+
+    @property
+    def n_kept(self) -> int:
+        """Segments that are known."""
+        return len(self._kept)
+
+    def complete(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the whole pack, for one call of attention, from those of the other segments."""
+        copies: Any = torch.split_with_sizes_copy  # annotated as if it returned nothing
+        parts = (copies(x, self._n_new, 2) for x in (key, value))
+        for own, k, v in zip(self.new, *parts, strict=True):
+            own.append((k, v))
+        known = [segment[self._n_calls] for segment in self._kept]
+        self._n_calls += 1
+        return torch.cat([*(k for k, _ in known), key], 2), torch.cat([*(v for _, v in known), value], 2)
+
+
 class PackLayout:
     """A pack's segments with what attention needs of them, computed once per pack and not per layer."""
 
-    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+    def __init__(self, segments: Sequence[Segment], device: torch.device, memory: KeysAndValues | None = None) -> None:
         """Initialize the layout.
 
         Args:
             segments: Segments of the pack, prefixes before what continues them.
             device: Where the pack's tensors are.
+            memory: Keys and values of the first segments, where these are not put through the model.
         """
-        self.segments, self.device = tuple(segments), device
+        self.segments, self.device, self.memory = tuple(segments), device, memory
+        #: First segments that are seen only.
+        self.n_kept = 0 if memory is None else memory.n_kept
         #: For each segment the numbers of those it sees, itself the last.
         self.chains: list[list[int]] = []
         for i, segment in enumerate(self.segments):
@@ -76,10 +115,10 @@ class PackLayout:
     def varlen(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
         """Return the keys' numbers in the pack, the cumulative lengths of queries and keys, and the longest of each."""
         if self._varlen is None:
-            seen = [self.segments[i] for chain in self.chains for i in chain]
+            seen = [self.segments[i] for chain in self.chains[self.n_kept :] for i in chain]
             parts = [torch.arange(s.start, s.start + s.length) for s in seen]
-            queries = [s.length for s in self.segments]
-            keys = self.chain_lengths()
+            queries = [s.length for s in self.segments[self.n_kept :]]
+            keys = self.chain_lengths()[self.n_kept :]
             cumulative = (
                 torch.tensor([0, *n], dtype=torch.int32).cumsum(0, dtype=torch.int32) for n in (queries, keys)
             )
@@ -230,16 +269,17 @@ def attend_by_segment(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attend segment by segment; tensors are ``(1, heads, tokens, width)``.
+    """Attend segment by segment; tensors are ``(1, heads, tokens, width)``; the first segments may have no queries.
 
     Segments follow one another, so one split gives each tensor's parts and its backward pass is one concatenation; a
     slice per segment would fill a whole gradient with zeros for each.
     """
     layout = mask.layout
     lengths = [s.length for s in layout.segments]
-    queries, keys, values = (x.split(lengths, 2) for x in (query, key, value))
+    queries = query.split(lengths[layout.n_kept :], 2)
+    keys, values = (x.split(lengths, 2) for x in (key, value))
     outputs = []
-    for q, chain in zip(queries, layout.chains, strict=True):
+    for q, chain in zip(queries, layout.chains[layout.n_kept :], strict=True):
         if len(chain) == 1:
             k, v = keys[chain[0]], values[chain[0]]
         else:
@@ -308,6 +348,8 @@ def packed_attention(
             module, query, key, value, plain_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
+    if pack_mask is not None and pack_mask.layout.memory is not None:
+        key, value = pack_mask.layout.memory.complete(key, value)
     n_groups = query.shape[1] // key.shape[1]
     if n_groups > 1:
         key, value = (x.repeat_interleave(n_groups, 1) for x in (key, value))

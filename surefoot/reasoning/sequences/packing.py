@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ("Pack", "PromptCompletion", "Segment", "empty_pack", "pack_sequences")
+__all__ = ("Pack", "PromptCompletion", "Segment", "empty_pack", "pack_sequences", "unscored_pack")
 
 
 class PromptCompletion(NamedTuple):
@@ -99,11 +99,15 @@ class Pack:
         return values[self.scored]
 
 
+def unscored_pack(tokens: Sequence[int], positions: Sequence[int], segments: Sequence[Segment]) -> Pack:
+    """Return a pack of which nothing is scored; arguments are as the pack's attributes."""
+    none = torch.zeros(0, dtype=torch.long)
+    return Pack(_tensor(tokens), _tensor(positions), tuple(segments), none, none, none, none, none, True)
+
+
 def empty_pack(token: int) -> Pack:
     """Return a pack of one token of which nothing is scored: a forward pass for a rank that has nothing of its own."""
-    none = torch.zeros(0, dtype=torch.long)
-    start = torch.zeros(1, dtype=torch.long)
-    return Pack(start + token, start, (Segment(0, 1, None),), none, none, none, none, none, True)
+    return unscored_pack([token], [0], [Segment(0, 1, None)])
 
 
 class _Inputs(NamedTuple):

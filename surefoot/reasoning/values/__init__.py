@@ -2,6 +2,7 @@
 
 from surefoot.reasoning.metrics import best_of_k, best_of_k_estimate
 from surefoot.reasoning.values.base import ValueEstimator, check_values
+from surefoot.reasoning.values.exact_chains import ExactChainValues
 from surefoot.reasoning.values.judged import (
     Judged,
     judged_sequence,
@@ -20,6 +21,7 @@ from surefoot.reasoning.values.step_texts import StepLayout, StepTexts, steps_of
 from surefoot.reasoning.values.vllm_step_classifier import VLLMStepClassifierValues
 
 __all__ = (
+    "ExactChainValues",
     "Judged",
     "JudgedText",
     "LabelSource",

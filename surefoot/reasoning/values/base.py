@@ -35,6 +35,9 @@ class ValueEstimator(ABC):
         """
         self(policy, trajectories, seed_of)
 
+    def forget(self) -> None:  # noqa: B027  # most estimators keep nothing
+        """Free what `extend` has kept of trajectories that grow; by default there is nothing."""
+
     def close(self) -> None:  # noqa: B027  # most estimators hold nothing
         """Free what it holds beside this process; the next call takes it again. By default there is nothing."""
 

@@ -6,13 +6,14 @@ from typing import Literal
 
 import torch
 
-from surefoot.errors import DataError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.language_models import PretrainedLanguageModel, ValueHead
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.rollouts import SeedOf
 from surefoot.reasoning.sequences import pack_sequences
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values.base import ValueEstimator
+from surefoot.reasoning.values.growing import GrowingValues
 from surefoot.reasoning.values.judged import judged_sequence, predicted_values, prefix_lengths
 from surefoot.reasoning.values.label_source import LabelSource
 from surefoot.storage.manifests import WEIGHTS
@@ -24,13 +25,16 @@ class LearnedValues(ValueEstimator):
     """Predicts the values of completions' prefixes with the model that a run of `ProcessReward` has trained.
 
     Its tokenizer must be the policy's: completions are judged as they were sampled, token by token. So must the prompt
-    that it was trained after, which the run's ``labels.json`` says; runs without one are not checked.
+    that it was trained after, which the run's ``labels.json`` says; runs without one are not checked. In a search keys
+    and values of attention are kept, and each token goes through the model once; where the model does not go on from
+    them (`LanguageModel.can_continue`), beginnings are computed again.
     """
 
     def __init__(
         self,
         run: Path,
         max_tokens_per_pack: int = 8192,
+        cache_gib: float = 1.0,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     ) -> None:
         """Load the model.
@@ -38,14 +42,19 @@ class LearnedValues(ValueEstimator):
         Args:
             run: Run folder, with ``model`` and ``weights.safetensors``.
             max_tokens_per_pack: Most tokens that are put through the model at once.
+            cache_gib: Memory for keys and values of what completions of a search begin with, GiB; what was used least
+                recently is dropped, and computed again where it is needed. 0 keeps none.
             dtype: Precision of the model's weights; the head is computed in float32.
 
         Raises:
+            ConfigError: If the memory is negative.
             DataError: If there is no such run.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        if cache_gib < 0:
+            raise ConfigError(f"cache_gib must be at least 0, got {cache_gib}.")
         file = Path(run) / WEIGHTS
         if not file.is_file() or not (Path(run) / "model").is_dir():
             raise DataError(
@@ -62,6 +71,7 @@ class LearnedValues(ValueEstimator):
             ) from error
         self.source = LabelSource.read(Path(run))
         self.max_tokens_per_pack, self._n_scored_tokens = max_tokens_per_pack, 0
+        self.growing = GrowingValues(self.model, self.head, max_tokens_per_pack, cache_gib * 2**30)
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values``; arguments are those of `ValueEstimator`.
@@ -73,9 +83,21 @@ class LearnedValues(ValueEstimator):
         self.predict(trajectories)
 
     def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
-        """Fill in the values that are missing at the end; what completions begin with alike is computed once."""
+        """Fill in the values that are missing at the end; what completions begin with is computed once until `forget`.
+
+        Arguments are those of `ValueEstimator`.
+        """
         self._prepare(policy, trajectories)
-        self._fill_in([t for t in trajectories if len(t.values) <= len(t.token_spans())])
+        grown = [t for t in trajectories if len(t.values) <= len(t.token_spans())]
+        longest = max((len(t.prompt) + len(t.completion) for t in grown), default=0)
+        if self.growing.max_bytes > 0 and self.model.can_continue(longest):
+            self._fill_in_grown(grown)
+        else:
+            self._fill_in(grown)
+
+    def forget(self) -> None:
+        """Free the keys and values that `extend` has kept."""
+        self.growing.forget()
 
     def predict(self, trajectories: Sequence[Trajectory]) -> None:
         """Fill in the values of the prompt and after each span; completions of one prompt share its computation."""
@@ -93,6 +115,16 @@ class LearnedValues(ValueEstimator):
         for t, values in zip(trajectories, predicted_values(self.model, self.head, packs, lengths), strict=True):
             t.values, t.value_counts = [*t.values, *values], ()
 
+    def _fill_in_grown(self, trajectories: Sequence[Trajectory]) -> None:
+        self.source.check_prompts(trajectories, self.model.decode)
+        lengths = [prefix_lengths(t)[len(t.values) :] for t in trajectories]
+        judged = [
+            judged_sequence(t.prompt, t.completion[: n[-1]], n) for t, n in zip(trajectories, lengths, strict=True)
+        ]
+        found = self.growing([[*s.prompt, *s.completion] for s in judged])
+        for t, own, values in zip(trajectories, lengths, found, strict=True):
+            t.values, t.value_counts = [*t.values, *values[[len(t.prompt) + n - 1 for n in own]].tolist()], ()
+
     def _prepare(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
         """Move to the policy's device, and check that the tokens mean the same."""
         self.model.to(policy.model.device)
@@ -107,4 +139,4 @@ class LearnedValues(ValueEstimator):
     @property
     def n_scored_tokens(self) -> int:
         """Tokens that were put through the model so far."""
-        return self._n_scored_tokens
+        return self._n_scored_tokens + self.growing.n_tokens

@@ -7,19 +7,16 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.arithmetic import judge_steps
 from surefoot.reasoning.completions.store import describe_shards, is_described, read_trajectories, write_shard
 from surefoot.reasoning.credit.progress import progress
 from surefoot.reasoning.language_models import PretrainedLanguageModel
 from surefoot.reasoning.metrics import pass_at_k
 from surefoot.reasoning.metrics.judgements import ranking
-from surefoot.reasoning.policy import Policy
-from surefoot.reasoning.prompts import PlainPrompt
-from surefoot.reasoning.rollouts import HFEngine
 from surefoot.reasoning.search import SearchPoint
+from surefoot.reasoning.sequences import split_spans
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import LearnedValues
+from surefoot.reasoning.values import ExactChainValues, LearnedValues
 from surefoot.report.search_curves import read_points
 from surefoot.reproduce.jobs import (
     Job,
@@ -49,18 +46,18 @@ from surefoot.reproduce.pav.studies import (
     reinforcement,
     values_of,
     verifier,
+    weak_policy,
 )
 from surefoot.reproduce.results import Results, Rows
 from surefoot.reproduce.running import Measured
-from surefoot.reproduce.tasks.chain_values import ExactChainValues
 
 __all__ = ("LEARNING_RATE", "measure_policies", "measure_reinforcement", "measure_search")
 
 #: Attempts of the prover in a beam search, and the weight of its advantage where that is not chosen: the paper's.
 K, ALPHA = 4, 0.5
 #: Of reinforcement, for all methods.
-LEARNING_RATE = 1e-4
-BASE = "base"  # the policy that is reinforced
+LEARNING_RATE = 3e-4
+BASE = "base"  # the weak policy, which is reinforced
 FIRST_PIT = 0.5  # value from which on a loss is looked for
 
 
@@ -73,7 +70,7 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
         seeds: Of the policies.
     """
     trained = run_jobs([pretraining(s, size) for s in seeds], out)
-    trained |= run_jobs([policy(s, size, out) for s in seeds], out)
+    trained |= run_jobs([make(s, size, out) for s in seeds for make in (policy, weak_policy)], out)
     labelling = _sample_and_label(seeds, size, out)
     gaps = measure_rows("arithmetic_values", value_rows, {s: (s, out) for s in seeds}, side_by_side=False)
     yield Measured(gaps.tables, {"arithmetic_values": seconds_of(trained.values()) + labelling})
@@ -163,8 +160,10 @@ def _write_again(name: str, written: str, seed: int, out: Path, values: Callable
     if is_described(folder):
         return
     trajectories = list(read_trajectories(_stored(name, seed, out)))
-    _opened_policy(seed, out).cut_into_steps([t for t in trajectories if not t.spans], "\n")
+    decode = _loaded_policy(seed, out).decode
     for t in trajectories:
+        if not t.spans:
+            t.spans, t.steps = split_spans(t.completion, decode, "\n", t.text)
         t.values, t.value_counts = values(t), ()
     folder.mkdir(parents=True, exist_ok=True)
     shard = folder / "data-00000-of-00001.arrow"
@@ -200,7 +199,7 @@ def verifier_rows(seed: int, name: str, out: Path) -> Rows:
     true_steps = torch.tensor([a for t in held_out for a in progress(t)])
     right = torch.tensor([float(r) for t in held_out for r in [True, *on_track(t)]])
     if name == ORACLE:
-        ExactChainValues()(_opened_policy(seed, out), held_out, lambda *parts: 0)
+        ExactChainValues().compute(_loaded_policy(seed, out), held_out)
     else:
         LearnedValues(folder_of(f"{name}_seed{seed}", out)).predict(held_out)
     values = torch.tensor([v for t in held_out for v in t.values])
@@ -219,9 +218,8 @@ def verifier_rows(seed: int, name: str, out: Path) -> Rows:
     ]
 
 
-def _opened_policy(seed: int, out: Path) -> Policy:
-    model = PretrainedLanguageModel(str(folder_of(f"policy_seed{seed}", out) / "model"))
-    return Policy(model, PlainPrompt(), HFEngine(), Grader())
+def _loaded_policy(seed: int, out: Path) -> PretrainedLanguageModel:
+    return PretrainedLanguageModel(str(folder_of(f"policy_seed{seed}", out) / "model"))
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -316,7 +314,7 @@ def _point_row(point: SearchPoint) -> dict[str, Any]:
 
 
 def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
-    """Reinforce every policy by outcomes alone and by effective rewards; learning curves, and Pass@N at the end."""
+    """Reinforce weak policies by outcomes alone and by effective rewards; learning curves, and Pass@N at the end."""
     jobs = {
         (s, arm): reinforcement(s, size, arm, f"process_seed{s}", out, LEARNING_RATE)
         for s in seeds
@@ -325,7 +323,7 @@ def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measur
     results = run_named_jobs(jobs, out)
     curves = [row for (s, arm), result in results.items() for row in _curve(s, arm, result)]
     arguments = {(s, arm.name): (s, size, arm.name, job.name, out) for (s, arm), job in jobs.items()}
-    arguments |= {(s, BASE): (s, size, BASE, f"policy_seed{s}", out) for s in seeds}
+    arguments |= {(s, BASE): (s, size, BASE, f"weak_seed{s}", out) for s in seeds}
     passed = measure_rows("arithmetic_pass", pass_rows, arguments)
     seconds = {"arithmetic_reinforcement": seconds_of(results.values())} | dict(passed.seconds)
     return Measured({"arithmetic_reinforcement": curves, **passed.tables}, seconds)

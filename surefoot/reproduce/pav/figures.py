@@ -113,11 +113,11 @@ def arithmetic_provers(results: Results, folder: Path) -> None:
 
 
 def arithmetic_learning(results: Results, folder: Path) -> None:
-    """Draw greedy accuracy while policies are reinforced."""
+    """Draw the accuracy of samples while policies are reinforced."""
     table = results["arithmetic_reinforcement"]
     interval_curves(
         table.curves("iteration", "accuracy", by="method"),
-        ("iteration", "greedy accuracy"),
+        ("iteration", "accuracy of samples"),
         folder / "arithmetic_learning",
         "Arithmetic: reinforcement",
     )

@@ -24,11 +24,15 @@ PROTOCOL = (
         " M parameters learns 64,000 solutions of one to five operations in which a fifth of the steps are wrong, and"
         " each of these is noticed and done again; then 9,600 in which a step is wrong with probability .15 and stays"
         " so: this is the policy, which errs though it knows what is right. Verifiers begin with the weights before"
-        " that, since a model that cannot check a step learns nothing from 100,000 rollouts, and learn in equally many"
-        " steps: 4,096 completions with four rollouts from each prefix, or the outcomes of 16,384. Beams sample three"
-        " steps from each beginning; the weight of the advantage is chosen on held-out problems, K is 4 (alpha .5 where"
-        " K is compared). All methods of reinforcement have one learning rate. Sizes and rates were chosen on seed 100:"
-        " five kinds of base, a dozen settings of verifiers."
+        " that, since a model that cannot check a step learns nothing from 100,000 rollouts, and learn in about equally"
+        " many steps: 4,096 completions with four rollouts from each prefix, or the outcomes of 51,200, which are as"
+        " many tokens; the outcome of a completion is learned at each of its steps. The oracle is the policy itself:"
+        " every way to go on is enumerated. Beams sample three steps from each beginning; the weight of the advantage"
+        " is chosen on held-out problems, K is 4 (alpha .5 where K is compared). Reinforced is a weak policy, made like"
+        " the other by solutions of which every second step is wrong, so that right answers are luck; the prover is"
+        " the other policy. All methods of reinforcement have one learning rate, the better of two for both. Sizes and"
+        " rates were chosen on seed 100: five kinds of base, some twenty settings of verifiers, two starts and two"
+        " rates of reinforcement."
     ),
 )
 

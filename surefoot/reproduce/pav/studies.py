@@ -23,6 +23,7 @@ __all__ = (
     "reinforcement",
     "sizes",
     "verifier",
+    "weak_policy",
 )
 
 #: Completions as they are sampled everywhere, and what samples them.
@@ -30,9 +31,10 @@ SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 ENGINE = component("HFEngine", max_sequences=512)
 #: The policy's values, computed: the verifier that knows all.
 ORACLE = "oracle"
-EXACT = component("surefoot.reproduce.tasks.chain_values.ExactChainValues")
-#: Of a step in the solutions that models learn from: where wrong steps are done again, and where they stay.
-NOTICED_ERROR_RATE, ERROR_RATE = 0.2, 0.15
+EXACT = component("ExactChainValues")
+#: Of a step in the solutions that models learn from: where wrong steps are done again, where they stay, and where they
+#: are so many that right answers are luck.
+NOTICED_ERROR_RATE, ERROR_RATE, WEAK_ERROR_RATE = 0.2, 0.15, 0.5
 #: Solutions of an optimizer step, before there is a policy.
 BATCH = 64
 
@@ -98,7 +100,7 @@ def sizes(scale: Scale) -> Size:
     return Size(
         n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
         n_outcomes=51_200, n_held_out=128, n_oracle=32, n_few=1024, epochs=16, n_problems=128,
-        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=150, rollout=128,
+        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=120, rollout=128,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
@@ -135,9 +137,18 @@ def pretraining(seed: int, size: Size) -> Job:
 
 def policy(seed: int, size: Size, out: Path) -> Job:
     """Return the run that makes the policy of it, by solutions whose wrong steps stay: it errs when it samples."""
+    return _erring(f"policy_seed{seed}", ERROR_RATE, seed, size, out)
+
+
+def weak_policy(seed: int, size: Size, out: Path) -> Job:
+    """Return the run that makes the policy that is reinforced, which errs so much that outcomes teach it little."""
+    return _erring(f"weak_seed{seed}", WEAK_ERROR_RATE, seed, size, out)
+
+
+def _erring(name: str, error_rate: float, seed: int, size: Size, out: Path) -> Job:
     numbers = {"n_train": size.n_erring, "n_val": size.n_validation}
-    problems = data(size, 500 + seed, **numbers, solutions={"error_rate": ERROR_RATE})
-    return _fine_tuning(f"policy_seed{seed}", seed, model_of(f"pretrained_seed{seed}", out), problems)
+    problems = data(size, 500 + seed, **numbers, solutions={"error_rate": error_rate})
+    return _fine_tuning(name, seed, model_of(f"pretrained_seed{seed}", out), problems)
 
 
 def _fine_tuning(name: str, seed: int, model: Mapping[str, Any], problems: Mapping[str, Any]) -> Job:
@@ -179,7 +190,7 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> 
 
 
 def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: float) -> Job:
-    """Return the run that reinforces the policy.
+    """Return the run that reinforces the weak policy; the prover is the other one.
 
     Args:
         seed: Of the policy, the problems and the draws.
@@ -191,7 +202,7 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
     """
     credit = component("EffectiveRewardAdvantage", alpha=arm.alpha, k=arm.k, baseline="none")
     settings = {
-        "language_model": model_of(f"policy_seed{seed}", out),
+        "language_model": model_of(f"weak_seed{seed}", out),
         "engine": ENGINE,
         "sampling": {"n": 1, **SAMPLING},
         "rewards": {"step_separator": "\n"},

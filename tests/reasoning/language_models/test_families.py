@@ -20,10 +20,11 @@ from tiny_families import (
 from torch import Tensor
 
 from surefoot.errors import ConfigError
-from surefoot.reasoning.language_models import LanguageModel, completion_logprobs
+from surefoot.reasoning.language_models import LanguageModel, ValueHead, completion_logprobs
 from surefoot.reasoning.language_models.digit_tokenizer import digit_tokenizer
 from surefoot.reasoning.rollouts import HFEngine, Sampling
 from surefoot.reasoning.sequences import PromptCompletion, pack_sequences
+from surefoot.reasoning.values.growing import GrowingValues
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 #: Checked by default; the others are slow only because they are many.
@@ -54,6 +55,8 @@ OFTEN = (
 ALL = [*EQUAL, *FALLS_BACK, *REFUSED]
 #: Families whose own forward pass with a cache differs from that without one: they are sampled without.
 CACHE_DIFFERS = ("moshi",)
+#: Families whose masks look up tokens by their number in the pass.
+KEPT_KEYS_DIFFER = ("gemma4_unified",)
 #: How far gradients may differ, of the largest element, where it is not 1e-5: norms in float32, and in float64 5e-6.
 COARSE = {"gemma4": 3e-5, "gemma4_text": 3e-5}
 FAMILIES = [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in ALL]
@@ -167,6 +170,35 @@ def test_what_the_engine_samples_is_scored_alike(model_type: str) -> None:
     scored = completion_logprobs(model, [PromptCompletion(p, c.tokens) for p, c in pairs], 100)
     for (_, completion), ours in zip(pairs, scored, strict=True):
         torch.testing.assert_close(torch.tensor(completion.logprobs), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", [*FAMILIES, "gemma4_unified"])
+def test_what_sequences_begin_with_is_computed_once(model_type: str) -> None:
+    """Sequences that grow past the window in three passes: values are those of one pass of the model's own."""
+    if outcome(model_type) == "refused":
+        return
+    model, plain, _ = build(model_type)
+    head = ValueHead(model.width)
+    torch.nn.init.normal_(head.linear.weight, std=model.width**-0.5, generator=torch.Generator().manual_seed(0))
+    growing = GrowingValues(model, head, 1000, 2.0**40)
+    whole = [[*s.prompt, *s.completion] for s in SEQUENCES]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        continues = model.can_continue(max(map(len, whole)))
+    assert continues == (model.path.packed and model_type not in KEPT_KEYS_DIFFER)
+    assert any("does not go on from kept keys" in str(w.message) for w in said) == (model_type in KEPT_KEYS_DIFFER)
+    if not model.path.packed:
+        with pytest.raises(ConfigError, match=r"keep no keys of it|has no hidden states"):
+            growing(whole)
+    if not continues:
+        return
+    for n in (3, 12, 30):
+        begun = [tokens[:n] for tokens in whole]
+        for tokens, values in zip(begun, growing(begun), strict=True):
+            with torch.no_grad():
+                hidden = plain.get_submodule(model.path.head.body)(torch.tensor([tokens])).last_hidden_state[0]
+                torch.testing.assert_close(values, head(hidden).sigmoid(), rtol=1e-5, atol=1e-5)
+    assert growing.n_tokens == len({tuple(t[: i + 1]) for t in whole for i in range(len(t))})
 
 
 def test_the_table_holds_for_the_release_that_is_installed() -> None:

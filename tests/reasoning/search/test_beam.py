@@ -183,6 +183,43 @@ def test_a_model_scores_new_steps_only(policy: Policy, separator: str, run: Path
     assert 0 < verifier.n_scored_tokens - scored < one_by_one, "one prompt is computed once"
 
 
+class RecordedValues(LearnedValues):
+    """Notes what it is asked for."""
+
+    def __init__(self, run: Path, cache_gib: float = 1.0) -> None:
+        super().__init__(run, cache_gib=cache_gib)
+        self.beginnings = set[tuple[int, ...]]()
+        self.most_kept = 0
+
+    def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        super().extend(policy, trajectories, seed_of)
+        whole = [(*t.prompt, *t.completion) for t in trajectories]
+        self.beginnings |= {tokens[: n + 1] for tokens in whole for n in range(len(tokens))}
+        self.most_kept = max(self.most_kept, self.growing.n_bytes)
+
+
+def test_a_model_reads_each_token_of_the_search_once(policy: Policy, separator: str, run: Path) -> None:
+    """Without keys and values, and with a model that cannot use them, it finds the same and reads beginnings again."""
+    kept, anew, unpacked = RecordedValues(run), RecordedValues(run, 0.0), RecordedValues(run)
+    unpacked.model.path = replace(unpacked.model.path, packed=False)
+    found = []
+    for verifier in (kept, anew, unpacked):
+        search = BeamSearch(verifier, EffectiveReward(0.5), separator=separator)
+        found.append(search(policy, PROBLEMS, SAMPLING, seed_of))
+        assert search.counts.scored_tokens == verifier.n_scored_tokens
+        assert verifier.growing.n_bytes == 0
+    assert kept.n_scored_tokens == len(kept.beginnings)
+    assert kept.most_kept > 0
+    assert (anew.most_kept, unpacked.most_kept) == (0, 0)
+    assert anew.n_scored_tokens == unpacked.n_scored_tokens > len(kept.beginnings)
+    for ours, *others in zip(*found, strict=True):
+        for t in others:
+            assert list(t.completion) == list(ours.completion)
+            assert t.values == pytest.approx(ours.values, abs=1e-5)
+    with pytest.raises(ConfigError, match="cache_gib must be at least 0, got -1"):
+        LearnedValues(run, cache_gib=-1.0)
+
+
 def test_values_can_be_sampled_while_it_goes_on(policy: Policy, separator: str) -> None:
     """A beginning that has not ended is sampled from; one that has is worth what its answer is."""
     verifier = MonteCarloValues(Sampling(n=3, max_tokens=SAMPLING.max_tokens))

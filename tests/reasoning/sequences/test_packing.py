@@ -16,7 +16,7 @@ from transformers.masking_utils import (
 
 from surefoot.reasoning.language_models import LanguageModel, TinyLanguageModel
 from surefoot.reasoning.sequences import Pack, PromptCompletion, Segment, pack_sequences
-from surefoot.reasoning.sequences.attention import PackLayout, PackMask, attend_by_segment
+from surefoot.reasoning.sequences.attention import KeysAndValues, PackLayout, PackMask, attend_by_segment
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +280,21 @@ def test_varlen_arguments_describe_the_same_chains() -> None:
     assert ends_q.tolist() == [0, 3, 5, 6, 8]
     assert ends_k.tolist() == [0, 3, 8, 12, 14]
     assert (longest_q, longest_k) == (3, 5)
+
+
+def test_keys_that_are_known_have_no_queries() -> None:
+    """Of the same segments the first two are known: the kernel gets their keys, and queries of the others."""
+    segments = (Segment(0, 3, None), Segment(3, 2, 0), Segment(5, 1, 1), Segment(6, 2, None))
+    known = [[(torch.full((1, 2, n, 4), float(n)), torch.full((1, 2, n, 4), -float(n)))] for n in (3, 2)]
+    memory = KeysAndValues(known, [1, 2])
+    keys, ends_q, ends_k, longest_q, longest_k = PackLayout(segments, torch.device("cpu"), memory).varlen()
+    assert keys.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert ends_q.tolist() == [0, 1, 3]
+    assert ends_k.tolist() == [0, 6, 8]
+    assert (longest_q, longest_k) == (2, 6)
+    new = torch.randn(1, 2, 3, 4)
+    key, value = memory.complete(new, -new)
+    assert key.equal(torch.cat([known[0][0][0], known[1][0][0], new], 2))
+    assert value.equal(-key)
+    assert memory.new[0][0][0].equal(new[:, :, :1])
+    assert memory.new[1][0][1].equal(-new[:, :, 1:])

@@ -15,7 +15,7 @@ from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine
 from surefoot.reasoning.sequences import PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reproduce.tasks.chain_values import ExactChainValues, outcomes_after
+from surefoot.reasoning.values.exact_chains import ExactChainValues, outcomes_after
 
 CHAIN = read_chain("1+2-1%3=")
 

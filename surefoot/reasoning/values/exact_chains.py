@@ -17,17 +17,18 @@ from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.rollouts import SeedOf
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import ValueEstimator, prefix_lengths
+from surefoot.reasoning.values.base import ValueEstimator
+from surefoot.reasoning.values.judged import prefix_lengths
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-__all__ = ("ExactChainValues", "Outcome", "outcomes_after")
+__all__ = ("ChainOutcome", "ExactChainValues", "outcomes_after")
 
 NEW_LINE, FINAL = "\n", "#### "
 
 
-class Outcome(NamedTuple):
+class ChainOutcome(NamedTuple):
     """How solutions with some beginning end, as probabilities that the model gives to all that were enumerated."""
 
     right: float
@@ -66,7 +67,7 @@ class ExactChainValues(ValueEstimator):
             tolerance: Largest mean probability of solutions that are not enumerated.
         """
         self.tolerance = tolerance
-        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], Outcome] = {}
+        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], ChainOutcome] = {}
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values``; arguments are those of `ValueEstimator`.
@@ -74,9 +75,13 @@ class ExactChainValues(ValueEstimator):
         Raises:
             DataError: If the policy writes too much else, so that the values are not known.
         """
+        self.compute(policy.model, trajectories)
+
+    def compute(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> None:
+        """Fill in ``values`` under a model; errors are those of the call."""
         missing = []
         for t in trajectories:
-            outcomes = [self._outcome(policy.model, t, n) for n in prefix_lengths(t)]
+            outcomes = [self._outcome(model, t, n) for n in prefix_lengths(t)]
             missing += [o.missing for o in outcomes]
             t.values, t.value_counts = [o.value for o in outcomes], ()
         mean = sum(missing) / max(1, len(missing))
@@ -86,7 +91,7 @@ class ExactChainValues(ValueEstimator):
                 f" known within {self.tolerance:g}."
             )
 
-    def _outcome(self, model: LanguageModel, t: Trajectory, n: int) -> Outcome:
+    def _outcome(self, model: LanguageModel, t: Trajectory, n: int) -> ChainOutcome:
         prompt, beginning = tuple(t.prompt), tuple(t.completion[:n])
         ended = n == len(t.completion) and t.finish_reason != "step"
         lines = model.decode(list(beginning)).split(NEW_LINE)
@@ -94,7 +99,7 @@ class ExactChainValues(ValueEstimator):
         state = state_after(chain, [line for line in lines if line])
         if ended or state.answer is not None:
             right = t.grade.correct if ended and t.grade is not None else state.answer == chain.values[-1]
-            return Outcome(float(right), float(not right))
+            return ChainOutcome(float(right), float(not right))
         if (prompt, beginning) not in self._known:
             found = outcomes_after(model, chain, [*prompt, *beginning], state.value, state.step)
             self._known |= {(prompt, (*beginning, *more)): outcome for more, outcome in found.items()}
@@ -104,7 +109,7 @@ class ExactChainValues(ValueEstimator):
 @torch.inference_mode()
 def outcomes_after(
     model: LanguageModel, chain: Chain, beginning: Sequence[int], value: int, step: int
-) -> dict[tuple[int, ...], Outcome]:
+) -> dict[tuple[int, ...], ChainOutcome]:
     """Return how solutions end that go on from a beginning, and from every whole number of regular lines after it.
 
     Args:
@@ -147,7 +152,7 @@ def outcomes_after(
         outcome = level.line[:, None] * (level.results[:, :, None] * arrived).sum(1)
         found |= dict(zip(names, outcome.tolist(), strict=True))
         following = level
-    return {tokens: Outcome(*both) for tokens, both in found.items()}
+    return {tokens: ChainOutcome(*both) for tokens, both in found.items()}
 
 
 def _one_token_each(model: LanguageModel, chain: Chain) -> Tensor:
