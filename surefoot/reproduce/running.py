@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from surefoot.errors import SurefootError
 from surefoot.reproduce.claims import ClaimDefinition, Scale, undecided
-from surefoot.reproduce.results import Results, Rows, read_results, write_csv
+from surefoot.reproduce.results import Results, Rows, read_results, read_rows, write_csv
 from surefoot.storage.json_files import read_json, write_json
 
 __all__ = ("Measured", "Protocol", "Run", "data_folder", "settle", "tables_at_hand")
@@ -57,6 +57,20 @@ class Run:
             self.tables[name] = [*self.tables.get(name, []), *rows]
             self.seconds[name] = self.seconds.get(name, 0.0) + measured.seconds.get(name, 0.0)
             write_csv(self.out / f"{name}.csv", self.tables[name])
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Take those of some tables that an earlier run has written to the folder, and say so in the notes."""
+        kept = [name for name in names if (self.out / f"{name}.csv").is_file()]
+        if not kept:
+            return
+        timings = self.out / "timings.csv"
+        seconds = {row["table"]: row["seconds"] for row in read_rows(timings)} if timings.is_file() else {}
+        self.tables |= {name: read_rows(self.out / f"{name}.csv") for name in kept}
+        self.seconds |= {name: seconds[name] for name in kept if name in seconds}
+        environment = self.out / "environment.json"
+        revision = read_json(environment).get("revision") if environment.is_file() else None
+        of = f", of revision {revision}" if revision else ""
+        self.notes.append(f"{', '.join(kept)}: measured by an earlier run{of}.")
 
     def write_protocol(self, paper: str) -> None:
         """Write what judging needs beside the tables: scale, seeds, notes and timings."""

@@ -26,4 +26,10 @@ PAPER = Paper(
         figures.arithmetic_pass,
     ),
     default_seeds={"quick": 1, "laptop": 5, "paper": 5},
+    options={
+        "--only": {
+            "choices": ("didactic", "arithmetic"),
+            "help": "one of the two studies; tables of the other that lie in --out stay and are judged with it",
+        },
+    },
 )

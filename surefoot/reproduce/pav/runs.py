@@ -12,6 +12,16 @@ from surefoot.reproduce.running import Run
 
 __all__ = ("run",)
 
+#: Tables of the didactic task, and of arithmetic.
+DIDACTIC = ("didactic_learning", "didactic_pass", "didactic_sweep", "didactic_provers")
+ARITHMETIC = (
+    "arithmetic_values",
+    "arithmetic_verifiers",
+    "arithmetic_search",
+    "arithmetic_reinforcement",
+    "arithmetic_pass",
+)
+
 PROTOCOL = (
     (
         "Planted sub-sequence: a masked autoregressive network of three layers of 128 units imitates a policy of weight"
@@ -49,10 +59,24 @@ def run(run: Run) -> None:
             " configs/pipelines/pav_arithmetic.yaml to them, and compare searches with surefoot search --baseline."
         )
     run.notes += PROTOCOL
+    studies = {"didactic": (_measure_didactic, DIDACTIC), "arithmetic": (_measure_arithmetic, ARITHMETIC)}
+    for study, (measure, tables) in studies.items():
+        if run.options["only"] in (None, study):
+            measure(run)
+        else:
+            run.keep(tables)
+
+
+def _measure_didactic(run: Run) -> None:
+    """Measure learning, the sweep over provers and their ranking."""
     settings = SETTINGS[:2] if run.quick else SETTINGS
     run.add(measure_learning(100 if run.quick else 3500, run.n_seeds))
     run.add(measure_sweep(settings, 50 if run.quick else 1000, run.n_seeds))
     run.add(measure_provers(settings, run.n_seeds, 200 if run.quick else 2000))
+
+
+def _measure_arithmetic(run: Run) -> None:
+    """Measure verifiers, and where they predict advantages searches and reinforcement."""
     size, seeds = sizes(run.scale), range(run.n_seeds)
     for measured in measure_policies(size, run.out, seeds):
         run.add(measured)
