@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from surefoot.reasoning.answers import Grade
+from surefoot.reasoning.completions.store import describe_shards, read_trajectories, write_shard
+from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reproduce.claims import measure_claims
 from surefoot.reproduce.command import run_reproduce
 from surefoot.reproduce.pav import PAPER
-from surefoot.reproduce.pav.arithmetic import on_track
+from surefoot.reproduce.pav.arithmetic import on_track, write_outcomes
 from surefoot.reproduce.pav.didactic import (
     TASK,
     DidacticTraining,
@@ -24,6 +27,7 @@ from surefoot.reproduce.pav.didactic import (
     returns,
 )
 from surefoot.reproduce.pav.network import AutoregressiveNetworks
+from surefoot.reproduce.pav.studies import folder_of
 from surefoot.reproduce.pav.sweep import measure_provers
 from surefoot.reproduce.results import Results
 
@@ -116,6 +120,27 @@ def test_steps_are_on_track_until_the_first_that_is_wrong() -> None:
     assert on_track(Trajectory(problem, 0, [1], [1], [0.0], "stop", 0, steps=right)) == [True, True, True]
 
 
+def test_an_outcome_is_known_after_every_step(tmp_path: Path) -> None:
+    model = TinyLanguageModel(width=16, n_layers=1, seed=0)
+    model.save(folder_of("policy_seed3", tmp_path) / "model")
+    sampled = tmp_path / "completions" / "sampled_seed3"
+    sampled.mkdir(parents=True)
+    for sample, status in enumerate(("correct", "wrong")):
+        text, grade = "7+5=2\n#### 2", Grade(status, "2")
+        tokens, problem = [*model.encode(text), model.eos_token_id], Problem("p", "7+5%10=", "2")
+        t = Trajectory(problem, 0, [5, 6], tokens, [0.0] * len(tokens), "stop", 0, sample=sample, text=text)
+        t.grade = grade
+        write_shard([t], sampled / f"data-{sample:05d}-of-00002.arrow")
+    describe_shards(sampled, sorted(sampled.glob("*.arrow")))
+    write_outcomes(3, tmp_path)
+    found = list(read_trajectories(tmp_path / "completions" / "outcomes_seed3"))
+    assert [t.values for t in found] == [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    assert [len(t.spans) for t in found] == [2, 2]
+    written = min((tmp_path / "completions" / "outcomes_seed3").glob("*.arrow")).stat().st_mtime_ns
+    write_outcomes(3, tmp_path)
+    assert min((tmp_path / "completions" / "outcomes_seed3").glob("*.arrow")).stat().st_mtime_ns == written
+
+
 def search_rows(search: str, accuracies: dict[int, float], tokens: float, **more: object) -> list[dict[str, object]]:
     return [
         {
@@ -165,6 +190,7 @@ def test_learning_is_compared_by_its_end_and_by_iterations() -> None:
     measured = {m.id: m.estimate.mean for m in found}
     assert measured["arithmetic_pav_rl_ends_higher"] == pytest.approx(0.3)
     assert measured["arithmetic_pav_rl_is_faster"] == pytest.approx(4.0), "40 iterations against 10"
+    assert measured["arithmetic_pav_rl_is_halfway_sooner"] == pytest.approx(3.0), "half of .2 to .5 is passed after 30"
 
 
 @pytest.mark.slow
@@ -176,6 +202,9 @@ def test_the_whole_path_at_quick_scale(tmp_path: Path) -> None:
     assert {c["verdict"] for c in claims} <= {"undecided", "reported"}
     assert not (tmp_path / "table.md").read_text().count("cannot be computed")
     assert (tmp_path / "figures").is_dir()
-    began = time.monotonic()
-    run_reproduce(["reproduce", "pav", "--out", str(tmp_path)])
+    began, learned = time.monotonic(), (tmp_path / "didactic_learning.csv").read_bytes()
+    run_reproduce(["reproduce", "pav", "--only", "arithmetic", "--out", str(tmp_path)])
     assert time.monotonic() - began < first, "finished runs are read"
+    assert (tmp_path / "didactic_learning.csv").read_bytes() == learned
+    again = json.loads((tmp_path / "claims.json").read_text())
+    assert [c["id"] for c in again] == [c["id"] for c in claims], "the other study's tables are judged too"

@@ -11,6 +11,8 @@ import pytest
 
 from surefoot.cli import main
 from surefoot.reproduce.papers import paper_ids
+from surefoot.reproduce.running import Measured, Run
+from surefoot.storage.json_files import write_json
 
 RESULTS = Path(__file__).parents[2] / "docs/papers"
 
@@ -80,3 +82,18 @@ def test_the_readme_counts_the_verdicts(paper: str) -> None:
     numbers = [counts[v] for v in ("holds", "contradicted", "undecided", "reported")]
     row = f"(docs/papers/{paper}/table.md) | " + " | ".join(map(str, numbers)) + " |"
     assert row in (RESULTS.parents[1] / "README.md").read_text()
+
+
+def test_tables_of_an_earlier_run_are_kept_and_named(tmp_path: Path) -> None:
+    first = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path)
+    first.add(Measured({"one": [{"seed": 0, "value": 0.1 + 0.2}], "two": [{"seed": 0}]}, {"one": 2.5}))
+    first.write_protocol("paper")
+    write_json(tmp_path / "environment.json", {"revision": "abc"})
+    again = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path)
+    again.keep(["one", "never measured"])
+    assert again.tables == {"one": [{"seed": 0, "value": 0.1 + 0.2}]}
+    assert again.seconds == {"one": 2.5}
+    assert again.notes == ["one: measured by an earlier run, of revision abc."]
+    nothing = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path / "elsewhere")
+    nothing.keep(["one"])
+    assert (nothing.tables, nothing.notes) == ({}, [])
