@@ -1,5 +1,6 @@
 """The arithmetic study, measured: the base's values, verifiers against an oracle, searches, reinforcement."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,10 +84,10 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
 
 
 def _judge(seed: int, size: Size, name: str, out: Path) -> Job:
-    """Return the run of a verifier; all learn in equally many steps."""
+    """Return the run of a verifier; all learn in as many steps, or in the fewest whole epochs that are as many."""
     labels = VERIFIERS[name]
     n = {"outcomes": size.n_outcomes, "few": size.n_few, "first_pit": size.n_few}.get(labels, size.n_traces)
-    epochs = max(1, size.epochs * size.n_traces // n)
+    epochs = math.ceil(size.epochs * size.n_traces / n)
     return verifier(seed, size._replace(epochs=epochs), name, _stored(labels, seed, out), out)
 
 
