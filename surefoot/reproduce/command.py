@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from surefoot.cli.interruption import Interrupted
 from surefoot.errors import SurefootError
 from surefoot.reproduce.judging import draw, judge
 from surefoot.reproduce.papers import Paper, load_paper, paper_ids
@@ -97,6 +98,9 @@ def _run(paper: Paper, run: Run) -> None:
     started = time.monotonic()
     try:
         paper.run(run)
+    except Interrupted:
+        end_workers(at_once=True)
+        raise
     finally:
         end_workers()
     run.write_protocol(paper.id)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import TypeVar
 
 from surefoot.errors import SurefootError
@@ -23,11 +23,20 @@ def _workers() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(n_cores(), get_context("spawn"), _prepare_worker)
 
 
-def end_workers() -> None:
-    """End the processes that worked side by side, and cancel what they have not begun."""
+def end_workers(at_once: bool = False) -> None:
+    """End the processes that worked side by side, and cancel what they have not begun.
+
+    Args:
+        at_once: Whether they are asked to stop what they do, as this process was; training leaves a checkpoint.
+    """
     if _workers.cache_info().currsize:
-        _workers().shutdown(cancel_futures=True)
+        pool = _workers()
         _workers.cache_clear()
+        pool.shutdown(wait=False, cancel_futures=True)
+        if at_once:
+            for worker in active_children():
+                worker.terminate()
+        pool.shutdown()
 
 
 def call_side_by_side(

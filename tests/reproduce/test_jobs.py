@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +74,22 @@ def test_processes_are_kept_for_what_comes_next_and_replaced_when_one_dies() -> 
         run_calls(os._exit, {"c": (1,)})
     other, _ = run_calls(os.getpid, {"d": ()})
     assert other["d"] not in (first["a"], os.getpid())
+
+
+def test_work_is_stopped_at_once_where_the_command_is_interrupted() -> None:
+    run_calls(os.getpid, {"a": ()})  # the process stands
+    failed: list[str] = []
+
+    def work() -> None:
+        with pytest.raises(SurefootError) as error:
+            run_calls(time.sleep, {"long": (60,)})
+        failed.append(str(error.value))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    end_workers(at_once=True)
+    thread.join(20)
+    assert time.monotonic() - began < 20
+    assert "run 'long' failed" in failed[0]
