@@ -103,6 +103,7 @@ def _run(paper: Paper, run: Run) -> None:
         raise
     finally:
         end_workers()
-    run.write_protocol(paper.id)
     environment: dict[str, object] = describe_environment()
+    revision = environment["revision"]
+    run.write_protocol(paper.id, None if revision is None else str(revision))
     write_json(run.out / "environment.json", environment | {"seconds": round(time.monotonic() - started, 1)})

@@ -13,6 +13,10 @@ from surefoot.storage.json_files import read_json, write_json
 
 __all__ = ("Measured", "Protocol", "Run", "data_folder", "settle", "tables_at_hand")
 
+PROTOCOL, TIMINGS = "protocol.json", "timings.csv"
+#: The protocol of the results that are being replaced.
+EARLIER = "protocol_earlier.json"
+
 
 class Measured(NamedTuple):
     """Tables, and the work behind them."""
@@ -33,6 +37,8 @@ class Run:
     notes: list[str] = field(default_factory=list)  # protocol and caveats, printed under the table
     tables: dict[str, Rows] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # of work, by table
+    revisions: dict[str, str | None] = field(default_factory=dict)  # of the code behind tables that were kept
+    earlier: "Protocol | None" = field(default=None, init=False)  # of the run that the folder has results of
 
     @property
     def quick(self) -> bool:
@@ -42,13 +48,18 @@ class Run:
     def begin(self, paper: str) -> None:
         """Make the folder, and remove what an earlier run's tables were judged to be: they are about to be replaced.
 
+        The earlier protocol is put aside until this run has one, for `keep`.
+
         Raises:
             SurefootError: If the folder holds another paper's results.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        if (self.out / "protocol.json").exists():
+        if (self.out / PROTOCOL).exists():
             Protocol.read(self.out, paper)
-        for name in ("protocol.json", "claims.json", "table.md"):
+            (self.out / PROTOCOL).replace(self.out / EARLIER)
+        if (self.out / EARLIER).exists():
+            self.earlier = Protocol.read(self.out, paper, EARLIER)
+        for name in ("claims.json", "table.md"):
             (self.out / name).unlink(missing_ok=True)
 
     def add(self, measured: Measured) -> None:
@@ -58,25 +69,49 @@ class Run:
             self.seconds[name] = self.seconds.get(name, 0.0) + measured.seconds.get(name, 0.0)
             write_csv(self.out / f"{name}.csv", self.tables[name])
 
-    def keep(self, names: Sequence[str]) -> None:
-        """Take those of some tables that an earlier run has written to the folder, and say so in the notes."""
-        kept = [name for name in names if (self.out / f"{name}.csv").is_file()]
-        if not kept:
+    def keep(self, names: Sequence[str], notes: Sequence[str] = ()) -> None:
+        """Take those of some tables that the folder's earlier run has, with timings and revisions, and say so.
+
+        Args:
+            names: Of the tables.
+            notes: What those of the earlier run's notes begin with that are about these tables.
+
+        Raises:
+            SurefootError: If that run was of another scale, or had other seeds.
+        """
+        kept = [name for name in self.earlier.tables if name in names] if self.earlier else []
+        if self.earlier is None or not kept:
             return
-        timings = self.out / "timings.csv"
-        seconds = {row["table"]: row["seconds"] for row in read_rows(timings)} if timings.is_file() else {}
+        if (self.earlier.scale, self.earlier.n_seeds) != (self.scale, self.n_seeds):
+            raise SurefootError(
+                f"{self.out} holds tables of scale {self.earlier.scale} and {self.earlier.n_seeds} seeds, which are not"
+                f" judged together with those of scale {self.scale} and {self.n_seeds}: name another --out."
+            )
+        for row in read_rows(self.out / TIMINGS):
+            if row["table"] in kept:
+                self.seconds[row["table"]] = row["seconds"]
+                self.revisions[row["table"]] = row.get("revision")
         self.tables |= {name: read_rows(self.out / f"{name}.csv") for name in kept}
-        self.seconds |= {name: seconds[name] for name in kept if name in seconds}
-        environment = self.out / "environment.json"
-        revision = read_json(environment).get("revision") if environment.is_file() else None
-        of = f", of revision {revision}" if revision else ""
+        self.notes += [note for note in self.earlier.notes if any(note.startswith(beginning) for beginning in notes)]
+        revisions = sorted({str(self.revisions[name]) for name in kept if self.revisions.get(name)})
+        of = f", of revision {' and '.join(revisions)}" if revisions else ""
         self.notes.append(f"{', '.join(kept)}: measured by an earlier run{of}.")
 
-    def write_protocol(self, paper: str) -> None:
-        """Write what judging needs beside the tables: scale, seeds, notes and timings."""
-        write_csv(self.out / "timings.csv", [{"table": t, "seconds": round(s, 1)} for t, s in self.seconds.items()])
+    def write_protocol(self, paper: str, revision: str | None = None) -> None:
+        """Write what judging needs beside the tables: scale, seeds, notes and timings.
+
+        Args:
+            paper: Its id.
+            revision: Of the code that has measured the tables that were not kept.
+        """
+        timings = [
+            {"table": t, "seconds": round(s, 1), "revision": self.revisions.get(t, revision)}
+            for t, s in self.seconds.items()
+        ]
+        write_csv(self.out / TIMINGS, timings)
         protocol = Protocol(paper, self.scale, self.n_seeds, [*self.tables], self.notes)
-        write_json(self.out / "protocol.json", protocol.__dict__)
+        write_json(self.out / PROTOCOL, protocol.__dict__)
+        (self.out / EARLIER).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -90,16 +125,21 @@ class Protocol:
     notes: Sequence[str]
 
     @staticmethod
-    def read(folder: Path, paper: str) -> "Protocol":
+    def read(folder: Path, paper: str, name: str = PROTOCOL) -> "Protocol":
         """Return the protocol of a paper's results.
+
+        Args:
+            folder: Of the results.
+            paper: Its id.
+            name: Of the file.
 
         Raises:
             SurefootError: If the folder holds none, a damaged one, or another paper's.
         """
-        path = folder / "protocol.json"
+        path = folder / name
         if not path.is_file():
             raise SurefootError(
-                f"{folder} holds no results (there is no protocol.json): run surefoot reproduce {paper} first,"
+                f"{folder} holds no results (there is no {name}): run surefoot reproduce {paper} first,"
                 " or name the folder with --out."
             )
         found = read_json(path)
@@ -133,7 +173,7 @@ def _is_protocol(found: object) -> bool:
 
 def tables_at_hand(folder: Path, protocol: Protocol) -> Results:
     """Return the tables that a run has written, with its timings where they were recorded."""
-    timings = ["timings"] if (folder / "timings.csv").is_file() else []
+    timings = [TIMINGS.removesuffix(".csv")] if (folder / TIMINGS).is_file() else []
     return read_results(folder, [*protocol.tables, *timings])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reproduce.claims import measure_claims
 from surefoot.reproduce.command import run_reproduce
-from surefoot.reproduce.pav import PAPER
+from surefoot.reproduce.pav import PAPER, runs
 from surefoot.reproduce.pav.arithmetic import on_track, write_outcomes
 from surefoot.reproduce.pav.didactic import (
     TASK,
@@ -30,6 +31,7 @@ from surefoot.reproduce.pav.network import AutoregressiveNetworks
 from surefoot.reproduce.pav.studies import folder_of
 from surefoot.reproduce.pav.sweep import measure_provers
 from surefoot.reproduce.results import Results
+from surefoot.reproduce.running import Measured, Run
 
 
 def test_a_position_is_predicted_from_those_before_it_alone() -> None:
@@ -173,6 +175,7 @@ def test_searches_are_compared_at_equal_candidates_and_at_equal_tokens() -> None
     assert measured["arithmetic_q_beam_above_best_of_n"] == pytest.approx(0.1)
     # N = 2 and 4 of the beam take as many tokens as 4 and 8 samples; N = 8 as many as 16, half-way to 32 in logarithms
     assert measured["arithmetic_pav_beam_above_best_of_n_at_equal_tokens"] == pytest.approx((0.1 + 0.1 + 0.25) / 3)
+    assert measured["arithmetic_pav_beam_above_q_beam_at_equal_tokens"] == pytest.approx((0.1 + 0.1 + 0.2) / 3)
     assert measured["arithmetic_compute_ratio"] == pytest.approx(32 * 30 / (4 * 60))
     assert measured["arithmetic_best_k_is_within_1"] == pytest.approx(0.2)
     assert measured["arithmetic_best_k_is_within_32"] == pytest.approx(0.3)
@@ -191,6 +194,22 @@ def test_learning_is_compared_by_its_end_and_by_iterations() -> None:
     assert measured["arithmetic_pav_rl_ends_higher"] == pytest.approx(0.3)
     assert measured["arithmetic_pav_rl_is_faster"] == pytest.approx(4.0), "40 iterations against 10"
     assert measured["arithmetic_pav_rl_is_halfway_sooner"] == pytest.approx(3.0), "half of .2 to .5 is passed after 30"
+
+
+@pytest.mark.parametrize(("correlations", "searched"), [((0.6, 0.5), True), ((0.1, 0.2), False), ((0.9, nan), False)])
+def test_searches_wait_for_a_verifier_that_predicts_advantages(
+    correlations: tuple[float, float], searched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"seed": s, "verifier": "process", "correlation_of_advantages": c} for s, c in enumerate(correlations)]
+    done: list[str] = []
+    monkeypatch.setattr(runs, "measure_policies", lambda *_: iter([Measured({"arithmetic_verifiers": rows})]))
+    for name in ("measure_search", "measure_reinforcement"):
+        monkeypatch.setattr(runs, name, lambda *_, name=name: done.append(name) or Measured({}))
+    run = Run(scale="laptop", n_seeds=2, most_seeds=2, out=tmp_path, options={"only": "arithmetic"})
+    run.begin("pav")
+    runs.run(run)
+    assert done == (["measure_search", "measure_reinforcement"] if searched else [])
+    assert any(note.startswith("Searches and reinforcement are left out") for note in run.notes) is not searched
 
 
 @pytest.mark.slow

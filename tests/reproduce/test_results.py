@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from surefoot.cli import main
+from surefoot.errors import SurefootError
 from surefoot.reproduce.papers import paper_ids
+from surefoot.reproduce.results import read_rows
 from surefoot.reproduce.running import Measured, Run
-from surefoot.storage.json_files import write_json
 
 RESULTS = Path(__file__).parents[2] / "docs/papers"
 
@@ -84,16 +85,49 @@ def test_the_readme_counts_the_verdicts(paper: str) -> None:
     assert row in (RESULTS.parents[1] / "README.md").read_text()
 
 
-def test_tables_of_an_earlier_run_are_kept_and_named(tmp_path: Path) -> None:
-    first = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path)
-    first.add(Measured({"one": [{"seed": 0, "value": 0.1 + 0.2}], "two": [{"seed": 0}]}, {"one": 2.5}))
-    first.write_protocol("paper")
-    write_json(tmp_path / "environment.json", {"revision": "abc"})
+def earlier_run(out: Path, revision: str, tables: dict[str, list[dict[str, Any]]], *notes: str) -> Run:
+    run = Run(scale="quick", n_seeds=1, most_seeds=1, out=out)
+    run.begin("paper")
+    run.notes += notes
+    run.add(Measured(tables, dict.fromkeys(tables, 2.5)))
+    run.write_protocol("paper", revision)
+    return run
+
+
+def test_tables_of_an_earlier_run_are_kept_with_their_notes_and_revisions(tmp_path: Path) -> None:
+    rows = {"one": [{"seed": 0, "value": 0.1 + 0.2}], "two": [{"seed": 0}]}
+    earlier_run(tmp_path, "abc", rows, "One is left out: no data.", "Of all.")
     again = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path)
-    again.keep(["one", "never measured"])
-    assert again.tables == {"one": [{"seed": 0, "value": 0.1 + 0.2}]}
-    assert again.seconds == {"one": 2.5}
-    assert again.notes == ["one: measured by an earlier run, of revision abc."]
+    again.begin("paper")
+    assert not (tmp_path / "protocol.json").exists(), "nothing is judged while tables are replaced"
+    again.keep(["one", "never measured"], ["One is left out"])
+    assert again.tables == {"one": rows["one"]}
+    said = ["One is left out: no data.", "one: measured by an earlier run, of revision abc."]
+    assert again.notes == said
+    again.add(Measured({"two": [{"seed": 0}]}, {"two": 1.0}))
+    again.write_protocol("paper", "def")
+    assert read_rows(tmp_path / "timings.csv") == [
+        {"table": "one", "seconds": 2.5, "revision": "abc"},
+        {"table": "two", "seconds": 1.0, "revision": "def"},
+    ]
+    third = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path)
+    third.begin("paper")
+    third.keep(["one", "two"])
+    assert third.notes[-1] == "one, two: measured by an earlier run, of revision abc and def."
+    killed = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path)
+    killed.begin("paper")
+    killed.keep(["two"])
+    assert list(killed.tables) == ["two"], "the third never came to its protocol"
+
+
+def test_tables_of_another_scale_or_other_seeds_are_not_kept(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "abc", {"one": [{"seed": 0}]})
+    for scale, n_seeds in (("laptop", 1), ("quick", 2)):
+        run = Run(scale=scale, n_seeds=n_seeds, most_seeds=n_seeds, out=tmp_path)
+        run.begin("paper")
+        with pytest.raises(SurefootError, match="tables of scale quick and 1 seeds"):
+            run.keep(["one"])
     nothing = Run(scale="quick", n_seeds=1, most_seeds=1, out=tmp_path / "elsewhere")
+    nothing.begin("paper")
     nothing.keep(["one"])
     assert (nothing.tables, nothing.notes) == ({}, [])

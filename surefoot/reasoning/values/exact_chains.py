@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from surefoot.errors import DataError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.arithmetic import Chain, read_chain, state_after
 from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.rollouts import SeedOf
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values.base import ValueEstimator
+from surefoot.reasoning.values.growing import weights_state
 from surefoot.reasoning.values.judged import prefix_lengths
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ("ChainOutcome", "ExactChainValues", "outcomes_after")
 
 NEW_LINE, FINAL = "\n", "#### "
+#: Problems of which what is known is kept, some 4 MB each, and most ways to finish a solution that are enumerated.
+MAX_PROBLEMS, MAX_WAYS = 256, 20_000
 
 
 class ChainOutcome(NamedTuple):
@@ -56,33 +59,48 @@ class _Level(NamedTuple):
 class ExactChainValues(ValueEstimator):
     """Values of prefixes under the policy itself at its temperature of 1, without sampling.
 
-    For chains modulo a number of one digit, one token a character, that are solved in the first style of writing. All
-    prefixes of a problem's regular solutions are computed together, once.
+    For chains modulo 10 or less, one token a character, that are solved in the first style of writing, a step a line.
+    All prefixes of a problem's regular solutions are computed together, once for the same weights.
     """
 
     def __init__(self, tolerance: float = 0.1) -> None:
         """Initialize the estimator.
 
         Args:
-            tolerance: Largest mean probability of solutions that are not enumerated.
+            tolerance: Largest probability of solutions that are not enumerated, mean over the prefixes that go on; 1
+                refuses nothing.
+
+        Raises:
+            ConfigError: If it is no probability.
         """
+        if not 0 <= tolerance <= 1:
+            raise ConfigError(f"tolerance must be in [0, 1], got {tolerance}.")
         self.tolerance = tolerance
-        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], ChainOutcome] = {}
+        #: By prompt, of the latest problems: beginning -> how solutions end.
+        self._known: dict[tuple[int, ...], dict[tuple[int, ...], ChainOutcome]] = {}
+        self._weights: list[object] = []
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values``; arguments are those of `ValueEstimator`.
 
         Raises:
-            DataError: If the policy writes too much else, so that the values are not known.
+            DataError: If the policy writes too much else, so that the values are not known, or a prefix ends within a
+                line.
         """
         self.compute(policy.model, trajectories)
 
     def compute(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> None:
         """Fill in ``values`` under a model; errors are those of the call."""
-        missing = []
+        if self._weights != (weights := weights_state(model)):
+            self._known, self._weights = {}, weights
+        missing: list[float] = []
         for t in trajectories:
-            outcomes = [self._outcome(model, t, n) for n in prefix_lengths(t)]
-            missing += [o.missing for o in outcomes]
+            ends = [(n, _right_end(model, t, n)) for n in prefix_lengths(t)]
+            outcomes = [
+                self._outcome(model, t, n) if right is None else ChainOutcome(float(right), float(not right))
+                for n, right in ends
+            ]
+            missing += [o.missing for o, (_, right) in zip(outcomes, ends, strict=True) if right is None]
             t.values, t.value_counts = [o.value for o in outcomes], ()
         mean = sum(missing) / max(1, len(missing))
         if mean > self.tolerance:
@@ -92,18 +110,31 @@ class ExactChainValues(ValueEstimator):
             )
 
     def _outcome(self, model: LanguageModel, t: Trajectory, n: int) -> ChainOutcome:
+        """Return how solutions end that go on after the first n tokens of a completion."""
         prompt, beginning = tuple(t.prompt), tuple(t.completion[:n])
-        ended = n == len(t.completion) and t.finish_reason != "step"
-        lines = model.decode(list(beginning)).split(NEW_LINE)
-        chain = read_chain(t.problem.question)
-        state = state_after(chain, [line for line in lines if line])
-        if ended or state.answer is not None:
-            right = t.grade.correct if ended and t.grade is not None else state.answer == chain.values[-1]
-            return ChainOutcome(float(right), float(not right))
-        if (prompt, beginning) not in self._known:
+        known = self._known.setdefault(prompt, {})
+        if beginning not in known:
+            text = model.decode(list(beginning))
+            if text and not text.endswith(NEW_LINE):
+                raise DataError(
+                    f"exact values are of whole lines, not of what ends with {text[-20:]!r}: cut at line ends."
+                )
+            chain = read_chain(t.problem.question)
+            state = state_after(chain, text.splitlines())
             found = outcomes_after(model, chain, [*prompt, *beginning], state.value, state.step)
-            self._known |= {(prompt, (*beginning, *more)): outcome for more, outcome in found.items()}
-        return self._known[prompt, beginning]
+            known |= {(*beginning, *more): outcome for more, outcome in found.items()}
+            while len(self._known) > MAX_PROBLEMS:
+                del self._known[next(iter(self._known))]
+        return known[beginning]
+
+
+def _right_end(model: LanguageModel, t: Trajectory, n: int) -> bool | None:
+    """Return whether a completion is right that has ended after n tokens; None where it goes on."""
+    if n == len(t.completion) and t.finish_reason != "step" and t.grade is not None:
+        return t.grade.correct
+    chain = read_chain(t.problem.question)
+    answer = state_after(chain, model.decode(list(t.completion[:n])).splitlines()).answer
+    return None if answer is None else answer == chain.values[-1]
 
 
 @torch.inference_mode()
@@ -123,23 +154,30 @@ def outcomes_after(
         Tokens after the beginning -> how solutions end; none for the beginning itself.
 
     Raises:
-        DataError: If the chain has numbers of more than one token, or the model has more than one token a character.
+        DataError: If the chain has numbers of more than one token, the model has more than one token a character, or
+            there are too many ways to go on.
     """
     results = _one_token_each(model, chain)
-    cache, given = _read(model, beginning[:-1]), torch.tensor([[beginning[-1]]])
+    n_ways = len(results) ** (len(chain.operations) - step)
+    if n_ways > MAX_WAYS:
+        raise DataError(
+            f"there are {n_ways:,} ways to finish {chain.question}: exact values are of {MAX_WAYS:,} or less."
+        )
+    cache = _read(model, torch.tensor([beginning[:-1]], device=model.device))
+    given = torch.tensor([[beginning[-1]]], device=model.device)
     values, levels = [value], []
     written: list[tuple[int, ...]] = [()]
     lines = [written]
     for op, b in chain.operations[step:]:
         text = [model.encode(f"{v}{op}{b}=") for v in values]
-        levels.append(_advance(model, cache, given, torch.tensor(text), results))
+        levels.append(_advance(model, cache, given, torch.tensor(text, device=model.device), results))
         ends = [[*results[c : c + 1].tolist(), *model.encode(NEW_LINE)] for c in range(len(results))]
-        given = torch.tensor([end for _ in values for end in ends])
+        given = torch.tensor([end for _ in values for end in ends], device=model.device)
         written = [(*own, *line, *end) for own, line in zip(written, text, strict=True) for end in ends]
         lines.append(written)
         cache.batch_repeat_interleave(len(results))
         values = [c for _ in values for c in range(len(results))]
-    answers = torch.tensor([model.encode(FINAL)]).expand(len(values), -1)
+    answers = torch.tensor([model.encode(FINAL)], device=model.device).expand(len(values), -1)
     last = _advance(model, cache, given, answers, results)
     right = chain.values[-1]
     ended = _advance_to_end(model, cache, results[right].expand(len(values), 1))
@@ -161,14 +199,15 @@ def _one_token_each(model: LanguageModel, chain: Chain) -> Tensor:
     ids = [model.encode(str(c)) for c in numbers]
     if len(ids) > 10 or any(len(own) != 1 for own in ids):
         raise DataError("exact values are of chains modulo 10 or less, in a model with one token a character.")
-    return torch.tensor([own[0] for own in ids])
+    return torch.tensor([own[0] for own in ids], device=model.device)
 
 
-def _read(model: LanguageModel, tokens: Sequence[int]) -> "DynamicCache":
+def _read(model: LanguageModel, tokens: Tensor) -> "DynamicCache":
+    """Return the keys and values of tokens, ``(1, tokens)``."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
-    model.base(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+    model.base(input_ids=tokens, past_key_values=cache, use_cache=True)
     return cache
 
 

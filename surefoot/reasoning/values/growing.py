@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from surefoot.reasoning.language_models import LanguageModel
 from surefoot.reasoning.sequences import KeysAndValues, Pack, Segment, unscored_pack
 
-__all__ = ("GrowingValues",)
+__all__ = ("GrowingValues", "weights_state")
 
 
 class _Stretch:
@@ -79,13 +79,13 @@ class GrowingValues:
         #: Of no tokens itself: all sequences continue it.
         self.root = _Stretch((), None)
         self._clock, self._bytes_per_token = 0, 0
-        self._weights = self._fingerprint()
+        self._weights = weights_state(model, head)
 
     def forget(self) -> None:
         """Free all that is kept."""
         for stretch in list(self.root.all_after()):
             stretch.before = None  # else they would hold each other until Python looks for circles
-        self.root, self._weights = _Stretch((), None), self._fingerprint()
+        self.root, self._weights = _Stretch((), None), weights_state(self.model, self.head)
 
     @property
     def n_bytes(self) -> int:
@@ -99,7 +99,7 @@ class GrowingValues:
         Args:
             sequences: Token ids, at least one each; of lengths that the model `can_continue`.
         """
-        if self._weights != self._fingerprint():
+        if self._weights != weights_state(self.model, self.head):
             self.forget()
         found: list[Tensor] = []
         ends: list[_Stretch] = []
@@ -166,10 +166,11 @@ class GrowingValues:
             if n_bytes <= self.max_bytes:
                 return
 
-    def _fingerprint(self) -> list[object]:
-        """Return what changes when the weights do, or where they are."""
-        parameters = [*self.model.parameters(), *self.head.parameters()]
-        return [(p.data_ptr(), 0 if p.is_inference() else p._version, p.device, p.dtype) for p in parameters]
+
+def weights_state(*modules: nn.Module) -> list[object]:
+    """Return what changes when the weights of modules do, or where they are."""
+    parameters = [p for module in modules for p in module.parameters()]
+    return [(p.data_ptr(), 0 if p.is_inference() else p._version, p.device, p.dtype) for p in parameters]
 
 
 def _pack_of(stretches: Sequence[_Stretch]) -> Pack:

@@ -74,7 +74,7 @@ def arithmetic_exact_advantages_go_with_the_rollouts(results: Results) -> PerSee
 
 @claim(source="figure 11", unit="correlation", criterion=ABOVE_ZERO)
 def arithmetic_first_pits_teach_more(results: Results) -> PerSeed:
-    """With few completions, rollouts spent on first pits teach advantages better than the same for all steps."""
+    """With few completions, rollouts spent on first pits teach advantages better than those of all steps."""
     return _of_verifier(results, FEW) - _of_verifier(results, ALL_STEPS)
 
 
@@ -136,13 +136,43 @@ def beams(results: Results) -> Keys:
 )
 def arithmetic_beam_above_best_of_n_at_equal_tokens(results: Results, beam: str) -> PerSeed:
     """{beam}: more accurate than best of N by outcomes at the tokens of N = 2, 4 and 8, dropped steps included."""
-    baseline = _curves(results, "best of N, outcome")
+    return _at_equal_tokens(results, beam, "best of N, outcome")
+
+
+def _at_equal_tokens(results: Results, search: str, baseline: str) -> PerSeed:
+    """Return by how much a search is more accurate than another would be with as many tokens; of N = 2, 4 and 8."""
+    curves = _curves(results, baseline)
     return PerSeed(
         {
-            s: fmean(p.accuracy.mean - accuracy_at(baseline[s], p.generated_tokens) for p in own if p.n in (2, 4, 8))
-            for s, own in _curves(results, beam).items()
+            s: fmean(p.accuracy.mean - accuracy_at(curves[s], p.generated_tokens) for p in own if p.n in (2, 4, 8))
+            for s, own in _curves(results, search).items()
         }
     )
+
+
+@claim(source="figure 4", unit="accuracy", criterion=ABOVE_ZERO)
+def arithmetic_pav_beam_above_q_beam_at_equal_tokens(results: Results) -> PerSeed:
+    """Beam search with Q + alpha A is more accurate than that with Q at the tokens of N = 2, 4 and 8."""
+    return _at_equal_tokens(results, "beam, PAV", "beam, Q")
+
+
+def first_pits(results: Results) -> Keys:
+    """Yield the two ways to spend rollouts on few completions."""
+    names = {FEW: "first pits", ALL_STEPS: "all steps"}
+    measured = results["arithmetic_verifiers"].distinct("verifier")
+    return ({"verifier": name, "what": what} for name, what in names.items() if name in measured)
+
+
+@claim(
+    id="arithmetic_rollouts_of_{verifier}",
+    over=first_pits,
+    source="figure 11",
+    unit="rollouts",
+    criterion=reported("both labels begin with the same completions; second rounds are not of equal size"),
+)
+def arithmetic_rollouts(results: Results, verifier: str, what: str) -> PerSeed:
+    """Rollouts spent on {what}."""
+    return _of_verifier(results, verifier, "rollouts")
 
 
 @claim(source="section 4.1: 1.5 to 5", unit="ratio", criterion=interval_above(1, "fewer tokens for the same accuracy"))

@@ -22,6 +22,8 @@ ARITHMETIC = (
     "arithmetic_pass",
 )
 
+LEFT_OUT = "Searches and reinforcement are left out"  # a note begins so
+
 PROTOCOL = (
     (
         "Planted sub-sequence: a masked autoregressive network of three layers of 128 units imitates a policy of weight"
@@ -64,7 +66,7 @@ def run(run: Run) -> None:
         if run.options["only"] in (None, study):
             measure(run)
         else:
-            run.keep(tables)
+            run.keep(tables, (LEFT_OUT,) if tables is ARITHMETIC else ())
 
 
 def _measure_didactic(run: Run) -> None:
@@ -82,10 +84,10 @@ def _measure_arithmetic(run: Run) -> None:
         run.add(measured)
     predicted = Table(run.tables["arithmetic_verifiers"]).per_seed("correlation_of_advantages", verifier="process")
     correlation = fmean(predicted.values())
-    if correlation < GATE and not run.quick:
+    if not correlation >= GATE and not run.quick:  # a verifier that always says the same has none
         run.notes.append(
-            f"Searches and reinforcement are left out: the verifier's advantages have a correlation of"
-            f" {correlation:.2f} with those of rollouts, and below {GATE:g} searches were worse than none."
+            f"{LEFT_OUT}: the verifier's advantages have a correlation of {correlation:.2f} with those of rollouts, and"
+            f" below {GATE:g} searches were worse than none."
         )
         return
     run.add(measure_search(size, run.out, seeds))

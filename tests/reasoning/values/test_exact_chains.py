@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from surefoot.errors import DataError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.arithmetic import Chain, read_chain
 from surefoot.reasoning.language_models import LanguageModel, TinyLanguageModel, completion_logprobs
@@ -13,7 +13,7 @@ from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine
-from surefoot.reasoning.sequences import PromptCompletion
+from surefoot.reasoning.sequences import PromptCompletion, Span
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values.exact_chains import ExactChainValues, outcomes_after
 
@@ -89,6 +89,44 @@ def test_what_is_written_beside_is_refused(model: TinyLanguageModel) -> None:
     policy = Policy(model, PlainPrompt(), HFEngine(), Grader())
     with pytest.raises(DataError, match=r"100\.0% is no regular line"):
         ExactChainValues()(policy, [trajectory(model, "1+2=2\n")], lambda *parts: 0)
+
+
+def test_other_weights_have_other_values() -> None:
+    changing = TinyLanguageModel(width=16, n_layers=2, seed=1, initializer_range=0.3)
+    estimator, t = ExactChainValues(tolerance=1.0), trajectory(changing, "1+2=2\n")
+    estimator.compute(changing, [t])
+    before = list(t.values)
+    with torch.no_grad():
+        for parameter in changing.parameters():
+            parameter.mul_(1.2)
+    estimator.compute(changing, [t])
+    after, fresh = list(t.values), ExactChainValues(tolerance=1.0)
+    fresh.compute(changing, [t])
+    assert after == list(t.values) != before
+
+
+def test_prefixes_that_have_ended_do_not_hide_what_is_missing(model: TinyLanguageModel) -> None:
+    ended = trajectory(model, "#### 2\n" + "1+2=0\n" * 60)
+    ended.spans = [Span(0, 7), *(Span(7 + 6 * i, 13 + 6 * i) for i in range(60))]
+    with pytest.raises(DataError, match=r"100\.0% is no regular line"):
+        ExactChainValues().compute(model, [ended])
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, 1.1, float("nan")])
+def test_a_tolerance_is_a_probability(tolerance: float) -> None:
+    with pytest.raises(ConfigError, match="tolerance must be in"):
+        ExactChainValues(tolerance)
+
+
+def test_a_prefix_within_a_line_is_refused(model: TinyLanguageModel) -> None:
+    with pytest.raises(DataError, match="exact values are of whole lines"):
+        ExactChainValues().compute(model, [trajectory(model, "1+2=")])
+
+
+def test_more_ways_than_can_be_tried_are_refused(model: TinyLanguageModel) -> None:
+    chain = read_chain("1+1+1+1+1+1%10=")
+    with pytest.raises(DataError, match="100,000 ways to finish"):
+        outcomes_after(model, chain, model.encode(f"{chain.question}\n"), 1, 0)
 
 
 def test_numbers_of_two_digits_are_refused(model: TinyLanguageModel) -> None:
