@@ -28,7 +28,7 @@ __all__ = (
     "judge_steps",
     "read_chain",
     "solved_problem",
-    "state_after",
+    "stated_answer",
     "vary_chain",
 )
 
@@ -133,7 +133,7 @@ def _follow(chain: Chain, state: State, line: str) -> tuple[State, StepKind]:
     return state._replace(slipped=False), "spurious" if true else "wrong"
 
 
-def state_after(chain: Chain, lines: Sequence[str]) -> State:
+def _state_after(chain: Chain, lines: Sequence[str]) -> State:
     """Return where a solution stands after some lines, by whomever.
 
     Args:
@@ -144,6 +144,12 @@ def state_after(chain: Chain, lines: Sequence[str]) -> State:
     for line in lines:
         state, _ = _follow(chain, state, line)
     return state
+
+
+def stated_answer(text: str) -> int | None:
+    """Return the answer that a solution states, in its first final line; none where there is no such line."""
+    finals = (_FINAL.fullmatch(line.strip()) for line in text.splitlines())
+    return next((int(final.group(1)) for final in finals if final is not None), None)
 
 
 def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
@@ -209,7 +215,7 @@ class ProceduralPolicy:
     def solve(self, question: str, random_state: random.Random, prefix: Sequence[str] = ()) -> list[str]:
         """Return the lines that the policy writes after a prefix."""
         chain = read_chain(question)
-        state = state_after(chain, prefix)
+        state = _state_after(chain, prefix)
         style = STYLES[random_state.choice(self.styles)]
         lines: list[str] = []
         while state.answer is None:
@@ -254,7 +260,7 @@ class ProceduralPolicy:
             prefix: Lines already written, by whomever.
         """
         chain = read_chain(question)
-        state = state_after(chain, prefix)
+        state = _state_after(chain, prefix)
         if state.answer is not None:
             return float(state.answer == chain.values[-1])
         if state.slipped:  # noticed: the step is done again; else its result stays

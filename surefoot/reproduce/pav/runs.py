@@ -32,19 +32,19 @@ PROTOCOL = (
         " of its sequence, where the paper uses more than 100 rollouts."
     ),
     (
-        "Arithmetic: five additions and subtractions modulo 5, sampled at temperature 1. A Llama of four layers and 0.2"
-        " M parameters learns 64,000 solutions of one to five operations in which a fifth of the steps are wrong, and"
-        " each of these is noticed and done again; then 9,600 in which a step is wrong with probability .15 and stays"
-        " so: this is the policy, which errs though it knows what is right. Verifiers begin with the weights before"
-        " that, since a model that cannot check a step learns nothing from 100,000 rollouts, and learn in at least"
-        " 920 steps: 4,096 completions with four rollouts from each prefix, or the outcomes of 51,200, which are as"
-        " many tokens, in 1,440 steps; the outcome of a completion is learned at each of its steps. The oracle is the"
-        " policy itself: every way to go on is enumerated. Beams sample three steps from each beginning; the weight of"
-        " the advantage is chosen on held-out problems, K is 4 (alpha .5 where K is compared). Reinforced is a weak"
-        " policy, made like the other by solutions of which every second step is wrong, so that right answers are luck;"
-        " the prover is the other policy. All methods of reinforcement have one learning rate, the better of two for"
-        " both. Sizes and rates were chosen on seed 100: five kinds of base, some twenty settings of verifiers, two"
-        " starts and two rates of reinforcement."
+        "Arithmetic: five additions and subtractions modulo 5, sampled at temperature 1. A Llama of four layers and"
+        " 0.2 M parameters learns 64,000 solutions of one to five operations in which a fifth of the steps are wrong,"
+        " and each of these is noticed and done again; then 9,600 in which a step is wrong with probability .15 and"
+        " stays so: this is the policy, which errs though it knows what is right. Verifiers begin with the weights"
+        " before that, since a model that cannot check a step learns nothing from 100,000 rollouts, and learn in at"
+        " least 830 steps: 4,096 completions with four rollouts from each prefix, or the outcomes of 51,200, which"
+        " are as many tokens, in 1,440 steps; the outcome of a completion is learned at each of its steps. The oracle"
+        " is the policy itself: all that it may write with a probability of 1e-5 or more is enumerated. Beams sample"
+        " three steps from each beginning; the weight of the advantage is chosen on held-out problems, K is 4 (alpha"
+        " .5 where K is compared). Reinforced is a weak policy, made like the other by solutions of which every"
+        " second step is wrong, so that right answers are luck; the prover is the other policy. All methods of"
+        " reinforcement have one learning rate, the better of two for both. Sizes and rates were chosen on seed 100:"
+        " five kinds of base, some twenty settings of verifiers, two starts and two rates of reinforcement."
     ),
 )
 

@@ -1,23 +1,25 @@
-"""Exact values of solutions of chains against naive enumeration and against what is sampled."""
+"""Exact values of solutions of chains against naive enumeration, one forward pass a beginning."""
 
-from itertools import product
+import math
 
 import pytest
 import torch
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
-from surefoot.reasoning.arithmetic import Chain, read_chain
-from surefoot.reasoning.language_models import LanguageModel, TinyLanguageModel, completion_logprobs
+from surefoot.reasoning.arithmetic import read_chain, stated_answer
+from surefoot.reasoning.language_models import LanguageModel, TinyLanguageModel
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine
-from surefoot.reasoning.sequences import PromptCompletion, Span
+from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.values import exact_chains
 from surefoot.reasoning.values.exact_chains import ExactChainValues, outcomes_after
 
 CHAIN = read_chain("1+2-1%3=")
+LINES = "1+2=0\n0-1=2\n"
 
 
 @pytest.fixture(scope="module")
@@ -25,119 +27,129 @@ def model() -> TinyLanguageModel:
     return TinyLanguageModel(width=16, n_layers=2, seed=1, initializer_range=0.3)
 
 
-def written(results: tuple[int, ...], answer: int, value: int = CHAIN.start, step: int = 0) -> str:
-    text = ""
-    for (op, b), c in zip(CHAIN.operations[step:], results, strict=True):
-        text, value = text + f"{value}{op}{b}={c}\n", c
-    return text + f"#### {answer}"
+def prompt(model: LanguageModel) -> tuple[int, ...]:
+    return tuple(model.encode(f"{CHAIN.question}\n"))
 
 
-def naive(model: LanguageModel, beginning: str, value: int, step: int) -> tuple[float, float]:
-    """Add up the probabilities of whole solutions, each with a forward pass of its own."""
+def naive(
+    model: LanguageModel, beginning: tuple[int, ...], threshold: float, max_tokens: int, total: float = 1.0
+) -> tuple[float, float]:
+    """Follow a beginning to the ends of what is likely enough, without keys and values that are kept."""
+    with torch.inference_mode():
+        tokens = torch.tensor([[*prompt(model), *beginning]])
+        following = model.base(input_ids=tokens).logits[0, -1].double().softmax(-1)
     right = wrong = 0.0
-    for *results, answer in product(range(3), repeat=len(CHAIN.operations) - step + 1):
-        tokens = model.encode(written(tuple(results), answer, value, step))
-        if answer == CHAIN.values[-1]:
-            tokens = [*tokens, model.eos_token_id]
-        [logprobs] = completion_logprobs(model, [PromptCompletion(model.encode(beginning), tokens)], 512)
-        probability = float(logprobs.double().sum().exp())
-        right += probability * (answer == CHAIN.values[-1])
-        wrong += probability * (answer != CHAIN.values[-1])
+    ended = total * float(following[model.eos_token_id])
+    if ended >= threshold:
+        is_right = stated_answer(model.decode(list(beginning))) == CHAIN.values[-1]
+        right, wrong = (ended, 0.0) if is_right else (0.0, ended)
+    for token, p in enumerate(following.tolist()):
+        if max_tokens > 0 and token != model.eos_token_id and total * p >= threshold:
+            own = naive(model, (*beginning, token), threshold, max_tokens - 1, total * p)
+            right, wrong = right + own[0], wrong + own[1]
     return right, wrong
 
 
-@pytest.mark.parametrize(("lines", "value", "step"), [("", 1, 0), ("1+2=2\n", 2, 1), ("1+2=0\nwait\n", 1, 0)])
-def test_solutions_are_enumerated(model: TinyLanguageModel, lines: str, value: int, step: int) -> None:
-    beginning = f"{CHAIN.question}\n{lines}"
-    found = outcomes_after(model, CHAIN, model.encode(beginning), value, step)
-    assert len(found) == sum(3**n for n in range(len(CHAIN.operations) - step + 1))
-    assert tuple(found[()]) == pytest.approx(naive(model, beginning, value, step), rel=1e-4)
-    for more, outcome in found.items():
-        text = model.decode(list(more))
-        after = int(text[-2]) if text else value
-        own = step + text.count("\n")
-        assert tuple(outcome) == pytest.approx(naive(model, beginning + text, after, own), rel=1e-4)
+@pytest.mark.parametrize(
+    ("text", "threshold", "max_tokens"),
+    [(f"{LINES}#### ", 1e-12, 1), (LINES, 3e-3, 6), ("1+2=0", 1e-3, 4), ("", 1e-2, 8)],
+)
+def test_all_that_is_likely_enough_is_followed(
+    model: TinyLanguageModel, text: str, threshold: float, max_tokens: int
+) -> None:
+    beginning = tuple(model.encode(text))
+    found = outcomes_after(model, CHAIN, prompt(model), beginning, threshold, max_tokens)
+    assert tuple(found[beginning]) == pytest.approx(naive(model, beginning, threshold, max_tokens), rel=1e-4)
+    assert all(model.decode(list(tokens)).endswith("\n") for tokens in found if tokens != beginning)
+
+
+def test_lines_on_the_way_are_valued_with_it(model: TinyLanguageModel) -> None:
+    beginning = tuple(model.encode("1+2=0"))
+    line = (*beginning, *model.encode("\n"))
+    found = outcomes_after(model, CHAIN, prompt(model), beginning, 1e-7, 2)
+    with torch.inference_mode():
+        before = torch.tensor([[*prompt(model), *beginning]])
+        probability = float(model.base(input_ids=before).logits[0, -1].double().softmax(-1)[line[-1]])
+    assert tuple(found[line]) == pytest.approx(naive(model, line, 1e-7 / probability, 1), rel=1e-4)
+    right = found[tuple(model.encode("1+2=0"))]
+    assert right.missing == pytest.approx(1 - right.right - right.wrong)
+
+
+def test_the_right_answer_alone_is_right(model: TinyLanguageModel) -> None:
+    beginning = tuple(model.encode(f"{LINES}#### "))
+    found = outcomes_after(model, CHAIN, prompt(model), beginning, 1e-12, 1)[beginning]
+    with torch.inference_mode():
+        first = model.base(input_ids=torch.tensor([[*prompt(model), *beginning]])).logits[0, -1].double().softmax(-1)
+        two = model.encode("2")
+        then = model.base(input_ids=torch.tensor([[*prompt(model), *beginning, *two]])).logits[0, -1].double()
+    assert found.right == pytest.approx(float(first[two[0]] * then.softmax(-1)[model.eos_token_id]), rel=1e-5)
+    assert found.wrong > found.right
+
+
+def test_of_more_than_can_be_followed_the_likeliest_are(
+    model: TinyLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beginning = tuple(model.encode(LINES))
+    everything = outcomes_after(model, CHAIN, prompt(model), beginning, 1e-4, 3)[beginning]
+    monkeypatch.setattr(exact_chains, "MAX_BEGINNINGS", 5)
+    few = outcomes_after(model, CHAIN, prompt(model), beginning, 1e-4, 3)[beginning]
+    assert 1 > few.missing > everything.missing
 
 
 def trajectory(model: LanguageModel, text: str, finish: str = "step") -> Trajectory:
     tokens, ended = model.encode(text), finish == "stop"
     problem = Problem("p", CHAIN.question, str(CHAIN.values[-1]))
-    prompt = model.encode(f"{CHAIN.question}\n")
     own = [*tokens, model.eos_token_id] if ended else tokens
-    return Trajectory(problem, 0, prompt, own, [0.0] * len(own), "stop" if ended else "step", 0, text=text)
+    ids = prompt(model)
+    return Trajectory(problem, 0, ids, own, [0.0] * len(own), "stop" if ended else "step", 0, text=text)
 
 
 def test_values_follow_the_lines_and_the_grade(model: TinyLanguageModel) -> None:
     policy = Policy(model, PlainPrompt(), HFEngine(), Grader())
     going, right, wrong = (
-        trajectory(model, "1+2=2\n2-1=1\n"),
-        trajectory(model, written((0, 2), 2), "stop"),
-        trajectory(model, written((1, 1), 1), "stop"),
+        trajectory(model, LINES),
+        trajectory(model, f"{LINES}#### 2", "stop"),
+        trajectory(model, "1+2=1\n1-1=1\n#### 1", "stop"),
     )
     policy.grade([right, wrong])
     for t in (going, right, wrong):
         policy.cut_into_steps([t], "\n")
-    ExactChainValues(tolerance=1.0)(policy, [going, right, wrong], lambda *parts: 0)
+    ExactChainValues(1e-3, tolerance=1.0, max_tokens=20)(policy, [going, right, wrong], lambda *parts: 0)
     assert [len(t.values) for t in (going, right, wrong)] == [3, 4, 4]
     assert going.values[0] == right.values[0] == wrong.values[0]
+    assert going.values[2] == right.values[2]
     assert (right.values[-1], wrong.values[-1]) == (1.0, 0.0)
-    expected = naive(model, f"{CHAIN.question}\n1+2=2\n", 2, 1)
-    assert going.values[1] == pytest.approx(expected[0] / sum(expected), rel=1e-4)
 
 
-def test_what_is_written_beside_is_refused(model: TinyLanguageModel) -> None:
-    policy = Policy(model, PlainPrompt(), HFEngine(), Grader())
-    with pytest.raises(DataError, match=r"100\.0% is no regular line"):
-        ExactChainValues()(policy, [trajectory(model, "1+2=2\n")], lambda *parts: 0)
-
-
-def test_other_weights_have_other_values() -> None:
+def test_other_weights_have_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact_chains, "MAX_BEGINNINGS", 200)
     changing = TinyLanguageModel(width=16, n_layers=2, seed=1, initializer_range=0.3)
-    estimator, t = ExactChainValues(tolerance=1.0), trajectory(changing, "1+2=2\n")
+    t = trajectory(changing, f"{LINES}#### ")
+    estimator = ExactChainValues(1e-6, tolerance=1.0, max_tokens=len(t.completion) + 1)
     estimator.compute(changing, [t])
     before = list(t.values)
     with torch.no_grad():
         for parameter in changing.parameters():
             parameter.mul_(1.2)
     estimator.compute(changing, [t])
-    after, fresh = list(t.values), ExactChainValues(tolerance=1.0)
-    fresh.compute(changing, [t])
+    after = list(t.values)
+    ExactChainValues(1e-6, tolerance=1.0, max_tokens=len(t.completion) + 1).compute(changing, [t])
     assert after == list(t.values) != before
 
 
-def test_prefixes_that_have_ended_do_not_hide_what_is_missing(model: TinyLanguageModel) -> None:
-    ended = trajectory(model, "#### 2\n" + "1+2=0\n" * 60)
-    ended.spans = [Span(0, 7), *(Span(7 + 6 * i, 13 + 6 * i) for i in range(60))]
-    with pytest.raises(DataError, match=r"100\.0% is no regular line"):
-        ExactChainValues().compute(model, [ended])
+def test_what_is_too_rare_is_followed_by_itself_and_refused_where_that_does_not_help(model: TinyLanguageModel) -> None:
+    t = trajectory(model, f"{LINES}#### ")
+    t.spans = [Span(0, len(t.completion))]
+    with pytest.raises(DataError, match=r"are too rare to be enumerated, more than the tolerance of 0"):
+        ExactChainValues(1e-3, tolerance=0.0, max_tokens=20).compute(model, [t])
+    whole = outcomes_after(model, CHAIN, prompt(model), tuple(t.completion), 1e-6, 20 - len(t.completion))
+    ExactChainValues(1e-6, tolerance=1.0, max_tokens=20).compute(model, [t])
+    assert t.values[1] == whole[tuple(t.completion)].value, "no line that the prompt's solutions begin with"
 
 
-@pytest.mark.parametrize("tolerance", [-0.1, 1.1, float("nan")])
-def test_a_tolerance_is_a_probability(tolerance: float) -> None:
-    with pytest.raises(ConfigError, match="tolerance must be in"):
-        ExactChainValues(tolerance)
-
-
-def test_a_prefix_within_a_line_is_refused(model: TinyLanguageModel) -> None:
-    with pytest.raises(DataError, match="exact values are of whole lines"):
-        ExactChainValues().compute(model, [trajectory(model, "1+2=")])
-
-
-def test_more_ways_than_can_be_tried_are_refused(model: TinyLanguageModel) -> None:
-    chain = read_chain("1+1+1+1+1+1%10=")
-    with pytest.raises(DataError, match="100,000 ways to finish"):
-        outcomes_after(model, chain, model.encode(f"{chain.question}\n"), 1, 0)
-
-
-def test_numbers_of_two_digits_are_refused(model: TinyLanguageModel) -> None:
-    with pytest.raises(DataError, match="modulo 10 or less"):
-        outcomes_after(model, Chain(1, (("+", 2),), None), model.encode("1+2=\n"), 1, 0)
-    with pytest.raises(DataError, match="modulo 10 or less"):
-        outcomes_after(model, Chain(1, (("+", 2),), 11), model.encode("1+2%11=\n"), 1, 0)
-
-
-def test_a_random_model_s_outcomes_lie_within_one(model: TinyLanguageModel) -> None:
-    outcome = outcomes_after(model, CHAIN, model.encode(f"{CHAIN.question}\n"), 1, 0)[()]
-    assert 0 < outcome.right < outcome.wrong < 1
-    assert outcome.missing == pytest.approx(1 - outcome.right - outcome.wrong)
-    assert torch.isfinite(torch.tensor(outcome)).all()
+@pytest.mark.parametrize(
+    "arguments", [{"tolerance": -0.1}, {"tolerance": float("nan")}, {"threshold": 0.0}, {"threshold": math.nan}]
+)
+def test_numbers_out_of_range_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="expected threshold in"):
+        ExactChainValues(**arguments)
