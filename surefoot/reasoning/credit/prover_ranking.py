@@ -126,8 +126,8 @@ def rank_provers(
         for k in ks:
             if 0 < n < 2 * k:
                 raise DataError(
-                    f"{name} has values of n = {n}: the noise of the best of {k} is known from n = {2 * k} on. Label with"
-                    " a larger sampling.n, or ask for a smaller k."
+                    f"{name} has values of n = {n}: the noise of the best of {k} is known from n = {2 * k} on. Label"
+                    " with a larger sampling.n, or ask for a smaller k."
                 )
             found.append(_measured(name, k, own, values_of_siblings(trajectories)))
     found.sort(key=lambda measured: -sum(measured.improvement))

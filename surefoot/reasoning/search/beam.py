@@ -83,6 +83,14 @@ class BeamSearch(Search):
         self.n_children, self.n_subtrees = n_children, n_subtrees
         self.separator, self.deduplicate = separator, deduplicate
 
+    def check_width(self, n: int) -> None:
+        """Raise a `ConfigError` if n is no multiple of ``n_subtrees``."""
+        if n % self.n_subtrees:
+            raise ConfigError(
+                f"n {n} is no multiple of n_subtrees {self.n_subtrees}: choose n among {self.n_subtrees},"
+                f" {2 * self.n_subtrees}, {3 * self.n_subtrees}, ..."
+            )
+
     def __call__(
         self, policy: Policy, problems: Sequence[Problem], sampling: Sampling, seed_of: SeedOf
     ) -> list[Trajectory]:
@@ -92,8 +100,7 @@ class BeamSearch(Search):
             ConfigError: If N is no multiple of ``n_subtrees``.
             DataError: If the verifier gives other values than one per step.
         """
-        if sampling.n % self.n_subtrees:
-            raise ConfigError(f"n {sampling.n} is no multiple of n_subtrees {self.n_subtrees}.")
+        self.check_width(sampling.n)
         width, before = sampling.n // self.n_subtrees, self.verifier.n_scored_tokens
         pools: dict[tuple[int, int], list[Trajectory]] = {}
         going = [_Beginning(p, subtree) for p in range(len(problems)) for subtree in range(self.n_subtrees)]

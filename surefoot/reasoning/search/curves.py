@@ -15,7 +15,7 @@ from surefoot.reasoning.search.selection import (
 )
 from surefoot.statistics import Estimate, proportion_interval
 
-__all__ = ("SearchPoint", "accuracies", "accuracy_at", "compute_ratio", "tokens_to_reach")
+__all__ = ("SearchPoint", "accuracies", "accuracy_at", "begins_above", "compute_ratio", "tokens_to_reach")
 
 
 class SearchPoint(NamedTuple):
@@ -63,18 +63,28 @@ def accuracies(
     ]
 
 
+def begins_above(points: Sequence[SearchPoint], accuracy: float) -> bool:
+    """Return whether a curve's first point reaches an accuracy, so that how many tokens it needs is known as a bound.
+
+    Args:
+        points: Of one selection, at least one.
+        accuracy: To be reached.
+    """
+    return min(points, key=lambda p: p.generated_tokens).accuracy.mean >= accuracy
+
+
 def tokens_to_reach(points: Sequence[SearchPoint], accuracy: float) -> float | None:
     """Return how many generated tokens per problem a curve needs for an accuracy; none where it never reaches it.
 
-    Between two points the logarithm of the tokens is interpolated; a curve that begins above needs at most its first
-    point's.
+    Between two points the logarithm of the tokens is interpolated; a curve that `begins_above` needs at most its first
+    point's, which are returned.
 
     Args:
         points: Of one selection, at least one.
         accuracy: To be reached.
     """
     rising = sorted(points, key=lambda p: p.generated_tokens)
-    if rising[0].accuracy.mean >= accuracy:
+    if begins_above(points, accuracy):
         return rising[0].generated_tokens
     for a, b in pairwise(rising):
         if b.accuracy.mean >= accuracy:
@@ -106,7 +116,8 @@ def accuracy_at(points: Sequence[SearchPoint], tokens: float) -> float:
 def compute_ratio(points: Sequence[SearchPoint], baseline: Sequence[SearchPoint]) -> float | None:
     """Return how many times fewer tokens a search generates for the accuracy of a baseline at its largest N.
 
-    None where the search does not reach it. Steps that were sampled and dropped count.
+    None where the search does not reach it, and a lower bound where it `begins_above` it. Steps that were sampled and
+    dropped count.
 
     Args:
         points: Of the search.
