@@ -14,6 +14,7 @@ from surefoot.reasoning.search.selection import (
     accuracy_of_weighted_majority,
 )
 from surefoot.statistics import Estimate, proportion_interval
+from surefoot.training.seeds import derive_seed
 
 __all__ = ("SearchPoint", "accuracies", "accuracy_at", "begins_above", "compute_ratio", "tokens_to_reach")
 
@@ -35,7 +36,8 @@ def accuracies(
 
     ``pass`` is right where any candidate is; ``majority`` and ``weighted_majority`` vote on the answer; ``best`` has
     the highest score, ``best_progress`` the steps that are worth most together. Where a problem has more candidates,
-    which must then be independent, all subsets of n count alike.
+    which must then be independent, all subsets of n count alike; votes are over random ones where there are many, which
+    are others for each problem.
 
     Args:
         problems: Candidates of each problem, at least one.
@@ -45,12 +47,15 @@ def accuracies(
         scored: Whether candidates have scores.
     """
     kept = [(own, min(n, len(own))) for own in problems]
+    seeds = [derive_seed("subsets", i) for i in range(len(kept))]
     found = {
         "pass": [pass_at_k(len(own), sum(c.correct for c in own), k) for own, k in kept],
-        "majority": [accuracy_of_majority(own, k) for own, k in kept],
+        "majority": [accuracy_of_majority(own, k, seed) for (own, k), seed in zip(kept, seeds, strict=True)],
     }
     if scored:
-        found["weighted_majority"] = [accuracy_of_weighted_majority(own, k) for own, k in kept]
+        found["weighted_majority"] = [
+            accuracy_of_weighted_majority(own, k, seed=seed) for (own, k), seed in zip(kept, seeds, strict=True)
+        ]
         found["best"] = [accuracy_of_best(own, k) for own, k in kept]
     ranked = [[c._replace(score=c.progress) for c in own if c.progress is not None] for own in problems]
     if all(ranked):
