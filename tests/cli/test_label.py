@@ -179,7 +179,7 @@ def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
         (["--completions", "nowhere"], "nowhere does not exist"),
         (["--prompt.init_args.template", "{question}?"], "after another prompt, which ends"),
         (["--half_width", "0.7"], "half_width must be in (0, 0.5)"),
-        (["--half_width", "0.2", "--per_round", "3"], "per_round must be in [1, n]"),
+        (["--half_width", "0.2", "--per_round", "3"], "per_round must be in [1, n - 1]"),
     ],
 )
 def test_what_cannot_be_labelled_ends_in_one_line(

@@ -166,13 +166,13 @@ class BeamSearch(Search):
         White space alone is no step of its own: it belongs to the one before, whose value is asked for again.
         """
         new = policy.model.decode(grown.completion[grown.n_given :])
-        spans, values, logprobs = list[Span](), list[float](), list[float]()
+        spans, values, counts, logprobs = list[Span](), list[float](), list[int](), list[float]()
         if beginning is not None:
-            spans, values = list(beginning.spans), list(beginning.values)
+            spans, values, counts = list(beginning.spans), list(beginning.values), list(beginning.value_counts)
             logprobs = list(beginning.behaviour_logprobs)
         start = grown.n_given
         if spans and not new.strip():
-            start, values = spans.pop().start, values[:-1]
+            start, values, counts = spans.pop().start, values[:-1], counts[:-1]
         return replace(
             grown,
             n_given=0,
@@ -180,6 +180,7 @@ class BeamSearch(Search):
             finish_reason=self._reason(policy, grown, new, ends),
             spans=[*spans, Span(start, len(grown.completion))],
             values=values,
+            value_counts=counts,
         )
 
     def _reason(self, policy: Policy, grown: Trajectory, new: str, ends: Sampling) -> Literal["stop", "length", "step"]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -220,8 +221,17 @@ def test_a_model_reads_each_token_of_the_search_once(policy: Policy, separator: 
         LearnedValues(run, cache_gib=-1.0)
 
 
-def test_values_can_be_sampled_while_it_goes_on(policy: Policy, separator: str) -> None:
-    """A beginning that has not ended is sampled from; one that has is worth what its answer is."""
+def test_values_can_be_sampled_while_it_goes_on(
+    policy: Policy, separator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beginning that has not ended is sampled from, and only once; one that has is worth what its answer is."""
+    complete, asked = Policy.complete, list[tuple[int, ...]]()
+
+    def recorded(self: Policy, starts: Sequence[Start], *arguments: Any) -> list[Trajectory]:
+        asked.extend((*(s.prompt or ()), *s.given) for s in starts)
+        return complete(self, starts, *arguments)
+
+    monkeypatch.setattr(Policy, "complete", recorded)
     verifier = MonteCarloValues(Sampling(n=3, max_tokens=SAMPLING.max_tokens))
     search = BeamSearch(verifier, separator=separator, n_children=2)
     found = search(policy, PROBLEMS[:1], SAMPLING, seed_of)
@@ -230,6 +240,11 @@ def test_values_can_be_sampled_while_it_goes_on(policy: Policy, separator: str) 
         assert t.grade is not None
         assert t.values[-1] == float(t.grade.correct)
         assert t.value_counts == [3] * len(t.spans) + [0]
+    assert len(asked) > len(found)
+    assert len(set(asked)) == len(asked), "what is known is not sampled from again"
+    anew = [replace(t, values=(), value_counts=()) for t in found]
+    verifier(policy, anew, seed_of)
+    assert [(t.values, t.value_counts) for t in anew] == [(t.values, t.value_counts) for t in found]
 
 
 def test_best_of_n(policy: Policy, separator: str) -> None:
