@@ -104,6 +104,12 @@ class EngineStatistics:
         return self.generated_tokens / self.seconds if self.seconds else 0.0
 
     @property
+    def prefill_computed(self) -> int:
+        """Prompt tokens that were put through the model: those that were not in the prefix cache, all without one."""
+        # a cache is asked once for each completion, and prompts are counted once for all of theirs
+        return self.prefix_queries - self.prefix_hits if self.prefix_queries else self.prompt_tokens
+
+    @property
     def prefix_hit_rate(self) -> float:
         """Share of looked-up tokens that were in the prefix cache."""
         return self.prefix_hits / self.prefix_queries if self.prefix_queries else 0.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surefoot.errors import ConfigError
-from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
+from surefoot.reasoning.completions.sharded import Progress, ShardedFolder, counts_file
 from surefoot.reasoning.completions.store import RECORD, read_trajectories
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
@@ -94,7 +94,7 @@ def search_completions(
         found = search(policy, parts[i], sampling, lambda *of: derive_seed(searching.seed, *of))
         first = i * size
         found = [replace(t, group=first + t.group) for t in found]
-        write_json(_counts_file(folder.shards[i]), vars(search.counts.since(before)))
+        write_json(counts_file(folder.shards[i]), vars(search.counts.since(before)))
         return found
 
     folder.write(find, lambda _: None, policy.ready, _summarise, progress)
@@ -155,14 +155,10 @@ def read_candidates(folder: Path, policy: Policy, search: Search, scored: bool) 
     ]
 
 
-def _counts_file(shard: Path) -> Path:
-    return shard.with_suffix(".counts.json")
-
-
 def _summarise(shards: Sequence[Path]) -> dict[str, float]:
     """Return what the search of all shards took."""
     totals = SearchCounts()
     for shard in shards:
-        for name, n in read_json(_counts_file(shard)).items():
+        for name, n in read_json(counts_file(shard)).items():
             setattr(totals, name, getattr(totals, name) + n)
     return {name: float(n) for name, n in vars(totals).items()}
