@@ -167,23 +167,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_untrained_values(tmp_path_factory.mktemp("run"), n_layers=2, max_length=64)
 
 
-def test_a_model_scores_new_steps_only(policy: Policy, separator: str, run: Path) -> None:
-    verifier = LearnedValues(run)
-    search = BeamSearch(verifier, EffectiveReward(0.5), separator=separator)
-    found = search(policy, PROBLEMS, SAMPLING, seed_of)
-    anew = [replace(t, values=()) for t in found]
-    scored = search.counts.scored_tokens
-    verifier.predict(anew)
-    for t, other in zip(found, anew, strict=True):
-        assert t.values == pytest.approx(other.values, abs=1e-5)
-    alone = LearnedValues(run)
-    one_by_one = 0
-    for t in found:
-        alone.predict([replace(t, values=())])
-    one_by_one = alone.n_scored_tokens
-    assert 0 < verifier.n_scored_tokens - scored < one_by_one, "one prompt is computed once"
-
-
 class RecordedValues(LearnedValues):
     """Notes what it is asked for."""
 
@@ -203,16 +186,21 @@ def test_a_model_reads_each_token_of_the_search_once(policy: Policy, separator: 
     """Without keys and values, and with a model that cannot use them, it finds the same and reads beginnings again."""
     kept, anew, unpacked = RecordedValues(run), RecordedValues(run, 0.0), RecordedValues(run)
     unpacked.model.path = replace(unpacked.model.path, packed=False)
-    found = []
+    found, n_scored = [], list[int]()
     for verifier in (kept, anew, unpacked):
         search = BeamSearch(verifier, EffectiveReward(0.5), separator=separator)
         found.append(search(policy, PROBLEMS, SAMPLING, seed_of))
+        n_scored.append(verifier.n_scored_tokens)
         assert search.counts.scored_tokens == verifier.n_scored_tokens
         assert verifier.growing.n_bytes == 0
-    assert kept.n_scored_tokens == len(kept.beginnings)
+        whole = [replace(t, values=()) for t in found[-1]]
+        verifier.predict(whole)
+        for t, other in zip(found[-1], whole, strict=True):
+            assert t.values == pytest.approx(other.values, abs=1e-5), "in one pass over the whole they are the same"
+    assert n_scored[0] == len(kept.beginnings), "the prompt and every new step once, and nothing else"
     assert kept.most_kept > 0
     assert (anew.most_kept, unpacked.most_kept) == (0, 0)
-    assert anew.n_scored_tokens == unpacked.n_scored_tokens > len(kept.beginnings)
+    assert n_scored[1] == n_scored[2] > n_scored[0]
     for ours, *others in zip(*found, strict=True):
         for t in others:
             assert list(t.completion) == list(ours.completion)
