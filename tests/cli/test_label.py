@@ -86,6 +86,19 @@ def summary(folder: Path) -> dict[str, float]:
     return found
 
 
+def test_help_says_what_settings_take(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["label", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "95% interval is not wider, in (0, 0.5); by default each gets all sampling.n",
+        "from 1 to sampling.n - 1, with --half_width or --first_pit; by default a quarter of sampling.n",
+        "this value or more, in (0, 1]; by default each gets all sampling.n",
+        "ends a step; by default a line break",
+    ):
+        assert said in text
+
+
 def test_intervals_are_over_problems(completions: Path, tmp_path: Path) -> None:
     """All completions of a problem share the prompt's value: three of each say no more of it than one."""
     three, one = (label(completions, tmp_path, f"{n}", "--per_problem", n) for n in ("3", "1"))

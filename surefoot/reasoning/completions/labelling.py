@@ -81,7 +81,7 @@ def label_completions(
             the estimator retokenises; by default the prover's.
 
     Returns:
-        Counts of prefixes, of completions and of tokens that were read of both; the mean value by the number of finished
+        Counts of prefixes, completions and tokens that were read of both; the mean value by the number of finished
         steps, with intervals over problems.
 
     Raises:
