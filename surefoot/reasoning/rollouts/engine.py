@@ -1,5 +1,6 @@
 """What an engine is: prompts as token ids in, completions with log-probabilities out, weights that can be replaced."""
 
+import math
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -64,9 +65,9 @@ class Sampling:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.n < 1 or self.max_tokens < 1:
             raise ConfigError(f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}.")
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
-                "expected temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
+                "expected a finite temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
                 f" {self.temperature}, {self.top_p} and {self.top_k}."
             )
         if not all(self.stop):

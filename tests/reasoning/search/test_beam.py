@@ -205,7 +205,7 @@ def test_a_model_reads_each_token_of_the_search_once(policy: Policy, separator: 
         for t in others:
             assert list(t.completion) == list(ours.completion)
             assert t.values == pytest.approx(ours.values, abs=1e-5)
-    with pytest.raises(ConfigError, match="cache_gib must be at least 0, got -1"):
+    with pytest.raises(ConfigError, match="cache_gib must be at least 0 and finite, got -1"):
         LearnedValues(run, cache_gib=-1.0)
 
 
