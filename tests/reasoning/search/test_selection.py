@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from surefoot.errors import DataError
 from surefoot.reasoning.credit import EffectiveReward, progress
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.search import (
@@ -115,6 +116,21 @@ def test_what_steps_are_worth() -> None:
         assert score_of(found, aggregate=aggregate) == pytest.approx(expected)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no values"):
         score_of(stepwise([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("values", "counts", "message"),
+    [
+        ([0.5, math.nan, 1.0], None, r"expected a value in \[0, 1\] and k >= 1, got nan and 2"),
+        ([0.5, 1.5, 1.0], None, "got 1.5 and 2"),
+        ([0.5, 0.3, 1.0], [4, 4, 0], "0.3 is no share of 4 attempts"),
+        ([0.5, math.nan, 1.0], [4, 4, 0], "nan is no share of 4 attempts"),
+        ([0.5, math.inf, 1.0], [4, 4, 0], "inf is no share of 4 attempts"),
+    ],
+)
+def test_values_that_have_no_best_of_k_are_named(values: list[float], counts: list[int] | None, message: str) -> None:
+    with pytest.raises(DataError, match=rf"a completion of problem p has the values .*the best of 2 .*{message}"):
+        EffectiveReward(0.5, 2)(stepwise(values, counts))
 
 
 def test_sampled_values_give_unbiased_advantages() -> None:
