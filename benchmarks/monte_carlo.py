@@ -143,7 +143,7 @@ def value_prefixes(given: Task, repeats: int) -> dict[str, object]:
     n_values = sum(len(prefix_lengths(t)) - 1 for t in solutions)
     for row in found.values():
         row["values_per_second"] = n_values / row["seconds"]
-    computed = counts.prompt_tokens - counts.prefix_hits
+    computed = counts.prefill_computed
     naive = sum(n + len(t.prompt) for t in solutions for n in prefix_lengths(t)[:-1])
     least = sum(len(t.prompt) + prefix_lengths(t)[-2] for t in solutions)
     tokens = {

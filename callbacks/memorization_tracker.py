@@ -1,6 +1,7 @@
 """Which training examples a language model solves, and which it has only memorized, over a fine-tuning run."""
 
 import json
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -116,6 +117,8 @@ class MemorizationTracker(Callback):
                 f"samples_per_checkpoint is {samples_per_checkpoint}, fewer than the {self.sampling.n} samples of one"
                 " problem."
             )
+        if not math.isfinite(log_log_threshold):
+            raise ConfigError(f"log_log_threshold must be finite, got {log_log_threshold}.")
         self.log_log_threshold = log_log_threshold
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.engine, self.folder, self.seed = engine, folder, seed or 0

@@ -40,9 +40,11 @@ class JudgedDataModule(RecordsDataModule):
         """
         super().__init__(**loading)
         only_test = (val_share, test_share) == (0, 1)
-        if min(val_share, test_share) < 0 or (val_share + test_share >= 1 and not only_test):
+        within = val_share >= 0 and test_share >= 0 and val_share + test_share < 1  # NaN is none of it
+        if not (within or only_test):
             raise ConfigError(
-                f"val_share and test_share must sum to less than 1, or be 0 and 1, got {val_share} and {test_share}."
+                "val_share and test_share must sum to less than 1 and not be negative, or be 0 and 1, got"
+                f" {val_share} and {test_share}."
             )
         self.balanced, self.val_share, self.test_share = balanced, val_share, test_share
         self._splits: dict[str, list[Judged | JudgedText]] = {}

@@ -1,5 +1,6 @@
 """DPO: direct preference optimisation, the reference's log-probabilities computed once."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,14 @@ class DPO(ReasoningModule):
             beta: Strength of the implied KL penalty.
             label_smoothing: Assumed probability that a preference is the wrong way round.
             kwargs: Arguments of `ReasoningModule`.
+
+        Raises:
+            ConfigError: If a number is out of range.
         """
+        if not 0 < beta < math.inf or not 0 <= label_smoothing < 0.5:
+            raise ConfigError(
+                f"expected a finite beta > 0 and label_smoothing in [0, 0.5), got {beta} and {label_smoothing}."
+            )
         super().__init__(**kwargs)
         self.beta, self.label_smoothing = beta, label_smoothing
 

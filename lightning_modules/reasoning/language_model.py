@@ -1,6 +1,7 @@
 """What methods that train a language model share: updates over packs, their schedule, sharded weights."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -65,10 +66,12 @@ class LanguageModelModule(ResumableModule):
             ConfigError: If a number is out of range.
         """
         super().__init__()
-        if max_tokens_per_pack < 1 or warmup < 0:
+        if max_tokens_per_pack < 1 or not 0 <= warmup < math.inf:
             raise ConfigError(
-                f"expected max_tokens_per_pack >= 1 and warmup >= 0, got {max_tokens_per_pack} and {warmup}."
+                f"expected max_tokens_per_pack >= 1 and a finite warmup >= 0, got {max_tokens_per_pack} and {warmup}."
             )
+        if max_gradient_norm is not None and not max_gradient_norm > 0:
+            raise ConfigError(f"max_gradient_norm must be positive, or null, got {max_gradient_norm}.")
         self.automatic_optimization = False
         self.language_model = language_model
         self.optimizer, self.schedule, self.warmup = optimizer, schedule, warmup

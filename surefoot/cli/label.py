@@ -28,20 +28,45 @@ def _parser() -> VerbParser:
     parser.add_subclass_arguments(Prompt, "prompt", required=False)
     parser.add_class_arguments(Grader, "grader")
     parser.add_class_arguments(Sampling, "sampling")
-    parser.add_argument("--half_width", type=float | None, default=None, help="Stop at so narrow an interval.")
-    parser.add_argument("--per_round", type=PositiveInt | None, default=None, help="Completions between two looks.")
-    parser.add_argument("--first_pit", type=float | None, default=None, help="Spend most where this value is lost.")
+    parser.add_argument(
+        "--half_width",
+        type=float | None,
+        default=None,
+        help="Stop sampling from a prefix when half of its value's 95% interval is not wider, in (0, 0.5); by default"
+        " each gets all sampling.n. Values that stop early are biased, and surefoot provers refuses them.",
+    )
+    parser.add_argument(
+        "--per_round",
+        type=PositiveInt | None,
+        default=None,
+        help="Completions of a prefix between two looks at its value, from 1 to sampling.n - 1, with --half_width or"
+        " --first_pit; by default a quarter of sampling.n.",
+    )
+    parser.add_argument(
+        "--first_pit",
+        type=float | None,
+        default=None,
+        help="After the first round go on only where a wrong completion is lost: down to its first prefix from which"
+        " none ended right, if one before has this value or more, in (0, 1]; by default each gets all sampling.n.",
+    )
     parser.add_argument(
         "--tokenizer",
         type=str | None,
         default=None,
         help="Folder or name of the tokenizer that sampled, where the prover has another: prefixes are retokenised.",
     )
-    parser.add_argument("--separator", type=str, default="\n", help="What ends a step.")
-    parser.add_argument("--per_problem", type=PositiveInt | None, default=None, help="Only so many of each problem.")
+    parser.add_argument("--separator", type=str, default="\n", help="Text that ends a step; by default a line break.")
+    parser.add_argument(
+        "--per_problem",
+        type=PositiveInt | None,
+        default=None,
+        help="Label only so many first completions of each problem; by default all.",
+    )
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
     parser.add_argument("--seed", type=int, default=0, help="Seed of the sampling.")
-    parser.add_argument("--problems_per_shard", type=PositiveInt, default=32, help="Problems of a shard.")
+    parser.add_argument(
+        "--problems_per_shard", type=PositiveInt, default=32, help="Problems of a shard; a kill costs one shard."
+    )
     parser.set_defaults({"sampling.n": 20})
     return parser
 

@@ -11,12 +11,14 @@ from lightning.pytorch import LightningDataModule
 import datamodules  # noqa: F401
 from surefoot.cli.policy_verb import open_policy_verb, progress_printer, split_problems
 from surefoot.cli.verb_parser import VerbParser, verb_parser
+from surefoot.errors import ConfigError
 from surefoot.reasoning.answers import Grader
 from surefoot.reasoning.language_models import LanguageModel
+from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import Prompt
 from surefoot.reasoning.rollouts import RolloutEngine, Sampling
 from surefoot.reasoning.search import Search, SearchPoint, accuracies
-from surefoot.reasoning.search.stored import Searching, read_candidates, search_completions
+from surefoot.reasoning.search.stored import Searching, check_same_problems, read_candidates, search_completions
 from surefoot.report.search_curves import describe_search, draw_search, read_points, write_points
 
 __all__ = ("run_search",)
@@ -34,9 +36,12 @@ def _parser() -> VerbParser:
     parser.add_class_arguments(Grader, "grader")
     parser.add_class_arguments(Sampling, "sampling", skip={"n"})
     parser.add_subclass_arguments(Search, "search", required=True)
-    parser.add_argument("--n", type=list[PositiveInt], default=[1, 2, 4, 8], help="Numbers of candidates.")
+    parser.add_argument("--n", type=list[PositiveInt], default=[1, 2, 4, 8], help="Numbers of candidates, one or more.")
     parser.add_argument(
-        "--baseline", type=Path | None, default=None, help="Folder of an earlier search to compare with."
+        "--baseline",
+        type=Path | None,
+        default=None,
+        help="Folder of an earlier search of the same problems to compare with.",
     )
     parser.add_argument("--out", type=Path, help="Folder to write to.", required=True)
     parser.add_argument("--split", type=str, default="test", help="Split: train, val or test.")
@@ -61,10 +66,10 @@ def run_search(arguments: Sequence[str]) -> None:
     verb = open_policy_verb(_parser(), arguments, names, ("model", "prompt", "search"))
     parsed, policy = verb.parsed, verb.policy
     problems = split_problems(verb.objects.data, parsed.split, parsed.limit)
-    baseline = read_points(parsed.baseline) if parsed.baseline else []
     search: Search = verb.objects.search
     scored = search.verifier is not None
-    widths = sorted(set(parsed.n))
+    widths = _widths(parsed.n, search)
+    baseline = _baseline(parsed.baseline, problems)
     points: list[SearchPoint] = []
     try:
         # of candidates that are sampled independently every smaller number is drawn from the largest
@@ -88,3 +93,31 @@ def run_search(arguments: Sequence[str]) -> None:
     draw_search(points, baseline, parsed.out)
     print(describe_search(points, baseline))
     print(f"candidates, accuracy.csv and figures: {parsed.out}")
+
+
+def _widths(given: Sequence[int], search: Search) -> list[int]:
+    """Return the numbers of candidates, each once.
+
+    Raises:
+        ConfigError: If there is none, or the search cannot look for so many; before anything is searched.
+    """
+    if not given:
+        raise ConfigError("n is an empty list: expected one number of candidates or more.")
+    widths = sorted(set(given))
+    for n in widths:
+        search.check_width(n)
+    return widths
+
+
+def _baseline(folder: Path | None, problems: Sequence[Problem]) -> list[SearchPoint]:
+    """Return the points of the search that is compared with, none without one.
+
+    Raises:
+        ConfigError: If it is one of other problems.
+        DataError: If the folder holds no finished search.
+    """
+    if folder is None:
+        return []
+    points = read_points(folder)
+    check_same_problems(problems, folder, points[0].accuracy.n)
+    return points

@@ -5,6 +5,7 @@ all completions of an update on all ranks; so the sum over packs and ranks is th
 cut.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -80,6 +81,8 @@ class PolicyLoss:
         for name, value in (("clip_low", clip_low), ("clip_high", clip_high), ("kl_coefficient", kl_coefficient)):
             if not value >= 0:
                 raise ConfigError(f"{name} must not be negative, got {value}.")
+        if kl_coefficient == math.inf:
+            raise ConfigError(f"kl_coefficient must be finite, got {kl_coefficient}.")
         self.kind, self.clip_low, self.clip_high = kind, clip_low, clip_high
         self.kl_coefficient = kl_coefficient
 

@@ -1,5 +1,6 @@
 """Direct preference optimisation."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -37,12 +38,14 @@ def dpo_loss(
         label_smoothing: Assumed probability that a preference is the wrong way round, in [0, 0.5).
 
     Raises:
-        ValueError: If beta is not positive or the smoothing outside its range.
+        ValueError: If beta is not positive and finite, or the smoothing outside its range.
 
     Reference: Rafailov et al., NeurIPS 2023, eq. 7; Mitchell 2023 for the smoothing.
     """
-    if beta <= 0 or not 0 <= label_smoothing < 0.5:
-        raise ValueError(f"expected beta > 0 and label_smoothing in [0, 0.5), got {beta} and {label_smoothing}.")
+    if not 0 < beta < math.inf or not 0 <= label_smoothing < 0.5:
+        raise ValueError(
+            f"expected a finite beta > 0 and label_smoothing in [0, 0.5), got {beta} and {label_smoothing}."
+        )
     chosen = beta * (chosen_logprobs - reference_chosen_logprobs)
     rejected = beta * (rejected_logprobs - reference_rejected_logprobs)
     margin = chosen - rejected

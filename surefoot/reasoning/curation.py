@@ -7,6 +7,7 @@ Reference: Kang et al. 2024, arXiv 2411.07681, data curation; Li et al. 2024 (in
 """
 
 import json
+import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -60,9 +61,14 @@ def choose_parents(
         percentile: In [0, 100].
 
     Raises:
-        ConfigError: If the method lacks what it chooses by.
+        ConfigError: If the method lacks what it chooses by, or a number is out of range.
         DataError: If the record lacks an original, or no parent is left.
     """
+    if not (math.isfinite(log_log_threshold) and 0 <= accuracy_threshold <= 1 and 0 <= percentile <= 100):
+        raise ConfigError(
+            "expected a finite log_log_threshold, accuracy_threshold in [0, 1] and percentile in [0, 100], got"
+            f" {log_log_threshold}, {accuracy_threshold} and {percentile}."
+        )
     chosen = list(problems)
     if method == "pre_memorization":
         if record is None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from surefoot.reasoning.answers import Grade
@@ -164,11 +165,12 @@ class Trajectory:
         """Return what `as_row` described; of the columns beyond `REQUIRED_COLUMNS` any may be missing.
 
         Raises:
-            ValueError: If columns that count the same tokens, or the same spans, differ in length.
+            ValueError: If columns that count the same tokens, or the same spans, differ in length, or the spans do not
+                cut the completion.
         """
-        spans = zip(row.get("span_starts") or (), row.get("span_ends") or (), strict=True)
         details = json.loads(row.get("details") or "{}")
         n = len(row["completion_ids"])
+        spans = _spans(row.get("span_starts") or (), row.get("span_ends") or (), n)
         if (row.get("n_given") or 0) > n:
             raise ValueError(f"{row['n_given']} of {n} tokens were given")
         for name in ("logprobs", "mask"):
@@ -189,7 +191,7 @@ class Trajectory:
             target=row["target_ids"],
             grade=None if row["status"] is None else Grade(row["status"], row["answer"]),
             mask=row.get("mask"),
-            spans=[Span(*s) for s in spans],
+            spans=spans,
             steps=row.get("steps") or (),
             values=row.get("values") or (),
             value_counts=row.get("value_counts") or (),
@@ -197,3 +199,20 @@ class Trajectory:
             rewards=row.get("rewards") or (),
             reward_parts=json.loads(row.get("reward_parts") or "{}"),
         )
+
+
+def _spans(starts: Sequence[int], ends: Sequence[int], n_tokens: int) -> list[Span]:
+    """Return the spans of a row, none where nothing has cut the completion.
+
+    Raises:
+        ValueError: If they do not follow one another from the first token to the last.
+    """
+    if len(starts) != len(ends):
+        raise ValueError(f"span_starts has {len(starts)} values, span_ends {len(ends)}")
+    bounds = [0, *ends]
+    if starts and (list(starts) != bounds[:-1] or ends[-1] != n_tokens or any(a >= b for a, b in pairwise(bounds))):
+        raise ValueError(
+            f"span_starts {list(starts)} and span_ends {list(ends)} do not cut {n_tokens} tokens into steps that follow"
+            " one another"
+        )
+    return [Span(*s) for s in zip(starts, ends, strict=True)]

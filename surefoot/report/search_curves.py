@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from surefoot.errors import DataError
-from surefoot.reasoning.search import SearchPoint, compute_ratio
+from surefoot.reasoning.search import SearchPoint, begins_above, compute_ratio
 from surefoot.report.figures import interval_curves
 from surefoot.report.tables import markdown_table
 from surefoot.statistics import Estimate
@@ -94,6 +94,7 @@ def describe_search(points: Sequence[SearchPoint], baseline: Sequence[SearchPoin
     for name, own in _curves(points).items():
         if name in theirs:
             last, ratio = theirs[name][-1], compute_ratio(own, theirs[name])
-            reached = f"{ratio:.2f} times fewer generated tokens" if ratio is not None else "not reached"
+            bound = "at least " if begins_above(own, last.accuracy.mean) else ""
+            reached = f"{bound}{ratio:.2f} times fewer generated tokens" if ratio is not None else "not reached"
             lines.append(f"{name}: the baseline's {last.accuracy.mean:.3f} at N = {last.n}: {reached}")
     return "\n".join(lines)

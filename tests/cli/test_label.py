@@ -17,6 +17,8 @@ from surefoot.reasoning.completions.sharded import ShardedFolder
 from surefoot.reasoning.completions.store import read_completions, read_trajectories
 from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.sequences import Span
+from surefoot.reasoning.trajectories import REQUIRED_COLUMNS
+from surefoot.statistics import proportion_interval
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
@@ -77,6 +79,61 @@ def test_every_step_has_a_value(completions: Path, tmp_path: Path, capsys: pytes
     assert "10/10 problems" in printed.err
     label(completions, tmp_path, "a")
     assert "10/10 problems" not in capsys.readouterr().err, "a finished folder is left as it is"
+
+
+def summary(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def test_help_says_what_settings_take(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["label", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "95% interval is not wider, in (0, 0.5); by default each gets all sampling.n",
+        "from 1 to sampling.n - 1, with --half_width or --first_pit; by default a quarter of sampling.n",
+        "this value or more, in (0, 1]; by default each gets all sampling.n",
+        "ends a step; by default a line break",
+    ):
+        assert said in text
+
+
+def test_intervals_are_over_problems(completions: Path, tmp_path: Path) -> None:
+    """All completions of a problem share the prompt's value: three of each say no more of it than one."""
+    three, one = (label(completions, tmp_path, f"{n}", "--per_problem", n) for n in ("3", "1"))
+    names = [f"value_after_0_steps{end}" for end in ("", "_low", "_high")]
+    assert [summary(three)[n] for n in names] == pytest.approx([summary(one)[n] for n in names])
+    means: dict[str, list[float]] = {}
+    for t in read_trajectories(three):
+        if len(t.values) > 2:
+            means.setdefault(t.problem.id, []).append(t.values[1])
+    expected = proportion_interval([sum(own) / len(own) for own in means.values()])
+    names = [f"value_after_1_steps{end}" for end in ("", "_low", "_high")]
+    assert [summary(three)[n] for n in names] == pytest.approx(expected[:3])
+    assert all(0 <= value <= 1 for name, value in summary(three).items() if name.startswith("value_after"))
+
+
+def test_the_prefill_is_reported(completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One after the other every completion's prefixes are read; together each that is another, by an engine without a
+    prefix cache from its first token on."""
+    out = label(completions, tmp_path, "a")
+    prefixes = [
+        (t.problem.id, *t.prompt, *t.completion[:end])
+        for t in read_trajectories(out)
+        for end in [0, *(s.end for s in t.spans[:-1])]
+    ]
+    found = summary(out)
+    assert found["prefill_naive"] == sum(len(p) - 1 for p in prefixes)
+    assert found["prefill_computed"] == sum(len(p) - 1 for p in set(prefixes)) < found["prefill_naive"]
+    assert found["prefix_hit_rate"] == 0
+    printed = capsys.readouterr().out
+    assert f"prefill_naive            {found['prefill_naive']:.3f}" in printed
+    assert "prefix_hit_rate          0.000" in printed
+    (out / "summary.json").unlink()
+    next(out.glob("*.counts.json")).unlink()
+    label(completions, tmp_path, "a")
+    assert "prefill_computed" not in summary(out), "a shard of an earlier version does not say what it took"
 
 
 @pytest.mark.slow
@@ -144,6 +201,7 @@ def test_killed_it_goes_on_with_the_same_values(completions: Path, tmp_path: Pat
     assert len(list((tmp_path / "killed").glob("*.arrow"))) == 1
     main(arguments)
     assert rows(tmp_path / "killed") == whole
+    assert summary(tmp_path / "killed") == summary(tmp_path / "whole"), "the prefill of both parts, too"
     other = rows(label(completions, tmp_path, "shards", "--seed", "5", "--problems_per_shard", "10"))
     assert other == whole, "values do not depend on the shards"
 
@@ -179,7 +237,7 @@ def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
         (["--completions", "nowhere"], "nowhere does not exist"),
         (["--prompt.init_args.template", "{question}?"], "after another prompt, which ends"),
         (["--half_width", "0.7"], "half_width must be in (0, 0.5)"),
-        (["--half_width", "0.2", "--per_round", "3"], "per_round must be in [1, n]"),
+        (["--half_width", "0.2", "--per_round", "3"], "per_round must be in [1, n - 1]"),
     ],
 )
 def test_what_cannot_be_labelled_ends_in_one_line(
@@ -189,6 +247,15 @@ def test_what_cannot_be_labelled_ends_in_one_line(
         label(completions, tmp_path, "a", *flags)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_rows_without_the_columns_of_later_versions_are_labelled(completions: Path, tmp_path: Path) -> None:
+    stored = read_completions(completions)
+    stored.select_columns(list(REQUIRED_COLUMNS)).save_to_disk(str(tmp_path / "old"))
+    found, plain = (
+        read_trajectories(label(f, tmp_path, f"labelled_{f.name}")) for f in (tmp_path / "old", completions)
+    )
+    assert [(t.spans, t.values) for t in found] == [(t.spans, t.values) for t in plain]
 
 
 def test_only_the_first_completions_of_each_problem(completions: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """surefoot provers as users meet it: from labels of one folder of completions to a ranking, and what is refused."""
 
 import csv
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +17,9 @@ from surefoot.reasoning.trajectories import Trajectory
 N = 20
 
 
-def write(folder: Path, trajectories: Sequence[Trajectory], seed: int = 0) -> Path:
+def write(folder: Path, trajectories: Sequence[Trajectory], seed: int = 0, **settings: float) -> Path:
     made = list(trajectories)
-    sharded = ShardedFolder(folder, "label", {"seed": seed}, [1], [len(made)])
+    sharded = ShardedFolder(folder, "label", {"seed": seed, **settings}, [1], [len(made)])
     sharded.write(lambda _: made, lambda _: None, lambda: None, lambda _: {})
     return folder
 
@@ -30,7 +31,7 @@ def labelled(right: float, wrong: float, n: int = N, problems: int = 6) -> list[
         for first in ("a1\n", "x1\n"):
             t = stepwise(str(problem), [first, "b2\n"])
             value = right if first == "a1\n" else wrong
-            found.append(replace(t, values=[0.5, value, t.values[-1]], value_counts=[n, n, 0]))
+            found.append(replace(t, values=[right, value, t.values[-1]], value_counts=[n, n, 0]))
     return found
 
 
@@ -100,7 +101,7 @@ def test_what_cannot_be_ranked_ends_in_one_line(
     cases = {
         "fewer": (labelled(0.6, 0.4, problems=5), "fewer are of other completions than the policy's"),
         "uncounted": ([replace(t, value_counts=()) for t in own], "does not say how many attempts"),
-        "single": (labelled(1.0, 0.0, n=1), "single was labelled with sampling.n 1"),
+        "single": (labelled(1.0, 0.0, n=1), "single has values of n = 1: the noise of the best of 1"),
         "mixed": (mixed, "mixed has labels of 2 provers, of another model"),
         "unlabelled": ([replace(t, values=()) for t in own], "unlabelled has 0 values for 3 prefixes"),
     }
@@ -108,10 +109,44 @@ def test_what_cannot_be_ranked_ends_in_one_line(
         _refused(capsys, [str(policy), str(write(tmp_path / name, trajectories, 9))], tmp_path, message)
     alike = write(tmp_path / "alike", own[::2])
     _refused(capsys, [str(alike)], tmp_path, "no two completions take different steps from the same state")
-    _refused(capsys, [str(policy), "--k", "16"], tmp_path, "the noise of the best of 16 is known from 32 or more")
+    _refused(capsys, [str(policy), "--k", "16"], tmp_path, "the noise of the best of 16 is known from n = 32")
     _refused(capsys, [str(policy), "--k", "0"], tmp_path, "0")
     _refused(capsys, [str(tmp_path / "nowhere")], tmp_path, "nowhere does not exist")
     _refused(capsys, [], tmp_path, "labels")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.5])
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("k", [[], ["--k", "1"]])
+def test_values_that_are_no_probabilities_are_named(
+    labels: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float, position: int, k: list[str]
+) -> None:
+    """Wherever they stand, whatever is asked for, in the policy's labels as in a candidate's."""
+    wrong = labelled(0.6, 0.4)
+    wrong[2].values = [value if i == position else v for i, v in enumerate(wrong[2].values)]
+    folder = write(tmp_path / "wrong", wrong, 9)
+    message = f"{folder}, row 3, a completion of problem 1, has the values ["
+    _refused(capsys, [str(labels[0]), str(folder), *k], tmp_path, message)
+    _refused(capsys, [str(labels[0]), "--policy", str(folder), *k], tmp_path, message)
+
+
+def test_values_that_are_no_shares_are_named(
+    labels: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, n in (("few", 7), ("less", -1)):
+        wrong = labelled(0.6, 0.4)
+        wrong[2].value_counts = [n, n, 0]
+        message = f"row 3, a completion of problem 1, has the value 0.6 of {n} attempts, which is no share of so many"
+        _refused(capsys, [str(labels[0]), str(write(tmp_path / name, wrong, 9))], tmp_path, message)
+
+
+@pytest.mark.parametrize("setting", ["half_width", "first_pit"])
+def test_labels_that_were_stopped_early_are_refused_where_counts_are_alike_too(
+    labels: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    folder = write(tmp_path / "stopped", labelled(0.6, 0.4), 9, **{setting: 0.25})
+    _refused(capsys, [str(labels[0]), str(folder)], tmp_path, f"{folder} was labelled with {setting} 0.25: attempts")
+    _refused(capsys, [str(labels[0]), "--policy", str(folder)], tmp_path, "label it without half_width and first_pit")
 
 
 def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str], tmp_path: Path, message: str) -> None:

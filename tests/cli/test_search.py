@@ -163,9 +163,10 @@ def test_killed_it_goes_on(verifier: dict[str, Any], tmp_path: Path) -> None:
     [
         ({"sampling": {"max_tokens": 17}}, [], "holds completions of other settings"),
         ({}, ["--baseline", "nowhere"], "nowhere holds no finished search"),
-        ({}, ["--search.init_args.n_subtrees", "3"], "n 1 is no multiple of n_subtrees 3"),
+        ({}, ["--search.init_args.n_subtrees", "3"], "n 1 is no multiple of n_subtrees 3: choose n among 3, 6, 9, ..."),
         ({}, ["--data", "DigitsDataModule"], "has no problems to solve"),
         ({}, ["--n", "[0]"], "n"),
+        ({}, ["--n", "[]"], "n is an empty list: expected one number of candidates or more"),
     ],
 )
 def test_what_is_refused(
@@ -186,6 +187,36 @@ def test_what_is_refused(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("surefoot: error:")
     assert message in error
+
+
+def test_all_widths_are_checked_before_the_first_search(
+    verifier: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings("BeamSearch", verifier, n=[4, 6])
+    given["search"]["init_args"]["n_subtrees"] = 4
+    with pytest.raises(SystemExit):
+        main(["search", "--config", str(write(tmp_path, given)), "--out", str(tmp_path / "out")])
+    assert "n 6 is no multiple of n_subtrees 4" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_baseline_of_other_problems_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Others of the same number by their fingerprint; fewer of them by their number, where nothing else is known."""
+    given = settings("BestOfN", None, n=[1])
+    main(["search", "--config", str(write(tmp_path, given)), "--out", str(tmp_path / "all")])
+    other = {
+        "class_path": "ArithmeticDataModule",
+        "init_args": {"n_test": 7, "n_train": 10, "chains": {"max_steps": 3}},
+    }
+    for changes, flags in (({"data": other}, []), ({}, ["--limit", "3"])):
+        command = ["search", "--config", str(write(tmp_path, given | changes)), "--baseline", str(tmp_path / "all")]
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *flags, "--out", str(tmp_path / "out")])
+        assert stop.value.code == 2
+        (error,) = capsys.readouterr().err.strip().splitlines()[-1:]
+        assert f"{tmp_path / 'all'} is a search of 7 other problems than these" in error
+        assert not (tmp_path / "out").exists()
+        (tmp_path / "all/n-0001/generation.json").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("ends", ["well", "badly"])

@@ -174,9 +174,10 @@ class GraderPool:
             ConfigError: If one is not positive.
         """
         n_workers = min(8, n_cores()) if n_workers is None else n_workers
-        if n_workers < 1 or time_limit <= 0 or (budget is not None and budget <= 0):
+        if n_workers < 1 or not 0 < time_limit < math.inf or (budget is not None and not 0 < budget < math.inf):
             raise ConfigError(
-                f"n_workers, time_limit and budget must be positive, got {n_workers}, {time_limit} and {budget}."
+                f"n_workers, time_limit and budget must be positive and finite, got {n_workers}, {time_limit} and"
+                f" {budget}."
             )
         self.n_workers, self.time_limit, self.budget = n_workers, time_limit, budget
         #: Comparisons that did not fit into their batch's budget, since the start.

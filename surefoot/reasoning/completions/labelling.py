@@ -1,19 +1,21 @@
 """Values of every step of stored completions, into a dataset of the same rows, shard by shard."""
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from surefoot.errors import ConfigError, DataError
-from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
-from surefoot.reasoning.completions.store import read_column, read_columns, read_trajectories
+from surefoot.reasoning.completions.sharded import Progress, ShardedFolder, counts_file
+from surefoot.reasoning.completions.store import read_column, read_columns, read_completions, read_trajectories
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.sequences import split_spans
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import MonteCarloValues, steps_of
-from surefoot.statistics import mean_interval
+from surefoot.statistics import proportion_interval
+from surefoot.storage.json_files import read_json, write_json
 from surefoot.training.seeds import derive_seed
 
 __all__ = ("Labelling", "label_completions")
@@ -79,7 +81,8 @@ def label_completions(
             the estimator retokenises; by default the prover's.
 
     Returns:
-        Counts of prefixes and sampled completions, and the mean value by the number of finished steps, with intervals.
+        Counts of prefixes, completions and tokens that were read of both; the mean value by the number of finished
+        steps, with intervals over problems.
 
     Raises:
         ConfigError: If the folder holds something else, or the prover cannot go on from the completions, or would be
@@ -104,7 +107,7 @@ def label_completions(
             prover.cut_into_steps([t for t in found if not t.spans], separator)
         else:
             _cut(found, decode, separator)
-        estimator(prover, found, lambda *parts: derive_seed(labelling.seed, *parts))
+        write_json(counts_file(folder.shards[i]), _estimate(estimator, prover, found, labelling.seed))
         return [replace(t, prover=described) for t in found]
 
     try:
@@ -113,10 +116,20 @@ def label_completions(
         prover.close()
 
 
+def _estimate(estimator: MonteCarloValues, prover: Policy, found: Sequence[Trajectory], seed: int) -> dict[str, int]:
+    """Fill in values, and return what reading prompts and prefixes took."""
+    before, naive = prover.engine.statistics(), estimator.n_prefix_tokens
+    estimator(prover, found, lambda *parts: derive_seed(seed, *parts))
+    took = prover.engine.statistics().since(before)
+    counts = {name: getattr(took, name) for name in ("prefix_queries", "prefix_hits", "prefill_computed")}
+    return counts | {"prefill_naive": estimator.n_prefix_tokens - naive}
+
+
 def _check_separator(source: Path, separator: str) -> None:
     """Raise a `DataError` if no completion has steps: neither cut ones nor the separator."""
-    texts, cut = read_column(source, "text"), read_column(source, "span_ends")
-    if not any(ends or separator in text for text, ends in zip(texts, cut, strict=True)):
+    has_spans = "span_ends" in read_completions(source).column_names
+    cut = has_spans and any(read_column(source, "span_ends"))
+    if not cut and not any(separator in text for text in read_column(source, "text")):
         raise DataError(f"no completion in {source} has the separator {separator!r}: they are of one step each.")
 
 
@@ -168,19 +181,38 @@ def _cut(completions: Sequence[Trajectory], decode: Callable[[Sequence[int]], st
 
 
 def _summarise(shards: Sequence[Path]) -> dict[str, float]:
-    """Return counts, and the mean value after each number of steps, with 95% intervals over completions."""
+    """Return counts, and the mean value after each number of steps, with 95% intervals over problems.
+
+    Completions of a problem are no independent draws, for they share prefixes: each problem's mean counts once.
+    """
     totals: Counter[str] = Counter()
-    after: dict[int, list[float]] = defaultdict(list)
+    after: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in shards:
-        table = read_columns(path, ("values", "value_counts")).to_pydict()
-        for values, counts in zip(table["values"], table["value_counts"], strict=True):
+        table = read_columns(path, ("problem_index", "values", "value_counts")).to_pydict()
+        for problem, values, counts in zip(*table.values(), strict=True):
             totals.update(completions=1, values=len(values), one_step=len(values) == 2)
             totals["sampled_behind_values"] += sum(counts)
             for n_steps, value in enumerate(values[:-1]):
-                after[n_steps].append(value)
-    summary: dict[str, float] = {name: float(n) for name, n in totals.items()}
+                after[n_steps][problem].append(value)
+    summary: dict[str, float] = {name: float(n) for name, n in totals.items()} | _prefill(shards)
     for n_steps in sorted(after)[:10]:
-        interval = mean_interval(after[n_steps])
+        interval = proportion_interval([math.fsum(own) / len(own) for own in after[n_steps].values()])
         name = f"value_after_{n_steps}_steps"
         summary |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return summary
+
+
+def _prefill(shards: Sequence[Path]) -> dict[str, float]:
+    """Return what reading prompts and prefixes took, nothing where a shard does not say so."""
+    files = [counts_file(shard) for shard in shards]
+    if not all(file.is_file() for file in files):  # an earlier version has written some
+        return {}
+    totals: Counter[str] = Counter()
+    for file in files:
+        totals.update(read_json(file))
+    queries = totals["prefix_queries"]
+    return {
+        "prefix_hit_rate": totals["prefix_hits"] / queries if queries else 0.0,
+        "prefill_computed": float(totals["prefill_computed"]),
+        "prefill_naive": float(totals["prefill_naive"]),
+    }

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.store import RECORD, read_trajectories
 from surefoot.reasoning.credit import RankedProver, attempts_behind_values, rank_provers
 from surefoot.reasoning.trajectories import Trajectory
@@ -30,7 +30,7 @@ def rank_labels(labels: Sequence[Path], policy: Path | None = None, ks: Sequence
 
     Raises:
         ConfigError: If there are no labels.
-        DataError: If the labels cannot be read or compared, see `rank_provers`.
+        DataError: If the labels cannot be read or compared, see `rank_provers`, or were stopped by how attempts ended.
     """
     folders = list(dict.fromkeys(map(Path, labels)))
     if not folders or any(k < 1 for k in ks):
@@ -46,9 +46,17 @@ def rank_labels(labels: Sequence[Path], policy: Path | None = None, ks: Sequence
 
 
 def _read(folder: Path) -> list[Trajectory]:
-    """Return the labelled completions of a folder, which one prover has labelled."""
+    """Return the labelled completions of a folder, which one prover has labelled, and without early stops."""
     found = list(read_trajectories(folder))
+    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    for name in ("half_width", "first_pit"):
+        if record.get(name) is not None:
+            raise DataError(
+                f"{folder} was labelled with {name} {record[name]}: attempts were stopped by how they ended, and values"
+                " are biased, even where all have the same number; label it without half_width and first_pit."
+            )
     single_prover((t.prover for t in found), folder)
+    attempts_behind_values(found, str(folder))
     return found
 
 

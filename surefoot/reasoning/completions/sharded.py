@@ -24,7 +24,7 @@ from surefoot.storage.files import partial_path
 from surefoot.storage.json_files import read_json, write_json
 from surefoot.storage.locks import LOCK_FILE, hold
 
-__all__ = ("Progress", "ShardedFolder")
+__all__ = ("Progress", "ShardedFolder", "counts_file")
 
 #: Called with the number of problems that are done, and that of all.
 Progress = Callable[[int, int], None]
@@ -129,6 +129,11 @@ class ShardedFolder(NamedTuple):
         describe_shards(self.path, self.shards)
         write_json(self.path / "summary.json", summary)  # the last one: with it the folder is complete
         return summary
+
+
+def counts_file(shard: Path) -> Path:
+    """Return where it stands what a shard took; it is written before the shard is."""
+    return shard.with_suffix(".counts.json")
 
 
 def _finish(finish: Callable[[Sequence[Trajectory]], None], made: Sequence[Trajectory], path: Path) -> None:

@@ -1,13 +1,15 @@
 """What a credit assigner is."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from surefoot.errors import ConfigError
 from surefoot.reasoning.trajectories import Trajectory
 
-__all__ = ("CreditAssigner", "by_group")
+__all__ = ("CreditAssigner", "by_group", "check_epsilon")
 
 
 class CreditAssigner(ABC):
@@ -21,6 +23,12 @@ class CreditAssigner(ABC):
             trajectories: A rollout with rewards, and with values where a `ValueEstimator` estimated them; groups are
                 complete.
         """
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise a `ConfigError` unless what is added to a standard deviation is finite and not negative."""
+    if not 0 <= epsilon < math.inf:
+        raise ConfigError(f"epsilon must be at least 0 and finite, got {epsilon}.")
 
 
 def by_group(trajectories: Sequence[Trajectory]) -> dict[int, list[int]]:

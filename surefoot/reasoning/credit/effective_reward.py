@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from surefoot.errors import ConfigError, DataError
-from surefoot.reasoning.credit.base import CreditAssigner, by_group
+from surefoot.reasoning.credit.base import CreditAssigner, by_group, check_epsilon
 from surefoot.reasoning.credit.progress import progress, prover_values
 from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
@@ -50,6 +50,7 @@ class EffectiveRewardAdvantage(CreditAssigner):
         """
         if not 0 <= alpha < float("inf") or k < 1:
             raise ConfigError(f"expected alpha >= 0 and k >= 1, got {alpha} and {k}.")
+        check_epsilon(epsilon)
         self.alpha, self.k, self.bonus = alpha, k, bonus
         self.baseline, self.scale, self.epsilon = baseline, scale, epsilon
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from surefoot.reasoning.credit.base import CreditAssigner, by_group
+from surefoot.reasoning.credit.base import CreditAssigner, by_group, check_epsilon
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.distributed import sum_over_ranks
 
@@ -27,7 +27,11 @@ class GroupAdvantage(CreditAssigner):
         Args:
             scale: Divide by the standard deviation of the group, of the whole batch on all ranks, or not at all.
             epsilon: Added to the standard deviation.
+
+        Raises:
+            ConfigError: If epsilon is negative or not finite.
         """
+        check_epsilon(epsilon)
         self.scale, self.epsilon = scale, epsilon
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Tensor]:

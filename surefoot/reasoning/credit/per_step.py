@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from surefoot.reasoning.credit.base import CreditAssigner, by_group
+from surefoot.reasoning.credit.base import CreditAssigner, by_group, check_epsilon
 from surefoot.reasoning.sequences import Span
 from surefoot.reasoning.trajectories import Trajectory
 
@@ -33,7 +33,11 @@ class PerStepAdvantage(CreditAssigner):
             horizon: Whether later steps' normalised rewards are added to a step's own.
             scale: Divide by the standard deviation of the group's step rewards, or not.
             epsilon: Added to the standard deviation.
+
+        Raises:
+            ConfigError: If epsilon is negative or not finite.
         """
+        check_epsilon(epsilon)
         self.horizon, self.scale, self.epsilon = horizon, scale, epsilon
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Tensor]:

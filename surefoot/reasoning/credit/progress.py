@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from surefoot.errors import ConfigError
+from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.metrics import best_of_k_estimate
 from surefoot.reasoning.trajectories import Trajectory
 
@@ -21,10 +21,18 @@ def prover_values(trajectory: Trajectory, k: int) -> list[float]:
         k: Attempts of the prover.
 
     Raises:
-        ValueError: If a value is no probability.
+        DataError: If k is not 1 and a value is no probability, or no share of its attempts.
     """
+    if k == 1:
+        return list(trajectory.values)
     counts = trajectory.value_counts or [0] * len(trajectory.values)
-    return list(trajectory.values) if k == 1 else best_of_k_estimate(trajectory.values, counts, k)
+    try:
+        return best_of_k_estimate(trajectory.values, counts, k)
+    except ValueError as error:
+        raise DataError(
+            f"a completion of problem {trajectory.problem.id} has the values {[float(v) for v in trajectory.values]},"
+            f" of which the best of {k} is not known: {error}"
+        ) from error
 
 
 def progress(trajectory: Trajectory, k: int = 1) -> list[float]:

@@ -62,10 +62,10 @@ def attempts_behind_values(trajectories: Sequence[Trajectory], name: str) -> int
         name: Of the labels, for errors.
 
     Raises:
-        DataError: If values or counts are missing, or counts differ: attempts were then stopped by how they ended, and
-            the noise of their shares is not binomial.
+        DataError: If values or counts are missing or make no sense, or counts differ: attempts were then stopped by how
+            they ended, and the noise of their shares is not binomial.
     """
-    for t in trajectories:
+    for i, t in enumerate(trajectories):
         expected = len(t.token_spans()) + 1
         if len(t.values) != expected:
             raise DataError(
@@ -77,6 +77,7 @@ def attempts_behind_values(trajectories: Sequence[Trajectory], name: str) -> int
                 f"{name} does not say how many attempts its values are shares of, so that their noise cannot be"
                 " subtracted: label it with surefoot label."
             )
+        _check_shares(t, f"{name}, row {i + 1}, a completion of problem {t.problem.id},")
     counts = {n for t in trajectories for n in t.value_counts if n}
     if len(counts) > 1:
         raise DataError(
@@ -84,6 +85,15 @@ def attempts_behind_values(trajectories: Sequence[Trajectory], name: str) -> int
             " are biased; label it without half_width and first_pit."
         )
     return max(counts, default=0)
+
+
+def _check_shares(t: Trajectory, where: str) -> None:
+    """Refuse values that are no probabilities, or no shares of as many attempts as they are said to be."""
+    for value, n in zip(t.values, t.value_counts, strict=True):
+        if not 0 <= value <= 1:  # NaN is neither
+            raise DataError(f"{where} has the values {list(t.values)}: expected probabilities in [0, 1].")
+        if n < 0 or abs(value * n - round(value * n)) > 1e-6 * max(1, n):
+            raise DataError(f"{where} has the value {value} of {n} attempts, which is no share of so many.")
 
 
 def rank_provers(
@@ -116,8 +126,8 @@ def rank_provers(
         for k in ks:
             if 0 < n < 2 * k:
                 raise DataError(
-                    f"{name} was labelled with sampling.n {n}: the noise of the best of {k} is known from {2 * k} or"
-                    " more attempts behind a value. Label with more, or ask for a smaller k."
+                    f"{name} has values of n = {n}: the noise of the best of {k} is known from n = {2 * k} on. Label"
+                    " with a larger sampling.n, or ask for a smaller k."
                 )
             found.append(_measured(name, k, own, values_of_siblings(trajectories)))
     found.sort(key=lambda measured: -sum(measured.improvement))

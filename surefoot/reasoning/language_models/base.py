@@ -1,6 +1,7 @@
 """A causal language model and its tokenizer, as every loop of the reasoning half uses them."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,12 +44,22 @@ class LoRA:
         dropout: Dropout on the adapter's input.
         target_modules: Names of the layers that get an adapter; "all-linear" for every linear layer but the head. The
             head can be named where it does not share its matrix with the embedding.
+
+    Raises:
+        ConfigError: If alpha or dropout is out of range.
     """
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"LoRA: expected a finite alpha > 0 and dropout in [0, 1), got {self.alpha} and {self.dropout}."
+            )
 
 
 class LanguageModel(nn.Module):

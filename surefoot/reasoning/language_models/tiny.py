@@ -1,9 +1,11 @@
 """Llamas of a few hundred thousand parameters, built from numbers."""
 
+import math
 from typing import Any, Literal
 
 import torch
 
+from surefoot.errors import ConfigError
 from surefoot.reasoning.language_models.base import DTYPES, LanguageModel, LoRA
 from surefoot.reasoning.language_models.digit_tokenizer import digit_tokenizer
 
@@ -37,8 +39,14 @@ class TinyLanguageModel(LanguageModel):
             lora: Train low-rank adapters instead of all weights.
             seed: Seed of the random weights; the run's ``seed_everything`` by default, 0 outside the command line.
             initializer_range: Standard deviation of the random weights; 0.02 is that of large Llamas.
+
+        Raises:
+            ConfigError: If the standard deviation is negative or not finite.
         """
         from transformers import LlamaConfig, LlamaForCausalLM
+
+        if not 0 <= initializer_range < math.inf:
+            raise ConfigError(f"initializer_range must be at least 0 and finite, got {initializer_range}.")
 
         tokenizer = digit_tokenizer()
         config = LlamaConfig(

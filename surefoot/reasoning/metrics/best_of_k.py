@@ -41,8 +41,8 @@ def best_of_k_estimate(values: Sequence[float], counts: Sequence[int], k: int) -
     """
     found = []
     for value, n in zip(values, counts, strict=True):
-        n_correct = round(value * n)
-        if abs(value * n - n_correct) > 1e-6 * max(1, n):
+        n_correct = round(value * n) if math.isfinite(value) else -1
+        if n < 0 or (n > 0 and not abs(value * n - n_correct) <= 1e-6 * n):
             raise ValueError(f"{value} is no share of {n} attempts.")
         found.append(pass_at_k(n, n_correct, k) if n >= k else best_of_k(value, k))
     return found

@@ -3,12 +3,13 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
+from typing import TypeVar
 
 from surefoot.reasoning.answers.equality import plain_verdict
 
-__all__ = ("majority_at_k", "pass_at_k")
+__all__ = ("majority_at_k", "mean_over_subsets", "pass_at_k")
 
 
 def pass_at_k(n_samples: int, n_correct: int, k: int) -> float:
@@ -35,6 +36,28 @@ def pass_at_k(n_samples: int, n_correct: int, k: int) -> float:
 
 #: With so many subsets or fewer, all are taken.
 _MAX_SUBSETS = 2000
+
+Sample = TypeVar("Sample")
+
+
+def mean_over_subsets(
+    samples: Sequence[Sample], k: int, statistic: Callable[[Sequence[Sample]], float], n_draws: int, seed: int
+) -> float:
+    """Return the mean of a statistic of k samples: over all subsets where there are 2000 or fewer, else random ones.
+
+    Args:
+        samples: At least k.
+        k: Size of a subset, at least 1.
+        statistic: From k samples to the number.
+        n_draws: Subsets that are drawn.
+        seed: Seed of the draws.
+    """
+    n_subsets = math.comb(len(samples), k)
+    if n_subsets <= _MAX_SUBSETS:
+        subsets: Iterable[Sequence[Sample]] = combinations(samples, k)
+        return math.fsum(map(statistic, subsets)) / n_subsets
+    draw = random.Random(seed)
+    return math.fsum(statistic(draw.sample(samples, k)) for _ in range(n_draws)) / n_draws
 
 
 def majority_at_k(
@@ -66,11 +89,7 @@ def majority_at_k(
     if not 1 <= k <= n:
         raise ValueError(f"maj@{k} of {n} samples.")
     votes = list(zip(_classes(answers, correct), correct, strict=True))
-    if math.comb(n, k) <= _MAX_SUBSETS:
-        subsets: Iterable[Sequence[tuple[int | None, bool]]] = combinations(votes, k)
-        return math.fsum(map(_majority, subsets)) / math.comb(n, k)
-    draw = random.Random(seed)
-    return math.fsum(_majority(draw.sample(votes, k)) for _ in range(n_draws)) / n_draws
+    return mean_over_subsets(votes, k, _majority, n_draws, seed)
 
 
 def _classes(answers: Sequence[str | int | None], correct: Sequence[bool]) -> list[int | None]:

@@ -1,5 +1,6 @@
 """What an engine is: prompts as token ids in, completions with log-probabilities out, weights that can be replaced."""
 
+import math
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -64,9 +65,9 @@ class Sampling:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.n < 1 or self.max_tokens < 1:
             raise ConfigError(f"n and max_tokens must be positive, got {self.n}, {self.max_tokens}.")
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
-                "expected temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
+                "expected a finite temperature >= 0, top_p in (0, 1] and top_k >= 0, got"
                 f" {self.temperature}, {self.top_p} and {self.top_k}."
             )
         if not all(self.stop):
@@ -102,6 +103,12 @@ class EngineStatistics:
     def tokens_per_second(self) -> float:
         """Generated tokens per second of generating."""
         return self.generated_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def prefill_computed(self) -> int:
+        """Prompt tokens that were put through the model: those that were not in the prefix cache, all without one."""
+        # a cache is asked once for each completion, and prompts are counted once for all of theirs
+        return self.prefix_queries - self.prefix_hits if self.prefix_queries else self.prompt_tokens
 
     @property
     def prefix_hit_rate(self) -> float:

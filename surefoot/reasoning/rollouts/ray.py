@@ -1,6 +1,7 @@
 """Ray over many engines: prompts are spread over workers of one machine or a cluster."""
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -50,10 +51,15 @@ class RayEngine(RolloutEngine):
             exchange: Folder for the weights that every machine sees; by default one of this machine's.
 
         Raises:
-            ConfigError: If a number is not positive.
+            ConfigError: If a number is out of range.
         """
         if n_workers < 1 or batch_size < 1:
             raise ConfigError(f"n_workers and batch_size must be positive, got {n_workers} and {batch_size}.")
+        if not 0 <= cpus_per_worker < math.inf or not 0 <= gpus_per_worker < math.inf:
+            raise ConfigError(
+                f"cpus_per_worker and gpus_per_worker must be finite and not negative, got {cpus_per_worker} and"
+                f" {gpus_per_worker}."
+            )
         self.engine, self.n_workers, self.batch_size = engine, n_workers, batch_size
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         self.address, self.exchange = address, exchange

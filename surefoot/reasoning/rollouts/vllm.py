@@ -1,6 +1,7 @@
 """vLLM in the trainer's own process, or in a process of its own where ranks train together."""
 
 import gc
+import math
 import os
 import sys
 import warnings
@@ -73,9 +74,9 @@ def weights_folder(exchange: Path | None = None) -> OwnedFolder:
 
 def check_settings(max_model_length: int, memory_share: float, cache_gib: float, block_size: int) -> None:
     """Raise a `ConfigError` for what no vLLM takes."""
-    if max_model_length < 1 or not 0 < memory_share <= 1 or cache_gib <= 0:
+    if max_model_length < 1 or not 0 < memory_share <= 1 or not 0 < cache_gib < math.inf:
         raise ConfigError(
-            "expected max_model_length >= 1, memory_share in (0, 1] and cache_gib > 0, got"
+            "expected max_model_length >= 1, memory_share in (0, 1] and a finite cache_gib > 0, got"
             f" {max_model_length}, {memory_share} and {cache_gib}."
         )
     step = 16 if torch.cuda.is_available() else 32

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import math
 import os
 import re
 import socket
@@ -107,6 +108,11 @@ class VLLMServerEngine(RolloutEngine):
         check_settings(max_model_length, self.launch.memory_share, self.launch.cache_gib, self.launch.block_size)
         if max_requests < 1:
             raise ConfigError(f"max_requests must be positive, got {max_requests}.")
+        if not 0 < startup_seconds < math.inf or not 0 < request_seconds < math.inf:
+            raise ConfigError(
+                f"startup_seconds and request_seconds must be positive and finite, got {startup_seconds} and"
+                f" {request_seconds}."
+            )
         self.urls = [u.rstrip("/") for u in urls] if urls else None
         self.exchange, self.max_model_length = exchange, max_model_length
         self.max_requests = max_requests

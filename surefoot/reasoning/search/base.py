@@ -41,6 +41,9 @@ class Search(TrajectorySampler):
         """Begin to count."""
         self.counts = SearchCounts()
 
+    def check_width(self, n: int) -> None:
+        """Raise a `ConfigError` if this search cannot look for n candidates; by default it can for any number."""
+
     def progress_of(self, trajectory: Trajectory) -> float | None:
         """Return what a candidate's steps are worth together, where they rank it in another way than its last value."""
         return None

@@ -83,6 +83,14 @@ class BeamSearch(Search):
         self.n_children, self.n_subtrees = n_children, n_subtrees
         self.separator, self.deduplicate = separator, deduplicate
 
+    def check_width(self, n: int) -> None:
+        """Raise a `ConfigError` if n is no multiple of ``n_subtrees``."""
+        if n % self.n_subtrees:
+            raise ConfigError(
+                f"n {n} is no multiple of n_subtrees {self.n_subtrees}: choose n among {self.n_subtrees},"
+                f" {2 * self.n_subtrees}, {3 * self.n_subtrees}, ..."
+            )
+
     def __call__(
         self, policy: Policy, problems: Sequence[Problem], sampling: Sampling, seed_of: SeedOf
     ) -> list[Trajectory]:
@@ -92,8 +100,7 @@ class BeamSearch(Search):
             ConfigError: If N is no multiple of ``n_subtrees``.
             DataError: If the verifier gives other values than one per step.
         """
-        if sampling.n % self.n_subtrees:
-            raise ConfigError(f"n {sampling.n} is no multiple of n_subtrees {self.n_subtrees}.")
+        self.check_width(sampling.n)
         width, before = sampling.n // self.n_subtrees, self.verifier.n_scored_tokens
         pools: dict[tuple[int, int], list[Trajectory]] = {}
         going = [_Beginning(p, subtree) for p in range(len(problems)) for subtree in range(self.n_subtrees)]
@@ -159,13 +166,13 @@ class BeamSearch(Search):
         White space alone is no step of its own: it belongs to the one before, whose value is asked for again.
         """
         new = policy.model.decode(grown.completion[grown.n_given :])
-        spans, values, logprobs = list[Span](), list[float](), list[float]()
+        spans, values, counts, logprobs = list[Span](), list[float](), list[int](), list[float]()
         if beginning is not None:
-            spans, values = list(beginning.spans), list(beginning.values)
+            spans, values, counts = list(beginning.spans), list(beginning.values), list(beginning.value_counts)
             logprobs = list(beginning.behaviour_logprobs)
         start = grown.n_given
         if spans and not new.strip():
-            start, values = spans.pop().start, values[:-1]
+            start, values, counts = spans.pop().start, values[:-1], counts[:-1]
         return replace(
             grown,
             n_given=0,
@@ -173,6 +180,7 @@ class BeamSearch(Search):
             finish_reason=self._reason(policy, grown, new, ends),
             spans=[*spans, Span(start, len(grown.completion))],
             values=values,
+            value_counts=counts,
         )
 
     def _reason(self, policy: Policy, grown: Trajectory, new: str, ends: Sampling) -> Literal["stop", "length", "step"]:

@@ -14,8 +14,9 @@ from surefoot.reasoning.search.selection import (
     accuracy_of_weighted_majority,
 )
 from surefoot.statistics import Estimate, proportion_interval
+from surefoot.training.seeds import derive_seed
 
-__all__ = ("SearchPoint", "accuracies", "accuracy_at", "compute_ratio", "tokens_to_reach")
+__all__ = ("SearchPoint", "accuracies", "accuracy_at", "begins_above", "compute_ratio", "tokens_to_reach")
 
 
 class SearchPoint(NamedTuple):
@@ -35,7 +36,8 @@ def accuracies(
 
     ``pass`` is right where any candidate is; ``majority`` and ``weighted_majority`` vote on the answer; ``best`` has
     the highest score, ``best_progress`` the steps that are worth most together. Where a problem has more candidates,
-    which must then be independent, all subsets of n count alike.
+    which must then be independent, all subsets of n count alike; votes are over random ones where there are many, which
+    are others for each problem.
 
     Args:
         problems: Candidates of each problem, at least one.
@@ -45,12 +47,15 @@ def accuracies(
         scored: Whether candidates have scores.
     """
     kept = [(own, min(n, len(own))) for own in problems]
+    seeds = [derive_seed("subsets", i) for i in range(len(kept))]
     found = {
         "pass": [pass_at_k(len(own), sum(c.correct for c in own), k) for own, k in kept],
-        "majority": [accuracy_of_majority(own, k) for own, k in kept],
+        "majority": [accuracy_of_majority(own, k, seed) for (own, k), seed in zip(kept, seeds, strict=True)],
     }
     if scored:
-        found["weighted_majority"] = [accuracy_of_weighted_majority(own, k) for own, k in kept]
+        found["weighted_majority"] = [
+            accuracy_of_weighted_majority(own, k, seed=seed) for (own, k), seed in zip(kept, seeds, strict=True)
+        ]
         found["best"] = [accuracy_of_best(own, k) for own, k in kept]
     ranked = [[c._replace(score=c.progress) for c in own if c.progress is not None] for own in problems]
     if all(ranked):
@@ -63,18 +68,28 @@ def accuracies(
     ]
 
 
+def begins_above(points: Sequence[SearchPoint], accuracy: float) -> bool:
+    """Return whether a curve's first point reaches an accuracy, so that how many tokens it needs is known as a bound.
+
+    Args:
+        points: Of one selection, at least one.
+        accuracy: To be reached.
+    """
+    return min(points, key=lambda p: p.generated_tokens).accuracy.mean >= accuracy
+
+
 def tokens_to_reach(points: Sequence[SearchPoint], accuracy: float) -> float | None:
     """Return how many generated tokens per problem a curve needs for an accuracy; none where it never reaches it.
 
-    Between two points the logarithm of the tokens is interpolated; a curve that begins above needs at most its first
-    point's.
+    Between two points the logarithm of the tokens is interpolated; a curve that `begins_above` needs at most its first
+    point's, which are returned.
 
     Args:
         points: Of one selection, at least one.
         accuracy: To be reached.
     """
     rising = sorted(points, key=lambda p: p.generated_tokens)
-    if rising[0].accuracy.mean >= accuracy:
+    if begins_above(points, accuracy):
         return rising[0].generated_tokens
     for a, b in pairwise(rising):
         if b.accuracy.mean >= accuracy:
@@ -106,7 +121,8 @@ def accuracy_at(points: Sequence[SearchPoint], tokens: float) -> float:
 def compute_ratio(points: Sequence[SearchPoint], baseline: Sequence[SearchPoint]) -> float | None:
     """Return how many times fewer tokens a search generates for the accuracy of a baseline at its largest N.
 
-    None where the search does not reach it. Steps that were sampled and dropped count.
+    None where the search does not reach it, and a lower bound where it `begins_above` it. Steps that were sampled and
+    dropped count.
 
     Args:
         points: Of the search.

@@ -1,13 +1,12 @@
 """Which of a problem's candidates is the answer, and how often that is right."""
 
 import math
-import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from surefoot.reasoning.credit import EffectiveReward
-from surefoot.reasoning.metrics import majority_at_k
+from surefoot.reasoning.metrics import majority_at_k, mean_over_subsets
 from surefoot.reasoning.trajectories import Trajectory
 
 __all__ = (
@@ -87,14 +86,15 @@ def accuracy_of_majority(candidates: Sequence[Candidate], k: int, seed: int = 0)
     return majority_at_k([c.answer for c in candidates], [c.correct for c in candidates], k, seed=seed)
 
 
-def accuracy_of_weighted_majority(candidates: Sequence[Candidate], k: int, n_draws: int = 200, seed: int = 0) -> float:
-    """Return the probability that the answer with the largest sum of scores is correct, over random subsets of k.
+def accuracy_of_weighted_majority(candidates: Sequence[Candidate], k: int, n_draws: int = 1000, seed: int = 0) -> float:
+    """Return the probability that the answer with the largest sum of scores is correct, over subsets of k.
 
-    Tied answers win with equal probability; answers whose sum is 0 can only win against each other.
+    Tied answers win with equal probability; answers whose sum is 0 can only win against each other. The mean is over
+    all subsets where there are 2000 or fewer, else over random ones.
 
     Args:
         candidates: Of one problem; scores are at least 0, as values are.
-        k: How many of them are seen; all of them at once where there are no more.
+        k: How many of them are seen.
         n_draws: Subsets that are drawn.
         seed: Seed of the draws.
 
@@ -106,10 +106,7 @@ def accuracy_of_weighted_majority(candidates: Sequence[Candidate], k: int, n_dra
     _check(candidates, k)
     if any(c.score < 0 for c in candidates):
         raise ValueError("votes are weighted with scores of at least 0.")
-    if k == len(candidates):
-        return _weighted_majority(candidates)
-    draw = random.Random(seed)
-    return math.fsum(_weighted_majority(draw.sample(candidates, k)) for _ in range(n_draws)) / n_draws
+    return mean_over_subsets(candidates, k, _weighted_majority, n_draws, seed)
 
 
 def _weighted_majority(candidates: Sequence[Candidate]) -> float:

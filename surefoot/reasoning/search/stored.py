@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surefoot.errors import ConfigError
-from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
-from surefoot.reasoning.completions.store import read_trajectories
+from surefoot.reasoning.completions.sharded import Progress, ShardedFolder, counts_file
+from surefoot.reasoning.completions.store import RECORD, read_trajectories
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.rollouts import Sampling
@@ -16,7 +16,7 @@ from surefoot.reasoning.trajectories import Trajectory
 from surefoot.storage.json_files import fingerprint, read_json, write_json
 from surefoot.training.seeds import derive_seed
 
-__all__ = ("Found", "Searching", "read_candidates", "search_completions")
+__all__ = ("Found", "Searching", "check_same_problems", "read_candidates", "search_completions")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def search_completions(
         "n": sampling.n,
         "seed": searching.seed,
         "problems_per_shard": size,
-        "problems": fingerprint({"problems": [(p.id, p.question, p.answer) for p in problems]}),
+        "problems": _fingerprint(problems),
     }
     folder = ShardedFolder(out, "search", wanted, [len(part) for part in parts], [None] * len(parts))
 
@@ -94,11 +94,34 @@ def search_completions(
         found = search(policy, parts[i], sampling, lambda *of: derive_seed(searching.seed, *of))
         first = i * size
         found = [replace(t, group=first + t.group) for t in found]
-        write_json(_counts_file(folder.shards[i]), vars(search.counts.since(before)))
+        write_json(counts_file(folder.shards[i]), vars(search.counts.since(before)))
         return found
 
     folder.write(find, lambda _: None, policy.ready, _summarise, progress)
     return Found(out, SearchCounts(**{name: int(n) for name, n in read_json(out / "summary.json").items()}))
+
+
+def check_same_problems(problems: Sequence[Problem], other: Path, n_other: int) -> None:
+    """Refuse to compare a search with one of other problems.
+
+    Args:
+        problems: Of the search.
+        other: Folder of the other one's candidates, a folder for each width.
+        n_other: Problems that its accuracies are of.
+
+    Raises:
+        ConfigError: If it has searched for answers to others, or to another number of them.
+    """
+    known = {read_json(record).get("problems") for record in sorted(other.glob(f"n-*/{RECORD}"))} - {None}
+    if n_other != len(problems) or known - {_fingerprint(problems)}:
+        raise ConfigError(
+            f"{other} is a search of {n_other} other problems than these {len(problems)}: a baseline needs the same"
+            " --data, --split and --limit."
+        )
+
+
+def _fingerprint(problems: Sequence[Problem]) -> str:
+    return fingerprint({"problems": [(p.id, p.question, p.answer) for p in problems]})
 
 
 def read_candidates(folder: Path, policy: Policy, search: Search, scored: bool) -> list[list[Candidate]]:
@@ -132,14 +155,10 @@ def read_candidates(folder: Path, policy: Policy, search: Search, scored: bool) 
     ]
 
 
-def _counts_file(shard: Path) -> Path:
-    return shard.with_suffix(".counts.json")
-
-
 def _summarise(shards: Sequence[Path]) -> dict[str, float]:
     """Return what the search of all shards took."""
     totals = SearchCounts()
     for shard in shards:
-        for name, n in read_json(_counts_file(shard)).items():
+        for name, n in read_json(counts_file(shard)).items():
             setattr(totals, name, getattr(totals, name) + n)
     return {name: float(n) for name, n in vars(totals).items()}

@@ -1,5 +1,6 @@
 """Values that a trained model predicts: what search, selection and credit read, with one forward pass a completion."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -47,14 +48,14 @@ class LearnedValues(ValueEstimator):
             dtype: Precision of the model's weights; the head is computed in float32.
 
         Raises:
-            ConfigError: If the memory is negative.
+            ConfigError: If the memory is negative or not finite.
             DataError: If there is no such run.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if cache_gib < 0:
-            raise ConfigError(f"cache_gib must be at least 0, got {cache_gib}.")
+        if not 0 <= cache_gib < math.inf:
+            raise ConfigError(f"cache_gib must be at least 0 and finite, got {cache_gib}.")
         file = Path(run) / WEIGHTS
         if not file.is_file() or not (Path(run) / "model").is_dir():
             raise DataError(

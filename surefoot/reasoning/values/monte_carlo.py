@@ -31,7 +31,6 @@ class Prefix:
 class _Tally:
     """What is known of a prefix."""
 
-    problem: Problem
     n: int = 0  # completions sampled
     n_correct: int = 0
 
@@ -82,7 +81,7 @@ class MonteCarloValues(ValueEstimator):
             half_width: Stop sampling from a prefix when half of its value's 95% interval (Wilson) is not wider; by
                 default each gets all n. Values that stop early are further from 1/2 than they should be, and those
                 of the best of several attempts, which are made of them, much further.
-            per_round: Completions of a prefix between two looks at its value; by default a quarter of n.
+            per_round: Completions of a prefix between two looks at its value, fewer than n; by default a quarter of n.
             first_pit: After the first round, spend the rest where a wrong completion is lost: on its prefixes up to the
                 first from which no completion ended right, if one before is worth so much or more. Other prefixes
                 keep the estimates of the first round.
@@ -99,18 +98,35 @@ class MonteCarloValues(ValueEstimator):
         if first_pit is not None and not 0 < first_pit <= 1:
             raise ConfigError(f"first_pit must be in (0, 1], got {first_pit}.")
         at_once = half_width is None and first_pit is None
-        if per_round is not None and (at_once or not 1 <= per_round <= self.sampling.n):
-            raise ConfigError(f"per_round must be in [1, n] and comes with half_width or first_pit, got {per_round}.")
+        if per_round is not None and at_once:
+            raise ConfigError(f"per_round comes with half_width or first_pit, got {per_round} and neither.")
+        n = self.sampling.n
+        self.per_round = n if at_once else max(1, n // 4) if per_round is None else per_round
+        if not at_once and not 1 <= self.per_round < n:
+            raise ConfigError(
+                f"per_round must be in [1, n - 1], or half_width and first_pit look at values when all is sampled: got"
+                f" {self.per_round} of n {n}."
+            )
         self.prover, self.half_width, self.first_pit = prover, half_width, first_pit
         self.retokenise, self._told, self._told_of_cuts, self._n_sampled_tokens = retokenise, False, False, 0
-        self.per_round = self.sampling.n if at_once else per_round or max(1, self.sampling.n // 4)
+        #: Tokens of all prefixes whose values were asked for, prompts included, those that come twice counted twice:
+        #: what a model reads that goes on from one after the other.
+        self.n_prefix_tokens = 0
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
-        """Fill in ``values`` and ``value_counts``.
+        """Fill in ``values`` and ``value_counts``; arguments and errors are those of `extend`."""
+        for t in trajectories:
+            t.values, t.value_counts = (), ()
+        self.extend(policy, trajectories, seed_of)
+
+    def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
+        """Fill in the values that are missing at the end: prefixes whose values are known are not sampled from again.
+
+        With ``first_pit`` a value that is known counts when the pit is looked for, and gets no more completions.
 
         Args:
             policy: The policy that sampled the trajectories; it is ready, and samples where there is no prover.
-            trajectories: Graded ones, cut into spans.
+            trajectories: Graded ones where they have ended, cut into spans.
             seed_of: From what a draw is for to its seed.
 
         Raises:
@@ -123,9 +139,14 @@ class MonteCarloValues(ValueEstimator):
             prover.ready()
         self._warn_of_cut_completions(trajectories)
         prefixes = [self._prefixes(t, policy, prover) for t in trajectories]
+        tallies: dict[Prefix, _Tally] = {}
+        for t, own in zip(trajectories, prefixes, strict=True):
+            known = _known_tallies(t, own)
+            tallies |= known
+            self.n_prefix_tokens += sum(len(p.prompt) + len(p.tokens) for p in own[len(known) :])
         problems = {p: t.problem for t, own in zip(trajectories, prefixes, strict=True) for p in own}
         wrong = [own for t, own in zip(trajectories, prefixes, strict=True) if t.grade and not t.grade.correct]
-        tallies = self._tallies(prover, problems, wrong, seed_of)
+        self._sample(prover, problems, tallies, wrong, seed_of)
         for t, own in zip(trajectories, prefixes, strict=True):
             t.values, t.value_counts = [tallies[p].value for p in own], [tallies[p].n for p in own]
             if t.grade is not None:
@@ -168,19 +189,26 @@ class MonteCarloValues(ValueEstimator):
         """Tokens that were sampled so far."""
         return self._n_sampled_tokens
 
-    def _tallies(
-        self, prover: Policy, problems: dict[Prefix, Problem], wrong: Sequence[Sequence[Prefix]], seed_of: SeedOf
-    ) -> dict[Prefix, _Tally]:
-        """Return how many completions of each prefix were sampled, and how many of them were correct.
+    def _sample(
+        self,
+        prover: Policy,
+        problems: dict[Prefix, Problem],
+        found: dict[Prefix, _Tally],
+        wrong: Sequence[Sequence[Prefix]],
+        seed_of: SeedOf,
+    ) -> None:
+        """Find out how many of the completions of each prefix are correct.
 
         Args:
             prover: What samples.
             problems: The problem of each prefix.
+            found: What is known of prefixes, to which the others are added.
             wrong: The prefixes of each wrong completion.
             seed_of: From what a draw is for to its seed.
         """
-        order = sorted(problems, key=lambda p: (p.prompt, p.tokens, p.problem), reverse=True)
-        found = {prefix: _Tally(problems[prefix]) for prefix in order}
+        new = [p for p in problems if p not in found]
+        order = sorted(new, key=lambda p: (p.prompt, p.tokens, p.problem), reverse=True)
+        found |= {prefix: _Tally() for prefix in order}
         samplings = {p: replace(self.sampling, max_tokens=self._left(p)) for p in order}
         going, done = order, 0
         while going and done < self.sampling.n:
@@ -199,7 +227,6 @@ class MonteCarloValues(ValueEstimator):
             if self.half_width is not None:
                 half_width = self.half_width
                 going = [p for p in going if not found[p].is_settled(half_width)]
-        return found
 
     def _left(self, prefix: Prefix) -> int:
         left = self.sampling.max_tokens - len(prefix.tokens)
@@ -209,6 +236,15 @@ class MonteCarloValues(ValueEstimator):
                 " give the prover as many as the completions had."
             )
         return left
+
+
+def _known_tallies(trajectory: Trajectory, prefixes: Sequence[Prefix]) -> dict[Prefix, _Tally]:
+    """Return what a trajectory's values say of its first prefixes; nothing where they were not sampled."""
+    values, counts = trajectory.values, trajectory.value_counts
+    known = list(zip(prefixes, values, counts, strict=False))
+    if len(values) != len(counts) or any(n == 0 for _, _, n in known):
+        return {}
+    return {prefix: _Tally(n, round(value * n)) for prefix, value, n in known}
 
 
 def _until_the_pit(prefixes: Sequence[Prefix], found: dict[Prefix, _Tally], threshold: float) -> Sequence[Prefix]:

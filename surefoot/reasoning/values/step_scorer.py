@@ -32,7 +32,8 @@ class StepScorer(ValueEstimator):
 
     Completions are read as texts: whatever the policy's tokens, steps are decoded, joined by the scorer's layout and
     encoded by its tokenizer. A step of white space alone has the value of the one before. Such models judge steps, so
-    the value of the prompt is a setting.
+    the value of the prompt is a setting. In a search the whole solution is read at every step: a step's text may change
+    the tokens of what stands before it.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", layout: StepLayout, prompt_value: float) -> None:
@@ -99,7 +100,10 @@ class StepScorer(ValueEstimator):
         self.extend(policy, trajectories, seed_of)
 
     def extend(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
-        """Fill in the values that are missing at the end; arguments are those of `ValueEstimator`."""
+        """Fill in the values that are missing at the end; arguments are those of `ValueEstimator`.
+
+        Solutions that have grown are read whole, from the problem on: ``n_scored_tokens`` counts all of it each time.
+        """
         if not self._told:
             warnings.warn(
                 f"{type(self).__name__} has a tokenizer of its own: steps are decoded, and retokenised by"

@@ -361,7 +361,7 @@ def test_a_loud_warning_when_most_answers_are_missing() -> None:
 
 
 def test_numbers_have_to_be_positive() -> None:
-    with pytest.raises(ValueError, match="must be positive, got 0, 5"):
+    with pytest.raises(ValueError, match="must be positive and finite, got 0, 5"):
         GraderPool(0, 5)
 
 

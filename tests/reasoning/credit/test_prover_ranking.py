@@ -111,7 +111,7 @@ def test_over_all_outcomes_of_the_attempts_both_terms_are_the_true_ones(shared: 
 def labelled(samples: list[int], values: dict[int, float], n: int) -> list[tuple[list[Trajectory], float]]:
     """All labels that n attempts after each of two steps can give the samples, and how likely they are."""
     return [
-        ([completion([step, i], [0.5, {1: a, 2: b}[step], 0.0], n) for i, step in enumerate(samples)], p * q)
+        ([completion([step, i], [0.0, {1: a, 2: b}[step], 0.0], n) for i, step in enumerate(samples)], p * q)
         for (a, p), (b, q) in itertools.product(chances(n, values[1]), chances(n, values[2]))
     ]
 
@@ -158,9 +158,7 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         rank_provers(own, {"other": ([completion([5, 6], [0, 0, 1])], [1])})
     with pytest.raises(DataError, match="no two completions take different steps"):
         rank_provers(own[:1], {})
-    with pytest.raises(
-        DataError, match=r"it was labelled with sampling\.n 2: the noise of the best of 2 is known from 4"
-    ):
+    with pytest.raises(DataError, match=r"it has values of n = 2: the noise of the best of 2 is known from n = 4"):
         rank_provers(own, {"it": (own, [1, 2])})
     uncounted = completions(PATHS, ([0.5, 0.5, 1], [0.5, 0.5, 0], [0.5, 1.0, 0]), 2)
     uncounted[1].value_counts = ()

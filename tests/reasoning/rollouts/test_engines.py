@@ -15,6 +15,7 @@ from sharp_models import CONFIGURED, prompts, sharp_model
 from surefoot.errors import ConfigError, SurefootError
 from surefoot.reasoning.language_models import LanguageModel, LoRA
 from surefoot.reasoning.rollouts import (
+    EngineStatistics,
     HFEngine,
     RayEngine,
     RolloutEngine,
@@ -214,6 +215,13 @@ def test_more_seeded_prompt_tokens_than_fit_into_one_step(engine: RolloutEngine,
     found = engine.generate(long, Sampling(max_tokens=2), list(range(45)))
     again = engine.generate(long[40:], Sampling(max_tokens=2), list(range(40, 45)))
     assert [c.tokens for (c,) in again] == [c.tokens for (c,) in found[40:]]
+
+
+def test_prompt_tokens_that_were_computed() -> None:
+    """A cache is asked for each of 4 completions of 10 tokens, of which 3 find all; without one it is read once."""
+    assert EngineStatistics(prompt_tokens=10, prefix_queries=40, prefix_hits=30).prefill_computed == 10
+    assert EngineStatistics(prompt_tokens=10).prefill_computed == 10
+    assert EngineStatistics(prompt_tokens=10, prefix_queries=40, prefix_hits=40).prefill_computed == 0
 
 
 def test_statistics(engine: RolloutEngine, model: LanguageModel) -> None:

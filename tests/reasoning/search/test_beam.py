@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -166,23 +167,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_untrained_values(tmp_path_factory.mktemp("run"), n_layers=2, max_length=64)
 
 
-def test_a_model_scores_new_steps_only(policy: Policy, separator: str, run: Path) -> None:
-    verifier = LearnedValues(run)
-    search = BeamSearch(verifier, EffectiveReward(0.5), separator=separator)
-    found = search(policy, PROBLEMS, SAMPLING, seed_of)
-    anew = [replace(t, values=()) for t in found]
-    scored = search.counts.scored_tokens
-    verifier.predict(anew)
-    for t, other in zip(found, anew, strict=True):
-        assert t.values == pytest.approx(other.values, abs=1e-5)
-    alone = LearnedValues(run)
-    one_by_one = 0
-    for t in found:
-        alone.predict([replace(t, values=())])
-    one_by_one = alone.n_scored_tokens
-    assert 0 < verifier.n_scored_tokens - scored < one_by_one, "one prompt is computed once"
-
-
 class RecordedValues(LearnedValues):
     """Notes what it is asked for."""
 
@@ -202,26 +186,40 @@ def test_a_model_reads_each_token_of_the_search_once(policy: Policy, separator: 
     """Without keys and values, and with a model that cannot use them, it finds the same and reads beginnings again."""
     kept, anew, unpacked = RecordedValues(run), RecordedValues(run, 0.0), RecordedValues(run)
     unpacked.model.path = replace(unpacked.model.path, packed=False)
-    found = []
+    found, n_scored = [], list[int]()
     for verifier in (kept, anew, unpacked):
         search = BeamSearch(verifier, EffectiveReward(0.5), separator=separator)
         found.append(search(policy, PROBLEMS, SAMPLING, seed_of))
+        n_scored.append(verifier.n_scored_tokens)
         assert search.counts.scored_tokens == verifier.n_scored_tokens
         assert verifier.growing.n_bytes == 0
-    assert kept.n_scored_tokens == len(kept.beginnings)
+        whole = [replace(t, values=()) for t in found[-1]]
+        verifier.predict(whole)
+        for t, other in zip(found[-1], whole, strict=True):
+            assert t.values == pytest.approx(other.values, abs=1e-5), "in one pass over the whole they are the same"
+    assert n_scored[0] == len(kept.beginnings), "the prompt and every new step once, and nothing else"
     assert kept.most_kept > 0
     assert (anew.most_kept, unpacked.most_kept) == (0, 0)
-    assert anew.n_scored_tokens == unpacked.n_scored_tokens > len(kept.beginnings)
+    assert n_scored[1] == n_scored[2] > n_scored[0]
     for ours, *others in zip(*found, strict=True):
         for t in others:
             assert list(t.completion) == list(ours.completion)
             assert t.values == pytest.approx(ours.values, abs=1e-5)
-    with pytest.raises(ConfigError, match="cache_gib must be at least 0, got -1"):
+    with pytest.raises(ConfigError, match="cache_gib must be at least 0 and finite, got -1"):
         LearnedValues(run, cache_gib=-1.0)
 
 
-def test_values_can_be_sampled_while_it_goes_on(policy: Policy, separator: str) -> None:
-    """A beginning that has not ended is sampled from; one that has is worth what its answer is."""
+def test_values_can_be_sampled_while_it_goes_on(
+    policy: Policy, separator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beginning that has not ended is sampled from, and only once; one that has is worth what its answer is."""
+    complete, asked = Policy.complete, list[tuple[int, ...]]()
+
+    def recorded(self: Policy, starts: Sequence[Start], *arguments: Any) -> list[Trajectory]:
+        asked.extend((*(s.prompt or ()), *s.given) for s in starts)
+        return complete(self, starts, *arguments)
+
+    monkeypatch.setattr(Policy, "complete", recorded)
     verifier = MonteCarloValues(Sampling(n=3, max_tokens=SAMPLING.max_tokens))
     search = BeamSearch(verifier, separator=separator, n_children=2)
     found = search(policy, PROBLEMS[:1], SAMPLING, seed_of)
@@ -230,6 +228,11 @@ def test_values_can_be_sampled_while_it_goes_on(policy: Policy, separator: str) 
         assert t.grade is not None
         assert t.values[-1] == float(t.grade.correct)
         assert t.value_counts == [3] * len(t.spans) + [0]
+    assert len(asked) > len(found)
+    assert len(set(asked)) == len(asked), "what is known is not sampled from again"
+    anew = [replace(t, values=(), value_counts=()) for t in found]
+    verifier(policy, anew, seed_of)
+    assert [(t.values, t.value_counts) for t in anew] == [(t.values, t.value_counts) for t in found]
 
 
 def test_best_of_n(policy: Policy, separator: str) -> None:

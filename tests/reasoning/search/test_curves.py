@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surefoot.reasoning.search import SearchPoint, accuracy_at, compute_ratio, tokens_to_reach
+from surefoot.report.search_curves import describe_search
 from surefoot.statistics import Estimate
 
 
@@ -28,6 +29,17 @@ def test_tokens_are_compared_at_the_baselines_last_accuracy() -> None:
     baseline = curve({100: 0.3, 400: 0.5})
     assert compute_ratio(curve({10: 0.3, 1000: 0.7}), baseline) == pytest.approx(4)
     assert compute_ratio(curve({10: 0.3, 1000: 0.4}), baseline) is None
+
+
+def test_a_ratio_that_is_only_a_bound_is_printed_as_one() -> None:
+    """A search that begins above the baseline's last accuracy may need fewer tokens still."""
+    baseline = curve({100: 0.3, 400: 0.5})
+    for points, said in (
+        ({10: 0.5, 1000: 0.7}, "0.500 at N = 2: at least 40.00 times fewer generated tokens"),
+        ({10: 0.3, 1000: 0.7}, "0.500 at N = 2: 4.00 times fewer generated tokens"),
+        ({10: 0.3, 1000: 0.4}, "0.500 at N = 2: not reached"),
+    ):
+        assert describe_search(curve(points), baseline).endswith(said)
 
 
 @given(st.lists(st.floats(0.01, 0.2), min_size=2, max_size=5), st.floats(0.01, 0.99))

@@ -179,6 +179,36 @@ def test_what_a_prover_cannot_go_on_from_is_refused(policy: Policy) -> None:
             MonteCarloValues(**settings)
 
 
+@pytest.mark.parametrize("name", ["half_width", "first_pit"])
+@pytest.mark.parametrize(("n", "per_round"), [(8, 8), (8, 9), (8, 0), (1, None), (1, 1)])
+def test_looks_that_come_too_late_are_refused(name: str, n: int, per_round: int | None) -> None:
+    """When all n are sampled there is nothing left to stop, or to spend elsewhere."""
+    with pytest.raises(ConfigError, match=rf"per_round must be in \[1, n - 1\], .* of n {n}\."):
+        MonteCarloValues(Sampling(n=n), per_round=per_round, **{name: 0.25})  # type: ignore[arg-type]
+
+
+def test_known_values_are_not_sampled_again(policy: Policy) -> None:
+    """Those that stand there already, with the counts of their samples, are kept; others are new."""
+    problem, _ = problem_of(policy, "a\n")
+    asked = policy.engine.asked  # type: ignore[attr-defined]
+    values = MonteCarloValues(Sampling(n=4, max_tokens=8))
+    whole = trajectory(policy, problem, "a\nb\n1")
+    values(policy, [whole], seed_of)
+    n_prompt = len(whole.prompt)
+    assert values.n_prefix_tokens == n_prompt + (n_prompt + 2) + (n_prompt + 4)
+    for known, expected in ((4, 0), (2, 1), (0, 3)):
+        grown = trajectory(policy, problem, "a\nb\n1")
+        grown.values, grown.value_counts = list(whole.values[:known]), list(whole.value_counts[:known])
+        asked.clear()
+        values.extend(policy, [grown], seed_of)
+        assert len(asked) == expected
+        assert (grown.values, grown.value_counts) == (whole.values, whole.value_counts)
+    for kept, counts in (([0.3], []), ([0.3], [0])):
+        grown.values, grown.value_counts = list(kept), list(counts)
+        values.extend(policy, [grown], seed_of)
+        assert grown.values == whole.values, "values of another kind are not taken for shares"
+
+
 class Written(CountingEngine):
     """Ends a text right, with the answer 1, or wrong, as a table says; longer ones than the table knows are wrong."""
 
