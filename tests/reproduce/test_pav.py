@@ -164,19 +164,19 @@ def search_rows(search: str, accuracies: dict[int, float], tokens: float, **more
 
 
 def test_searches_are_compared_at_equal_candidates_and_at_equal_tokens() -> None:
-    rows = search_rows("best of N, outcome", {1: 0.2, 2: 0.3, 4: 0.4, 8: 0.5, 32: 0.6}, 30)
-    rows += search_rows("beam, Q", {1: 0.3, 2: 0.4, 4: 0.5, 8: 0.6, 32: 0.7}, 60)
-    rows += search_rows("beam, PAV", {1: 0.3, 2: 0.5, 4: 0.6, 8: 0.8, 32: 0.9}, 60)
+    rows = search_rows("best of N, outcome", {1: 0.2, 2: 0.3, 4: 0.4, 8: 0.5, 16: 0.6, 64: 0.7}, 30)
+    rows += search_rows("beam, Q", {1: 0.3, 2: 0.4, 4: 0.5, 8: 0.6, 16: 0.7}, 60)
+    rows += search_rows("beam, PAV", {1: 0.3, 2: 0.5, 4: 0.6, 8: 0.8, 16: 0.9}, 60)
     for k, accuracy in {1: 0.5, 2: 0.6, 4: 0.7, 8: 0.8, 32: 0.4}.items():
         rows += search_rows(f"beam, PAV, K {k}", {8: accuracy}, 60, k=k)
     found, _ = measure_claims(PAPER.claims, Results({"arithmetic_search": rows}))
     measured = {m.id: m.estimate.mean for m in found}
     assert measured["arithmetic_pav_beam_above_q_beam"] == pytest.approx((0.1 + 0.2 + 0.2) / 3)
     assert measured["arithmetic_q_beam_above_best_of_n"] == pytest.approx(0.1)
-    # N = 2 and 4 of the beam take as many tokens as 4 and 8 samples; N = 8 as many as 16, half-way to 32 in logarithms
-    assert measured["arithmetic_pav_beam_above_best_of_n_at_equal_tokens"] == pytest.approx((0.1 + 0.1 + 0.25) / 3)
+    # N = 2, 4 and 8 of the beam take as many tokens as 4, 8 and 16 samples
+    assert measured["arithmetic_pav_beam_above_best_of_n_at_equal_tokens"] == pytest.approx((0.1 + 0.1 + 0.2) / 3)
     assert measured["arithmetic_pav_beam_above_q_beam_at_equal_tokens"] == pytest.approx((0.1 + 0.1 + 0.2) / 3)
-    assert measured["arithmetic_compute_ratio"] == pytest.approx(32 * 30 / (4 * 60))
+    assert measured["arithmetic_compute_ratio"] == pytest.approx(64 * 30 / (2**2.5 * 60))
     assert measured["arithmetic_best_k_is_within_1"] == pytest.approx(0.2)
     assert measured["arithmetic_best_k_is_within_32"] == pytest.approx(0.3)
 

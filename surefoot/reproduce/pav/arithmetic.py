@@ -260,9 +260,9 @@ def _searches(size: Size, alpha: float) -> dict[str, ComparedSearch]:
     """Return the searches that are compared, by name."""
     score = {"alpha": ALPHA, "k": K}
     return {
-        "best of N, outcome": ComparedSearch("outcome", component("BestOfN"), size.widths),
-        "best of N, process": ComparedSearch("process", component("BestOfN", score=score), size.widths),
-        "best of N, control": ComparedSearch("control", component("BestOfN"), size.widths),
+        "best of N, outcome": ComparedSearch("outcome", component("BestOfN"), size.samples),
+        "best of N, process": ComparedSearch("process", component("BestOfN", score=score), size.samples),
+        "best of N, control": ComparedSearch("control", component("BestOfN"), size.samples),
         "beam, Q": _beam("process", 0, K, size.widths),
         "beam, control": _beam("control", 0, K, size.widths),
         **({"beam, oracle": _beam(ORACLE, 0, K, size.widths)} if ORACLE in size.verifiers else {}),

@@ -82,26 +82,26 @@ def _points(results: Results, search: str, selection: str = "best") -> RowsBySee
     return by_seed(results["arithmetic_search"].where(search=search, selection=selection))
 
 
-def _over_widths(results: Results, search: str, least: int = 4) -> PerSeed:
-    """Return the accuracy of a search, mean over numbers of candidates from some on.
+def _over_widths(results: Results, search: str, least: int = 4, most: int = 16) -> PerSeed:
+    """Return the accuracy of a search, mean over the numbers of candidates in a range.
 
     Raises:
         NotMeasured: If there were fewer candidates.
     """
     if max(results["arithmetic_search"].distinct("n")) < least:
         raise NotMeasured(f"no search had {least} candidates")
-    return _points(results, search).reduce(lambda rows: fmean(r["accuracy"] for r in rows if r["n"] >= least))
+    return _points(results, search).reduce(lambda rows: fmean(r["accuracy"] for r in rows if least <= r["n"] <= most))
 
 
 @claim(source="section 5: .545 against .50 at 256", unit="accuracy", criterion=ABOVE_ZERO)
 def arithmetic_pav_beam_above_q_beam(results: Results) -> PerSeed:
-    """Beam search with Q + alpha A beats that with Q, at equal N (mean over 4 to 32)."""
+    """Beam search with Q + alpha A beats that with Q, at equal N (mean over 4 to 16)."""
     return _over_widths(results, "beam, PAV") - _over_widths(results, "beam, Q")
 
 
 @claim(source="section 5: .50 against .45 at 256", unit="accuracy", criterion=ABOVE_ZERO)
 def arithmetic_q_beam_above_best_of_n(results: Results) -> PerSeed:
-    """Beam search with Q beats the best of N by an outcome reward model, at equal N (mean over 4 to 32)."""
+    """Beam search with Q beats the best of N by an outcome reward model, at equal N (mean over 4 to 16)."""
     return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, outcome")
 
 
@@ -177,7 +177,7 @@ def arithmetic_rollouts(results: Results, verifier: str, what: str) -> PerSeed:
 
 @claim(source="section 4.1: 1.5 to 5", unit="ratio", criterion=interval_above(1, "fewer tokens for the same accuracy"))
 def arithmetic_compute_ratio(results: Results) -> PerSeed:
-    """Tokens of the best of 32 by outcomes over those that the PAV beam needs for its accuracy; 0 where it fails to."""
+    """Tokens of the best of 64 by outcomes over those that the PAV beam needs for its accuracy; 0 where it fails to."""
     baseline, beam = _curves(results, "best of N, outcome"), _curves(results, "beam, PAV")
     return PerSeed({s: compute_ratio(beam[s], own) or 0.0 for s, own in baseline.items()})
 
@@ -218,7 +218,7 @@ def controls(results: Results) -> Keys:
     criterion=ABOVE_ZERO,
 )
 def arithmetic_control_beam_above_q_beam(results: Results, key: str) -> PerSeed:
-    """{guide}: the beam gets better still (mean over 4 to 32)."""
+    """{guide}: the beam gets better still (mean over 4 to 16)."""
     return _over_widths(results, f"beam, {key}") - _over_widths(results, "beam, Q")
 
 

@@ -78,7 +78,8 @@ class Size(NamedTuple):
     n_few: int  # traces where first pits are compared with all steps
     epochs: int  # of a verifier
     n_problems: int  # of a search, and of Pass@N
-    widths: Sequence[int]  # numbers of candidates
+    samples: Sequence[int]  # of which the best is chosen
+    widths: Sequence[int]  # candidates of a beam search
     ks: Sequence[int]  # attempts of the prover, compared at `width`
     width: int
     n_pass: int  # samples of each problem after reinforcement
@@ -94,13 +95,15 @@ def sizes(scale: Scale) -> Size:
     if scale == "quick":
         return Size(
             n_steps=2, n_pretraining=640, n_erring=64, n_validation=32, n_traces=24, n_rollouts=2, n_outcomes=48,
-            n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, widths=(1, 2), ks=(), width=2, n_pass=4,
-            iterations=2, rollout=8, arms=(Arm(3, 4),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
+            n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, samples=(1, 2), widths=(1, 2), ks=(), width=2,
+            n_pass=4, iterations=2, rollout=8, arms=(Arm(3, 4),), alphas=(0.5,),
+            verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
         n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
         n_outcomes=51_200, n_held_out=128, n_oracle=32, n_few=1024, epochs=16, n_problems=128,
-        widths=(1, 2, 4, 8, 16, 32), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64, iterations=120, rollout=128,
+        samples=(1, 2, 4, 8, 16, 32, 64), widths=(1, 2, 4, 8, 16), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64,
+        iterations=120, rollout=128,
         arms=(Arm(0, 4), Arm(3, 1), Arm(3, 4), Arm(5, 4)), alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
