@@ -34,6 +34,8 @@ NEW_LINE = "\n"
 MAX_BEGINNINGS = 20_000
 #: Problems of which what is known is kept.
 MAX_PROBLEMS = 256
+#: Probability that is missing from which on a beginning that a problem's solutions pass is followed by itself.
+RARE = 0.02
 
 
 class ChainOutcome(NamedTuple):
@@ -41,6 +43,7 @@ class ChainOutcome(NamedTuple):
 
     right: float
     wrong: float
+    by_itself: bool = False  # whether nothing likelier was followed before it
 
     @property
     def value(self) -> float:
@@ -111,13 +114,12 @@ class ExactChainValues(ValueEstimator):
         return outcome.value
 
     def _outcome(self, model: LanguageModel, t: Trajectory, beginning: Tokens) -> ChainOutcome:
-        prompt = tuple(t.prompt)
-        known = self._known.setdefault(prompt, {})
-        if beginning not in known or known[beginning].missing > self.tolerance:
-            room = self.max_tokens - len(beginning)
-            chain = read_chain(t.problem.question)
-            found = outcomes_after(model, chain, prompt, beginning, self.threshold, room)
+        known = self._known.setdefault(tuple(t.prompt), {})
+        if beginning not in known or (known[beginning].missing > RARE and not known[beginning].by_itself):
+            chain, room = read_chain(t.problem.question), self.max_tokens - len(beginning)
+            found = outcomes_after(model, chain, tuple(t.prompt), beginning, self.threshold, room)
             known |= {more: o for more, o in found.items() if more not in known or o.missing < known[more].missing}
+            known[beginning] = found[beginning]._replace(by_itself=True)
             while len(self._known) > MAX_PROBLEMS:
                 del self._known[next(iter(self._known))]
         return known[beginning]

@@ -105,6 +105,12 @@ def arithmetic_q_beam_above_best_of_n(results: Results) -> PerSeed:
     return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, outcome")
 
 
+@claim(source="section 5: what search adds to the scores", unit="accuracy", criterion=ABOVE_ZERO)
+def arithmetic_q_beam_above_best_of_n_by_the_same_values(results: Results) -> PerSeed:
+    """Beam search with Q beats the best of N by the same verifier's last value, at equal N (mean over 4 to 16)."""
+    return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, process")
+
+
 def _curves(results: Results, search: str) -> dict[int, list[SearchPoint]]:
     """Return, for each seed, the accuracies of a search by candidates and tokens."""
     return {

@@ -59,7 +59,7 @@ def test_all_that_is_likely_enough_is_followed(
 ) -> None:
     beginning = tuple(model.encode(text))
     found = outcomes_after(model, CHAIN, prompt(model), beginning, threshold, max_tokens)
-    assert tuple(found[beginning]) == pytest.approx(naive(model, beginning, threshold, max_tokens), rel=1e-4)
+    assert tuple(found[beginning][:2]) == pytest.approx(naive(model, beginning, threshold, max_tokens), rel=1e-4)
     assert all(model.decode(list(tokens)).endswith("\n") for tokens in found if tokens != beginning)
 
 
@@ -70,7 +70,7 @@ def test_lines_on_the_way_are_valued_with_it(model: TinyLanguageModel) -> None:
     with torch.inference_mode():
         before = torch.tensor([[*prompt(model), *beginning]])
         probability = float(model.base(input_ids=before).logits[0, -1].double().softmax(-1)[line[-1]])
-    assert tuple(found[line]) == pytest.approx(naive(model, line, 1e-7 / probability, 1), rel=1e-4)
+    assert tuple(found[line][:2]) == pytest.approx(naive(model, line, 1e-7 / probability, 1), rel=1e-4)
     right = found[tuple(model.encode("1+2=0"))]
     assert right.missing == pytest.approx(1 - right.right - right.wrong)
 
