@@ -172,7 +172,7 @@ def outcomes_after(
         for i in (i for i, own in enumerate(written) if own[-1] in new_line):
             lines[written[i]] = _Line(float(total[i].exp()), [0.0, 0.0])
             within[i] = [*within[i], written[i]]
-    return {tokens: ChainOutcome(*(o / p for o in outcome)) for tokens, (p, outcome) in lines.items()}
+    return {tokens: ChainOutcome(right / p, wrong / p) for tokens, (p, (right, wrong)) in lines.items()}
 
 
 def _last(prompt: Tokens, beginning: Tokens, model: LanguageModel) -> Tensor:
