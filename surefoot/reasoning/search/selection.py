@@ -70,14 +70,14 @@ def accuracy_of_best(candidates: Sequence[Candidate], k: int) -> float:
     by_score: dict[float, list[bool]] = defaultdict(list)
     for c in candidates:
         by_score[c.score].append(c.correct)
-    total, below = 0.0, n
+    chances, below = [0.0], n
     for score in sorted(by_score, reverse=True):
         tied = by_score[score]
         below -= len(tied)
         # subsets whose best score is this one: those without a better one, less those without this one too
         chance = (math.comb(below + len(tied), k) - math.comb(below, k)) / math.comb(n, k)
-        total += chance * sum(tied) / len(tied)
-    return total
+        chances.append(chance * sum(tied) / len(tied))
+    return min(1.0, math.fsum(chances))  # chances of 1 in all may be rounded up
 
 
 def accuracy_of_majority(candidates: Sequence[Candidate], k: int, seed: int = 0) -> float:

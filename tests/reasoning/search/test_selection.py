@@ -137,3 +137,11 @@ def test_sampled_values_give_unbiased_advantages() -> None:
     """Of 4 attempts with 2 right, two are both wrong in 1 of 6 pairs: 5/6, not 3/4."""
     found = stepwise([0.5, 0.25, 0.0], [4, 4, 0])
     assert progress(found, 2) == pytest.approx([1 / 2 - 5 / 6, 0 - 1 / 2])
+
+
+@pytest.mark.parametrize("n", [3, 8, 16, 32, 64])
+def test_right_candidates_are_right_with_a_probability_of_one(n: int) -> None:
+    candidates = [Candidate(float(score), True, 7) for score in range(n)]
+    for k in range(1, n + 1):
+        assert accuracy_of_best(candidates, k) == pytest.approx(1, abs=1e-12)
+        assert accuracy_of_best(candidates, k) <= 1
