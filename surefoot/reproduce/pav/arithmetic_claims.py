@@ -82,7 +82,7 @@ def _points(results: Results, search: str, selection: str = "best") -> RowsBySee
     return by_seed(results["arithmetic_search"].where(search=search, selection=selection))
 
 
-def _over_widths(results: Results, search: str, least: int = 4, most: int = 16) -> PerSeed:
+def _over_widths(results: Results, search: str, selection: str = "best", least: int = 4, most: int = 16) -> PerSeed:
     """Return the accuracy of a search, mean over the numbers of candidates in a range.
 
     Raises:
@@ -90,7 +90,8 @@ def _over_widths(results: Results, search: str, least: int = 4, most: int = 16) 
     """
     if max(results["arithmetic_search"].distinct("n")) < least:
         raise NotMeasured(f"no search had {least} candidates")
-    return _points(results, search).reduce(lambda rows: fmean(r["accuracy"] for r in rows if least <= r["n"] <= most))
+    points = _points(results, search, selection)
+    return points.reduce(lambda rows: fmean(r["accuracy"] for r in rows if least <= r["n"] <= most))
 
 
 @claim(source="section 5: .545 against .50 at 256", unit="accuracy", criterion=ABOVE_ZERO)
@@ -109,6 +110,13 @@ def arithmetic_q_beam_above_best_of_n(results: Results) -> PerSeed:
 def arithmetic_q_beam_above_best_of_n_by_the_same_values(results: Results) -> PerSeed:
     """Beam search with Q beats the best of N by the same verifier's last value, at equal N (mean over 4 to 16)."""
     return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, process")
+
+
+@claim(source="section 4.1", unit="accuracy", criterion=reported("added after the run"))
+def arithmetic_best_of_n_by_progress_less_by_last_value(results: Results) -> PerSeed:
+    """Best of N by what all steps are worth together, less that by the last value of the same verifier (4 to 16)."""
+    by_progress = _over_widths(results, "best of N, process", "best_progress")
+    return by_progress - _over_widths(results, "best of N, process")
 
 
 def _curves(results: Results, search: str) -> dict[int, list[SearchPoint]]:
