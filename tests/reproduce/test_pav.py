@@ -196,6 +196,18 @@ def test_learning_is_compared_by_its_end_and_by_iterations() -> None:
     assert measured["arithmetic_pav_rl_is_halfway_sooner"] == pytest.approx(3.0), "half of .2 to .5 is passed after 30"
 
 
+def test_nothing_is_reached_sooner_where_outcomes_teach_nothing() -> None:
+    rows = [
+        {"seed": s, "method": method, "iteration": i, "accuracy": a}
+        for method, end in (("outcome", 0.22), ("alpha 3, K 4", 0.9))
+        for s in range(2)
+        for i, a in ((2, 0.2), (4, end), (6, end), (8, end))
+    ]
+    found, left_out = measure_claims(PAPER.claims, Results({"arithmetic_reinforcement": rows}))
+    assert {m.id: m.estimate.mean for m in found} == {"arithmetic_pav_rl_ends_higher": pytest.approx(0.68)}
+    assert sum("outcomes alone bring less than 0.1" in str(reason) for reason in left_out.values()) == 2
+
+
 @pytest.mark.parametrize(("correlations", "searched"), [((0.6, 0.5), True), ((0.1, 0.2), False), ((0.9, nan), False)])
 def test_searches_wait_for_a_verifier_that_predicts_advantages(
     correlations: tuple[float, float], searched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,8 @@ __all__ = ("GATE",)
 #: Correlation with the advantages of many rollouts from which on a verifier is searched and learned with.
 GATE = 0.5
 FEW, ALL_STEPS = "first_pit", "few"
+#: Gain in accuracy from which on something has been learned.
+LEARNED = 0.1
 #: The method of reinforcement that the paper recommends, and the one that knows outcomes only.
 PAV, OUTCOME, BASE = "alpha 3, K 4", "outcome", "base"
 
@@ -248,12 +250,24 @@ def arithmetic_pav_rl_ends_higher(results: Results) -> PerSeed:
     return _final(results, PAV) - _final(results, OUTCOME)
 
 
+def _what_outcomes_bring(results: Results) -> tuple[RowsBySeed, PerSeed]:
+    """Return the curves of learning from outcomes, and their ends.
+
+    Raises:
+        NotMeasured: If outcomes alone teach a policy nothing within the run, so that nothing is to be reached.
+    """
+    curves, finals = by_seed(results["arithmetic_reinforcement"].where(method=OUTCOME)), _final(results, OUTCOME)
+    idle = sorted(s for s, final in finals.items() if final - curves[s][0]["accuracy"] < LEARNED)
+    if idle:
+        raise NotMeasured(f"outcomes alone bring less than {LEARNED:g} within the run on seeds {idle}")
+    return curves, finals
+
+
 @claim(source="section 5: 5 to 6", unit="ratio", criterion=interval_above(1, "fewer iterations"))
 def arithmetic_pav_rl_is_faster(results: Results) -> PerSeed:
     """Iterations of learning from outcomes over those of effective rewards until the former's final accuracy."""
-    finals = _final(results, OUTCOME)
+    baseline, finals = _what_outcomes_bring(results)
     curves = by_seed(results["arithmetic_reinforcement"].where(method=PAV))
-    baseline = by_seed(results["arithmetic_reinforcement"].where(method=OUTCOME))
     return PerSeed({s: _reached(baseline[s], finals[s]) / _reached(curves[s], finals[s]) for s in finals})
 
 
@@ -265,15 +279,17 @@ def _reached(rows: Sequence[Row], accuracy: float) -> float:
 @claim(source="section 5: 5 to 6", unit="ratio", criterion=interval_above(1, "fewer iterations"))
 def arithmetic_pav_rl_is_halfway_sooner(results: Results) -> PerSeed:
     """The same until half of what outcomes bring in the end, where all methods still learn."""
-    finals = _final(results, OUTCOME)
-    curves = {m: by_seed(results["arithmetic_reinforcement"].where(method=m)) for m in (PAV, OUTCOME)}
-    halves = {s: (curves[OUTCOME][s][0]["accuracy"] + final) / 2 for s, final in finals.items()}
-    return PerSeed({s: _reached(curves[OUTCOME][s], h) / _reached(curves[PAV][s], h) for s, h in halves.items()})
+    baseline, finals = _what_outcomes_bring(results)
+    curves = by_seed(results["arithmetic_reinforcement"].where(method=PAV))
+    halves = {s: (baseline[s][0]["accuracy"] + final) / 2 for s, final in finals.items()}
+    return PerSeed({s: _reached(baseline[s], h) / _reached(curves[s], h) for s, h in halves.items()})
 
 
 @claim(source="figure 5a", unit="accuracy", criterion=reported("the paper's provers are the best of 4, not of one"))
 def arithmetic_pav_rl_by_best_of_4_less_one(results: Results) -> PerSeed:
     """Mean accuracy while learning from a prover that takes the best of 4 attempts, less that with one attempt."""
+    if "alpha 3, K 1" not in results["arithmetic_reinforcement"].distinct("method"):
+        raise NotMeasured("no policy had a prover of one attempt")
     curves = [by_seed(results["arithmetic_reinforcement"].where(method=m)) for m in (PAV, "alpha 3, K 1")]
     best, one = (rows.reduce(lambda own: fmean(r["accuracy"] for r in own)) for rows in curves)
     return best - one
