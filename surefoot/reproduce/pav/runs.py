@@ -38,7 +38,7 @@ PROTOCOL = (
         " stays so: this is the policy, which errs though it knows what is right. Verifiers begin with the weights"
         " before that, since a model that cannot check a step learns nothing from 100,000 rollouts, and learn in at"
         " least 830 steps: 4,096 completions with four rollouts from each prefix, or the outcomes of 51,200, which"
-        " are as many tokens, in 1,440 steps; the outcome of a completion is learned at each of its steps. The oracle"
+        " are as many tokens, in 1,280 steps; the outcome of a completion is learned at each of its steps. The oracle"
         " is the policy itself: all that it may write with a probability of 1e-5 or more is enumerated. Beams sample"
         " three steps from each beginning; the weight of the advantage is chosen on held-out problems, K is 4 (alpha"
         " .5 where K is compared). Reinforced is a weak policy, made like the other by solutions of which every"
