@@ -149,8 +149,9 @@ def outcomes_after(
     Returns:
         Tokens after the prompt, the beginning's first -> how solutions end.
     """
-    cache = _read(model, [*prompt, *beginning])
-    last, written, total = _last(prompt, beginning, model), [beginning], torch.zeros(1, dtype=torch.float64)
+    given = [*prompt, *beginning]
+    cache, last = _read(model, given), torch.tensor([given[-1:]], device=model.device)
+    written, total = [beginning], torch.zeros(1, dtype=torch.float64)
     lines = {beginning: _Line(1.0, [0.0, 0.0])}
     within = [[beginning]]  # the lines that each of what is followed begins with
     new_line, stops = set(model.encode(NEW_LINE)), list(model.stop_token_ids)
@@ -173,10 +174,6 @@ def outcomes_after(
             lines[written[i]] = _Line(float(total[i].exp()), [0.0, 0.0])
             within[i] = [*within[i], written[i]]
     return {tokens: ChainOutcome(right / p, wrong / p) for tokens, (p, (right, wrong)) in lines.items()}
-
-
-def _last(prompt: Tokens, beginning: Tokens, model: LanguageModel) -> Tensor:
-    return torch.tensor([[(*prompt, *beginning)[-1]]], device=model.device)
 
 
 def _read(model: LanguageModel, tokens: Sequence[int]) -> "DynamicCache":
