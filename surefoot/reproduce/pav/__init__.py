@@ -28,8 +28,8 @@ PAPER = Paper(
     default_seeds={"quick": 1, "laptop": 5, "paper": 5},
     options={
         "--only": {
-            "choices": ("didactic", "arithmetic"),
-            "help": "one of the two studies; tables of the other that lie in --out stay and are judged with it",
+            "choices": tuple(runs.STUDIES),
+            "help": "one of the studies; tables of the others that lie in --out stay and are judged with it",
         },
     },
 )

@@ -20,7 +20,6 @@ from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import ExactChainValues, LearnedValues
 from surefoot.report.search_curves import read_points
 from surefoot.reproduce.jobs import (
-    Job,
     Result,
     changed,
     component,
@@ -59,6 +58,7 @@ K, ALPHA = 4, 0.5
 #: Of reinforcement, for all methods.
 LEARNING_RATE = 3e-4
 BASE = "base"  # the weak policy, which is reinforced
+JUDGE = "process"  # the verifier whose values reward steps
 FIRST_PIT = 0.5  # value from which on a loss is looked for
 
 
@@ -70,38 +70,48 @@ def measure_policies(size: Size, out: Path, seeds: Sequence[int]) -> Iterator[Me
         out: Folder of runs.
         seeds: Of the policies.
     """
-    trained = run_jobs([pretraining(s, size) for s in seeds], out)
-    trained |= run_jobs([make(s, size, out) for s in seeds for make in (policy, weak_policy)], out)
-    labelling = _sample_and_label(seeds, size, out)
+    seconds = _train_policies(size, out, seeds) + _sample_and_label(size, out, seeds)
     gaps = measure_rows("arithmetic_values", value_rows, {s: (s, out) for s in seeds}, side_by_side=False)
-    yield Measured(gaps.tables, {"arithmetic_values": seconds_of(trained.values()) + labelling})
-    jobs = [_judge(s, size, name, out) for s in seeds for name in size.verifiers if name != ORACLE]
-    judges = run_jobs(jobs, out)
+    yield Measured(gaps.tables, {"arithmetic_values": seconds})
+    seconds = _train_verifiers(size, out, seeds)
     arguments = {(s, name): (s, name, out) for s in seeds for name in size.verifiers}
     gate = measure_rows("arithmetic_verifiers", verifier_rows, arguments)
-    seconds = seconds_of(judges.values()) + gate.seconds["arithmetic_verifiers"]
-    yield Measured(gate.tables, {"arithmetic_verifiers": seconds})
+    yield Measured(gate.tables, {"arithmetic_verifiers": seconds + gate.seconds["arithmetic_verifiers"]})
 
 
-def _judge(seed: int, size: Size, name: str, out: Path) -> Job:
-    """Return the run of a verifier; all learn in as many steps, or in the fewest whole epochs that are as many."""
-    labels = VERIFIERS[name]
-    n = {"outcomes": size.n_outcomes, "few": size.n_few, "first_pit": size.n_few}.get(labels, size.n_traces)
-    epochs = math.ceil(size.epochs * size.n_traces / n)
-    return verifier(seed, size._replace(epochs=epochs), name, _stored(labels, seed, out), out)
+def _train_policies(size: Size, out: Path, seeds: Sequence[int]) -> float:
+    """Return the seconds of work."""
+    trained = run_jobs([pretraining(s, size) for s in seeds], out)
+    trained |= run_jobs([make(s, size, out) for s in seeds for make in (policy, weak_policy)], out)
+    return seconds_of(trained.values())
+
+
+def _train_verifiers(size: Size, out: Path, seeds: Sequence[int]) -> float:
+    """Train those that learn, all in as many steps or the fewest whole epochs that are as many; return the seconds."""
+    jobs = []
+    for name in size.verifiers:
+        if name == ORACLE:
+            continue
+        n = {"outcomes": size.n_outcomes, "few": size.n_few, "first_pit": size.n_few}.get(VERIFIERS[name])
+        epochs = math.ceil(size.epochs * size.n_traces / (n or size.n_traces))
+        given = size._replace(epochs=epochs)
+        jobs += [verifier(s, given, name, _stored(VERIFIERS[name], s, out), out) for s in seeds]
+    return seconds_of(run_jobs(jobs, out).values())
 
 
 def _stored(name: str, seed: int, out: Path) -> Path:
     return out / "completions" / f"{name}_seed{seed}"
 
 
-def _sample_and_label(seeds: Sequence[int], size: Size, out: Path) -> float:
+def _sample_and_label(size: Size, out: Path, seeds: Sequence[int]) -> float:
     """Write the completions that verifiers learn from and are measured on; return the seconds of work."""
-    drawn = {"samples": (1000, size.n_traces), "sampled": (1500, size.n_outcomes), "held": (2000, size.n_held_out)}
-    labels: dict[str, tuple[str, int, Mapping[str, object]]] = {
-        "labels": ("samples", size.n_rollouts, {}),
-        "held_out": ("held", size.n_oracle, {}),
-    }
+    drawn = {"samples": (1000, size.n_traces)}
+    labels: dict[str, tuple[str, int, Mapping[str, object]]] = {"labels": ("samples", size.n_rollouts, {})}
+    if size.n_held_out:
+        drawn["held"] = (2000, size.n_held_out)
+        labels["held_out"] = ("held", size.n_oracle, {})
+    if "outcome" in size.verifiers:
+        drawn["sampled"] = (1500, size.n_outcomes)
     if "few" in size.verifiers:
         drawn["some"] = (2500, size.n_few)
         labels["few"] = ("some", size.n_rollouts, {})
@@ -110,8 +120,10 @@ def _sample_and_label(seeds: Sequence[int], size: Size, out: Path) -> float:
         labels["first_pit"] = ("some", 2 * size.n_rollouts, rounds)
     _, sampling = run_calls(sample, {(s, name): (name, *drawn[name], s, size, out) for s in seeds for name in drawn})
     _, labelling = run_calls(label, {(s, name): (name, *labels[name], s, out) for s in seeds for name in labels})
-    known = [run_calls(write, {s: (s, out) for s in seeds})[1] for write in (write_exact, write_outcomes)]
-    return sampling + labelling + sum(known)
+    writers = {"control": write_exact, "outcome": write_outcomes}
+    chosen = [write for name, write in writers.items() if name in size.verifiers]
+    written = [run_calls(write, {s: (s, out) for s in seeds})[1] for write in chosen]
+    return sampling + labelling + sum(written)
 
 
 def sample(name: str, first: int, n: int, seed: int, size: Size, out: Path) -> None:
@@ -315,9 +327,15 @@ def _point_row(point: SearchPoint) -> dict[str, Any]:
 
 
 def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
-    """Reinforce weak policies by outcomes alone and by effective rewards; learning curves, and Pass@N at the end."""
+    """Reinforce weak policies by outcomes alone and by effective rewards; learning curves, and Pass@N at the end.
+
+    What it begins with is made first, unless the folder has it: policies and the verifier of the prover's steps.
+    """
+    needed = size._replace(verifiers=(JUDGE,), n_held_out=0)
+    for prepare in (_train_policies, _sample_and_label, _train_verifiers):
+        prepare(needed, out, seeds)
     jobs = {
-        (s, arm): reinforcement(s, size, arm, f"process_seed{s}", out, LEARNING_RATE)
+        (s, arm): reinforcement(s, size, arm, f"{JUDGE}_seed{s}", out, LEARNING_RATE)
         for s in seeds
         for arm in size.arms
     }

@@ -12,17 +12,17 @@ from surefoot.reproduce.running import Run
 
 __all__ = ("run",)
 
-#: Tables of the didactic task, and of arithmetic.
-DIDACTIC = ("didactic_learning", "didactic_pass", "didactic_sweep", "didactic_provers")
-ARITHMETIC = (
-    "arithmetic_values",
-    "arithmetic_verifiers",
-    "arithmetic_search",
-    "arithmetic_reinforcement",
-    "arithmetic_pass",
-)
+#: Study -> its tables.
+STUDIES = {
+    "didactic": ("didactic_learning", "didactic_pass", "didactic_sweep", "didactic_provers"),
+    "arithmetic": ("arithmetic_values", "arithmetic_verifiers", "arithmetic_search"),
+    "reinforcement": ("arithmetic_reinforcement", "arithmetic_pass"),
+}
 
-LEFT_OUT = "Searches and reinforcement are left out"  # a note begins so
+LEFT_OUT = {  # notes begin so
+    "arithmetic": "Searches are left out",
+    "reinforcement": "Reinforcement is left out",
+}
 
 PROTOCOL = (
     (
@@ -61,12 +61,16 @@ def run(run: Run) -> None:
             " configs/pipelines/pav_arithmetic.yaml to them, and compare searches with surefoot search --baseline."
         )
     run.notes += PROTOCOL
-    studies = {"didactic": (_measure_didactic, DIDACTIC), "arithmetic": (_measure_arithmetic, ARITHMETIC)}
-    for study, (measure, tables) in studies.items():
+    measures = {
+        "didactic": _measure_didactic,
+        "arithmetic": _measure_arithmetic,
+        "reinforcement": _measure_reinforcement,
+    }
+    for study, measure in measures.items():
         if run.options["only"] in (None, study):
             measure(run)
         else:
-            run.keep(tables, (LEFT_OUT,) if tables is ARITHMETIC else ())
+            run.keep(STUDIES[study], [LEFT_OUT[study]] if study in LEFT_OUT else [])
 
 
 def _measure_didactic(run: Run) -> None:
@@ -78,17 +82,28 @@ def _measure_didactic(run: Run) -> None:
 
 
 def _measure_arithmetic(run: Run) -> None:
-    """Measure verifiers, and where they predict advantages searches and reinforcement."""
+    """Measure the policies' values, verifiers, and searches where verifiers predict advantages."""
     size, seeds = sizes(run.scale), range(run.n_seeds)
     for measured in measure_policies(size, run.out, seeds):
         run.add(measured)
+    if _gate_is_open(run, "arithmetic"):
+        run.add(measure_search(size, run.out, seeds))
+
+
+def _measure_reinforcement(run: Run) -> None:
+    """Measure reinforcement, unless verifiers are known to predict no advantages."""
+    if "arithmetic_verifiers" not in run.tables or _gate_is_open(run, "reinforcement"):
+        run.add(measure_reinforcement(sizes(run.scale), run.out, range(run.n_seeds)))
+
+
+def _gate_is_open(run: Run, study: str) -> bool:
+    """Return whether the process verifier predicts advantages; note what is left out where it does not."""
     predicted = Table(run.tables["arithmetic_verifiers"]).per_seed("correlation_of_advantages", verifier="process")
     correlation = fmean(predicted.values())
-    if not correlation >= GATE and not run.quick:  # a verifier that always says the same has none
-        run.notes.append(
-            f"{LEFT_OUT}: the verifier's advantages have a correlation of {correlation:.2f} with those of rollouts, and"
-            f" below {GATE:g} searches were worse than none."
-        )
-        return
-    run.add(measure_search(size, run.out, seeds))
-    run.add(measure_reinforcement(size, run.out, seeds))
+    if correlation >= GATE or run.quick:  # a verifier that always says the same has none
+        return True
+    run.notes.append(
+        f"{LEFT_OUT[study]}: the verifier's advantages have a correlation of {correlation:.2f} with those of rollouts,"
+        f" and below {GATE:g} searches were worse than none."
+    )
+    return False

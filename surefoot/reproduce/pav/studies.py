@@ -103,8 +103,9 @@ def sizes(scale: Scale) -> Size:
         n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
         n_outcomes=51_200, n_held_out=128, n_oracle=32, n_few=1024, epochs=16, n_problems=128,
         samples=(1, 2, 4, 8, 16, 32, 64), widths=(1, 2, 4, 8, 16), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64,
-        iterations=60, rollout=128,
-        arms=(Arm(0, 4), Arm(3, 4)), alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
+        iterations=200, rollout=128,
+        arms=(Arm(0, 4), Arm(1, 4), Arm(3, 4), Arm(5, 4), Arm(3, 1)), alphas=(0.2, 0.5, 1.0),
+        verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
 
