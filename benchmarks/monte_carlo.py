@@ -280,14 +280,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         run = Path(temporary)
         given = task(run, arguments.problems, arguments.rollouts, arguments.steps)
-        result = {
-            "values": value_prefixes(given, arguments.repeats),
-            "beam_search": search(given, run, arguments.repeats),
-            "scores": score(given, run, arguments.repeats),
-            "scores_in_a_search": score_in_a_search(given, run, arguments.repeats),
+        parts: dict[str, Callable[[], object]] = {
+            "values": lambda: value_prefixes(given, arguments.repeats),
+            "beam_search": lambda: search(given, run, arguments.repeats),
+            "scores": lambda: score(given, run, arguments.repeats),
+            "scores_in_a_search": lambda: score_in_a_search(given, run, arguments.repeats),
         }
-    write_json(arguments.out, result | {"environment": describe_environment()})
-    print(json.dumps(result, indent=2))
+        result: dict[str, object] = {"environment": describe_environment()}
+        for name, measure in parts.items():
+            result[name] = measure()
+            write_json(arguments.out, result)
+            print(name, json.dumps(result[name], indent=2), flush=True)
 
 
 if __name__ == "__main__":
