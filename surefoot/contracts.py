@@ -35,6 +35,7 @@ __all__ = (
     "ExampleBatch",
     "Fingerprints",
     "GroupedData",
+    "LabelledSource",
     "LanguageModelTraining",
     "NetworkModule",
     "OfficialScores",
@@ -90,6 +91,8 @@ class RecordBatch(TypedDict):
     #: Token ids of prompts, and of their completions.
     prompt: NotRequired[list[Sequence[int]]]
     completion: NotRequired[list[Sequence[int]]]
+    #: Completions with values of their steps, of a policy that learns from them.
+    trajectory: NotRequired[list[Trajectory]]
     #: Completions with values of their prefixes.
     judged: NotRequired[list[Judged | JudgedText]]
 
@@ -108,6 +111,14 @@ class PairSource(Protocol):
 
     def pairs(self, split: str) -> Sequence[PreferencePair | TextPair]:
         """Return the pairs of ``train`` or ``val``, in the order of their index."""
+
+
+@runtime_checkable
+class LabelledSource(Protocol):
+    """Completions of a policy with values of their steps."""
+
+    def trajectories(self) -> Sequence[Trajectory]:
+        """Return those to train on, in the order of their index."""
 
 
 @runtime_checkable
