@@ -35,7 +35,6 @@ __all__ = (
     "ExampleBatch",
     "Fingerprints",
     "GroupedData",
-    "LabelledSource",
     "LanguageModelTraining",
     "NetworkModule",
     "OfficialScores",
@@ -111,14 +110,6 @@ class PairSource(Protocol):
 
     def pairs(self, split: str) -> Sequence[PreferencePair | TextPair]:
         """Return the pairs of ``train`` or ``val``, in the order of their index."""
-
-
-@runtime_checkable
-class LabelledSource(Protocol):
-    """Completions of a policy with values of their steps."""
-
-    def trajectories(self) -> Sequence[Trajectory]:
-        """Return those to train on, in the order of their index."""
 
 
 @runtime_checkable

@@ -1,12 +1,13 @@
 """Advantage-weighted SFT: a policy's own completions, each step as much as it makes a right end more likely."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lightning_modules.reasoning.sft import SFT
-from surefoot.contracts import LabelledSource, RecordBatch, datamodule_as
+from surefoot.contracts import RecordBatch, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.losses.advantage_weighted_sft import advantage_weights, check_weighting
 from surefoot.reasoning.credit import progress
@@ -16,13 +17,21 @@ from surefoot.training.distributed import sum_over_ranks
 __all__ = ("AdvantageWeightedSFT",)
 
 
+class LabelledSource(Protocol):
+    """A datamodule of completions with values of their steps."""
+
+    def trajectories(self) -> Sequence[Trajectory]:
+        """Return those to train on."""
+        ...
+
+
 class AdvantageWeightedSFT(SFT):
     """Fine-tunes a policy on completions that it sampled, right and wrong, with a weight for each step.
 
     The weight is ``exp(A / beta)`` at most ``max_weight``, where the advantage A is the value after the step less that
     before it, of the best of ``k`` attempts. The loss is the mean over tokens of the weighted log-probabilities: with
     weights of 1 it is SFT's on all completions. Values are those of the policy that sampled, which training starts
-    from. Per-step DPO has the same optimum without values, from pairs of steps.
+    from. Per-step DPO has the same optimum, from pairs of steps.
 
     Reference: Setlur et al. 2024, arXiv 2406.14532, eq. 4 and theorem 6.1.
     """
@@ -62,7 +71,7 @@ class AdvantageWeightedSFT(SFT):
             watched += _watch(steps.weights[learned], steps.clipped[learned]).to(watched)
         self.fine_tune([t.target_sequence for t in trajectories], len(given), token_weights)
         n_steps, total, squares, n_clipped = sum_over_ranks(watched).tolist()
-        if n_steps:
+        if squares:  # none without a step, or where all weights are rounded to 0
             self.log("train/step_weight", total / n_steps, batch_size=1)
             self.log("train/share_clipped", n_clipped / n_steps, batch_size=1)
             self.log("train/effective_share", total**2 / (squares * n_steps), batch_size=1)

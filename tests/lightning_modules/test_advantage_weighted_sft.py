@@ -18,6 +18,8 @@ from surefoot.reasoning.completions.sharded import ShardedFolder
 from surefoot.reasoning.language_models import TinyLanguageModel
 from surefoot.reasoning.trajectories import Trajectory
 
+METRICS = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -57,6 +59,7 @@ def test_with_a_large_beta_it_is_sft_on_all_completions(fit: Fit, tmp_path: Path
     assert (weighted["train/step_weight"], weighted["train/effective_share"]) == (1.0, 1.0)
     assert weighted["train/share_clipped"] == 0
     columns = (runs["large"] / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert all(f"| `{key}` |" in METRICS for key in columns if key.startswith("train/"))
     assert {"val/accuracy", "val/loss"} <= {*columns}, "problems beside the completions are answered"
 
 
