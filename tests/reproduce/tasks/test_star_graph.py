@@ -4,6 +4,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from conftest import Fit
+from tiny_reasoning import tiny_reasoning
 
 from datamodules import JSONLDataModule
 from surefoot.reasoning.answers import Grader
@@ -93,6 +95,18 @@ def test_the_problems_of_a_file_are_those_that_were_written(tmp_path: Path) -> N
     data = JSONLDataModule(train=tmp_path / "train.jsonl", test=tmp_path / "test.jsonl", n_val=0)
     assert data.problems("train") == graphs.problems(0, 8)
     assert data.problems("test") == graphs.problems(1, 4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_is_trained_and_graded_on_a_file(fit: Fit, tmp_path: Path) -> None:
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "val")}
+    for seed, path in enumerate(files.values()):
+        write_problems(StarGraphs(2, 3).problems(seed, 8), Path(path))
+    config = tiny_reasoning("SFT")
+    config["trainer"]["max_epochs"] = 1
+    config["data"] = {"class_path": "JSONLDataModule", "init_args": {**files, "batch_size": 4, "contamination": "off"}}
+    columns = (fit(config) / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/loss", "val/loss", "val/accuracy"} <= {*columns}
 
 
 @pytest.mark.parametrize("numbers", [(1, 5, 50), (2, 2, 50), (5, 5, 20)])
