@@ -90,6 +90,8 @@ class RecordBatch(TypedDict):
     #: Token ids of prompts, and of their completions.
     prompt: NotRequired[list[Sequence[int]]]
     completion: NotRequired[list[Sequence[int]]]
+    #: Completions with values of their steps, of a policy that learns from them.
+    trajectory: NotRequired[list[Trajectory]]
     #: Completions with values of their prefixes.
     judged: NotRequired[list[Judged | JudgedText]]
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 METHODS = ("ERM", "GroupDRO", "CVaRDRO", "BRDRO", "LfF", "JTT")
 
 #: Language models' methods.
-REASONING = ("SFT", "GRPO", "DPO", "RFT")
+REASONING = ("SFT", "AdvantageWeightedSFT", "GRPO", "DPO", "RFT")
 
 #: Value models of steps -> share of the problems that are held out.
 JUDGED = {"judged": 0.3, "judged_few": 0.12}
@@ -74,6 +74,14 @@ def reasoning_settings(method: str, n_ranks: int, folder: Path) -> dict[str, Any
         config["data"] = {
             "class_path": "PreferencesDataModule",
             "init_args": {"pairs": str(write_pairs(folder)), "n_val": 2},
+        }
+    if method == "AdvantageWeightedSFT":
+        completions = folder / "labelled_steps"
+        if not completions.is_dir():
+            labelled_completions(completions, n_problems=8)
+        config["data"] = {
+            "class_path": "LabelledTrajectoriesDataModule",
+            "init_args": {"completions": str(completions), "seed": 0},
         }
     if method in ("SFT", "GRPO"):
         sampling = {"n": 3, "temperature": 0.8, "max_tokens": 10}

@@ -140,7 +140,7 @@ def test_twin_trains_tests_and_predicts(config: Path, tmp_path: Path) -> None:
         flags += [root, str(tmp_path)]
     if data["class_path"] == "PreferencesDataModule":
         flags += ["--data.init_args.pairs", str(write_pairs(tmp_path))]
-    if data["class_path"] == "LabelledCompletionsDataModule":
+    if data["class_path"] in ("LabelledCompletionsDataModule", "LabelledTrajectoriesDataModule"):
         flags += ["--data.init_args.completions", str(labelled_completions(tmp_path / "labels"))]
     if config.stem.startswith("jtt"):  # a network this small may get every or no example right
         flags += ["--trainer.limit_val_batches", "1"]

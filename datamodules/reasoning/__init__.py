@@ -12,6 +12,7 @@ from datamodules.reasoning.hendrycks_math import HendrycksMathDataModule
 from datamodules.reasoning.jsonl import JSONLDataModule
 from datamodules.reasoning.judged import JudgedDataModule
 from datamodules.reasoning.labelled import LabelledCompletionsDataModule
+from datamodules.reasoning.labelled_trajectories import LabelledTrajectoriesDataModule
 from datamodules.reasoning.math_shepherd import MathShepherdDataModule
 from datamodules.reasoning.prm800k import PRM800KDataModule
 from datamodules.reasoning.problems import ProblemsDataModule
@@ -30,6 +31,7 @@ __all__ = (
     "JSONLDataModule",
     "JudgedDataModule",
     "LabelledCompletionsDataModule",
+    "LabelledTrajectoriesDataModule",
     "MathShepherdDataModule",
     "PRM800KDataModule",
     "PreferencesDataModule",

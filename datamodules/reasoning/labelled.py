@@ -9,7 +9,7 @@ from datamodules.reasoning.judged import JudgedDataModule
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import Judged, prefix_lengths, single_prover
+from surefoot.reasoning.values import Judged, check_labels, prefix_lengths, single_prover
 
 __all__ = ("LabelledCompletionsDataModule",)
 
@@ -77,11 +77,5 @@ class LabelledCompletionsDataModule(JudgedDataModule):
             finished = [bisect_right(ends, i) for i in range(n + 1)]
             return Judged(t.prompt, t.completion, range(n + 1), [outcome] * (n + 1), [1.0] * (n + 1), finished, **of)
         lengths = prefix_lengths(t)
-        if len(t.values) != len(lengths):
-            raise DataError(
-                f"{where} has {len(t.values)} values for {len(lengths)} prefixes: label it with surefoot label, or set"
-                " judge: outcome."
-            )
-        if not all(0 <= v <= 1 for v in t.values):  # NaN is neither
-            raise DataError(f"{where} has the values {list(t.values)}: expected probabilities in [0, 1].")
+        check_labels(t, where)
         return Judged(t.prompt, t.completion, lengths, t.values, [1.0] * len(lengths), range(len(lengths)), **of)

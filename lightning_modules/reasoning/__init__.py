@@ -1,5 +1,6 @@
 """Language models that learn to reason: one method a file."""
 
+from lightning_modules.reasoning.advantage_weighted_sft import AdvantageWeightedSFT
 from lightning_modules.reasoning.base import ReasoningModule
 from lightning_modules.reasoning.dpo import DPO
 from lightning_modules.reasoning.grpo import GRPO
@@ -15,6 +16,7 @@ __all__ = (
     "GRPO",
     "RFT",
     "SFT",
+    "AdvantageWeightedSFT",
     "LanguageModelModule",
     "ProcessReward",
     "ReasoningModule",

@@ -1,6 +1,5 @@
 """DPO: direct preference optimisation, the reference's log-probabilities computed once."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.contracts import PairSource, RecordBatch, datamodule_as
 from surefoot.errors import ConfigError
-from surefoot.losses import PreferenceLoss, dpo_loss
+from surefoot.losses.preference import PreferenceKind, PreferenceLoss, check_preference, dpo_loss
 from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
 from surefoot.reasoning.policy import Start
 from surefoot.reasoning.problems import Problem
@@ -26,29 +25,30 @@ class DPO(ReasoningModule):
     The two continuations of a pair share their prompt in a pack. The reference's log-probabilities of all pairs are
     computed before the first step and kept in the checkpoint; no second model is held.
 
-    Reference: Rafailov et al., NeurIPS 2023.
+    References: Rafailov et al., NeurIPS 2023; Azar et al. 2023, arXiv 2310.12036 (IPO).
     """
 
     reference_logprobs: Tensor
     val_reference_logprobs: Tensor
 
-    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, beta: float = 0.1, label_smoothing: float = 0.0, loss: PreferenceKind = "sigmoid", **kwargs: Any
+    ) -> None:
         """Initialize the method.
 
         Args:
             beta: Strength of the implied KL penalty.
-            label_smoothing: Assumed probability that a preference is the wrong way round.
+            label_smoothing: Assumed probability that a preference is the wrong way round; of the sigmoid loss only.
+            loss: sigmoid (DPO), or ipo, which asks for a margin of 1 / (2 beta) nats and so does not drive a pair apart
+                without end.
             kwargs: Arguments of `ReasoningModule`.
 
         Raises:
-            ConfigError: If a number is out of range.
+            ConfigError: If an argument is out of range.
         """
-        if not 0 < beta < math.inf or not 0 <= label_smoothing < 0.5:
-            raise ConfigError(
-                f"expected a finite beta > 0 and label_smoothing in [0, 0.5), got {beta} and {label_smoothing}."
-            )
+        check_preference(beta, label_smoothing, loss)
         super().__init__(**kwargs)
-        self.beta, self.label_smoothing = beta, label_smoothing
+        self.beta, self.label_smoothing, self.kind = beta, label_smoothing, loss
 
     def setup(self, stage: str) -> None:
         """Allocate the reference's log-probabilities of every pair."""
@@ -110,7 +110,7 @@ class DPO(ReasoningModule):
     def _loss(self, logprobs: Tensor, reference: Tensor, label_smoothing: float = 0.0) -> PreferenceLoss:
         """Return the losses of pairs; arguments are ``(pairs, 2)``."""
         (chosen, rejected), (base_chosen, base_rejected) = logprobs.unbind(1), reference.unbind(1)
-        return dpo_loss(chosen, rejected, base_chosen, base_rejected, self.beta, label_smoothing)
+        return dpo_loss(chosen, rejected, base_chosen, base_rejected, self.beta, label_smoothing, self.kind)
 
     def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Take one step on a batch of pairs."""

@@ -1,8 +1,10 @@
 """SFT: supervised fine-tuning on reference solutions or chosen completions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.contracts import RecordBatch
@@ -57,16 +59,23 @@ class SFT(ReasoningModule):
     def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Take one step on a batch."""
         sequences = self.sequences(batch)
-        limit = self.max_sequence_tokens
-        kept = [s for s in sequences if limit is None or len(s.prompt) + len(s.completion) <= limit]
-        self.fine_tune(kept, len(sequences))
+        self.fine_tune([s for s in sequences if self.is_kept(s)], len(sequences))
 
-    def fine_tune(self, sequences: list[PromptCompletion], n_before: int) -> None:
+    def is_kept(self, sequence: PromptCompletion) -> bool:
+        """Return whether a sequence is short enough to be trained on."""
+        limit = self.max_sequence_tokens
+        return limit is None or len(sequence.prompt) + len(sequence.completion) <= limit
+
+    def fine_tune(
+        self, sequences: list[PromptCompletion], n_before: int, token_weights: Sequence[Tensor] | None = None
+    ) -> None:
         """Take one step on sequences.
 
         Args:
             sequences: This rank's sequences, possibly none.
             n_before: How many there were before some were left out.
+            token_weights: Of each sequence, what the log-probabilities of its completion's tokens are multiplied with
+                before the mean over tokens is taken, ``(completion,)``; 1 by default.
         """
         packs = pack_sequences(sequences, self.max_tokens_per_pack)
         n_local = torch.tensor(
@@ -77,8 +86,10 @@ class SFT(ReasoningModule):
         n_tokens, n_kept, n_all = (float(n) for n in sum_over_ranks(n_local))
         self._n_fine_tuned += int(n_kept)
 
-        def loss(pack: Pack) -> torch.Tensor:
+        def loss(pack: Pack) -> Tensor:
             weights = torch.full((len(pack.targets),), -1 / max(1.0, n_tokens), device=self.device)
+            if token_weights:  # none where this rank has no sequence
+                weights = weights * pack.gather(token_weights)
             return self.language_model.weighted_logprob_sum(pack, weights)
 
         self.log("train/loss", self.update(packs, loss), batch_size=1, prog_bar=True)

@@ -1,5 +1,6 @@
 """Losses and example weights: one paper a file."""
 
+from surefoot.losses.advantage_weighted_sft import AdvantageWeights, advantage_weights
 from surefoot.losses.adversary_updates import AdversaryUpdate, NoRegretUpdate, SoftUpdate
 from surefoot.losses.br_dro import (
     adversary_objective,
@@ -19,6 +20,7 @@ from surefoot.losses.policy import MismatchCorrection, PolicyLoss, TokenLosses, 
 from surefoot.losses.preference import PreferenceLoss, dpo_loss
 
 __all__ = (
+    "AdvantageWeights",
     "AdversaryUpdate",
     "MismatchCorrection",
     "NoRegretUpdate",
@@ -26,6 +28,7 @@ __all__ = (
     "PreferenceLoss",
     "SoftUpdate",
     "TokenLosses",
+    "advantage_weights",
     "adversary_objective",
     "br_dro_example_weights",
     "br_dro_risk",

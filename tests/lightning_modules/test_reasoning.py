@@ -127,6 +127,16 @@ def test_dpo_separates_pairs_and_starts_at_ln_2(fit: Fit, tmp_path: Path) -> Non
     assert (state["reference_logprobs"] < 0).all()
 
 
+def test_dpo_by_the_loss_of_ipo_goes_to_its_margin(fit: Fit, tmp_path: Path) -> None:
+    """At the reference the margin is 0, and the loss 1 / (2 beta)^2 = 4; rewards are beta times log-ratios."""
+    settings = dpo_settings(tmp_path, beta=0.25, loss="ipo")
+    settings["trainer"]["max_epochs"] = 20
+    run = fit(settings)
+    assert values(run, "train/loss")[0] == pytest.approx(4.0, abs=1e-4)
+    assert values(run, "train/loss")[-1] < 1.0
+    assert values(run, "train/reward_margin")[-1] == pytest.approx(0.5, abs=0.2)
+
+
 def test_dpo_takes_pairs_of_token_ids_as_they_are(fit: Fit, tmp_path: Path) -> None:
     settings = dpo_settings(tmp_path)
     (tmp_path / "pairs.jsonl").write_text(

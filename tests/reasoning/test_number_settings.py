@@ -11,8 +11,9 @@ import torch
 
 from callbacks import MemorizationTracker
 from datamodules import GSM8KSolutionsDataModule
-from lightning_modules import DPO, SFT
+from lightning_modules import DPO, SFT, AdvantageWeightedSFT
 from surefoot.errors import ConfigError
+from surefoot.losses import advantage_weights
 from surefoot.losses.policy import MismatchCorrection, PolicyLoss
 from surefoot.losses.preference import dpo_loss
 from surefoot.reasoning.answers import Grader
@@ -64,6 +65,8 @@ SETTINGS: list[tuple[Make, str, bool]] = [
     (GSM8KSolutionsDataModule, "test_share", False),
     (sft, "warmup", False),
     (sft, "max_gradient_norm", True),
+    (AdvantageWeightedSFT, "beta", False),
+    (partial(advantage_weights, torch.zeros(1), 0.5), "max_weight", True),
     (DPO, "beta", False),
     (DPO, "label_smoothing", False),
     (pairs_loss, "beta", False),

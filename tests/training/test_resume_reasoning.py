@@ -10,6 +10,7 @@ import torch
 import yaml
 from conftest import Fit
 from fresh_processes import run_fresh
+from labelled_completions import labelled_completions
 from small_datasets import write_pairs
 from tiny_reasoning import tiny_reasoning
 
@@ -56,6 +57,12 @@ def settings(method: str, folder: Path) -> dict[str, Any]:
             "class_path": "PreferencesDataModule",
             "init_args": {"pairs": str(write_pairs(folder)), "batch_size": 2, "n_val": 2},
         }
+    if method == "AdvantageWeightedSFT":
+        labels = labelled_completions(folder / "labels", n_problems=8)
+        config["data"] = {
+            "class_path": "LabelledTrajectoriesDataModule",
+            "init_args": {"completions": str(labels), "batch_size": 8, "seed": 0},
+        }
     if method == VALUES:
         del model["engine"], model["evaluation"], config["trainer"]["callbacks"]
     if method == "SFT":  # dropout draws on the global generator
@@ -67,13 +74,14 @@ def settings(method: str, folder: Path) -> dict[str, Any]:
     ("method", "where", "nth"),
     [
         ("SFT", "update", 6),
+        ("AdvantageWeightedSFT", "update", 6),
         ("DPO", "update", 6),
         ("RFT", "_batch", 6),
         ("GRPO", "_batch", 6),
         ("GRPO", "update", 23),
         (VALUES, "update", 6),
     ],
-    ids=["SFT", "DPO", "RFT-mid-rollout", "GRPO-mid-rollout", "GRPO-mid-update", "value-head"],
+    ids=["SFT", "AdvantageWeightedSFT", "DPO", "RFT-mid-rollout", "GRPO-mid-rollout", "GRPO-mid-update", "value-head"],
 )
 def test_a_killed_run_ends_like_one_that_was_not(method: str, where: str, nth: int, fit: Fit, tmp_path: Path) -> None:
     """Four batches an epoch, two epochs; checkpoints every two batches (GRPO takes four steps a batch)."""

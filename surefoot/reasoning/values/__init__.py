@@ -1,7 +1,7 @@
 """Values: how likely a completion ends right, from its prompt and from the end of each of its spans."""
 
 from surefoot.reasoning.metrics import best_of_k, best_of_k_estimate
-from surefoot.reasoning.values.base import ValueEstimator, check_values
+from surefoot.reasoning.values.base import ValueEstimator, check_labels, check_values
 from surefoot.reasoning.values.exact_chains import ExactChainValues
 from surefoot.reasoning.values.judged import (
     Judged,
@@ -38,6 +38,7 @@ __all__ = (
     "ValueEstimator",
     "best_of_k",
     "best_of_k_estimate",
+    "check_labels",
     "check_values",
     "judged_sequence",
     "judged_solution",

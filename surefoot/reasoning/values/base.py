@@ -9,7 +9,7 @@ from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.rollouts import SeedOf
 from surefoot.reasoning.trajectories import Trajectory
 
-__all__ = ("ValueEstimator", "check_values")
+__all__ = ("ValueEstimator", "check_labels", "check_values")
 
 
 class ValueEstimator(ABC):
@@ -59,3 +59,19 @@ def check_values(trajectories: Sequence[Trajectory], estimator: ValueEstimator) 
             )
         if not all(math.isfinite(v) for v in t.values):
             raise DataError(f"{name} gave the values {[float(v) for v in t.values]}: expected finite numbers.")
+
+
+def check_labels(trajectory: Trajectory, where: str) -> None:
+    """Raise a `DataError` unless a stored completion has a probability for its prompt and one after each span.
+
+    Args:
+        trajectory: The completion.
+        where: It is stored, for errors.
+    """
+    expected = len(trajectory.token_spans()) + 1
+    if len(trajectory.values) != expected:
+        raise DataError(
+            f"{where} has {len(trajectory.values)} values for {expected} prefixes: label it with surefoot label."
+        )
+    if not all(0 <= v <= 1 for v in trajectory.values):  # NaN is neither
+        raise DataError(f"{where} has the values {list(trajectory.values)}: expected probabilities in [0, 1].")
