@@ -5,8 +5,8 @@ before it in its chain of prefixes; nothing attends across chains. Completions o
 group of G completions costs ``prompt + G * completion`` tokens instead of ``G * (prompt + completion)``, with the same
 log-probabilities and gradients. What completions of one prompt begin with and none of their scored tokens is part of,
 such as a prefix that several continue, is shared in the same way; so is what the two of a preference pair begin with,
-scored or not. A sequence's last token is only ever predicted, so it
-is not put through the model, unless something reads its hidden state, such as a value head.
+scored or not. A sequence's last token is only ever predicted, so it is not put through the model, unless something
+reads its hidden state, such as a value head.
 """
 
 from collections.abc import Sequence
