@@ -82,10 +82,9 @@ class DPO(ReasoningModule):
     def _packs(self, pairs: Sequence[PreferencePair | TextPair]) -> list[Pack]:
         """Return packs in which sequences 2i and 2i + 1 are pair i's chosen and rejected continuation."""
         sequences = [
-            s
-            for pair in pairs
-            for prompt, chosen, rejected in [self._tokens(pair)]
-            for s in (PromptCompletion(prompt, chosen), PromptCompletion(prompt, rejected))
+            PromptCompletion(pair.prompt, side)
+            for pair in map(self._tokens, pairs)
+            for side in (pair.chosen, pair.rejected)
         ]
         return pack_sequences(sequences, self.max_tokens_per_pack, together=[i // 2 for i in range(len(sequences))])
 
