@@ -160,7 +160,7 @@ def pack_sequences(
         if s.mask is not None and len(s.mask) != len(s.completion):
             raise ValueError(f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values.")
     inputs = [_inputs_of(s, keep_last) for s in sequences]
-    if together is not None and share_prompts:
+    if together is not None:
         inputs = _with_common_beginnings(sequences, inputs, together)
     units = sorted(
         _units(sequences, inputs, max_tokens, share_prompts, together), key=lambda u: u.n_tokens, reverse=True
