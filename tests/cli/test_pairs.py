@@ -1,4 +1,4 @@
-"""surefoot pairs as users meet it: continuations and pairs, resumed after kill -9, refused when something has changed."""
+"""surefoot pairs as users meet it: continuations and pairs, resumed after kill -9, refused when something changed."""
 
 import json
 import signal

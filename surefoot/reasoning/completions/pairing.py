@@ -77,11 +77,10 @@ def pair_completions(
     starts = builder.starts(completions, pairing.seed)
     if starts:
         _check_policy(completions, policy, described)
-    samplings = [_what_is_left(sampling, start) for start in starts]
+    samplings, size = [_what_is_left(sampling, start) for start in starts], pairing.prefixes_per_shard
     seeds = [derive_seed(pairing.seed, s.problem.id, "continuation", derive_seed(*s.given)) for s in starts]
-    size = pairing.prefixes_per_shard
-    parts = [slice(i, min(i + size, len(starts))) for i in range(0, len(starts), size)]
-    sizes = [part.stop - part.start for part in parts]
+    parts = [slice(i, i + size) for i in range(0, len(starts), size)]
+    sizes = [len(starts[part]) for part in parts]
     folder = ShardedFolder(out, "pairs", {**identity, **asdict(pairing)}, sizes, [n * sampling.n for n in sizes])
 
     def sample(i: int) -> list[Trajectory]:

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot.errors import ConfigError
@@ -33,6 +33,7 @@ def test_the_distance_counts_insertions_deletions_and_replacements() -> None:
     assert edit_distance([], []) == edit_distance([1, 2, 3], [1, 2, 3]) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=80), st.lists(st.integers(0, 4), max_size=80))
 def test_the_distance_is_that_of_the_table(first: list[int], second: list[int]) -> None:
     """Beyond a machine word, too."""
