@@ -37,7 +37,7 @@ from surefoot.storage.yaml_files import read_yaml
 
 __all__ = ("Stage", "content_hash", "read_pipeline", "run_pipeline")
 
-_VERBS = ("fit", "generate", "label", "search", "curate")
+_VERBS = ("fit", "generate", "label", "pairs", "search", "curate")
 SEARCH_TABLE = "accuracy.csv"
 _REFERENCE = re.compile(r"\{(\w+)\}")
 _REFERENCE_BELOW = re.compile(r"\{(\w+)\}((?:/[\w.-]+)*)")
@@ -107,9 +107,13 @@ def content_hash(folder: Path, verb: str) -> str:
         if not RunFolder(folder).finished:
             raise SurefootError(f"{folder} has no finished.json")
         return manifest_content(folder)
-    files = {n: f for n, f in hash_files(folder).items() if n.endswith((".arrow", "curated.jsonl", SEARCH_TABLE))}
-    last = {"generate": "summary.json", "label": "summary.json", "search": SEARCH_TABLE}.get(verb)
-    if not files or (last is not None and not (folder / last).is_file()):
+    files = {
+        n: f
+        for n, f in hash_files(folder).items()
+        if n.endswith((".arrow", "curated.jsonl", "pairs.jsonl", SEARCH_TABLE))
+    }
+    last = {"search": SEARCH_TABLE, "curate": "curated.jsonl"}.get(verb, "summary.json")
+    if not files or not (folder / last).is_file():
         raise SurefootError(f"{folder} lacks what surefoot {verb} writes")
     return fingerprint(files)
 

@@ -200,7 +200,7 @@ def test_pipelines_parse(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", STAGES, ids=lambda p: p.stem)
 def test_stages_parse_alone(path: Path) -> None:
     content = yaml.safe_load(path.read_text())
-    telling = {"method": "curate", "completions": "label", "search": "search"}
+    telling = {"method": "curate", "builder": "pairs", "completions": "label", "search": "search"}
     other = next((verb for key, verb in telling.items() if key in content), "generate")
     verb = ["fit"] if "trainer" in content else [other, "--out", "x"]
     with pytest.raises(SystemExit) as stop:

@@ -11,11 +11,12 @@ from lightning.pytorch import LightningDataModule
 from datamodules.reasoning.loaders import RecordLoader, RecordsDataModule
 from surefoot.contracts import ProblemSource, offers
 from surefoot.errors import ConfigError, DataError
-from surefoot.reasoning.completions.pairs import PairBuilder, PreferencePair, RandomPairs, TextPair
+from surefoot.reasoning.completions import PairBuilder, PreferencePair, RandomPairs, TextPair
+from surefoot.reasoning.completions.pair_files import read_pairs
 from surefoot.reasoning.completions.selection import correct_completions
 from surefoot.reasoning.completions.store import read_trajectories
-from surefoot.reasoning.problems import first_field, read_jsonl
 from surefoot.reasoning.sequences import PromptCompletion
+from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.loading import ResumableDataLoader
 
 __all__ = ("CompletionsDataModule", "PreferencesDataModule", "StoredRecordsDataModule")
@@ -154,9 +155,9 @@ class CompletionsDataModule(StoredRecordsDataModule):
 class PreferencesDataModule(StoredRecordsDataModule):
     """Pairs of a preferred and a rejected continuation of one prompt.
 
-    From a dataset that ``surefoot generate`` wrote, whose completions a builder pairs (correct against wrong), or from
-    JSONL with the fields ``prompt``, ``chosen`` and ``rejected``: texts, or lists of token ids, which are used as they
-    are, without an end of sequence added.
+    From a dataset that ``surefoot generate`` or ``label`` wrote, whose completions a builder pairs (correct against
+    wrong), from what ``surefoot pairs`` wrote, or from JSONL with the fields ``prompt``, ``chosen`` and ``rejected``:
+    texts, or lists of token ids, which are used as they are, without an end of sequence added.
 
     Batches: ``pair`` (list of `PreferencePair` or `TextPair`) and ``index (batch,)``; of problems, as
     theirs.
@@ -173,8 +174,8 @@ class PreferencesDataModule(StoredRecordsDataModule):
         """Initialize the data.
 
         Args:
-            completions: Folder that surefoot generate wrote; or
-            pairs: JSONL file of pairs.
+            completions: Folder that surefoot generate or label wrote; or
+            pairs: Folder that surefoot pairs wrote, or JSONL file of pairs.
             builder: Makes pairs of the completions; by default RandomPairs, at most 4 of a problem.
             n_val: Pairs held out for validation.
             loading: Arguments of `StoredRecordsDataModule`.
@@ -222,9 +223,22 @@ class PreferencesDataModule(StoredRecordsDataModule):
 
     def _read(self) -> list[PreferencePair | TextPair]:
         if self.completions is not None:
-            return list(self.builder(read_trajectories(Path(self.completions)), self.seed))
+            return list(self._build(list(read_trajectories(Path(self.completions)))))
         assert self.file is not None
-        return [_pair(row, f"{self.file}, row {i + 1}") for i, row in enumerate(read_jsonl(Path(self.file)))]
+        return read_pairs(Path(self.file))
+
+    def _build(self, completions: list[Trajectory]) -> list[PreferencePair]:
+        """Return the pairs of completions.
+
+        Raises:
+            ConfigError: If the builder wants continuations, which only a policy samples.
+        """
+        if wanted := self.builder.starts(completions, self.seed):
+            raise ConfigError(
+                f"{type(self.builder).__name__} wants continuations of {len(wanted)} prefixes of {self.completions}:"
+                " make the pairs with surefoot pairs, and give its folder as data.init_args.pairs."
+            )
+        return self.builder(completions, self.seed)
 
     @property
     def n_train(self) -> int:
@@ -242,15 +256,3 @@ class PreferencesDataModule(StoredRecordsDataModule):
     def collate(self, records: Sequence[PreferencePair | TextPair]) -> dict[str, list[PreferencePair | TextPair]]:
         """Return the batch's pairs."""
         return {"pair": list(records)}
-
-
-def _pair(row: Mapping[str, object], where: str) -> PreferencePair | TextPair:
-    """Return a row's pair; texts stay texts."""
-    fields = [row.get(name) for name in PreferencePair._fields]
-    if all(isinstance(f, list) and all(isinstance(t, int) for t in f) for f in fields):
-        return PreferencePair(*fields)  # type: ignore[arg-type]
-    for name in PreferencePair._fields:
-        first_field(row, [name], where)
-    if not all(isinstance(f, str) for f in fields):
-        raise DataError(f"{where}: prompt, chosen and rejected must all be texts, or all lists of token ids.")
-    return TextPair(*fields)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """DPO: direct preference optimisation, the reference's log-probabilities computed once."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from lightning_modules.reasoning.base import ReasoningModule
 from surefoot.contracts import PairSource, RecordBatch, datamodule_as
 from surefoot.errors import ConfigError
 from surefoot.losses.preference import PreferenceKind, PreferenceLoss, check_preference, dpo_loss
-from surefoot.reasoning.completions.pairs import PreferencePair, TextPair
+from surefoot.reasoning.completions import PreferencePair, TextPair
 from surefoot.reasoning.policy import Start
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import Pack, PromptCompletion, pack_sequences
@@ -63,6 +64,17 @@ class DPO(ReasoningModule):
         super().on_train_start()
         if bool(self.reference_logprobs.isnan().any()):
             self._cache_reference()
+        if self.global_step == 0:
+            self._log_pairs()
+
+    def _log_pairs(self) -> None:
+        """Log how many pairs are trained on, and the mean step of their pits, where they have any."""
+        pairs = datamodule_as(self.trainer, PairSource, "DPO").pairs("train")
+        records = [pair.record for pair in pairs if isinstance(pair, PreferencePair)]
+        steps = [record.pit.step for record in records if record is not None and record.pit is not None]
+        values = {"train/pairs": float(len(pairs))} | ({"train/pit_step": fmean(steps)} if steps else {})
+        for logger in self.loggers:
+            logger.log_metrics(values, self.global_step)
 
     @torch.no_grad()
     def _cache_reference(self) -> None:
@@ -82,10 +94,9 @@ class DPO(ReasoningModule):
     def _packs(self, pairs: Sequence[PreferencePair | TextPair]) -> list[Pack]:
         """Return packs in which sequences 2i and 2i + 1 are pair i's chosen and rejected continuation."""
         sequences = [
-            s
-            for pair in pairs
-            for prompt, chosen, rejected in [self._tokens(pair)]
-            for s in (PromptCompletion(prompt, chosen), PromptCompletion(prompt, rejected))
+            PromptCompletion(pair.prompt, side)
+            for pair in map(self._tokens, pairs)
+            for side in (pair.chosen, pair.rejected)
         ]
         return pack_sequences(sequences, self.max_tokens_per_pack, together=[i // 2 for i in range(len(sequences))])
 
@@ -115,20 +126,25 @@ class DPO(ReasoningModule):
     def training_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Take one step on a batch of pairs."""
         n_pairs = float(sum_over_ranks(torch.tensor(float(len(batch["pair"])))))
-        watched = torch.zeros(4, device=self.device)
+        watched = torch.zeros(8, device=self.device)
 
         def loss(pack: Pack) -> Tensor:
             nonlocal watched
             numbers, logprobs = self._pair_logprobs(pack)
             reference = self.reference_logprobs[batch["index"][numbers].to(self.device)]
             result = self._loss(logprobs, reference, self.label_smoothing)
-            watched = watched + _watch(result.chosen_rewards, result.rejected_rewards, logprobs)
+            watched = watched + _watch(result, logprobs, reference, pack)
             return result.losses.sum() / n_pairs
 
         self.log("train/loss", self.update(self._packs(batch["pair"]), loss), batch_size=1, prog_bar=True)
-        names = ("reward_accuracy", "reward_margin", "chosen_logprob", "rejected_logprob")
-        for name, value in zip(names, sum_over_ranks(watched) / n_pairs, strict=True):
+        watched = sum_over_ranks(watched)
+        sides = ("chosen", "rejected")
+        names = ["reward_accuracy", "reward_margin"]
+        names += [f"{side}_{of}" for of in ("logprob", "log_ratio", "tokens") for side in sides]
+        for name, value in zip(names, watched / n_pairs, strict=True):
             self.log(f"train/{name}", value, batch_size=1)
+        for side, ratio in zip(sides, watched[4:6] / watched[6:], strict=True):
+            self.log(f"train/{side}_log_ratio_per_token", ratio, batch_size=1)
 
     def validation_step(self, batch: RecordBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss and the share of pairs that are preferred rightly; evaluate problems by sampling."""
@@ -171,7 +187,14 @@ class DPO(ReasoningModule):
         return starts
 
 
-def _watch(chosen: Tensor, rejected: Tensor, logprobs: Tensor) -> Tensor:
-    """Return sums over pairs: preferred rightly, margin, and both log-probabilities, ``(4,)``."""
-    right = (chosen > rejected).float().sum()
-    return torch.stack([right, (chosen - rejected).sum(), *logprobs.detach().sum(0)])
+def _watch(result: PreferenceLoss, logprobs: Tensor, reference: Tensor, pack: Pack) -> Tensor:
+    """Return sums over a pack's pairs, ``(8,)``.
+
+    They are of those preferred rightly and of margins, then of chosen and of rejected ones the log-probabilities, the
+    log-ratios to the reference, and the tokens.
+    """
+    margins, logprobs = result.chosen_rewards - result.rejected_rewards, logprobs.detach()
+    n_rejected = (pack.sequences % 2).sum()
+    tokens = torch.stack([len(pack.sequences) - n_rejected, n_rejected])
+    ratios = (logprobs - reference).sum(0)
+    return torch.cat([torch.stack([(margins > 0).sum(), margins.sum()]), logprobs.sum(0), ratios, tokens])

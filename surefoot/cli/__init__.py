@@ -25,6 +25,7 @@ Train and evaluate (LightningCLI: --config FILE.yaml, --dotted.key value overrid
 Sample and combine:
   generate    sample and grade k completions per problem; resumable
   label       values of the steps of stored completions, by sampling from each; resumable
+  pairs       preference pairs of stored completions, with the continuations that they need; resumable
   provers     which prover to learn from: distinguishability and alignment, from labels of the same completions
   search      answers found with a verifier: best of N, beam search; accuracy by candidates and tokens; resumable
   curate      new training problems near those that a tracked run has not learned
@@ -45,6 +46,7 @@ _VERBS = (
     "predict",
     "generate",
     "label",
+    "pairs",
     "provers",
     "search",
     "curate",
@@ -53,7 +55,7 @@ _VERBS = (
     "report",
 )
 #: Verbs that go on where they were stopped.
-_RESUMABLE = ("fit", "generate", "label", "search", "curate", "pipeline")
+_RESUMABLE = ("fit", "generate", "label", "pairs", "search", "curate", "pipeline")
 #: Flags whose value is a path or a name
 _PATHS = (
     "--runs_root",
@@ -154,6 +156,8 @@ def find_verb(name: str) -> Callable[[list[str]], None]:
                 from surefoot.cli.generate import run_generate as run
             case "label":
                 from surefoot.cli.label import run_label as run
+            case "pairs":
+                from surefoot.cli.pairs import run_pairs as run
             case "provers":
                 from surefoot.cli.provers import run_provers as run
             case "search":

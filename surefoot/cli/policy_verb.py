@@ -73,13 +73,14 @@ def split_problems(data: object, split: str, limit: int | None) -> list[Problem]
     return list(data.problems(split))[:limit]
 
 
-def progress_printer(policy: Policy, title: str = "", prefix_cache: bool = True) -> Progress:
+def progress_printer(policy: Policy, title: str = "", prefix_cache: bool = True, things: str = "problems") -> Progress:
     """Return what prints to stderr how many problems are done, how fast, and the seconds that are left.
 
     Args:
         policy: What samples.
         title: Stands first.
         prefix_cache: Also print the share of prompt tokens that the engine had in its cache.
+        things: What is counted.
     """
     began = time.perf_counter()
 
@@ -87,7 +88,7 @@ def progress_printer(policy: Policy, title: str = "", prefix_cache: bool = True)
         left, counts = (time.perf_counter() - began) / done * (total - done), policy.engine.statistics()
         cached = f", prefix cache {counts.prefix_hit_rate:.0%}" if prefix_cache else ""
         print(
-            f"{title}{done}/{total} problems, {counts.tokens_per_second:.0f} tokens/s{cached}, {left:.0f} s left",
+            f"{title}{done}/{total} {things}, {counts.tokens_per_second:.0f} tokens/s{cached}, {left:.0f} s left",
             file=sys.stderr,
             flush=True,
         )

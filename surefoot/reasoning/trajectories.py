@@ -49,6 +49,7 @@ class Trajectory:
     n_given: int = 0  # first tokens of the completion that were given, not sampled
     temperature: float = 1.0  # that it was sampled at
     sample: int = 0  # its number among those of its group that were sampled together
+    policy: str = ""  # settings of what sampled it, as JSON; empty where nothing has recorded them
     text: str = ""  # up to what stopped it
     target: Sequence[int] = ()  # to fine-tune on: the completion, a stop text in it replaced by the end of the turn
     grade: Grade | None = None
@@ -148,6 +149,7 @@ class Trajectory:
             "details": json.dumps(dict(self.problem.details), ensure_ascii=False),
             "policy_version": self.policy_version,
             "temperature": self.temperature,
+            "policy": self.policy,
             "n_given": self.n_given,
             "mask": None if self.mask is None else list(self.mask),
             "span_starts": [s.start for s in self.spans],
@@ -187,6 +189,7 @@ class Trajectory:
             n_given=row.get("n_given") or 0,
             temperature=1.0 if row.get("temperature") is None else row["temperature"],
             sample=row["sample"],
+            policy=row.get("policy") or "",
             text=row["text"],
             target=row["target_ids"],
             grade=None if row["status"] is None else Grade(row["status"], row["answer"]),

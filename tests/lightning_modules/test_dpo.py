@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import Fit
 from datasets import Dataset
+from logged import metric_values
 from shared_prefix_pairs import SharedPrefixPairs
 from small_datasets import write_gsm8k
 from tiny_reasoning import tiny_reasoning
@@ -15,7 +16,8 @@ from tiny_reasoning import tiny_reasoning
 from datamodules import CompletionsDataModule, PreferencesDataModule
 from surefoot.cli import main
 from surefoot.errors import ConfigError
-from surefoot.reasoning.completions.pairs import RandomPairs
+from surefoot.reasoning.completions import PairRecord, Pit, PreferencePair, RandomPairs
+from surefoot.reasoning.completions.pair_files import write_pairs
 from surefoot.reasoning.trajectories import REQUIRED_COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -123,5 +125,40 @@ def test_what_cannot_be_evaluated_is_refused(fit: Fit, tmp_path: Path, capsys: p
 
 def test_a_builder_of_ones_own(tmp_path: Path) -> None:
     data = PreferencesDataModule(stored_completions(tmp_path, 2), builder=SharedPrefixPairs())
-    assert data.pairs("train") == [([4 + p, 9, 10 + s], [7], [5, 2]) for p in range(2) for s in (2, 3)]
+    assert [pair[:3] for pair in data.pairs("train")] == [
+        ([4 + p, 9, 10 + s], [7], [5, 2]) for p in range(2) for s in (2, 3)
+    ]
     assert PreferencesDataModule(stored_completions(tmp_path, 2)).n_train == 2 * 4, "every correct with every wrong one"
+
+
+def test_log_ratios_are_logged_by_pair_and_by_token(fit: Fit, tmp_path: Path) -> None:
+    """All pairs in a batch: a ratio is what log-probabilities have gained since the first step, where it is 0."""
+    pit = Pit(2, 1, (0.5, 0.0), (4, 4), (0.9, 0.0), 5)
+    pairs = [
+        PreferencePair([5, 6 + i], [7, 8, 9, 2], [7] * (i + 1), PairRecord("p", "full", pit._replace(step=i + 1)))
+        for i in range(3)
+    ] + [PreferencePair([5, 6], [7, 2], [8, 2])]
+    write_pairs(pairs, tmp_path / "pairs.jsonl")
+    config = tiny_reasoning("DPO", engine=None)
+    config["trainer"] |= {"max_epochs": 4, "limit_val_batches": 0}
+    init_args = {"pairs": str(tmp_path / "pairs.jsonl"), "batch_size": 4}
+    config["data"] = {"class_path": "PreferencesDataModule", "init_args": init_args}
+    run = fit(config)
+    logged = {name: metric_values(run, f"train/{name}") for name in ("pairs", "pit_step", "reward_margin")}
+    assert (logged["pairs"], logged["pit_step"]) == ([4.0], [2.0]), "once, of the three that have a pit"
+    ratios = []
+    for side, n_tokens in (("chosen", 3.5), ("rejected", 2.0)):
+        logprobs, ratio, by_token, tokens = (
+            metric_values(run, f"train/{side}_{name}")
+            for name in ("logprob", "log_ratio", "log_ratio_per_token", "tokens")
+        )
+        assert tokens == [n_tokens] * 4
+        assert ratio == pytest.approx([value - logprobs[0] for value in logprobs], rel=1e-4, abs=1e-5)
+        assert by_token == pytest.approx([value / n_tokens for value in ratio], rel=1e-5, abs=1e-7)
+        ratios.append(ratio)
+    margins = [0.1 * (chosen - rejected) for chosen, rejected in zip(*ratios, strict=True)]
+    assert logged["reward_margin"] == pytest.approx(margins, rel=1e-4, abs=1e-6)
+    assert logged["reward_margin"][-1] > 0
+    keys = {key for key in table(run) if key.startswith("train/")}
+    documented = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    assert {key for key in keys if f"| `{key}` |" not in documented} == set()

@@ -13,7 +13,7 @@ from datasets import load_from_disk
 from datamodules import ArithmeticDataModule
 from surefoot.errors import DataError
 from surefoot.reasoning.answers import Grade, Grader
-from surefoot.reasoning.completions.pairs import RandomPairs
+from surefoot.reasoning.completions import PairRecord, RandomPairs
 from surefoot.reasoning.completions.store import RECORD, describe_shards, read_trajectories, write_shard
 from surefoot.reasoning.credit import GroupAdvantage, PerStepAdvantage
 from surefoot.reasoning.language_models import TinyLanguageModel
@@ -237,4 +237,4 @@ def test_pairs_of_continuations_prefer_after_the_same_prefix_only() -> None:
         return Trajectory(Problem("p", "q", "1"), 0, [1], ids, [0.0] * len(ids), "stop", 0, **known)
 
     batch = [one([5, 6], 7, "correct"), one([5, 6], 8, "wrong"), one([5], 9, "wrong"), one([], 9, "correct")]
-    assert RandomPairs(9)(batch, 0) == [([1, 5, 6], [7, 2], [8, 2])]
+    assert RandomPairs(9)(batch, 0) == [([1, 5, 6], [7, 2], [8, 2], PairRecord("p", "random"))]

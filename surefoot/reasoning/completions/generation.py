@@ -1,10 +1,12 @@
 """Sampling and grading many problems into an Arrow dataset, shard by shard."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.completions.policies import describe_policy
 from surefoot.reasoning.completions.sharded import Progress, ShardedFolder
 from surefoot.reasoning.completions.store import read_columns
 from surefoot.reasoning.metrics import Outcome, problem_results, summarise_results
@@ -59,8 +61,11 @@ def generate_completions(
     sizes = [len(part) for part in parts]
     folder = ShardedFolder(out, "generate", wanted, sizes, [n * sampling.n for n in sizes])
 
+    described = describe_policy(identity)
+
     def sample(i: int) -> list[Trajectory]:
-        return policy.sample(parts[i], sampling, [derive_seed(seed, s.problem.id) for s in parts[i]])
+        sampled = policy.sample(parts[i], sampling, [derive_seed(seed, s.problem.id) for s in parts[i]])
+        return [replace(t, policy=described) for t in sampled]
 
     try:
         return folder.write(sample, policy.grade, partial(_begin, policy), partial(_summarise, policy), progress)

@@ -1,6 +1,5 @@
 """Values of every step of stored completions, into a dataset of the same rows, shard by shard."""
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.completions.policies import check_prompt, describe_policy
 from surefoot.reasoning.completions.sharded import Progress, ShardedFolder, counts_file
 from surefoot.reasoning.completions.store import read_column, read_columns, read_completions, read_trajectories
 from surefoot.reasoning.policy import Policy
@@ -20,8 +20,9 @@ from surefoot.training.seeds import derive_seed
 
 __all__ = ("Labelling", "label_completions")
 
-#: Settings that describe a prover, in the rows of what it has labelled.
-_PROVER = ("model", "prompt", "engine", "sampling", "tokenizer")
+
+#: What is counted of the engine.
+_TAKEN = ("prefix_queries", "prefix_hits", "prefill_computed", "generated_tokens")
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ def label_completions(
         out, "label", {**identity, **asdict(labelling)}, [len(p) for p in parts], [len(r) for r in rows]
     )
 
-    described = json.dumps({name: identity[name] for name in _PROVER if name in identity}, sort_keys=True)
+    described = describe_policy(identity)
 
     def label(i: int) -> list[Trajectory]:
         found = list(read_trajectories(source, rows[i]))
         if decode is None:
-            _check_prompt(found[0], prover)
+            check_prompt(found[0], prover)
             prover.cut_into_steps([t for t in found if not t.spans], separator)
         else:
             _cut(found, decode, separator)
@@ -117,11 +118,11 @@ def label_completions(
 
 
 def _estimate(estimator: MonteCarloValues, prover: Policy, found: Sequence[Trajectory], seed: int) -> dict[str, int]:
-    """Fill in values, and return what reading prompts and prefixes took."""
+    """Fill in values, and return what reading prompts and prefixes, and sampling from them, took."""
     before, naive = prover.engine.statistics(), estimator.n_prefix_tokens
     estimator(prover, found, lambda *parts: derive_seed(seed, *parts))
     took = prover.engine.statistics().since(before)
-    counts = {name: getattr(took, name) for name in ("prefix_queries", "prefix_hits", "prefill_computed")}
+    counts = {name: getattr(took, name) for name in _TAKEN}
     return counts | {"prefill_naive": estimator.n_prefix_tokens - naive}
 
 
@@ -142,23 +143,6 @@ def _rows_by_problem(source: Path, per_problem: int | None) -> list[list[int]]:
     if not rows_of:
         raise ConfigError(f"{source} holds no completions.")
     return list(rows_of.values())
-
-
-def _check_prompt(completion: Trajectory, prover: Policy) -> None:
-    """Refuse a prover whose prompt is not the completions': it goes on from theirs, and stops as its own says.
-
-    Raises:
-        ConfigError: If it is another one.
-    """
-    read = prover.model.decode
-    if not read(completion.completion).startswith(completion.text):
-        return  # another tokenizer, which the estimator refuses
-    theirs, own = read(completion.prompt), read(prover.prompt.prompt_ids(completion.problem, prover.model))
-    if theirs != own:
-        raise ConfigError(
-            f"the completions were sampled after another prompt, which ends {theirs[-40:]!r}, than the prover's,"
-            f" {own[-40:]!r}: give label the prompt of generate."
-        )
 
 
 def _cut(completions: Sequence[Trajectory], decode: Callable[[Sequence[int]], str], separator: str) -> None:
@@ -203,7 +187,7 @@ def _summarise(shards: Sequence[Path]) -> dict[str, float]:
 
 
 def _prefill(shards: Sequence[Path]) -> dict[str, float]:
-    """Return what reading prompts and prefixes took, nothing where a shard does not say so."""
+    """Return what reading prompts and prefixes took, and what was sampled; nothing where a shard does not say so."""
     files = [counts_file(shard) for shard in shards]
     if not all(file.is_file() for file in files):  # an earlier version has written some
         return {}
@@ -215,4 +199,5 @@ def _prefill(shards: Sequence[Path]) -> dict[str, float]:
         "prefix_hit_rate": totals["prefix_hits"] / queries if queries else 0.0,
         "prefill_computed": float(totals["prefill_computed"]),
         "prefill_naive": float(totals["prefill_naive"]),
+        "generated_tokens": float(totals["generated_tokens"]),
     }

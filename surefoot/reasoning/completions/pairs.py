@@ -2,15 +2,36 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from surefoot.errors import ConfigError
 from surefoot.reasoning.completions.selection import correct_completions, distinct_completions, group_by_problem
+from surefoot.reasoning.policy import Start
+from surefoot.reasoning.sequences import PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.seeds import derive_seed
 
-__all__ = ("PairBuilder", "PreferencePair", "RandomPairs", "TextPair")
+__all__ = ("PairBuilder", "PairRecord", "Pit", "PreferencePair", "RandomPairs", "TextPair", "correct_and_wrong")
+
+
+class Pit(NamedTuple):
+    """The step with which a wrong completion was lost, and its values before and after that step."""
+
+    step: int  # its number in the completion, from 1
+    n_prefix: int  # tokens of the completion before it
+    values: tuple[float, float]  # of one attempt
+    counts: tuple[int, int]  # attempts behind these; 0 where a value is known exactly
+    best_of_k: tuple[float, float]  # of the best of k attempts
+    k: int
+
+
+class PairRecord(NamedTuple):
+    """Where a pair comes from."""
+
+    problem: str  # its id
+    form: str  # what is preferred to what
+    pit: Pit | None = None
 
 
 class PreferencePair(NamedTuple):
@@ -19,6 +40,7 @@ class PreferencePair(NamedTuple):
     prompt: Sequence[int]
     chosen: Sequence[int]
     rejected: Sequence[int]
+    record: PairRecord | None = None
 
 
 class TextPair(NamedTuple):
@@ -44,6 +66,17 @@ class PairBuilder(ABC):
             seed: Of whatever is drawn.
         """
 
+    def starts(self, trajectories: Iterable[Trajectory], seed: int) -> list[Start]:
+        """Return from where continuations are missing, which ``surefoot pairs`` samples; by default none are.
+
+        Those that end right come to the trajectories of the call.
+        """
+        return []
+
+    def left_out(self, trajectories: Iterable[Trajectory], seed: int) -> Mapping[str, int]:
+        """Return how many wrong completions are in no pair, by reason; by default reasons are not told."""
+        return {}
+
 
 class RandomPairs(PairBuilder):
     """Each problem's distinct correct completions with its wrong ones, at random, without repeats."""
@@ -65,14 +98,22 @@ class RandomPairs(PairBuilder):
         """Return pairs of each problem that has both a correct and a wrong completion."""
         pairs: list[PreferencePair] = []
         for problem, group in group_by_problem(trajectories).items():
-            chosen = [t.target_sequence for t in correct_completions(group, len(group), seed)]
-            wrong = [
-                t for t in group if t.grade is not None and t.grade.status == "wrong" and t.finish_reason == "stop"
-            ]
-            rejected = [t.target_sequence for t in distinct_completions(wrong)]
-            every = [(c, w) for c in chosen for w in rejected if c.prompt == w.prompt]  # what was given counts to it
+            every = correct_and_wrong(group, seed)
             n = min(len(every), self.max_per_problem)
             for i in random.Random(derive_seed("pairs", seed, problem)).sample(range(len(every)), n):
                 c, w = every[i]
-                pairs.append(PreferencePair(c.prompt, c.completion, w.completion))
+                pairs.append(PreferencePair(c.prompt, c.completion, w.completion, PairRecord(problem, "random")))
         return pairs
+
+
+def correct_and_wrong(completions: Sequence[Trajectory], seed: int) -> list[tuple[PromptCompletion, PromptCompletion]]:
+    """Return every distinct correct completion of a problem with every distinct wrong one; truncated ones are left out.
+
+    Args:
+        completions: Graded ones of one problem.
+        seed: Of whatever is drawn.
+    """
+    chosen = [t.target_sequence for t in correct_completions(completions, len(completions), seed)]
+    wrong = [t for t in completions if t.grade is not None and t.grade.status == "wrong" and t.finish_reason == "stop"]
+    rejected = [t.target_sequence for t in distinct_completions(wrong)]
+    return [(c, w) for c in chosen for w in rejected if c.prompt == w.prompt]  # what was given counts to it

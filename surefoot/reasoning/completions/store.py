@@ -22,6 +22,7 @@ __all__ = (
     "read_column",
     "read_columns",
     "read_completions",
+    "read_shard",
     "read_trajectories",
     "schema",
     "write_shard",
@@ -30,8 +31,8 @@ __all__ = (
 #: File that says what a folder of completions is for.
 RECORD = "generation.json"
 #: Stands in that file; shards of different ones do not go together. 1 had no more than `REQUIRED_COLUMNS`, 2
-#: no ``value_counts``, 3 no ``prover``.
-SCHEMA_VERSION = 4
+#: no ``value_counts``, 3 no ``prover``, 4 no ``policy``.
+SCHEMA_VERSION = 5
 DESCRIPTION = "dataset_info.json"
 
 
@@ -59,6 +60,7 @@ def schema() -> "pyarrow.Schema":
             "details": pa.string(),
             "policy_version": pa.int64(),
             "temperature": pa.float64(),
+            "policy": pa.string(),
             "n_given": pa.int32(),
             "mask": pa.list_(pa.bool_()),
             "span_starts": tokens,
@@ -101,6 +103,12 @@ def read_columns(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
 
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         return stream.read_all().select(list(columns))
+
+
+def read_shard(path: Path) -> Iterator[Trajectory]:
+    """Return the completions of a shard that this version has written."""
+    for row in read_columns(path, schema().names).to_pylist():
+        yield Trajectory.from_row(row)
 
 
 def is_described(folder: Path) -> bool:

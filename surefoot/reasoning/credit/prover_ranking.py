@@ -10,7 +10,14 @@ from surefoot.reasoning.metrics import best_of_k_covariance, best_of_k_estimate
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.statistics import Estimate, bootstrap_interval
 
-__all__ = ("RankedProver", "Siblings", "attempts_behind_values", "rank_provers", "values_of_siblings")
+__all__ = (
+    "RankedProver",
+    "Siblings",
+    "attempts_behind_values",
+    "check_shares",
+    "rank_provers",
+    "values_of_siblings",
+)
 
 Tokens = tuple[int, ...]
 State = tuple[str, Tokens]  # a problem's id, and the prompt with the tokens of the steps so far
@@ -77,7 +84,7 @@ def attempts_behind_values(trajectories: Sequence[Trajectory], name: str) -> int
                 f"{name} does not say how many attempts its values are shares of, so that their noise cannot be"
                 " subtracted: label it with surefoot label."
             )
-        _check_shares(t, f"{name}, row {i + 1}, a completion of problem {t.problem.id},")
+        check_shares(t, f"{name}, row {i + 1}, a completion of problem {t.problem.id},")
     counts = {n for t in trajectories for n in t.value_counts if n}
     if len(counts) > 1:
         raise DataError(
@@ -87,8 +94,16 @@ def attempts_behind_values(trajectories: Sequence[Trajectory], name: str) -> int
     return max(counts, default=0)
 
 
-def _check_shares(t: Trajectory, where: str) -> None:
-    """Refuse values that are no probabilities, or no shares of as many attempts as they are said to be."""
+def check_shares(t: Trajectory, where: str) -> None:
+    """Refuse values that are no probabilities, or no shares of as many attempts as they are said to be.
+
+    Args:
+        t: With values and their counts.
+        where: What has them, for errors.
+
+    Raises:
+        DataError: If one is none.
+    """
     for value, n in zip(t.values, t.value_counts, strict=True):
         if not 0 <= value <= 1:  # NaN is neither
             raise DataError(f"{where} has the values {list(t.values)}: expected probabilities in [0, 1].")

@@ -4,8 +4,9 @@ A pack is a row of segments. Each token attends to its own segment up to itself 
 before it in its chain of prefixes; nothing attends across chains. Completions of one prompt share its segment, so a
 group of G completions costs ``prompt + G * completion`` tokens instead of ``G * (prompt + completion)``, with the same
 log-probabilities and gradients. What completions of one prompt begin with and none of their scored tokens is part of,
-such as a prefix that several continue, is shared in the same way. A sequence's last token is only ever predicted, so it
-is not put through the model, unless something reads its hidden state, such as a value head.
+such as a prefix that several continue, is shared in the same way; so is what the two of a preference pair begin with,
+scored or not. A sequence's last token is only ever predicted, so it is not put through the model, unless something
+reads its hidden state, such as a value head.
 """
 
 from collections.abc import Sequence
@@ -113,7 +114,7 @@ def empty_pack(token: int) -> Pack:
 class _Inputs(NamedTuple):
     """What of a completion is put through the model."""
 
-    beginning: Sequence[int]  # its tokens before the first scored one, which other sequences may share
+    beginning: Sequence[int]  # its first tokens, which other sequences may share
     n_completion: int  # how many of its tokens, the beginning included; none where none is scored
     scored: Sequence[int]  # positions of the scored ones
 
@@ -135,15 +136,15 @@ def pack_sequences(
     """Pack sequences into as few rows of at most ``max_tokens`` tokens as first-fit-decreasing finds.
 
     Sequences with equal prompts share it where that saves tokens, and so do those whose completions begin with the same
-    tokens that are not scored. One that is longer than ``max_tokens`` by itself gets a pack of its own. Sequences
-    without a scored token are left out.
+    tokens that are not scored, or are those of a pair. One that is longer than ``max_tokens`` by itself gets a pack of
+    its own. Sequences without a scored token are left out.
 
     Args:
         sequences: What is to be packed.
         max_tokens: Most tokens of a pack.
         share_prompts: Whether equal prompts, and what follows them unscored, are put through the model once per pack.
         together: A number per sequence; neighbours with equal numbers and prompts (the two of a preference pair) come
-            into the same pack.
+            into the same pack, and what they begin with is put through the model once.
         keep_last: Whether the last scored token of a sequence is put through the model too, so that its hidden state
             can be read.
 
@@ -159,6 +160,8 @@ def pack_sequences(
         if s.mask is not None and len(s.mask) != len(s.completion):
             raise ValueError(f"sequence {i} has {len(s.completion)} completion tokens but {len(s.mask)} mask values.")
     inputs = [_inputs_of(s, keep_last) for s in sequences]
+    if together is not None:
+        inputs = _with_common_beginnings(sequences, inputs, together)
     units = sorted(
         _units(sequences, inputs, max_tokens, share_prompts, together), key=lambda u: u.n_tokens, reverse=True
     )
@@ -187,6 +190,21 @@ def _inputs_of(sequence: PromptCompletion, keep_last: bool) -> _Inputs:
     if not scored:
         return _Inputs((), 0, scored)
     return _Inputs(sequence.completion[: scored[0]], scored[-1] + keep_last, scored)
+
+
+def _with_common_beginnings(
+    sequences: Sequence[PromptCompletion], inputs: Sequence[_Inputs], together: Sequence[int]
+) -> list[_Inputs]:
+    """Return the inputs, with the tokens that neighbours with equal numbers and prompts begin with to be shared."""
+    found = list(inputs)
+    for i in range(1, len(sequences)):
+        if together[i - 1] == together[i] and list(sequences[i - 1].prompt) == list(sequences[i].prompt):
+            pair = [sequences[j].completion[: inputs[j].n_completion] for j in (i - 1, i)]
+            n = _n_common(pair)
+            for j in (i - 1, i):
+                if n > len(found[j].beginning):
+                    found[j] = found[j]._replace(beginning=pair[0][:n])
+    return found
 
 
 def _units(
@@ -239,71 +257,74 @@ def _n_common(sequences: Sequence[Sequence[int]]) -> int:
 class _Layout:
     """A pack that is being laid out, segment by segment."""
 
-    def __init__(self, sequences: Sequence[PromptCompletion], inputs: Sequence[_Inputs]) -> None:
-        self.sequences, self.inputs = sequences, inputs
+    def __init__(self, sequences: Sequence[PromptCompletion], inputs: Sequence[_Inputs], keep_last: bool) -> None:
+        self.sequences, self.inputs, self.keep_last = sequences, inputs, keep_last
         self.tokens: list[int] = []
         self.positions: list[int] = []
         self.segments: list[Segment] = []
-        #: Predictor, scored token, target, sequence and position in its completion of each scored token.
+        #: Of each scored token: its predictor, its own place where it is kept, its id, sequence and position in it.
         self.scored: list[tuple[int, int, int, int, int]] = []
 
     def add(self, unit: _Unit) -> None:
         """Add sequences of one prompt, which comes once."""
         first = unit.members[0]
         if len(unit.members) == 1:
-            self._add_one(first, 0, None)
+            self._add_one(first, [], None)
         else:
-            self._append(self.sequences[first].prompt, 0, None)
-            self._add_branches(unit.members, 0, len(self.segments) - 1)
+            prompt = self._append(self.sequences[first].prompt, 0, None)
+            self._add_branches(unit.members, prompt[-1:], len(self.segments) - 1)
 
-    def _add_branches(self, members: Sequence[int], n_done: int, prefix: int) -> None:
+    def _add_branches(self, members: Sequence[int], known: Sequence[int], prefix: int) -> None:
         """Add completions as a tree: what several of them begin with comes once.
 
         Args:
             members: Numbers of the sequences.
-            n_done: First tokens of their completions that the pack has already, the same in all.
+            known: Where the pack has their prompt's last token and the first ones of their completions, alike in all.
             prefix: Number of the segment that ends with these.
         """
+        n_done = len(known) - 1
         branches: dict[object, list[int]] = {}
         for i in members:
             beginning = self.inputs[i].beginning
             branches.setdefault(beginning[n_done] if len(beginning) > n_done else (i,), []).append(i)
         for branch in branches.values():
             if len(branch) == 1:
-                self._add_one(branch[0], n_done, prefix)
+                self._add_one(branch[0], known, prefix)
             else:
-                beginning = self.inputs[branch[0]].beginning
-                n_common = _n_common([self.inputs[i].beginning for i in branch])
-                self._append(beginning[n_done:n_common], len(self.sequences[branch[0]].prompt) + n_done, prefix)
-                self._add_branches(branch, n_common, len(self.segments) - 1)
+                first, n_common = branch[0], _n_common([self.inputs[i].beginning for i in branch])
+                shared = self.inputs[first].beginning[n_done:n_common]
+                added = self._append(shared, len(self.sequences[first].prompt) + n_done, prefix)
+                self._add_branches(branch, [*known, *added], len(self.segments) - 1)
 
-    def _add_one(self, i: int, n_done: int, prefix: int | None) -> None:
-        """Add the rest of one sequence, prompt included where nothing of it is there yet, and what is scored of it."""
+    def _add_one(self, i: int, known: Sequence[int], prefix: int | None) -> None:
+        """Add the rest of one sequence, and what is scored of it; arguments are as in `_add_branches`.
+
+        Nothing is known of it, its prompt included, where there is no prefix.
+        """
         prompt, completion, _ = self.sequences[i]
-        inputs = [*completion[n_done : self.inputs[i].n_completion]]
+        rest = [*completion[max(0, len(known) - 1) : self.inputs[i].n_completion]]
         if prefix is None:
-            last = len(self.tokens) + len(prompt) - 1  # before the rest of the completion
-            self._append([*prompt, *inputs], 0, None)
-            start = last + 1
+            places: Sequence[int] = self._append([*prompt, *rest], 0, None)[len(prompt) - 1 :]
         else:
-            last = self.segments[prefix].start + self.segments[prefix].length - 1
-            start = len(self.tokens) - n_done  # of the completion, if it stood in one piece
-            if inputs:
-                self._append(inputs, len(prompt) + n_done, prefix)
+            added = self._append(rest, len(prompt) + len(known) - 1, prefix) if rest else ()
+            places = [*known, *added]
         for position in self.inputs[i].scored:
-            predictor = start + position - 1 if position > n_done else last
-            self.scored.append((predictor, start + position, completion[position], i, position))
+            scored = places[position + 1] if self.keep_last else -1
+            self.scored.append((places[position], scored, completion[position], i, position))
 
-    def _append(self, ids: Sequence[int], first_position: int, prefix: int | None) -> None:
-        self.segments.append(Segment(len(self.tokens), len(ids), prefix))
+    def _append(self, ids: Sequence[int], first_position: int, prefix: int | None) -> range:
+        """Add a segment, and return where its tokens are."""
+        start = len(self.tokens)
+        self.segments.append(Segment(start, len(ids), prefix))
         self.tokens.extend(ids)
         self.positions.extend(range(first_position, first_position + len(ids)))
+        return range(start, start + len(ids))
 
 
 def _lay_out(
     sequences: Sequence[PromptCompletion], inputs: Sequence[_Inputs], units: Sequence[_Unit], keep_last: bool
 ) -> Pack:
-    layout = _Layout(sequences, inputs)
+    layout = _Layout(sequences, inputs, keep_last)
     for unit in units:
         layout.add(unit)
     predictors, scored, targets, owners, positions = (list(column) for column in zip(*layout.scored, strict=True))

@@ -147,10 +147,10 @@ def single_prover(described: Iterable[str], where: object) -> str:
 
 
 def _prover(described: str) -> dict[str, object]:
-    """Return the settings that make a prover another one."""
+    """Return the settings that make a prover another one; what its paths hold is not known of all."""
     try:
         settings = dict(json.loads(described))
     except (TypeError, ValueError):
         return {"description": described}
     sampling = {n: v for n, v in dict(settings.get("sampling") or {}).items() if n != "n"}
-    return {n: v for n, v in settings.items() if n != "engine"} | {"sampling": sampling}
+    return {n: v for n, v in settings.items() if n not in ("engine", "contents")} | {"sampling": sampling}

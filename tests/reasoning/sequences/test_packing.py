@@ -186,6 +186,30 @@ def test_pairs_stay_together() -> None:
     assert [sorted(set(p.sequences.tolist())) for p in packs] == [[0, 1], [2, 3], [4, 5]]
 
 
+def test_what_a_pair_begins_with_is_there_once(model: LanguageModel) -> None:
+    """Scored in both, with the same gradients: two pairs of a prompt that begin alike, in one of which the rejected
+    continuation is all that the chosen one begins with; a pair that has only the prompt in common.
+    """
+    begun, more = random_tokens(5, 60), random_tokens(4, 61)
+    sequences = [
+        PromptCompletion(P1, [*begun, *more, *random_tokens(3, 62)]),
+        PromptCompletion(P1, [*begun, *random_tokens(2, 63)]),
+        PromptCompletion(P1, [*begun, *more, *random_tokens(2, 64)]),
+        PromptCompletion(P1, [*begun, *more]),
+        PromptCompletion(P2, [*begun, *more]),
+        PromptCompletion(P2, more),
+    ]
+    together = [0, 0, 1, 1, 2, 2]
+    packs = pack_sequences(sequences, 1000, together=together)
+    # last tokens are only predicted: begun 5, then 4 + 2 and 1 of the first pair; 3, then 2 and 0 of the second
+    assert sum(len(p.tokens) for p in packs) == 9 + 5 + (6 + 1) + (3 + 2 + 0) + 5 + (8 + 3)
+    apart = pack_sequences(sequences, 1000, share_prompts=False)
+    found = packed(model, packs)
+    torch.testing.assert_close(found, unpacked(model, sequences), rtol=1e-4, atol=1e-5)
+    a, b = gradient(model, found), gradient(model, packed(model, apart))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
 def test_gather_lines_values_up() -> None:
     values = [torch.arange(len(s.completion)) + 100.0 * i for i, s in enumerate(SEQUENCES)]
     for pack in pack_sequences(SEQUENCES, 20):
