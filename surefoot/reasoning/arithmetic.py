@@ -1,14 +1,15 @@
 r"""A didactic world: chains of additions, subtractions and multiplications, worked out line by line.
 
 A problem ``7+5-3*2=`` is worked from left to right, modulo a number or with carries. Its solution has a line for every
-operation and ends with ``#### answer``. Several styles write the same step; a spurious step is a true line that does
-not advance the chain; a retry is a wrong line, a line ``wait``, and the step done again. Every line can be judged
-exactly, and for a procedural policy the probability of a correct answer from any prefix is computed exactly.
+operation and ends with ``#### answer``. Several styles write the same step; a long step does two operations in a line,
+``7+5-3=9``; a spurious step is a true line that does not advance the chain; a retry is a wrong line, a line ``wait``,
+and the step done again. Every line can be judged exactly, and for a procedural policy the probability of a correct
+answer from any prefix is computed exactly.
 """
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
@@ -35,20 +36,29 @@ __all__ = (
 T = TypeVar("T")
 
 RETRY = "wait"
-#: How a step ``a op b = c`` is written.
-STYLES = ("{a}{op}{b}={c}", "{c}={a}{op}{b}", "so {a}{op}{b} is {c}")
-_STEP = tuple(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>GROUP_\1)", re.escape(style))) for style in STYLES)
-_GROUPS = {"a": r"-?\d+", "b": r"-?\d+", "c": r"-?\d+", "op": r"[-+*]"}
-_STEP = tuple(re.compile(re.sub(r"GROUP_(\w+)", lambda m: _GROUPS[m.group(1)], pattern.pattern)) for pattern in _STEP)
+#: How a step is written: the value that it begins with, the operations, the result.
+STYLES = ("{a}{operations}={c}", "{c}={a}{operations}", "so {a}{operations} is {c}")
+_GROUPS = {"a": r"(?P<a>-?\d+)", "operations": r"(?P<operations>(?:[-+*]-?\d+)+)", "c": r"(?P<c>-?\d+)"}
+_STEP = tuple(re.compile(style.format(**_GROUPS)) for style in STYLES)
+_OPERATION = re.compile(r"([-+*])(-?\d+)")
 _FINAL = re.compile(r"####\s*(-?\d+)\s*")
 _QUESTION = re.compile(r"(-?\d+)((?:[-+*]\d+)+)(?:%(\d+))?=")
 
 StepKind = Literal["correct", "wrong", "spurious", "retry", "answer", "wrong answer", "unreadable"]
 
 
-def _apply(a: int, op: str, b: int, modulus: int | None) -> int:
-    value = a + b if op == "+" else a - b if op == "-" else a * b
-    return value if modulus is None else value % modulus
+Operation = tuple[str, int]  # operator, operand
+
+
+def _apply(value: int, operations: Sequence[Operation], modulus: int | None) -> int:
+    for op, b in operations:
+        value = value + b if op == "+" else value - b if op == "-" else value * b
+        value = value if modulus is None else value % modulus
+    return value
+
+
+def _written(operations: Sequence[Operation]) -> str:
+    return "".join(f"{op}{b}" for op, b in operations)
 
 
 @dataclass(frozen=True)
@@ -56,26 +66,26 @@ class Chain:
     """A problem's numbers."""
 
     start: int
-    operations: tuple[tuple[str, int], ...]  # (operator, operand)
+    operations: tuple[Operation, ...]
     modulus: int | None  # none: with carries
 
     @property
     def question(self) -> str:
         """The problem as text."""
-        chain = "".join(f"{op}{b}" for op, b in self.operations)
-        return f"{self.start}{chain}{'' if self.modulus is None else f'%{self.modulus}'}="
+        modulus = "" if self.modulus is None else f"%{self.modulus}"
+        return f"{self.start}{_written(self.operations)}{modulus}="
 
     @property
     def values(self) -> list[int]:
         """The value before each operation, and at the end the answer."""
         values = [self.start]
-        for op, b in self.operations:
-            values.append(_apply(values[-1], op, b, self.modulus))
+        for operation in self.operations:
+            values.append(_apply(values[-1], [operation], self.modulus))
         return values
 
-    def advance(self, value: int, step: int) -> int:
-        """Return the right result of step number ``step`` from a value."""
-        return _apply(value, *self.operations[step], self.modulus)
+    def advance(self, value: int, operations: Sequence[Operation]) -> int:
+        """Return the right result of operations from a value."""
+        return _apply(value, operations, self.modulus)
 
     def wrong_results(self, right: int) -> list[int]:
         """Return the results that an erring policy chooses from, uniformly."""
@@ -93,8 +103,11 @@ def read_chain(question: str) -> Chain:
     match = _QUESTION.fullmatch(question.strip())
     if match is None:
         raise ValueError(f"not an arithmetic chain: {question!r}.")
-    operations = tuple((op, int(b)) for op, b in re.findall(r"([-+*])(\d+)", match.group(2)))
-    return Chain(int(match.group(1)), operations, int(match.group(3)) if match.group(3) else None)
+    return Chain(int(match.group(1)), _read_operations(match.group(2)), int(match.group(3)) if match.group(3) else None)
+
+
+def _read_operations(written: str) -> tuple[Operation, ...]:
+    return tuple((op, int(b)) for op, b in _OPERATION.findall(written))
 
 
 class State(NamedTuple):
@@ -102,9 +115,14 @@ class State(NamedTuple):
 
     value: int  # current value of the chain, as the solution has it
     step: int  # operations done
-    before: int  # value before the last operation
+    before: tuple[int, int]  # both, before the last step
     slipped: bool  # whether the last line was a step with a wrong result, which can still be retried
     answer: int | None  # final answer, once given
+
+    @classmethod
+    def at(cls, value: int, step: int) -> "State":
+        """Return where a solution stands that has nothing to retry."""
+        return cls(value, step, (value, step), False, None)
 
 
 def _follow(chain: Chain, state: State, line: str) -> tuple[State, StepKind]:
@@ -117,19 +135,16 @@ def _follow(chain: Chain, state: State, line: str) -> tuple[State, StepKind]:
         right = answer == chain.values[-1]
         return state._replace(answer=answer, slipped=False), "answer" if right else "wrong answer"
     if line == RETRY:
-        if state.step == 0:
-            return state, "retry"
-        return State(state.before, state.step - 1, state.before, False, None), "retry"
+        return State.at(*state.before), "retry"
     match = next((m for pattern in _STEP if (m := pattern.fullmatch(line)) is not None), None)
     if match is None:
         return state, "unreadable"
-    a, op, b, c = int(match["a"]), match["op"], int(match["b"]), int(match["c"])
-    true = _apply(a, op, b, chain.modulus) == c
-    pending = chain.operations[state.step] if state.step < len(chain.operations) else None
-    if (op, b) == pending and (a == state.value or not true):
+    a, operations, c = int(match["a"]), _read_operations(match["operations"]), int(match["c"])
+    true = chain.advance(a, operations) == c
+    done = state.step + len(operations)
+    if operations == chain.operations[state.step : done] and (a == state.value or not true):
         right = true and a == state.value
-        slipped = not right
-        return State(c, state.step + 1, state.value, slipped, None), "correct" if right else "wrong"
+        return State(c, done, state[:2], not right, None), "correct" if right else "wrong"
     return state._replace(slipped=False), "spurious" if true else "wrong"
 
 
@@ -140,7 +155,7 @@ def _state_after(chain: Chain, lines: Sequence[str]) -> State:
         chain: The problem.
         lines: The solution's lines, without line ends.
     """
-    state = State(chain.start, 0, chain.start, False, None)
+    state = State.at(chain.start, 0)
     for line in lines:
         state, _ = _follow(chain, state, line)
     return state
@@ -155,8 +170,8 @@ def stated_answer(text: str) -> int | None:
 def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
     """Judge every line of a solution.
 
-    ``correct``: the chain's next operation on the solution's current value, with the right result. ``wrong``: a false
-    statement, or the next operation on another value. ``spurious``: true, but no step of the chain. ``retry``: takes
+    ``correct``: the chain's next operations on the solution's current value, with the right result. ``wrong``: a false
+    statement, or the next operations on another value. ``spurious``: true, but no step of the chain. ``retry``: takes
     the last step back. ``answer`` and ``wrong answer``: the final line. ``unreadable``: anything else, and whatever
     follows the answer.
 
@@ -168,7 +183,7 @@ def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
         One judgement per line. After an uncorrected wrong step, later steps are judged by what they do with its result.
     """
     chain = read_chain(question)
-    state = State(chain.start, 0, chain.start, False, None)
+    state = State.at(chain.start, 0)
     kinds: list[StepKind] = []
     for line in lines:
         state, kind = _follow(chain, state, line)
@@ -180,22 +195,24 @@ def judge_steps(question: str, lines: Sequence[str]) -> list[StepKind]:
 class ProceduralPolicy:
     """Works a chain out step by step, erring, noticing and digressing at given rates.
 
-    Before each step it writes a spurious line with probability ``spurious_rate``. A step's result is wrong with
-    probability ``error_rate``, uniformly over the wrong results. After a wrong result it notices with probability
-    ``retry_rate``, writes ``wait`` and does the step again; errors that it does not notice at once stay. At the end it
-    states its value.
+    Before each step it writes a spurious line with probability ``spurious_rate``. A step does one operation, or two
+    with probability ``long_step_rate`` where two are left. Its result is wrong with probability ``error_rate``,
+    uniformly over the wrong results. After a wrong result it notices with probability ``retry_rate``, writes ``wait``
+    and does the step again; errors that it does not notice at once stay. At the end it states its value.
 
     Args:
         error_rate: Probability of a wrong result in a step.
         retry_rate: Probability that a wrong result is noticed, taken back and done again.
         spurious_rate: Probability of a true but useless line before each step.
         styles: Ways of writing a step, 0 to 2; one is chosen uniformly per solution.
+        long_step_rate: Probability of a step of two operations where two are left.
     """
 
     error_rate: float = 0.0
     retry_rate: float = 0.0
     spurious_rate: float = 0.0
     styles: tuple[int, ...] = (0,)
+    long_step_rate: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -204,9 +221,9 @@ class ProceduralPolicy:
             ConfigError: If one is out of range, or a solution would never end.
         """
         object.__setattr__(self, "styles", tuple(self.styles))  # a list would have no hash
-        rates = (self.error_rate, self.retry_rate, self.spurious_rate)
+        rates = (self.error_rate, self.retry_rate, self.spurious_rate, self.long_step_rate)
         if not all(0 <= r <= 1 for r in rates):
-            raise ConfigError(f"error_rate, retry_rate and spurious_rate lie in [0, 1], got {rates}.")
+            raise ConfigError(f"error_rate, retry_rate, spurious_rate and long_step_rate lie in [0, 1], got {rates}.")
         if self.error_rate * self.retry_rate == 1:
             raise ConfigError("with error_rate and retry_rate 1 a solution never ends.")
         if not self.styles or not set(self.styles) <= set(range(len(STYLES))):
@@ -227,14 +244,19 @@ class ProceduralPolicy:
                 if random_state.random() < self.spurious_rate:
                     lines.append(self._spurious(chain, state, style, random_state))
                     state, _ = _follow(chain, state, lines[-1])
-                op, b = chain.operations[state.step]
-                result = chain.advance(state.value, state.step)
+                operations = chain.operations[state.step :][: self._draw_length(chain, state, random_state)]
+                result = chain.advance(state.value, operations)
                 if random_state.random() < self.error_rate:
                     result = random_state.choice(chain.wrong_results(result))
-                line = style.format(a=state.value, op=op, b=b, c=result)
+                line = style.format(a=state.value, operations=_written(operations), c=result)
             lines.append(line)
             state, _ = _follow(chain, state, line)
         return lines
+
+    def _draw_length(self, chain: Chain, state: State, random_state: random.Random) -> int:
+        """Return how many operations the next step does; nothing is drawn where all steps are short."""
+        longer = self.long_step_rate > 0 and len(chain.operations) - state.step > 1
+        return 2 if longer and random_state.random() < self.long_step_rate else 1
 
     def _spurious(self, chain: Chain, state: State, style: str, random_state: random.Random) -> str:
         """Return a true line that is not the chain's next step."""
@@ -247,7 +269,7 @@ class ProceduralPolicy:
                 random_state.choice("+-*"),
             )
             if (op, b) != pending:
-                return style.format(a=a, op=op, b=b, c=_apply(a, op, b, chain.modulus))
+                return style.format(a=a, operations=_written([(op, b)]), c=chain.advance(a, [(op, b)]))
 
     def success_probability(self, question: str, prefix: Sequence[str] = ()) -> float:
         """Return the exact probability of a correct final answer after a prefix.
@@ -263,26 +285,38 @@ class ProceduralPolicy:
         state = _state_after(chain, prefix)
         if state.answer is not None:
             return float(state.answer == chain.values[-1])
-        if state.slipped:  # noticed: the step is done again; else its result stays
-            kept = self._finish(chain, {state.value: 1.0}, state.step)
-            again = self._finish(chain, {state.before: 1.0}, state.step - 1)
-            return (1 - self.retry_rate) * kept + self.retry_rate * again
-        return self._finish(chain, {state.value: 1.0}, state.step)
+        stays = self._finish(chain, state.value, state.step)
+        if not state.slipped:
+            return stays
+        return (1 - self.retry_rate) * stays + self.retry_rate * self._finish(chain, *state.before)
 
-    def _finish(self, chain: Chain, distribution: Mapping[int, float], step: int) -> float:
+    def _finish(self, chain: Chain, value: int, step: int) -> float:
+        """Return the probability of a right answer from a value, with nothing to retry."""
+        reached = [
+            dict[int, float]() for _ in range(len(chain.operations) + 1)
+        ]  # by operations done: value -> how likely
+        reached[step][value] = 1.0
+        for i in range(step, len(chain.operations)):
+            left = len(chain.operations) - i
+            long = self.long_step_rate if left > 1 else 0.0
+            for n, share in ((1, 1 - long), (2, long)):
+                if share > 0:
+                    for after, probability in self._step(chain, reached[i], chain.operations[i : i + n]):
+                        reached[i + n][after] = reached[i + n].get(after, 0.0) + share * probability
+        return reached[-1].get(chain.values[-1], 0.0)
+
+    def _step(
+        self, chain: Chain, before: Mapping[int, float], operations: Sequence[Operation]
+    ) -> Iterator[tuple[int, float]]:
+        """Yield values after a step and their probabilities, from those before it; values may come again."""
         e, r = self.error_rate, self.retry_rate
         right = 1.0 if e == 0 else 0.0 if e * r == 1 else (1 - e) / (1 - e * r)
-        for i in range(step, len(chain.operations)):
-            following: dict[int, float] = {}
-            for value, probability in distribution.items():
-                result = chain.advance(value, i)
-                following[result] = following.get(result, 0.0) + probability * right
-                wrong = chain.wrong_results(result) if right < 1 else []
-                for other in wrong:
-                    share = probability * (1 - right) / len(wrong)
-                    following[other] = following.get(other, 0.0) + share
-            distribution = following
-        return distribution.get(chain.values[-1], 0.0)
+        for value, probability in before.items():
+            result = chain.advance(value, operations)
+            yield result, probability * right
+            wrong = chain.wrong_results(result) if right < 1 else []
+            for other in wrong:
+                yield other, probability * (1 - right) / len(wrong)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ def test_golden_problem() -> None:
         (["7+5=2", "5-3=2"], ["correct", "spurious"]),
         (["hm", "7+5=2", "#### 8", "2-3=9"], ["unreadable", "correct", "answer", "unreadable"]),
         (["#### 7"], ["wrong answer"]),
+        (["7+5-3=9", "9*2=8", "#### 8"], ["correct", "correct", "answer"]),
+        (["7+5-3=8", "wait", "7+5=2", "2-3*2=8"], ["wrong", "retry", "correct", "correct"]),
+        (["7+5-3*2=8", "#### 8"], ["correct", "answer"]),
+        (["7+5+3=5", "5-3=2", "7+5=2"], ["spurious", "spurious", "correct"]),
+        (["7+5=2", "2-3*2+1=9"], ["correct", "spurious"]),
     ],
 )
 def test_every_line_is_judged(lines: list[str], kinds: list[str]) -> None:
@@ -58,10 +63,23 @@ def test_reference_solutions_are_right_in_every_style(
     assert policy.success_probability(problem.question) == 1.0
 
 
+@pytest.mark.parametrize("long_steps", [0.0, 0.5, 1.0])
+def test_long_steps_are_right_and_as_many_as_said(long_steps: float) -> None:
+    policy = ProceduralPolicy(long_step_rate=long_steps)
+    lengths = []
+    for i in range(200):
+        problem = arithmetic_problem(0, i, Chains(5, 5), policy)
+        lines = problem.solution.split("\n")
+        assert judge_steps(problem.question, lines) == ["correct"] * (len(lines) - 1) + ["answer"]
+        lengths.append(len(lines) - 1)
+    # n operations take f(n) = 1 + f(n - 1) / 2 + f(n - 2) / 2 lines, f(0) = 0, f(1) = 1
+    assert sum(lengths) / 200 == pytest.approx({0.0: 5, 0.5: 3.5625, 1.0: 3}[long_steps], abs=0.12)
+
+
 @pytest.mark.parametrize("modulus", [10, None])
 @pytest.mark.parametrize("prefix_length", [0, 1, 2, 3, 4])
 def test_the_oracle_is_the_frequency_of_success(modulus: int | None, prefix_length: int) -> None:
-    policy = ProceduralPolicy(0.25, 0.5, 0.2, (0, 1))
+    policy = ProceduralPolicy(0.25, 0.5, 0.2, (0, 1), 0.4)
     draw = random.Random(prefix_length)
     n = 1500
     for index in range(2):
