@@ -15,6 +15,7 @@ from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reproduce.claims import measure_claims
 from surefoot.reproduce.command import run_reproduce
+from surefoot.reproduce.language_models import folder_of
 from surefoot.reproduce.pav import PAPER, runs
 from surefoot.reproduce.pav.arithmetic import on_track, write_outcomes
 from surefoot.reproduce.pav.didactic import (
@@ -28,7 +29,6 @@ from surefoot.reproduce.pav.didactic import (
     returns,
 )
 from surefoot.reproduce.pav.network import AutoregressiveNetworks
-from surefoot.reproduce.pav.studies import folder_of
 from surefoot.reproduce.pav.sweep import measure_provers
 from surefoot.reproduce.results import Results
 from surefoot.reproduce.running import Measured, Run

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from surefoot.reasoning.arithmetic import judge_steps
 from surefoot.reasoning.completions.store import describe_shards, is_described, read_trajectories, write_shard
@@ -30,8 +29,8 @@ from surefoot.reproduce.jobs import (
     seconds_of,
     slug,
 )
+from surefoot.reproduce.language_models import ENGINE, completions_of, folder_of, model_of, run_verb
 from surefoot.reproduce.pav.studies import (
-    ENGINE,
     EXACT,
     ORACLE,
     SAMPLING,
@@ -39,8 +38,6 @@ from surefoot.reproduce.pav.studies import (
     Arm,
     Size,
     data,
-    folder_of,
-    model_of,
     policy,
     pretraining,
     reinforcement,
@@ -95,12 +92,8 @@ def _train_verifiers(size: Size, out: Path, seeds: Sequence[int]) -> float:
         n = {"outcomes": size.n_outcomes, "few": size.n_few, "first_pit": size.n_few}.get(VERIFIERS[name])
         epochs = math.ceil(size.epochs * size.n_traces / (n or size.n_traces))
         given = size._replace(epochs=epochs)
-        jobs += [verifier(s, given, name, _stored(VERIFIERS[name], s, out), out) for s in seeds]
+        jobs += [verifier(s, given, name, completions_of(VERIFIERS[name], s, out), out) for s in seeds]
     return seconds_of(run_jobs(jobs, out).values())
-
-
-def _stored(name: str, seed: int, out: Path) -> Path:
-    return out / "completions" / f"{name}_seed{seed}"
 
 
 def _sample_and_label(size: Size, out: Path, seeds: Sequence[int]) -> float:
@@ -129,28 +122,20 @@ def _sample_and_label(size: Size, out: Path, seeds: Sequence[int]) -> float:
 def sample(name: str, first: int, n: int, seed: int, size: Size, out: Path) -> None:
     """Write one completion of each of ``n`` problems; ``first`` tells their seeds from those of other completions."""
     settings = {"data": data(size, first + seed, n_train=n), "split": "train", "problems_per_shard": 512}
-    _verb("generate", _sampled(seed, out) | settings | {"sampling": {"n": 1, **SAMPLING}}, _stored(name, seed, out))
+    run_verb(
+        "generate", _sampled(seed, out) | settings | {"sampling": {"n": 1, **SAMPLING}}, completions_of(name, seed, out)
+    )
 
 
 def label(name: str, completions: str, n_rollouts: int, rounds: Mapping[str, object], seed: int, out: Path) -> None:
     """Write completions again, with values of their prefixes from at most ``n_rollouts`` rollouts of each."""
-    given = {"completions": str(_stored(completions, seed, out)), "sampling": {"n": n_rollouts, **SAMPLING}}
+    given = {"completions": str(completions_of(completions, seed, out)), "sampling": {"n": n_rollouts, **SAMPLING}}
     settings = {**_sampled(seed, out), **given, **rounds, "problems_per_shard": 128}
-    _verb("label", settings, _stored(name, seed, out))
+    run_verb("label", settings, completions_of(name, seed, out))
 
 
 def _sampled(seed: int, out: Path) -> dict[str, Any]:
     return {"model": model_of(f"policy_seed{seed}", out), "engine": ENGINE}
-
-
-def _verb(verb: str, settings: Mapping[str, Any], out: Path) -> None:
-    """Run a verb of the command line, unless it has finished."""
-    from surefoot.cli import main
-
-    config = out.parent.parent / "configs" / f"{out.parent.name}_{out.name}.yaml"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
-    main([verb, "--config", str(config), "--out", str(out)])
 
 
 def write_exact(seed: int, out: Path) -> None:
@@ -169,10 +154,10 @@ def _is_right(trajectory: Trajectory) -> bool:
 
 def _write_again(name: str, written: str, seed: int, out: Path, values: Callable[[Trajectory], list[float]]) -> None:
     """Write stored completions with known values of their prefixes."""
-    folder = _stored(written, seed, out)
+    folder = completions_of(written, seed, out)
     if is_described(folder):
         return
-    trajectories = list(read_trajectories(_stored(name, seed, out)))
+    trajectories = list(read_trajectories(completions_of(name, seed, out)))
     decode = _loaded_policy(seed, out).decode
     for t in trajectories:
         if not t.spans:
@@ -196,7 +181,7 @@ def on_track(trajectory: Trajectory) -> list[bool]:
 def value_rows(seed: int, out: Path) -> Rows:
     """Return the mean value after each step, of beginnings that are right and of others."""
     values: dict[tuple[int, bool], list[float]] = {}
-    for t in read_trajectories(_stored("held_out", seed, out)):
+    for t in read_trajectories(completions_of("held_out", seed, out)):
         for step, (right, value) in enumerate(zip([True, *on_track(t)], t.values, strict=True)):
             values.setdefault((step, right), []).append(value)
     return [
@@ -207,7 +192,7 @@ def value_rows(seed: int, out: Path) -> Rows:
 
 def verifier_rows(seed: int, name: str, out: Path) -> Rows:
     """Return how well a verifier predicts held-out values and advantages, which many rollouts have given."""
-    held_out = list(read_trajectories(_stored("held_out", seed, out)))
+    held_out = list(read_trajectories(completions_of("held_out", seed, out)))
     true_values = torch.tensor([v for t in held_out for v in t.values])
     true_steps = torch.tensor([a for t in held_out for a in progress(t)])
     right = torch.tensor([float(r) for t in held_out for r in [True, *on_track(t)]])
@@ -241,7 +226,7 @@ def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def _rollouts(name: str, seed: int, out: Path) -> int:
     """Return how many completions the labels of a verifier took, those of prefixes included."""
-    return sum(1 + sum(t.value_counts) for t in read_trajectories(_stored(name, seed, out)))
+    return sum(1 + sum(t.value_counts) for t in read_trajectories(completions_of(name, seed, out)))
 
 
 def measure_search(size: Size, out: Path, seeds: Sequence[int]) -> Measured:
@@ -302,7 +287,7 @@ def search_rows(seed: int, name: str, search: ComparedSearch, split: str, size: 
     verifier = EXACT if search.verifier == ORACLE else values_of(f"{search.verifier}_seed{seed}", out)
     settings["search"] = changed(search.component, verifier=verifier)
     settings |= {"data": problems, "split": split, "n": list(search.widths), "seed": seed}
-    _verb("search", settings | {"problems_per_shard": size.n_problems}, folder)
+    run_verb("search", settings | {"problems_per_shard": size.n_problems}, folder)
     return [{"seed": seed, "search": name, **_point_row(point), **search.columns} for point in read_points(folder)]
 
 
@@ -361,8 +346,8 @@ def pass_rows(seed: int, size: Size, method: str, job: str, out: Path) -> Rows:
     """Return Pass@N of a policy on test problems, for powers of two up to the number of samples."""
     settings = {"model": model_of(job, out), "engine": ENGINE, "sampling": {"n": size.n_pass, **SAMPLING}}
     problems = data(size, 4000 + seed, n_train=0, n_val=0, n_test=size.n_problems)
-    folder = _stored(f"pass_{job}", seed, out)
-    _verb("generate", settings | {"data": problems, "split": "test", "problems_per_shard": 64}, folder)
+    folder = completions_of(f"pass_{job}", seed, out)
+    run_verb("generate", settings | {"data": problems, "split": "test", "problems_per_shard": 64}, folder)
     correct: dict[str, list[bool]] = {}
     for t in read_trajectories(folder):
         correct.setdefault(t.problem.id, []).append(_is_right(t))

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from surefoot.reproduce.claims import Scale
-from surefoot.reproduce.jobs import QUIET, Job, changed, component
+from surefoot.reproduce.jobs import Job, changed, component
+from surefoot.reproduce.language_models import ENGINE, folder_of, model_of, optimizer, trainer
 
 __all__ = (
-    "ENGINE",
     "EXACT",
     "ORACLE",
     "SAMPLING",
@@ -16,8 +16,6 @@ __all__ = (
     "Arm",
     "Size",
     "data",
-    "folder_of",
-    "model_of",
     "policy",
     "pretraining",
     "reinforcement",
@@ -26,9 +24,8 @@ __all__ = (
     "weak_policy",
 )
 
-#: Completions as they are sampled everywhere, and what samples them.
+#: Completions as they are sampled everywhere.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
-ENGINE = component("HFEngine", max_sequences=512)
 #: The policy's values, computed: the verifier that knows all.
 ORACLE = "oracle"
 EXACT = component("ExactChainValues", tolerance=1.0)  # a policy goes on in many ways from what it never writes
@@ -109,17 +106,6 @@ def sizes(scale: Scale) -> Size:
     )  # fmt: skip
 
 
-def folder_of(job: str, out: Path) -> Path:
-    """Return the run folder of a job."""
-    return out / "runs" / job / "latest"
-
-
-def model_of(job: str, out: Path) -> dict[str, Any]:
-    """Return the language model that a job has trained."""
-    name = str((folder_of(job, out) / "model").resolve())
-    return component("PretrainedLanguageModel", name=name)
-
-
 def values_of(job: str, out: Path) -> dict[str, Any]:
     """Return the values that a verifier predicts."""
     return component("LearnedValues", run=str(folder_of(job, out).resolve()))
@@ -157,12 +143,12 @@ def _erring(name: str, error_rate: float, seed: int, size: Size, out: Path) -> J
 
 def _fine_tuning(name: str, seed: int, model: Mapping[str, Any], problems: Mapping[str, Any]) -> Job:
     evaluation = {"temperature": 0.0, "max_tokens": 48}
-    settings = {"language_model": model, "engine": ENGINE, "evaluation": evaluation, **_optimizer(2e-3, 20)}
+    settings = {"language_model": model, "engine": ENGINE, "evaluation": evaluation, **optimizer(2e-3, 20)}
     return Job(
         name,
         {
             "seed_everything": seed,
-            "trainer": {**_trainer([component("ModelExporter")]), "max_epochs": 1},
+            "trainer": trainer([component("ModelExporter")], max_epochs=1),
             "model": component("SFT", **settings),
             "data": changed(problems, batch_size=BATCH, eval_batch_size=512),
         },
@@ -179,14 +165,14 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> 
         completions: Labelled ones.
         out: Folder of runs.
     """
-    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **_optimizer(2e-3, 0.1)}
+    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **optimizer(2e-3, 0.1)}
     settings["schedule"] = "linear"
     given = {"completions": str(completions.resolve()), "batch_size": 64, "eval_batch_size": 512}
     return Job(
         f"{name}_seed{seed}",
         {
             "seed_everything": seed,
-            "trainer": {**_trainer([]), "max_epochs": size.epochs},
+            "trainer": trainer(max_epochs=size.epochs),
             "model": component("ProcessReward", **settings),
             "data": component("LabelledCompletionsDataModule", **given),
         },
@@ -213,29 +199,18 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
         "values": values_of(judge, out),
         "credit": credit,
         "evaluation": dict(SAMPLING),
-        **_optimizer(lr, 10),
+        **optimizer(lr, 10),
     }
-    every = max(1, size.iterations // 30)
-    trainer = {"max_steps": size.iterations, "max_epochs": -1, "val_check_interval": every}
+    steps = {"max_steps": size.iterations, "max_epochs": -1, "check_val_every_n_epoch": None}
+    steps["val_check_interval"] = max(1, size.iterations // 30)
     numbers = {"n_train": size.iterations * size.rollout, "n_val": size.n_validation}
     problems = data(size, 3000 + seed, **numbers, batch_size=size.rollout, eval_batch_size=512)
     return Job(
         f"reinforced_{arm.alpha:g}_{arm.k}_lr{lr:g}_seed{seed}",
         {
             "seed_everything": seed,
-            "trainer": {
-                **_trainer([component("ModelExporter")]), **trainer, "check_val_every_n_epoch": None,
-            },
+            "trainer": trainer([component("ModelExporter")], **steps),
             "model": component("Reinforce", **settings),
             "data": problems,
         },
     )  # fmt: skip
-
-
-def _trainer(callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"accelerator": "cpu", **QUIET, "log_every_n_steps": 10, "callbacks": list(callbacks)}
-
-
-def _optimizer(lr: float, warmup: float) -> dict[str, Any]:
-    optimizer = component("torch.optim.AdamW", lr=lr, weight_decay=0.01)
-    return {"optimizer": optimizer, "warmup": warmup, "max_tokens_per_pack": 8192, "max_gradient_norm": 1.0}
