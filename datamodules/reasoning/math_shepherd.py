@@ -49,6 +49,6 @@ class MathShepherdDataModule(JudgedDataModule):
                 label = label[len(part) + 1 :]
             if not parts or _FIRST_STEP not in parts[0]:
                 raise DataError(f"{where}: the input has no {_FIRST_STEP!r} that ends with {self.tag!r}.")
-            question, _, first = parts[0].partition(_FIRST_STEP)
+            question, _, first = parts[0].rpartition(_FIRST_STEP)  # a question may say it too
             steps = [f"{_FIRST_STEP}{first}", *parts[1:]]
             yield question.strip(), judged_solution(Problem(f"{i}", question.strip(), ""), steps, values, where)

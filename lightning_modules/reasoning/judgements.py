@@ -73,11 +73,12 @@ class JudgementMetrics(nn.Module):
     def conclude(self) -> dict[str, float]:
         """Return what the prefixes of all ranks say, and forget them; a number that does not exist is left out."""
         metrics = (self.predicted, self.labels, self.steps, self.completions, self.counted, self.outcomes)
-        predicted, labels, steps, completions, counted, outcomes = (
-            metric.compute().double().cpu().flatten() for metric in metrics
-        )
+        computed = [metric.compute() for metric in metrics]
         for metric in metrics:
             metric.reset()
+        if isinstance(computed[0], list):  # no rank has seen a judged prefix
+            return {}
+        predicted, labels, steps, completions, counted, outcomes = (c.double().cpu().flatten() for c in computed)
         counts = counted > 0
         found = {"loss": float(F.binary_cross_entropy(predicted[counts], labels[counts]))} if counts.any() else {}
         for name, own in {"": steps >= 0, **_by_step(steps)}.items():

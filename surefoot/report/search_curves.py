@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from surefoot.errors import DataError
-from surefoot.reasoning.search import SearchPoint, begins_above, compute_ratio
+from surefoot.reasoning.search import SearchPoint, begins_above, compute_ratio, up_to_best
 from surefoot.report.figures import interval_curves
 from surefoot.report.tables import markdown_table
 from surefoot.statistics import Estimate
@@ -84,7 +84,10 @@ def draw_search(points: Sequence[SearchPoint], baseline: Sequence[SearchPoint], 
 
 
 def describe_search(points: Sequence[SearchPoint], baseline: Sequence[SearchPoint]) -> str:
-    """Return a table, and how much less a search generates for what the baseline reaches with most candidates."""
+    """Return a table, and how much less a search generates for what the baseline reaches.
+
+    With most candidates, and where fewer are more accurate, also with its best number of them.
+    """
     rows = []
     for p in points:
         interval = f"{p.accuracy.mean:.3f} [{p.accuracy.low:.3f}, {p.accuracy.high:.3f}]"
@@ -92,8 +95,8 @@ def describe_search(points: Sequence[SearchPoint], baseline: Sequence[SearchPoin
     lines = [markdown_table(("selection", "N", "accuracy [95%]", "generated tokens", "scored tokens"), rows)]
     theirs = _curves(baseline)
     for name, own in _curves(points).items():
-        if name in theirs:
-            last, ratio = theirs[name][-1], compute_ratio(own, theirs[name])
+        for against in dict.fromkeys((tuple(theirs[name]), tuple(up_to_best(theirs[name])))) if name in theirs else ():
+            last, ratio = against[-1], compute_ratio(own, against)
             bound = "at least " if begins_above(own, last.accuracy.mean) else ""
             reached = f"{bound}{ratio:.2f} times fewer generated tokens" if ratio is not None else "not reached"
             lines.append(f"{name}: the baseline's {last.accuracy.mean:.3f} at N = {last.n}: {reached}")

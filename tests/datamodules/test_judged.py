@@ -58,6 +58,9 @@ def test_math_shepherd(tmp_path: Path) -> None:
     (judged,) = data.judged("train")
     assert isinstance(judged, JudgedText)
     assert judged.problem.question == "What is 1+1?"
+    row = {name: f"Follow Step 1: add. {text}" for name, text in (("input", given), ("label", label))}
+    data = MathShepherdDataModule(write(tmp_path / "b.jsonl", row), **ALL)
+    assert read(data) == [(steps, [0.0, 1.0, 1.0])], "a question may speak of steps"
 
 
 def test_prm800k(tmp_path: Path) -> None:

@@ -221,6 +221,8 @@ def test_first_errors_are_of_steps_not_of_tokens_and_values_are_numbers() -> Non
     assert by_step["calibration_error_after_1"] == pytest.approx((0.1 + 0.2) / 2)
     metrics.update(values, labels, torch.tensor([1, 1, 1, 1]), completions)
     assert "first_error_f1" not in metrics.conclude(), "two prefixes within one step"
+    with pytest.warns(UserWarning, match="before"):
+        assert metrics.conclude() == {}, "nothing was judged"
     with pytest.raises(DataError, match="a predicted value is no finite number"):
         metrics.update(torch.tensor([math.nan]), torch.ones(1), torch.ones(1), torch.zeros(1))
 

@@ -28,7 +28,7 @@ class EffectiveRewardAdvantage(CreditAssigner):
     def __init__(
         self,
         alpha: float = 3.0,
-        k: int = 4,
+        k: int = 1,
         bonus: Literal["advantage", "value"] = "advantage",
         baseline: Literal["group", "none"] = "group",
         scale: Literal["group", "none"] = "none",
@@ -38,7 +38,8 @@ class EffectiveRewardAdvantage(CreditAssigner):
 
         Args:
             alpha: Weight of the bonus.
-            k: Attempts of the prover.
+            k: Attempts of the prover, of which the best counts; the paper reinforces with a policy's own values, and
+                searches with the best of 4.
             bonus: The prover's advantage in a step, or for comparison its value after it, which rewards steps that do
                 nothing (appendix G).
             baseline: Whether the group's means of the outcomes and of the steps' bonuses are subtracted.

@@ -1,5 +1,6 @@
 """What a step is worth by the values before and after it: the scores of search and the rewards of learning."""
 
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +15,8 @@ def prover_values(trajectory: Trajectory, k: int) -> list[float]:
     """Return the values of a prover that takes the best of k attempts, from the values of one.
 
     Sampled values with at least k attempts give unbiased estimates, see `best_of_k_estimate`, where their number was
-    fixed and not stopped by what was sampled; others count as exact.
+    fixed and not stopped by what was sampled; others count as exact. Numbers that differ within a completion tell of
+    such a stop, which a warning says.
 
     Args:
         trajectory: With values.
@@ -26,6 +28,12 @@ def prover_values(trajectory: Trajectory, k: int) -> list[float]:
     if k == 1:
         return list(trajectory.values)
     counts = trajectory.value_counts or [0] * len(trajectory.values)
+    if len({n for n in counts if n}) > 1:
+        warnings.warn(
+            "the attempts behind values differ in number, as where they stop early (half_width, first_pit): values of"
+            f" the best of {k} that are made of them are biased. Label without either, or take k 1.",
+            stacklevel=2,
+        )
     try:
         return best_of_k_estimate(trajectory.values, counts, k)
     except ValueError as error:

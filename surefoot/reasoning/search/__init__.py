@@ -10,6 +10,7 @@ from surefoot.reasoning.search.curves import (
     begins_above,
     compute_ratio,
     tokens_to_reach,
+    up_to_best,
 )
 from surefoot.reasoning.search.selection import (
     Candidate,
@@ -35,4 +36,5 @@ __all__ = (
     "compute_ratio",
     "score_of",
     "tokens_to_reach",
+    "up_to_best",
 )

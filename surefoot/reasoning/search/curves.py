@@ -16,7 +16,7 @@ from surefoot.reasoning.search.selection import (
 from surefoot.statistics import Estimate, proportion_interval
 from surefoot.training.seeds import derive_seed
 
-__all__ = ("SearchPoint", "accuracies", "accuracy_at", "begins_above", "compute_ratio", "tokens_to_reach")
+__all__ = ("SearchPoint", "accuracies", "accuracy_at", "begins_above", "compute_ratio", "tokens_to_reach", "up_to_best")
 
 
 class SearchPoint(NamedTuple):
@@ -133,3 +133,13 @@ def compute_ratio(points: Sequence[SearchPoint], baseline: Sequence[SearchPoint]
     last = max(baseline, key=lambda p: p.n)
     needed = tokens_to_reach(points, last.accuracy.mean)
     return None if needed is None else last.generated_tokens / needed
+
+
+def up_to_best(points: Sequence[SearchPoint]) -> list[SearchPoint]:
+    """Return a curve up to its most accurate number of candidates, from where on more of them only cost.
+
+    Args:
+        points: Of one selection, at least one.
+    """
+    best = max(points, key=lambda p: (p.accuracy.mean, -p.n))
+    return [p for p in points if p.n <= best.n]

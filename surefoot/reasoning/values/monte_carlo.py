@@ -83,8 +83,8 @@ class MonteCarloValues(ValueEstimator):
                 of the best of several attempts, which are made of them, much further.
             per_round: Completions of a prefix between two looks at its value, fewer than n; by default a quarter of n.
             first_pit: After the first round, spend the rest where a wrong completion is lost: on its prefixes up to the
-                first from which no completion ended right, if one before is worth so much or more. Other prefixes
-                keep the estimates of the first round.
+                first from which no completion ended right after one that is worth so much or more. Other prefixes keep
+                the estimates of the first round.
             retokenise: Let a prover with another tokenizer go on from the texts of prefixes, encoded by its tokenizer
                 after its own prompt; by default it goes on from the tokens, the policy's prompt included, and must
                 share the tokenizer.
@@ -248,10 +248,17 @@ def _known_tallies(trajectory: Trajectory, prefixes: Sequence[Prefix]) -> dict[P
 
 
 def _until_the_pit(prefixes: Sequence[Prefix], found: dict[Prefix, _Tally], threshold: float) -> Sequence[Prefix]:
-    """Return a wrong completion's prefixes up to the first of value 0, if one before it is worth the threshold."""
+    """Return a wrong completion's prefixes up to the first of value 0 after one that is worth the threshold.
+
+    None where no prefix is; all where none after it has the value 0: the last step, which is not sampled from, is the
+    pit then.
+    """
     values = [found[p].value for p in prefixes]
-    pit = values.index(0.0) if 0.0 in values else len(values)  # the last step, which is not sampled from
-    return prefixes[: pit + 1] if max(values[:pit], default=0.0) >= threshold else []
+    high = next((i for i, value in enumerate(values) if value >= threshold), None)
+    if high is None:
+        return []
+    pit = next((i for i in range(high, len(values)) if values[i] == 0), len(values))
+    return prefixes[: pit + 1]
 
 
 def _retokenised(trajectory: Trajectory, policy: Policy, prover: Policy) -> list[Prefix]:

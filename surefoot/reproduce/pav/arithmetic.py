@@ -35,8 +35,8 @@ from surefoot.reproduce.pav.studies import (
     ORACLE,
     SAMPLING,
     VERIFIERS,
-    Arm,
     Size,
+    StepReward,
     data,
     policy,
     pretraining,
@@ -320,24 +320,24 @@ def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measur
     for prepare in (_train_policies, _sample_and_label, _train_verifiers):
         prepare(needed, out, seeds)
     jobs = {
-        (s, arm): reinforcement(s, size, arm, f"{JUDGE}_seed{s}", out, LEARNING_RATE)
+        (s, reward): reinforcement(s, size, reward, f"{JUDGE}_seed{s}", out, LEARNING_RATE)
         for s in seeds
-        for arm in size.arms
+        for reward in size.rewards
     }
     results = run_named_jobs(jobs, out)
-    curves = [row for (s, arm), result in results.items() for row in _curve(s, arm, result)]
-    arguments = {(s, arm.name): (s, size, arm.name, job.name, out) for (s, arm), job in jobs.items()}
+    curves = [row for (s, reward), result in results.items() for row in _curve(s, reward, result)]
+    arguments = {(s, reward.name): (s, size, reward.name, job.name, out) for (s, reward), job in jobs.items()}
     arguments |= {(s, BASE): (s, size, BASE, f"weak_seed{s}", out) for s in seeds}
     passed = measure_rows("arithmetic_pass", pass_rows, arguments)
     seconds = {"arithmetic_reinforcement": seconds_of(results.values())} | dict(passed.seconds)
     return Measured({"arithmetic_reinforcement": curves, **passed.tables}, seconds)
 
 
-def _curve(seed: int, arm: Arm, result: Result) -> Rows:
+def _curve(seed: int, reward: StepReward, result: Result) -> Rows:
     accuracy = result.history["val/accuracy"]
     every = round((result.last["step"] + 1) / len(accuracy))
     return [
-        {"seed": seed, "method": arm.name, "iteration": every * (i + 1), "accuracy": value}
+        {"seed": seed, "method": reward.name, "iteration": every * (i + 1), "accuracy": value}
         for i, value in enumerate(accuracy)
     ]
 

@@ -17,15 +17,16 @@ __all__ = (
     "didactic_sweep",
 )
 
-#: Searches that are drawn, and by what they choose.
+#: What is drawn: the search and by what it chooses.
 _SEARCHES = {
-    "beam, PAV": "best",
-    "beam, Q": "best",
-    "best of N, process": "best_progress",
-    "best of N, outcome": "best",
-    "best of N, control": "best",
-    "beam, control": "best",
-    "beam, oracle": "best",
+    "beam, PAV": ("beam, PAV", "best"),
+    "beam, Q": ("beam, Q", "best"),
+    "best of N, process": ("best of N, process", "best_progress"),
+    "vote of N, process": ("best of N, process", "weighted_majority"),
+    "best of N, outcome": ("best of N, outcome", "best"),
+    "best of N, control": ("best of N, control", "best"),
+    "beam, control": ("beam, control", "best"),
+    "beam, oracle": ("beam, oracle", "best"),
 }
 
 
@@ -66,15 +67,16 @@ def didactic_sweep(results: Results, folder: Path) -> None:
     )
 
 
-def _searches(table: Table) -> dict[str, str]:
-    """Return what is drawn of the searches that were run."""
-    return {name: selection for name, selection in _SEARCHES.items() if name in table.distinct("search")}
+def _searches(table: Table) -> dict[str, Table]:
+    """Return the rows of what is drawn, of the searches that were run."""
+    run = table.distinct("search")
+    return {name: table.where(search=s, selection=by) for name, (s, by) in _SEARCHES.items() if s in run}
 
 
 def arithmetic_by_candidates(results: Results, folder: Path) -> None:
     """Draw the accuracy of every search against its number of candidates."""
     table = results["arithmetic_search"]
-    curves = {name: table.curve("n", "accuracy", search=name, selection=s) for name, s in _searches(table).items()}
+    curves = {name: own.curve("n", "accuracy") for name, own in _searches(table).items()}
     curves["pass@N"] = table.curve("n", "accuracy", search="best of N, outcome", selection="pass")
     interval_curves(
         curves, ("N", "accuracy"), folder / "arithmetic_by_candidates", "Arithmetic: search with N", log_x=True
@@ -85,8 +87,7 @@ def arithmetic_by_tokens(results: Results, folder: Path) -> None:
     """Draw the accuracy of every search against the tokens it generates for a problem, mean over seeds."""
     table = results["arithmetic_search"]
     curves = {}
-    for name, selection in _searches(table).items():
-        own = table.where(search=name, selection=selection)
+    for name, own in _searches(table).items():
         widths = sorted(own.distinct("n"))
         tokens = (own.estimate("generated_tokens", n=n).mean for n in widths)
         curves[name] = [(x, own.estimate("accuracy", n=n)) for x, n in zip(tokens, widths, strict=True)]

@@ -13,8 +13,8 @@ __all__ = (
     "ORACLE",
     "SAMPLING",
     "VERIFIERS",
-    "Arm",
     "Size",
+    "StepReward",
     "data",
     "policy",
     "pretraining",
@@ -48,7 +48,7 @@ VERIFIERS = {
 }
 
 
-class Arm(NamedTuple):
+class StepReward(NamedTuple):
     """How a policy is reinforced."""
 
     alpha: float  # of the prover's advantage; 0 for outcomes alone
@@ -82,7 +82,7 @@ class Size(NamedTuple):
     n_pass: int  # samples of each problem after reinforcement
     iterations: int
     rollout: int  # problems of an iteration
-    arms: Sequence[Arm]
+    rewards: Sequence[StepReward]
     alphas: Sequence[float]  # of the advantage in a beam search; the best on held-out problems is used
     verifiers: Sequence[str]
 
@@ -93,7 +93,7 @@ def sizes(scale: Scale) -> Size:
         return Size(
             n_steps=2, n_pretraining=640, n_erring=64, n_validation=32, n_traces=24, n_rollouts=2, n_outcomes=48,
             n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, samples=(1, 2), widths=(1, 2), ks=(), width=2,
-            n_pass=4, iterations=2, rollout=8, arms=(Arm(3, 4),), alphas=(0.5,),
+            n_pass=4, iterations=2, rollout=8, rewards=(StepReward(3, 1),), alphas=(0.5,),
             verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
@@ -101,8 +101,8 @@ def sizes(scale: Scale) -> Size:
         n_outcomes=51_200, n_held_out=128, n_oracle=32, n_few=1024, epochs=16, n_problems=128,
         samples=(1, 2, 4, 8, 16, 32, 64), widths=(1, 2, 4, 8, 16), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64,
         iterations=200, rollout=128,
-        arms=(Arm(0, 4), Arm(1, 4), Arm(3, 4), Arm(5, 4), Arm(3, 1)), alphas=(0.2, 0.5, 1.0),
-        verifiers=(*VERIFIERS, ORACLE),
+        rewards=(StepReward(0, 1), StepReward(1, 1), StepReward(3, 1), StepReward(5, 1), StepReward(3, 4)),
+        alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
 
@@ -179,18 +179,18 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> 
     )
 
 
-def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: float) -> Job:
+def reinforcement(seed: int, size: Size, reward: StepReward, judge: str, out: Path, lr: float) -> Job:
     """Return the run that reinforces the weak policy; the prover is the other one.
 
     Args:
         seed: Of the policy, the problems and the draws.
         size: Of the study.
-        arm: How steps are rewarded.
+        reward: Of steps.
         judge: Name of the verifier's job.
         out: Folder of runs.
         lr: Learning rate.
     """
-    credit = component("EffectiveRewardAdvantage", alpha=arm.alpha, k=arm.k, baseline="none")
+    credit = component("EffectiveRewardAdvantage", alpha=reward.alpha, k=reward.k, baseline="none")
     settings = {
         "language_model": model_of(f"weak_seed{seed}", out),
         "engine": ENGINE,
@@ -206,7 +206,7 @@ def reinforcement(seed: int, size: Size, arm: Arm, judge: str, out: Path, lr: fl
     numbers = {"n_train": size.iterations * size.rollout, "n_val": size.n_validation}
     problems = data(size, 3000 + seed, **numbers, batch_size=size.rollout, eval_batch_size=512)
     return Job(
-        f"reinforced_{arm.alpha:g}_{arm.k}_lr{lr:g}_seed{seed}",
+        f"reinforced_{reward.alpha:g}_{reward.k}_lr{lr:g}_seed{seed}",
         {
             "seed_everything": seed,
             "trainer": trainer([component("ModelExporter")], **steps),

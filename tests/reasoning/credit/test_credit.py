@@ -15,6 +15,7 @@ from surefoot.reasoning.credit import (
     GroupAdvantage,
     LeaveOneOutAdvantage,
     PerStepAdvantage,
+    progress,
 )
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.sequences import Span
@@ -132,6 +133,16 @@ def test_without_a_bonus_effective_rewards_are_outcomes() -> None:
     expected = GroupAdvantage(scale="none")(group)
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)
+
+
+def test_best_of_k_of_values_that_stopped_early_is_told() -> None:
+    made = valued([0, 0, 1], [0.5, 0.5, 0.25, 1.0], [2, 1, 1])
+    made.value_counts = [8, 8, 8, 0]
+    assert progress(made, 2)[0] == 0
+    made.value_counts = [8, 4, 8, 0]
+    assert progress(made) == [0, -0.25, 0.75], "of one attempt each value is its own"
+    with pytest.warns(UserWarning, match="values of the best of 2 that are made of them are biased"):
+        progress(made, 2)
 
 
 def test_what_was_given_gets_no_effective_reward() -> None:

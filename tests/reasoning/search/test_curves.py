@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.reasoning.search import SearchPoint, accuracy_at, compute_ratio, tokens_to_reach
+from surefoot.reasoning.search import SearchPoint, accuracy_at, compute_ratio, tokens_to_reach, up_to_best
 from surefoot.report.search_curves import describe_search
 from surefoot.statistics import Estimate
 
@@ -40,6 +40,16 @@ def test_a_ratio_that_is_only_a_bound_is_printed_as_one() -> None:
         ({10: 0.3, 1000: 0.4}, "0.500 at N = 2: not reached"),
     ):
         assert describe_search(curve(points), baseline).endswith(said)
+
+
+def test_a_baseline_that_gets_worse_with_more_candidates_is_compared_at_its_best_too() -> None:
+    baseline = curve({100: 0.3, 400: 0.6, 1600: 0.2})
+    assert up_to_best(baseline) == baseline[:2]
+    said = describe_search(curve({10: 0.3, 1000: 0.7}), baseline).splitlines()[-2:]
+    assert said == [
+        "best: the baseline's 0.200 at N = 3: at least 160.00 times fewer generated tokens",
+        "best: the baseline's 0.600 at N = 2: 1.26 times fewer generated tokens",
+    ]
 
 
 @given(st.lists(st.floats(0.01, 0.2), min_size=2, max_size=5), st.floats(0.01, 0.99))

@@ -250,6 +250,26 @@ def test_the_rest_is_spent_up_to_the_first_pit(policy: Policy) -> None:
             MonteCarloValues(first_pit=wrong)
 
 
+@pytest.mark.parametrize(
+    ("right", "counts"),
+    [
+        ({"=": 0, "a": 3, "b": 3, "c": 0, "d": 0}, [12, 12, 12, 12, 4, 0]),  # of a hard problem none of four was right
+        ({"=": 1, "a": 0, "b": 3, "c": 0, "d": 0}, [12, 12, 12, 12, 4, 0]),
+        ({"=": 3, "a": 0, "b": 3, "c": 0, "d": 0}, [12, 12, 4, 4, 4, 0]),
+        ({"=": 1, "a": 0, "b": 1, "c": 2, "d": 1}, [12, 12, 12, 12, 12, 0]),  # lost with the last step
+        ({"=": 1, "a": 1, "b": 1, "c": 0, "d": 1}, [4, 4, 4, 4, 4, 0]),
+    ],
+)
+def test_a_pit_comes_after_a_beginning_that_is_worth_something(
+    right: dict[str, int], counts: list[int], policy: Policy
+) -> None:
+    made = Policy(policy.model, policy.prompt, Written(policy.model.tokenizer, right), policy.grader)
+    made.ready()
+    lost = trajectory(made, Problem("p", "1+1=", "1"), "a\nb\nc\nd\n0")
+    MonteCarloValues(Sampling(n=12, max_tokens=16), first_pit=0.5, per_round=4)(made, [lost], seed_of)
+    assert list(lost.value_counts) == counts
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_prover_with_another_tokenizer_goes_on_from_texts(policy: Policy, stored: bool) -> None:
     """With its own prompt; steps as they are stored, or as the policy reads its tokens where a search has none."""
