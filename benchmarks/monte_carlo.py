@@ -1,33 +1,36 @@
 """Values of steps, searches and scores per second: batched as Surefoot does it, and one prefix after the other.
 
-Compared in turn within one process, on solutions of arithmetic chains and a Llama with random weights, which writes to
-the end of its budget. Values are sampled by vLLM for all prefixes at once, by vLLM prefix by prefix as text, and by
-transformers.generate prefix by prefix. A beam search runs over all problems at once, and problem by problem. A value
-model scores all prefixes of a solution in one pass, and each in one of its own; in a search it keeps keys and values of
-what steps are added to, or computes them again.
+Compared in turn within one process, on solutions of arithmetic chains and a Llama with random weights, which never ends
+a sequence: every completion is as long as its budget. Each chain has several solutions by a writer that errs in one
+step of five, which begin alike up to the first error. Values are sampled by vLLM for all prefixes at once, by vLLM
+prefix by prefix as text, and by transformers.generate prefix by prefix; ours samples a prefix that several solutions
+have once, the others each time. vLLM's prefix cache is empty whenever one of its ways begins. A beam search runs over
+all problems at once, and problem by problem. A value model scores all prefixes of a solution in one pass, and each in
+one of its own; in a search it keeps keys and values of what steps are added to, or computes them again.
 
 python benchmarks/monte_carlo.py --out benchmarks/results/monte_carlo.json
 """
 
 import argparse
 import json
+import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from surefoot.reasoning.answers import Grader
-from surefoot.reasoning.arithmetic import Chains, arithmetic_problem
-from surefoot.reasoning.language_models import PretrainedLanguageModel, TinyLanguageModel, ValueHead
+from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy, arithmetic_problem
+from surefoot.reasoning.language_models import LanguageModel, PretrainedLanguageModel, TinyLanguageModel, ValueHead
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
-from surefoot.reasoning.rollouts import HFEngine, RolloutEngine, Sampling, SeedOf, VLLMEngine
+from surefoot.reasoning.rollouts import EngineStatistics, HFEngine, RolloutEngine, Sampling, SeedOf, VLLMEngine
 from surefoot.reasoning.search import BeamSearch
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import LearnedValues, MonteCarloValues, prefix_lengths
@@ -43,6 +46,8 @@ class Task(NamedTuple):
 
     model: PretrainedLanguageModel
     problems: Sequence[Problem]
+    n_valued: int  # of the problems whose solutions get values by sampling
+    n_solutions: int  # of each problem
     n_rollouts: int
     max_tokens: int
 
@@ -50,37 +55,51 @@ class Task(NamedTuple):
         """Return the model as a policy that an engine samples from."""
         return Policy(self.model, PlainPrompt(), engine, Grader())
 
-    def solutions(self, policy: Policy) -> list[Trajectory]:
-        """Return the reference solutions as completions, cut into steps."""
-        found = []
-        for number, problem in enumerate(self.problems):
+    def solutions(self, policy: Policy, n_problems: int | None = None) -> list[Trajectory]:
+        """Return solutions of the first problems as completions, cut into steps."""
+        writer, found = ProceduralPolicy(error_rate=0.2), []
+        for number, problem in enumerate(self.problems[:n_problems]):
             prompt = policy.prompt.prompt_ids(problem, self.model)
-            tokens = self.model.encode(problem.solution or "")
-            t = Trajectory(problem, number, prompt, tokens, [0.0] * len(tokens), "stop", 0, text=problem.solution or "")
-            found.append(t)
+            for sample in range(self.n_solutions):
+                text = "\n".join(writer.solve(problem.question, random.Random(f"{problem.id}/{sample}")))
+                tokens = self.model.encode(text)
+                t = Trajectory(problem, number, prompt, tokens, [0.0] * len(tokens), "stop", 0, text=text)
+                found.append(t)
         policy.grade(found)
         policy.cut_into_steps(found, "\n")
         return found
 
 
-def task(folder: Path, n_problems: int, n_rollouts: int, n_steps: int) -> Task:
+def never_end(model: LanguageModel) -> None:
+    """Change a random model so that it never chooses the end of sequence, whatever samples from it.
+
+    The embedding is the output head as well. One of its features is 4 in all tokens, and so about that in every hidden
+    state, as the layers' weights are small; in the end of sequence it is -4, whose logit is tens below all others.
+    """
+    embedding: Any = model.base.get_input_embeddings()
+    with torch.no_grad():
+        embedding.weight[:, 0] = 4
+        embedding.weight[model.eos_token_id, 0] = -4
+
+
+def task(folder: Path, n_steps: int, **numbers: int) -> Task:
     """Write a model with a head for values, and return the task.
 
     Args:
         folder: To write to.
-        n_problems: Solutions whose prefixes are valued.
-        n_rollouts: Completions from each prefix.
         n_steps: Of a solution, beside its answer.
+        numbers: Those of `Task`, and ``n_problems``.
     """
     from safetensors.torch import save_file
 
     model = TinyLanguageModel(width=256, n_layers=6, n_heads=8, seed=0)
+    never_end(model)
     model.save(folder / "model")
     head = ValueHead(model.width)
     weights = {f"value_head.{n}": w.contiguous() for n, w in head.state_dict().items()}
     save_file(weights, folder / "weights.safetensors")
-    problems = [arithmetic_problem(0, i, Chains(n_steps, n_steps)) for i in range(n_problems)]
-    return Task(PretrainedLanguageModel(str(folder / "model")), problems, n_rollouts, 8 * n_steps + 24)
+    problems = [arithmetic_problem(0, i, Chains(n_steps, n_steps)) for i in range(numbers.pop("n_problems"))]
+    return Task(PretrainedLanguageModel(str(folder / "model")), problems, max_tokens=8 * n_steps + 24, **numbers)
 
 
 def compare(ways: Mapping[str, Way], repeats: int) -> dict[str, dict[str, float]]:
@@ -113,12 +132,22 @@ def prefixes_as_text(t: Trajectory, model: PretrainedLanguageModel) -> list[str]
 
 def value_prefixes(given: Task, repeats: int) -> dict[str, object]:
     """Compare ways to sample the values of all prefixes."""
-    engine = VLLMEngine(max_model_length=512, cache_gib=0.25)
+    engine = VLLMEngine(max_model_length=512, cache_gib=0.5)
     policy = given.policy(engine)
     policy.ready()
-    solutions = given.solutions(policy)
+    solutions = given.solutions(policy, given.n_valued)
     sampling = Sampling(n=given.n_rollouts, max_tokens=given.max_tokens)
     estimator, round_of = MonteCarloValues(sampling), iter(range(1_000_000))
+    counts: dict[str, EngineStatistics] = {}
+
+    def cold(name: str, way: Way) -> Way:
+        def counted() -> None:
+            engine.llm.reset_prefix_cache()
+            before = engine.statistics()
+            way()
+            counts[name] = engine.statistics().since(before)
+
+        return counted
 
     def ours() -> None:
         number = next(round_of)
@@ -134,27 +163,40 @@ def value_prefixes(given: Task, repeats: int) -> dict[str, object]:
             for i, text in enumerate(prefixes_as_text(t, given.model)):
                 generate_with_transformers(given.model, text, _rest(sampling, t, i))
 
-    before = engine.statistics()
-    ours()
-    counts = engine.statistics().since(before)
-    ways = {"ours": ours, "vLLM, prefix by prefix": vllm_by_prefix, "transformers": transformers_by_prefix}
+    by_vllm = {"ours": ours, "vLLM, prefix by prefix": vllm_by_prefix}
+    ways = {name: cold(name, way) for name, way in by_vllm.items()} | {"transformers": transformers_by_prefix}
     found = compare(ways, repeats)
     engine.close()
     n_values = sum(len(prefix_lengths(t)) - 1 for t in solutions)
     for row in found.values():
         row["values_per_second"] = n_values / row["seconds"]
-    computed = counts.prefill_computed
-    naive = sum(n + len(t.prompt) for t in solutions for n in prefix_lengths(t)[:-1])
-    least = sum(len(t.prompt) + prefix_lengths(t)[-2] for t in solutions)
-    tokens = {
-        "values": n_values,
-        "sampled": counts.generated_tokens,
-        "prefill_computed": computed,
-        "prefill_least": least,
-        "prefill_naive": naive,
-        "computed_over_least": (computed + counts.generated_tokens) / (least + counts.generated_tokens),
+    return {"ways": found, "values": n_values, "tokens": tokens_of(solutions, sampling, counts)}
+
+
+def tokens_of(
+    solutions: Sequence[Trajectory], sampling: Sampling, counts: Mapping[str, EngineStatistics]
+) -> dict[str, object]:
+    """Return the tokens that ways to value prefixes have sampled and prefilled, and what there is to prefill.
+
+    Args:
+        solutions: Whose prefixes, all but the last of each.
+        sampling: How completions were sampled.
+        counts: Of engines, by way, each over one round.
+    """
+    asked = [(*t.prompt, *t.completion[:n]) for t in solutions for n in prefix_lengths(t)[:-1]]
+    rest = [_rest(sampling, t, i) for t in solutions for i in range(len(prefix_lengths(t)) - 1)]
+    distinct = dict(zip(asked, rest, strict=True))
+    return {
+        "prefixes": {"asked for": len(asked), "distinct": len(distinct)},
+        "sampled": {name: own.generated_tokens for name, own in counts.items()},
+        "sampled to the end of all budgets": {
+            "prefix by prefix": sum(s.n * s.max_tokens for s in rest),
+            "distinct prefixes": sum(s.n * s.max_tokens for s in distinct.values()),
+        },
+        "prefill": {name: own.prefill_computed for name, own in counts.items()},
+        "prefill of each completion": sum(s.n * len(tokens) for tokens, s in zip(asked, rest, strict=True)),
+        "prefill at least": len({tokens[: n + 1] for tokens in distinct for n in range(len(tokens))}),
     }
-    return {"ways": found, "tokens": tokens}
 
 
 def _rest(sampling: Sampling, t: Trajectory, step: int) -> Sampling:
@@ -272,14 +314,23 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=16)
-    parser.add_argument("--rollouts", type=int, default=8)
+    parser.add_argument("--valued", type=int, default=3, help="of the problems get values by sampling")
+    parser.add_argument("--solutions", type=int, default=4, help="of each problem")
+    parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("monte_carlo.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         run = Path(temporary)
-        given = task(run, arguments.problems, arguments.rollouts, arguments.steps)
+        given = task(
+            run,
+            arguments.steps,
+            n_problems=arguments.problems,
+            n_valued=arguments.valued,
+            n_solutions=arguments.solutions,
+            n_rollouts=arguments.rollouts,
+        )
         parts: dict[str, Callable[[], object]] = {
             "values": lambda: value_prefixes(given, arguments.repeats),
             "beam_search": lambda: search(given, run, arguments.repeats),
