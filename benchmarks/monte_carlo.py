@@ -70,15 +70,18 @@ class Task(NamedTuple):
         return found
 
 
-def never_end(model: LanguageModel) -> None:
-    """Change a random model so that it never chooses the end of sequence, whatever samples from it.
+def write_steps(model: LanguageModel) -> None:
+    """Change a random model so that it ends a line about every ten tokens and never its completion.
 
     The embedding is the output head as well. One of its features is 4 in all tokens, and so about that in every hidden
-    state, as the layers' weights are small; in the end of sequence it is -4, whose logit is tens below all others.
+    state, as the layers' weights are small. In the end of sequence it is -4, whose logit is tens below all others; in
+    the end of a line it is a little more than in others.
     """
     embedding: Any = model.base.get_input_embeddings()
+    (line_end,) = model.encode("\n")
     with torch.no_grad():
         embedding.weight[:, 0] = 4
+        embedding.weight[line_end, 0] = 4.23
         embedding.weight[model.eos_token_id, 0] = -4
 
 
@@ -93,7 +96,7 @@ def task(folder: Path, n_steps: int, **numbers: int) -> Task:
     from safetensors.torch import save_file
 
     model = TinyLanguageModel(width=256, n_layers=6, n_heads=8, seed=0)
-    never_end(model)
+    write_steps(model)
     model.save(folder / "model")
     head = ValueHead(model.width)
     weights = {f"value_head.{n}": w.contiguous() for n, w in head.state_dict().items()}

@@ -204,6 +204,8 @@ def test_judgements_by_hand() -> None:
     assert calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0])) == 0.0
     assert ranking(predicted, values) == pytest.approx(0.75)  # of 4 pairs one is the wrong way round
     assert math.isnan(ranking(predicted, torch.ones(4)))
+    for scale in (1e-3, 1.0, 1e4):
+        assert ranking(torch.tensor([-3.0, 5.0, 4.0, 90.0]) * scale, torch.tensor([0, 0, 1.0, 1])) == 0.75
     assert (first_error([0.9, 0.4, 0.8], 0.5), first_error([0.9], 0.5)) == (1, -1)
     found = first_errors(torch.tensor([1, 0, -1, -1, 2]), torch.tensor([1, 2, -1, 3, -1]))
     assert found == pytest.approx((1 / 3, 1 / 2, 2 / 5))

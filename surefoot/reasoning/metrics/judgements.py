@@ -30,13 +30,19 @@ def calibration_error(
 
 
 def ranking(predicted: Float[Tensor, " prefixes"], values: Float[Tensor, " prefixes"]) -> float:
-    """Return the area under the ROC curve of predictions for values of at least 1/2; NaN where all are on one side."""
+    """Return the area under the ROC curve of predictions for values of at least 1/2; NaN where all are on one side.
+
+    Args:
+        predicted: Any numbers; their order counts.
+        values: In [0, 1].
+    """
     from torchmetrics.functional.classification import binary_auroc
 
     above = (values >= 0.5).long()
     if above.min() == above.max():
         return float("nan")
-    return float(binary_auroc(predicted, above))
+    levels, ranks = predicted.unique(return_inverse=True)  # numbers outside [0, 1] would be squashed, and become ties
+    return float(binary_auroc(ranks.double() / len(levels), above))
 
 
 def outcome_error(predicted: Float[Tensor, " prefixes"], outcomes: Float[Tensor, " prefixes"]) -> float:
