@@ -19,6 +19,7 @@ from datamodules import (
 from surefoot.cli import main
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.arithmetic import Chains, ProceduralPolicy, judge_steps
+from surefoot.reasoning.completions import PreferencePair
 
 
 def test_gsm8k(data_root: Path) -> None:
@@ -235,7 +236,7 @@ def test_preferences(tmp_path: Path) -> None:
     assert (data.n_train, len(data.pairs("val"))) == (3, 2)
     assert {len(b["pair"]) for b in data.train_dataloader()} == {3}
     (tmp_path / "pairs.jsonl").write_text('{"prompt": [1], "chosen": [2, 3], "rejected": [4]}')
-    assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").pairs("train") == [([1], [2, 3], [4])]
+    assert PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").pairs("train") == [PreferencePair([1], [2, 3], [4])]
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": [2, 3], "rejected": [4]}')
     with pytest.raises(DataError, match="row 1: prompt, chosen and rejected must all be texts"):
         PreferencesDataModule(pairs=tmp_path / "pairs.jsonl").n_train  # noqa: B018

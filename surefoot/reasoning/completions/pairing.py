@@ -31,7 +31,7 @@ class Pairing:
         ConfigError: If there are no prefixes in a shard.
     """
 
-    seed: int = 0
+    seed: int
     prefixes_per_shard: int = 256
 
     def __post_init__(self) -> None:

@@ -35,8 +35,8 @@ from surefoot.reproduce.pav.studies import (
     ORACLE,
     SAMPLING,
     VERIFIERS,
+    RewardSetting,
     Size,
-    StepReward,
     data,
     policy,
     pretraining,
@@ -333,7 +333,7 @@ def measure_reinforcement(size: Size, out: Path, seeds: Sequence[int]) -> Measur
     return Measured({"arithmetic_reinforcement": curves, **passed.tables}, seconds)
 
 
-def _curve(seed: int, reward: StepReward, result: Result) -> Rows:
+def _curve(seed: int, reward: RewardSetting, result: Result) -> Rows:
     accuracy = result.history["val/accuracy"]
     every = round((result.last["step"] + 1) / len(accuracy))
     return [

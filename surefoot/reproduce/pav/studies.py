@@ -13,8 +13,8 @@ __all__ = (
     "ORACLE",
     "SAMPLING",
     "VERIFIERS",
+    "RewardSetting",
     "Size",
-    "StepReward",
     "data",
     "policy",
     "pretraining",
@@ -48,7 +48,7 @@ VERIFIERS = {
 }
 
 
-class StepReward(NamedTuple):
+class RewardSetting(NamedTuple):
     """How a policy is reinforced."""
 
     alpha: float  # of the prover's advantage; 0 for outcomes alone
@@ -82,7 +82,7 @@ class Size(NamedTuple):
     n_pass: int  # samples of each problem after reinforcement
     iterations: int
     rollout: int  # problems of an iteration
-    rewards: Sequence[StepReward]
+    rewards: Sequence[RewardSetting]
     alphas: Sequence[float]  # of the advantage in a beam search; the best on held-out problems is used
     verifiers: Sequence[str]
 
@@ -93,7 +93,7 @@ def sizes(scale: Scale) -> Size:
         return Size(
             n_steps=2, n_pretraining=640, n_erring=64, n_validation=32, n_traces=24, n_rollouts=2, n_outcomes=48,
             n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, samples=(1, 2), widths=(1, 2), ks=(), width=2,
-            n_pass=4, iterations=2, rollout=8, rewards=(StepReward(3, 1),), alphas=(0.5,),
+            n_pass=4, iterations=2, rollout=8, rewards=(RewardSetting(3, 1),), alphas=(0.5,),
             verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
@@ -101,7 +101,7 @@ def sizes(scale: Scale) -> Size:
         n_outcomes=51_200, n_held_out=128, n_oracle=32, n_few=1024, epochs=16, n_problems=128,
         samples=(1, 2, 4, 8, 16, 32, 64), widths=(1, 2, 4, 8, 16), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64,
         iterations=200, rollout=128,
-        rewards=(StepReward(0, 1), StepReward(1, 1), StepReward(3, 1), StepReward(5, 1), StepReward(3, 4)),
+        rewards=tuple(RewardSetting(alpha, k) for alpha, k in ((0, 1), (1, 1), (3, 1), (5, 1), (3, 4))),
         alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
@@ -179,7 +179,7 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> 
     )
 
 
-def reinforcement(seed: int, size: Size, reward: StepReward, judge: str, out: Path, lr: float) -> Job:
+def reinforcement(seed: int, size: Size, reward: RewardSetting, judge: str, out: Path, lr: float) -> Job:
     """Return the run that reinforces the weak policy; the prover is the other one.
 
     Args:
