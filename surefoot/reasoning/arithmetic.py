@@ -50,13 +50,6 @@ StepKind = Literal["correct", "wrong", "spurious", "retry", "answer", "wrong ans
 Operation = tuple[str, int]  # operator, operand
 
 
-def _apply(value: int, operations: Sequence[Operation], modulus: int | None) -> int:
-    for op, b in operations:
-        value = value + b if op == "+" else value - b if op == "-" else value * b
-        value = value if modulus is None else value % modulus
-    return value
-
-
 def _written(operations: Sequence[Operation]) -> str:
     return "".join(f"{op}{b}" for op, b in operations)
 
@@ -80,12 +73,15 @@ class Chain:
         """The value before each operation, and at the end the answer."""
         values = [self.start]
         for operation in self.operations:
-            values.append(_apply(values[-1], [operation], self.modulus))
+            values.append(self.advance(values[-1], [operation]))
         return values
 
     def advance(self, value: int, operations: Sequence[Operation]) -> int:
         """Return the right result of operations from a value."""
-        return _apply(value, operations, self.modulus)
+        for op, b in operations:
+            value = value + b if op == "+" else value - b if op == "-" else value * b
+            value = value if self.modulus is None else value % self.modulus
+        return value
 
     def wrong_results(self, right: int) -> list[int]:
         """Return the results that an erring policy chooses from, uniformly."""
