@@ -2,48 +2,27 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from surefoot.errors import ConfigError
-from surefoot.reasoning.completions.pairs import PairBuilder, PairRecord, PreferencePair, correct_and_wrong
-from surefoot.reasoning.completions.selection import group_by_problem
-from surefoot.reasoning.trajectories import Trajectory
+from surefoot.reasoning.completions.pairs import CorrectAndWrongPairs, Two
 from surefoot.training.seeds import derive_seed
 
 __all__ = ("EditDistancePairs", "edit_distance")
 
 
-class EditDistancePairs(PairBuilder):
+class EditDistancePairs(CorrectAndWrongPairs):
     """Each problem's distinct correct completions with its wrong ones, those of the highest edit distance.
 
     Reference: Setlur et al. 2024, arXiv 2406.14532, figure 7c, after Pal et al. 2024.
     """
 
-    def __init__(self, max_per_problem: int = 4) -> None:
-        """Initialize the builder.
+    form = "edit_distance"
 
-        Args:
-            max_per_problem: Most pairs of a problem.
-
-        Raises:
-            ConfigError: If it is not positive.
-        """
-        if max_per_problem < 1:
-            raise ConfigError(f"max_per_problem must be positive, got {max_per_problem}.")
-        self.max_per_problem = max_per_problem
-
-    def __call__(self, trajectories: Iterable[Trajectory], seed: int) -> list[PreferencePair]:
-        """Return pairs of each problem that has both a correct and a wrong completion; ties are drawn."""
-        pairs: list[PreferencePair] = []
-        for problem, group in group_by_problem(trajectories).items():
-            every = correct_and_wrong(group, seed)
-            random.Random(derive_seed("edit distance", seed, problem)).shuffle(every)
-            every.sort(key=lambda pair: edit_distance(pair[0].completion, pair[1].completion), reverse=True)
-            record = PairRecord(problem, "edit_distance")
-            pairs += [
-                PreferencePair(c.prompt, c.completion, w.completion, record) for c, w in every[: self.max_per_problem]
-            ]
-        return pairs
+    def choose(self, every: list[Two], problem: str, seed: int) -> list[Two]:
+        """Return those whose tokens differ most; ties are drawn."""
+        random.Random(derive_seed("edit distance", seed, problem)).shuffle(every)
+        every.sort(key=lambda pair: edit_distance(pair[0].completion, pair[1].completion), reverse=True)
+        return every[: self.max_per_problem]
 
 
 def edit_distance(first: Sequence[int], second: Sequence[int]) -> int:

@@ -12,7 +12,19 @@ from surefoot.reasoning.sequences import PromptCompletion
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.training.seeds import derive_seed
 
-__all__ = ("PairBuilder", "PairRecord", "Pit", "PreferencePair", "RandomPairs", "TextPair", "correct_and_wrong")
+__all__ = (
+    "CorrectAndWrongPairs",
+    "PairBuilder",
+    "PairRecord",
+    "Pit",
+    "PreferencePair",
+    "RandomPairs",
+    "TextPair",
+    "Two",
+)
+
+
+Two = tuple[PromptCompletion, PromptCompletion]  # a correct completion, and a wrong one
 
 
 class Pit(NamedTuple):
@@ -78,8 +90,10 @@ class PairBuilder(ABC):
         return {}
 
 
-class RandomPairs(PairBuilder):
-    """Each problem's distinct correct completions with its wrong ones, at random, without repeats."""
+class CorrectAndWrongPairs(PairBuilder):
+    """Each problem's distinct correct completions with its wrong ones, of which a subclass chooses some."""
+
+    form: str  # stands in records
 
     def __init__(self, max_per_problem: int = 4) -> None:
         """Initialize the builder.
@@ -96,17 +110,29 @@ class RandomPairs(PairBuilder):
 
     def __call__(self, trajectories: Iterable[Trajectory], seed: int) -> list[PreferencePair]:
         """Return pairs of each problem that has both a correct and a wrong completion."""
-        pairs: list[PreferencePair] = []
-        for problem, group in group_by_problem(trajectories).items():
-            every = correct_and_wrong(group, seed)
-            n = min(len(every), self.max_per_problem)
-            for i in random.Random(derive_seed("pairs", seed, problem)).sample(range(len(every)), n):
-                c, w = every[i]
-                pairs.append(PreferencePair(c.prompt, c.completion, w.completion, PairRecord(problem, "random")))
-        return pairs
+        return [
+            PreferencePair(c.prompt, c.completion, w.completion, PairRecord(problem, self.form))
+            for problem, group in group_by_problem(trajectories).items()
+            for c, w in self.choose(correct_and_wrong(group, seed), problem, seed)
+        ]
+
+    @abstractmethod
+    def choose(self, every: list[Two], problem: str, seed: int) -> list[Two]:
+        """Return at most ``max_per_problem`` of a problem's correct completions with a wrong one."""
 
 
-def correct_and_wrong(completions: Sequence[Trajectory], seed: int) -> list[tuple[PromptCompletion, PromptCompletion]]:
+class RandomPairs(CorrectAndWrongPairs):
+    """Each problem's distinct correct completions with its wrong ones, at random, without repeats."""
+
+    form = "random"
+
+    def choose(self, every: list[Two], problem: str, seed: int) -> list[Two]:
+        """Return some of them, drawn without repeats."""
+        n = min(len(every), self.max_per_problem)
+        return random.Random(derive_seed("pairs", seed, problem)).sample(every, n)
+
+
+def correct_and_wrong(completions: Sequence[Trajectory], seed: int) -> list[Two]:
     """Return every distinct correct completion of a problem with every distinct wrong one; truncated ones are left out.
 
     Args:
