@@ -5,8 +5,9 @@ a sequence: every completion is as long as its budget. Each chain has several so
 step of five, which begin alike up to the first error. Values are sampled by vLLM for all prefixes at once, by vLLM
 prefix by prefix as text, and by transformers.generate prefix by prefix; ours samples a prefix that several solutions
 have once, the others each time. vLLM's prefix cache is empty whenever one of its ways begins. A beam search runs over
-all problems at once, and problem by problem. A value model scores all prefixes of a solution in one pass, and each in
-one of its own; in a search it keeps keys and values of what steps are added to, or computes them again.
+all problems at once, and problem by problem, with the model's own forward pass and with vLLM. A value model scores all
+prefixes of a solution in one pass, and each in one of its own; in a search it keeps keys and values of what steps are
+added to, or computes them again.
 
 python benchmarks/monte_carlo.py --out benchmarks/results/monte_carlo.json
 """
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,7 +142,7 @@ def value_prefixes(given: Task, repeats: int) -> dict[str, object]:
     policy.ready()
     solutions = given.solutions(policy, given.n_valued)
     sampling = Sampling(n=given.n_rollouts, max_tokens=given.max_tokens)
-    estimator, round_of = MonteCarloValues(sampling), iter(range(1_000_000))
+    estimator, rounds = MonteCarloValues(sampling), count()
     counts: dict[str, EngineStatistics] = {}
 
     def cold(name: str, way: Way) -> Way:
@@ -153,13 +155,13 @@ def value_prefixes(given: Task, repeats: int) -> dict[str, object]:
         return counted
 
     def ours() -> None:
-        number = next(round_of)
+        number = next(rounds)
         estimator(policy, solutions, lambda *parts: derive_seed(number, *parts))
 
     def vllm_by_prefix() -> None:
         for t in solutions:
             for i, text in enumerate(prefixes_as_text(t, given.model)):
-                engine.generate([given.model.encode(text)], [_rest(sampling, t, i)], [next(round_of)])
+                engine.generate([given.model.encode(text)], [_rest(sampling, t, i)], [next(rounds)])
 
     def transformers_by_prefix() -> None:
         for t in solutions:
@@ -221,25 +223,36 @@ def generate_with_transformers(model: PretrainedLanguageModel, text: str, sampli
         )
 
 
-def search(given: Task, run: Path, repeats: int) -> dict[str, dict[str, float]]:
-    """Compare a beam search over all problems at once with one problem after the other."""
-    engine = HFEngine(max_sequences=512)
+def search(given: Task, run: Path, repeats: int) -> dict[str, object]:
+    """Compare a beam search over all problems at once with one problem after the other, through either engine."""
+    engines: dict[str, Callable[[], RolloutEngine]] = {
+        "HFEngine": lambda: HFEngine(max_sequences=512),
+        "VLLMEngine": lambda: VLLMEngine(max_model_length=512, cache_gib=0.5),
+    }
+    return {name: search_through(engine(), given, run, repeats) for name, engine in engines.items()}
+
+
+def search_through(engine: RolloutEngine, given: Task, run: Path, repeats: int) -> dict[str, object]:
+    """Compare both ways to search, for one beam and for four."""
     policy = given.policy(engine)
     policy.ready()
     beam = BeamSearch(LearnedValues(run), separator="\n")
-    sampling = Sampling(n=4, max_tokens=given.max_tokens)
+    rounds = count()
 
-    def seed_of(*parts: object) -> int:
-        return derive_seed(0, *parts)
+    def way(n: int, batches: Sequence[Sequence[Problem]]) -> Way:
+        sampling = Sampling(n=n, max_tokens=given.max_tokens)
 
-    def one_by_one() -> None:
-        for problem in given.problems:
-            beam(policy, [problem], sampling, seed_of)
+        def again() -> None:
+            number = next(rounds)  # of a seed of its own: a prefix cache knows nothing of what is written
+            for problems in batches:
+                beam(policy, problems, sampling, lambda *parts: derive_seed(number, *parts))
 
-    def at_once() -> None:
-        beam(policy, given.problems, sampling, seed_of)
+        return again
 
-    found = compare({"all problems at once": at_once, "problem by problem": one_by_one}, repeats)
+    batches = {"all problems at once": [given.problems], "problem by problem": [[p] for p in given.problems]}
+    found: dict[str, object] = {
+        f"{n} beam(s)": compare({name: way(n, own) for name, own in batches.items()}, repeats) for n in (1, 4)
+    }
     policy.close()
     return found
 

@@ -1,6 +1,7 @@
 """surefoot reproduce pav: its networks and learners, what its claims read, and the whole path at quick scale."""
 
 import json
+import math
 import time
 from math import nan
 from pathlib import Path
@@ -17,7 +18,7 @@ from surefoot.reproduce.claims import measure_claims
 from surefoot.reproduce.command import run_reproduce
 from surefoot.reproduce.language_models import folder_of
 from surefoot.reproduce.pav import PAPER, runs
-from surefoot.reproduce.pav.arithmetic import on_track, write_outcomes
+from surefoot.reproduce.pav.arithmetic import best_threshold, on_track, write_outcomes
 from surefoot.reproduce.pav.didactic import (
     TASK,
     DidacticTraining,
@@ -29,6 +30,7 @@ from surefoot.reproduce.pav.didactic import (
     returns,
 )
 from surefoot.reproduce.pav.network import AutoregressiveNetworks
+from surefoot.reproduce.pav.studies import FIRST_SEED
 from surefoot.reproduce.pav.sweep import measure_provers
 from surefoot.reproduce.results import Results
 from surefoot.reproduce.running import Measured, Run
@@ -143,6 +145,26 @@ def test_an_outcome_is_known_after_every_step(tmp_path: Path) -> None:
     assert min((tmp_path / "completions" / "outcomes_seed3").glob("*.arrow")).stat().st_mtime_ns == written
 
 
+def test_the_threshold_with_the_fewest_errors() -> None:
+    assert best_threshold([(0.9, True), (0.8, True), (0.8, False), (0.7, True), (0.2, False)]) == 0.7
+    assert best_threshold([(0.9, False), (0.8, False), (0.1, True)]) == math.inf, "nothing is predicted to be right"
+    assert best_threshold([(0.5, True), (0.5, True), (0.5, False)]) == 0.5, "scores that are the same are not parted"
+
+
+def test_errors_on_outcomes_are_compared_by_step() -> None:
+    errors = {("Q", 1): 0.5, ("Q", 2): 0.3, ("Q", 3): 0.1, ("Q + alpha A", 1): 0.4, ("Q + alpha A", 2): 0.3}
+    rows = [
+        {"seed": s, "step": step, "score": score, "error": error + 0.1 * s, "n": 10}
+        for s in range(2)
+        for (score, step), error in (errors | {("Q + alpha A", 3): 0.4}).items()
+    ]
+    found, _ = measure_claims(PAPER.claims, Results({"arithmetic_outcome_errors": rows}))
+    assert {m.id: m.estimate.mean for m in found} == {
+        "arithmetic_effective_reward_predicts_outcomes_early": pytest.approx(0.05),
+        "arithmetic_effective_reward_predicts_outcomes_all": pytest.approx(-0.2 / 3),
+    }
+
+
 def search_rows(search: str, accuracies: dict[int, float], tokens: float, **more: object) -> list[dict[str, object]]:
     return [
         {
@@ -184,9 +206,10 @@ def test_searches_are_compared_at_equal_candidates_and_at_equal_tokens() -> None
 def test_learning_is_compared_by_its_end_and_by_iterations() -> None:
     curves = {"outcome": [0.2, 0.3, 0.4, 0.5, 0.6], "alpha 3, K 1": [0.5, 0.6, 0.7, 0.8, 0.9]}
     rows = [
-        {"seed": s, "method": method, "iteration": 10 * (i + 1), "accuracy": a}
+        {"seed": s, "method": method, "run": run, "iteration": 10 * (i + 1), "accuracy": a + spread}
         for method, values in curves.items()
         for s in range(2)
+        for run, spread in enumerate((-0.05, 0.05))  # runs of one policy are averaged
         for i, a in enumerate(values)
     ]
     found, _ = measure_claims(PAPER.claims, Results({"arithmetic_reinforcement": rows}))
@@ -211,23 +234,29 @@ def test_nothing_is_reached_sooner_where_outcomes_teach_nothing() -> None:
     assert sum("bring 0.1 or more within the run on seeds [] only" in str(r) for r in left_out.values()) == 2
 
 
-@pytest.mark.parametrize(("correlations", "searched"), [((0.6, 0.5), True), ((0.1, 0.2), False), ((0.9, nan), False)])
-def test_searches_wait_for_a_verifier_that_predicts_advantages(
-    correlations: tuple[float, float], searched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("correlations", "passed"),
+    [((0.6, 0.5), [200, 201]), ((0.6, 0.4), [200]), ((0.1, 0.2), []), ((nan, 0.9), [201])],
+)
+def test_searches_wait_for_verifiers_that_predict_advantages(
+    correlations: tuple[float, float], passed: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"seed": s, "verifier": "process", "correlation_of_advantages": c} for s, c in enumerate(correlations)]
-    done: list[str] = []
+    rows = [
+        {"seed": s, "verifier": "process", "correlation_of_advantages": c}
+        for s, c in enumerate(correlations, FIRST_SEED)
+    ]
+    done: dict[str, object] = {}
     for name in ("measure_learning", "measure_sweep", "measure_provers"):
         monkeypatch.setattr(runs, name, lambda *_: Measured({}))
     monkeypatch.setattr(runs, "measure_policies", lambda *_: iter([Measured({"arithmetic_verifiers": rows})]))
     for name in ("measure_search", "measure_reinforcement"):
-        monkeypatch.setattr(runs, name, lambda *_, name=name: done.append(name) or Measured({}))
+        monkeypatch.setattr(runs, name, lambda *given, name=name: done.update({name: given[2]}) or Measured({}))
     run = Run(scale="laptop", n_seeds=2, most_seeds=2, out=tmp_path, options={"only": None})
     run.begin("pav")
     runs.run(run)
-    assert done == (["measure_search", "measure_reinforcement"] if searched else [])
-    left_out = [note.split(":")[0] for note in run.notes if "left out" in note]
-    assert left_out == ([] if searched else ["Searches are left out", "Reinforcement is left out"])
+    assert done == ({"measure_search": passed, "measure_reinforcement": passed} if passed else {})
+    left_out = [note.split(" on seeds")[0] for note in run.notes if "left out" in note]
+    assert left_out == ([] if len(passed) == 2 else ["Searches are left out", "Reinforcement is left out"])
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from statistics import fmean
 from surefoot.reasoning.search import SearchPoint, accuracy_at, compute_ratio, up_to_best
 from surefoot.reproduce.claims import ABOVE_ZERO, Keys, at_least, claim, reported
 from surefoot.reproduce.jobs import slug
-from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, RowsBySeed, by_seed, combine
+from surefoot.reproduce.results import NotMeasured, PerSeed, Results, Row, RowsBySeed, Table, by_seed, combine
 from surefoot.statistics import Estimate
 
 __all__ = ("GATE",)
@@ -61,18 +61,41 @@ def _of_verifier(results: Results, verifier: str, quantity: str = "correlation_o
     criterion=at_least(GATE, "less has made searches worse than none"),
 )
 def arithmetic_verifier_predicts_advantages(results: Results, verifier: str) -> PerSeed:
-    """Advantages by the {verifier} verifier go with those of 32 rollouts, on held-out completions."""
+    """Advantages by the {verifier} verifier go with the policy's exact ones, on held-out completions."""
     return _of_verifier(results, verifier)
 
 
 @claim(
     source="specification, section 9",
     unit="correlation",
-    criterion=reported("what the 32 rollouts' own noise leaves to be predicted"),
+    criterion=reported("what is computed, against what is sampled"),
 )
-def arithmetic_exact_advantages_go_with_the_rollouts(results: Results) -> PerSeed:
-    """The policy's exact advantages go with those of 32 rollouts, on held-out completions."""
-    return _of_verifier(results, "oracle")
+def arithmetic_rollouts_go_with_exact_advantages(results: Results) -> PerSeed:
+    """Advantages of 32 rollouts go with the policy's exact ones, on held-out completions."""
+    return _of_verifier(results, "rollouts")
+
+
+def scores_of_steps(results: Results) -> Keys:
+    """Yield the steps that are early, and all."""
+    steps = results["arithmetic_outcome_errors"].distinct("step")
+    return (
+        {"key": key, "last": last, "which": which}
+        for key, last, which in (("early", 2, "the first two steps"), ("all", max(steps), "all steps"))
+    )
+
+
+@claim(
+    id="arithmetic_effective_reward_predicts_outcomes_{key}",
+    over=scores_of_steps,
+    source="figure 10: most at early steps",
+    unit="error",
+    criterion=ABOVE_ZERO,
+)
+def arithmetic_effective_reward_predicts_outcomes(results: Results, last: int, which: str) -> PerSeed:
+    """Q errs more often on outcomes than Q + alpha A (alpha .5, K 4), each with its best threshold, mean of {which}."""
+    table = results["arithmetic_outcome_errors"]
+    kept = Table([row for row in table if row["step"] <= last], table.name)
+    return kept.per_seed("error", score="Q") - kept.per_seed("error", score="Q + alpha A")
 
 
 @claim(source="figure 11", unit="correlation", criterion=ABOVE_ZERO)
@@ -271,10 +294,20 @@ def arithmetic_control_beam_above_q_beam(results: Results, key: str) -> PerSeed:
     return _over_widths(results, f"beam, {key}") - _over_widths(results, "beam, Q")
 
 
+def _learning(results: Results, method: str) -> RowsBySeed:
+    """Return each seed's accuracy by iterations of reinforcement, mean over its runs."""
+    table = results["arithmetic_reinforcement"].where(method=method)
+    curves = {i: table.per_seed("accuracy", iteration=i) for i in sorted(table.distinct("iteration"))}
+    return by_seed(
+        {"seed": s, "iteration": i, "accuracy": accuracy}
+        for i, curve in curves.items()
+        for s, accuracy in curve.items()
+    )
+
+
 def _final(results: Results, method: str) -> PerSeed:
     """Return the accuracy at the end of reinforcement, mean of the last three evaluations."""
-    rows = by_seed(results["arithmetic_reinforcement"].where(method=method))
-    return rows.reduce(lambda own: fmean(r["accuracy"] for r in own[-3:]))
+    return _learning(results, method).reduce(lambda own: fmean(r["accuracy"] for r in own[-3:]))
 
 
 @claim(source="section 5: .26 against .19", unit="accuracy", criterion=ABOVE_ZERO)
@@ -294,8 +327,8 @@ def _where_outcomes_teach(results: Results) -> tuple[RowsBySeed, RowsBySeed]:
     Raises:
         NotMeasured: If outcomes alone teach fewer than two policies, so that there is no interval.
     """
-    table, finals = results["arithmetic_reinforcement"], _final(results, OUTCOME)
-    baseline, curves = (by_seed(table.where(method=method)) for method in (OUTCOME, PAV))
+    finals = _final(results, OUTCOME)
+    baseline, curves = (_learning(results, method) for method in (OUTCOME, PAV))
     taught = [s for s, final in finals.items() if final - baseline[s][0]["accuracy"] >= LEARNED]
     if len(taught) < 2:
         raise NotMeasured(f"outcomes alone bring {LEARNED:g} or more within the run on seeds {taught} only")
@@ -323,8 +356,7 @@ def arithmetic_pav_rl_is_halfway_sooner(results: Results) -> PerSeed:
 
 def _while_learning(results: Results, method: str) -> PerSeed:
     """Return the accuracy of samples, mean over all evaluations of reinforcement."""
-    rows = by_seed(results["arithmetic_reinforcement"].where(method=method))
-    return rows.reduce(lambda own: fmean(r["accuracy"] for r in own))
+    return _learning(results, method).reduce(lambda own: fmean(r["accuracy"] for r in own))
 
 
 def other_rewards(results: Results) -> Keys:

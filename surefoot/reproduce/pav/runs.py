@@ -1,11 +1,13 @@
 """What is run: the didactic task, and chains of arithmetic."""
 
-from statistics import fmean
+from collections.abc import Sequence
 
 from surefoot.errors import SurefootError
-from surefoot.reproduce.pav.arithmetic import measure_policies, measure_reinforcement, measure_search
+from surefoot.reproduce.pav.arithmetic import measure_policies
 from surefoot.reproduce.pav.arithmetic_claims import GATE
-from surefoot.reproduce.pav.studies import sizes
+from surefoot.reproduce.pav.arithmetic_reinforcement import measure_reinforcement
+from surefoot.reproduce.pav.arithmetic_search import measure_search
+from surefoot.reproduce.pav.studies import FIRST_SEED, sizes
 from surefoot.reproduce.pav.sweep import SETTINGS, measure_learning, measure_provers, measure_sweep
 from surefoot.reproduce.results import Table
 from surefoot.reproduce.running import Run
@@ -15,7 +17,7 @@ __all__ = ("run",)
 #: Study -> its tables.
 STUDIES = {
     "didactic": ("didactic_learning", "didactic_pass", "didactic_sweep", "didactic_provers"),
-    "arithmetic": ("arithmetic_values", "arithmetic_verifiers", "arithmetic_search"),
+    "arithmetic": ("arithmetic_values", "arithmetic_verifiers", "arithmetic_outcome_errors", "arithmetic_search"),
     "reinforcement": ("arithmetic_reinforcement", "arithmetic_pass"),
 }
 
@@ -83,27 +85,35 @@ def _measure_didactic(run: Run) -> None:
 
 def _measure_arithmetic(run: Run) -> None:
     """Measure the policies' values, verifiers, and searches where verifiers predict advantages."""
-    size, seeds = sizes(run.scale), range(run.n_seeds)
+    size, seeds = sizes(run.scale), _seeds(run)
     for measured in measure_policies(size, run.out, seeds):
         run.add(measured)
-    if _gate_is_open(run, "arithmetic"):
-        run.add(measure_search(size, run.out, seeds))
+    if passed := _through_the_gate(run, "arithmetic", seeds):
+        run.add(measure_search(size, run.out, passed))
 
 
 def _measure_reinforcement(run: Run) -> None:
-    """Measure reinforcement, unless verifiers are known to predict no advantages."""
-    if "arithmetic_verifiers" not in run.tables or _gate_is_open(run, "reinforcement"):
-        run.add(measure_reinforcement(sizes(run.scale), run.out, range(run.n_seeds)))
+    """Measure reinforcement, where verifiers are not known to predict no advantages."""
+    seeds: Sequence[int] = _seeds(run)
+    if "arithmetic_verifiers" in run.tables:
+        seeds = _through_the_gate(run, "reinforcement", seeds)
+    if seeds:
+        run.add(measure_reinforcement(sizes(run.scale), run.out, seeds))
 
 
-def _gate_is_open(run: Run, study: str) -> bool:
-    """Return whether the process verifier predicts advantages; note what is left out where it does not."""
+def _seeds(run: Run) -> Sequence[int]:
+    return range(FIRST_SEED, FIRST_SEED + run.n_seeds)
+
+
+def _through_the_gate(run: Run, study: str, seeds: Sequence[int]) -> list[int]:
+    """Return the seeds whose process verifier predicts exact advantages; note what is left out on the others."""
+    if run.quick:  # a verifier that always says the same has no correlation
+        return [*seeds]
     predicted = Table(run.tables["arithmetic_verifiers"]).per_seed("correlation_of_advantages", verifier="process")
-    correlation = fmean(predicted.values())
-    if correlation >= GATE or run.quick:  # a verifier that always says the same has none
-        return True
-    run.notes.append(
-        f"{LEFT_OUT[study]}: the verifier's advantages have a correlation of {correlation:.2f} with those of rollouts,"
-        f" and below {GATE:g} searches were worse than none."
-    )
-    return False
+    passed = [s for s in seeds if predicted[s] >= GATE]
+    if left_out := [f"{s} ({predicted[s]:.2f})" for s in seeds if s not in passed]:
+        run.notes.append(
+            f"{LEFT_OUT[study]} on seeds {', '.join(left_out)}: the correlation, in brackets, of the verifier's"
+            f" advantages with exact ones is below {GATE:g}, where searches were worse than none."
+        )
+    return passed

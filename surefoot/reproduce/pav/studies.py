@@ -9,10 +9,14 @@ from surefoot.reproduce.jobs import Job, changed, component
 from surefoot.reproduce.language_models import ENGINE, folder_of, model_of, optimizer, trainer
 
 __all__ = (
+    "ALPHA",
     "EXACT",
+    "FIRST_SEED",
+    "JUDGE",
     "ORACLE",
     "SAMPLING",
     "VERIFIERS",
+    "K",
     "RewardSetting",
     "Size",
     "data",
@@ -24,6 +28,11 @@ __all__ = (
     "weak_policy",
 )
 
+#: Of policies that are judged. Settings were chosen on seeds 0 to 4 and 100.
+FIRST_SEED = 200
+#: Attempts of the prover in a beam search, and the weight of its advantage where that is not chosen: the paper's.
+K, ALPHA = 4, 0.5
+JUDGE = "process"  # the verifier whose values guide beams and reward steps
 #: Completions as they are sampled everywhere.
 SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "max_tokens": 48}
 #: The policy's values, computed: the verifier that knows all.
@@ -42,7 +51,7 @@ BATCH = 64
 VERIFIERS = {
     "outcome": "outcomes",
     "process": "labels",
-    "control": "exact",
+    "control": "on_track",
     "few": "few",
     "first_pit": "first_pit",
 }
@@ -53,6 +62,7 @@ class RewardSetting(NamedTuple):
 
     alpha: float  # of the prover's advantage; 0 for outcomes alone
     k: int  # attempts of the prover
+    n_runs: int = 1  # of each policy
 
     @property
     def name(self) -> str:
@@ -72,6 +82,7 @@ class Size(NamedTuple):
     n_outcomes: int  # completions of the outcome reward model
     n_held_out: int  # traces of the gate
     n_oracle: int  # rollouts from each of their prefixes
+    n_predicted: int  # completions whose outcomes are predicted step by step
     n_few: int  # traces where first pits are compared with all steps
     epochs: int  # of a verifier
     n_problems: int  # of a search, and of Pass@N
@@ -92,16 +103,15 @@ def sizes(scale: Scale) -> Size:
     if scale == "quick":
         return Size(
             n_steps=2, n_pretraining=640, n_erring=64, n_validation=32, n_traces=24, n_rollouts=2, n_outcomes=48,
-            n_held_out=8, n_oracle=4, n_few=8, epochs=1, n_problems=8, samples=(1, 2), widths=(1, 2), ks=(), width=2,
-            n_pass=4, iterations=2, rollout=8, rewards=(RewardSetting(3, 1),), alphas=(0.5,),
+            n_held_out=8, n_oracle=4, n_predicted=16, n_few=8, epochs=1, n_problems=8, samples=(1, 2), widths=(1, 2),
+            ks=(), width=2, n_pass=4, iterations=2, rollout=8, rewards=(RewardSetting(3, 1),), alphas=(0.5,),
             verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
         n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
-        n_outcomes=51_200, n_held_out=128, n_oracle=32, n_few=1024, epochs=16, n_problems=128,
+        n_outcomes=51_200, n_held_out=128, n_oracle=32, n_predicted=1024, n_few=1024, epochs=16, n_problems=128,
         samples=(1, 2, 4, 8, 16, 32, 64), widths=(1, 2, 4, 8, 16), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64,
-        iterations=200, rollout=128,
-        rewards=tuple(RewardSetting(alpha, k) for alpha, k in ((0, 1), (1, 1), (3, 1), (5, 1), (3, 4))),
+        iterations=200, rollout=128, rewards=tuple(RewardSetting(*r) for r in ((0, 1, 2), (3, 1, 2), (1, 1), (3, 4))),
         alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
@@ -179,14 +189,14 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> 
     )
 
 
-def reinforcement(seed: int, size: Size, reward: RewardSetting, judge: str, out: Path, lr: float) -> Job:
-    """Return the run that reinforces the weak policy; the prover is the other one.
+def reinforcement(seed: int, size: Size, reward: RewardSetting, run: int, out: Path, lr: float) -> Job:
+    """Return a run that reinforces the weak policy; the prover is the other one.
 
     Args:
-        seed: Of the policy, the problems and the draws.
+        seed: Of the policy.
         size: Of the study.
         reward: Of steps.
-        judge: Name of the verifier's job.
+        run: Number of the run, from which problems and draws follow as well.
         out: Folder of runs.
         lr: Learning rate.
     """
@@ -196,7 +206,7 @@ def reinforcement(seed: int, size: Size, reward: RewardSetting, judge: str, out:
         "engine": ENGINE,
         "sampling": {"n": 1, **SAMPLING},
         "rewards": {"step_separator": "\n"},
-        "values": values_of(judge, out),
+        "values": values_of(f"{JUDGE}_seed{seed}", out),
         "credit": credit,
         "evaluation": dict(SAMPLING),
         **optimizer(lr, 10),
@@ -204,11 +214,11 @@ def reinforcement(seed: int, size: Size, reward: RewardSetting, judge: str, out:
     steps = {"max_steps": size.iterations, "max_epochs": -1, "check_val_every_n_epoch": None}
     steps["val_check_interval"] = max(1, size.iterations // 30)
     numbers = {"n_train": size.iterations * size.rollout, "n_val": size.n_validation}
-    problems = data(size, 3000 + seed, **numbers, batch_size=size.rollout, eval_batch_size=512)
+    problems = data(size, 3000 + 100 * run + seed, **numbers, batch_size=size.rollout, eval_batch_size=512)
     return Job(
-        f"reinforced_{reward.alpha:g}_{reward.k}_lr{lr:g}_seed{seed}",
+        f"reinforced_{reward.alpha:g}_{reward.k}_lr{lr:g}_seed{seed}_run{run}",
         {
-            "seed_everything": seed,
+            "seed_everything": 1000 * run + seed,
             "trainer": trainer([component("ModelExporter")], **steps),
             "model": component("Reinforce", **settings),
             "data": problems,
