@@ -19,6 +19,7 @@ PAPER = Paper(
         figures.didactic_learning,
         figures.didactic_pass,
         figures.didactic_sweep,
+        figures.arithmetic_outcome_errors,
         figures.arithmetic_by_candidates,
         figures.arithmetic_by_tokens,
         figures.arithmetic_provers,

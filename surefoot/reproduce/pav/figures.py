@@ -10,6 +10,7 @@ __all__ = (
     "arithmetic_by_candidates",
     "arithmetic_by_tokens",
     "arithmetic_learning",
+    "arithmetic_outcome_errors",
     "arithmetic_pass",
     "arithmetic_provers",
     "didactic_learning",
@@ -71,6 +72,16 @@ def _searches(table: Table) -> dict[str, Table]:
     """Return the rows of what is drawn, of the searches that were run."""
     run = table.distinct("search")
     return {name: table.where(search=s, selection=by) for name, (s, by) in _SEARCHES.items() if s in run}
+
+
+def arithmetic_outcome_errors(results: Results, folder: Path) -> None:
+    """Draw how often the score of a step, against its best threshold, is wrong on the outcome."""
+    interval_curves(
+        results["arithmetic_outcome_errors"].curves("step", "error", by="score"),
+        ("step", "share of wrong predictions"),
+        folder / "arithmetic_outcome_errors",
+        "Arithmetic: outcomes predicted after each step",
+    )
 
 
 def arithmetic_by_candidates(results: Results, folder: Path) -> None:

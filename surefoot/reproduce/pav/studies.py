@@ -84,7 +84,8 @@ class Size(NamedTuple):
     n_oracle: int  # rollouts from each of their prefixes
     n_predicted: int  # completions whose outcomes are predicted step by step
     n_few: int  # traces where first pits are compared with all steps
-    epochs: int  # of a verifier
+    epochs: int  # of a verifier on labelled traces; with fewer of them half as many steps
+    outcome_epochs: int  # of the outcome reward model
     n_problems: int  # of a search, and of Pass@N
     samples: Sequence[int]  # of which the best is chosen
     widths: Sequence[int]  # candidates of a beam search
@@ -103,15 +104,16 @@ def sizes(scale: Scale) -> Size:
     if scale == "quick":
         return Size(
             n_steps=2, n_pretraining=640, n_erring=64, n_validation=32, n_traces=24, n_rollouts=2, n_outcomes=48,
-            n_held_out=8, n_oracle=4, n_predicted=16, n_few=8, epochs=1, n_problems=8, samples=(1, 2), widths=(1, 2),
-            ks=(), width=2, n_pass=4, iterations=2, rollout=8, rewards=(RewardSetting(3, 1),), alphas=(0.5,),
-            verifiers=("outcome", "process", "control"),
+            n_held_out=8, n_oracle=4, n_predicted=16, n_few=8, epochs=1, outcome_epochs=1, n_problems=8,
+            samples=(1, 2), widths=(1, 2), ks=(), width=2, n_pass=4, iterations=2, rollout=8,
+            rewards=(RewardSetting(3, 1),), alphas=(0.5,), verifiers=("outcome", "process", "control"),
         )  # fmt: skip
     return Size(
-        n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=4096, n_rollouts=4,
-        n_outcomes=51_200, n_held_out=128, n_oracle=32, n_predicted=1024, n_few=1024, epochs=16, n_problems=128,
-        samples=(1, 2, 4, 8, 16, 32, 64), widths=(1, 2, 4, 8, 16), ks=(1, 2, 4, 8, 16, 32), width=8, n_pass=64,
-        iterations=200, rollout=128, rewards=tuple(RewardSetting(*r) for r in ((0, 1, 2), (3, 1, 2), (1, 1), (3, 4))),
+        n_steps=5, n_pretraining=64_000, n_erring=9600, n_validation=512, n_traces=8192, n_rollouts=4,
+        n_outcomes=102_400, n_held_out=128, n_oracle=32, n_predicted=1024, n_few=1024, epochs=10, outcome_epochs=1,
+        n_problems=128, samples=(1, 2, 4, 8, 16, 32, 64), widths=(1, 2, 4, 8, 16), ks=(1, 2, 4, 8, 16, 32), width=8,
+        n_pass=64, iterations=150, rollout=128,
+        rewards=tuple(RewardSetting(*r) for r in ((0, 1, 2), (3, 1, 2), (3, 4))),
         alphas=(0.2, 0.5, 1.0), verifiers=(*VERIFIERS, ORACLE),
     )  # fmt: skip
 
@@ -175,7 +177,7 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> 
         completions: Labelled ones.
         out: Folder of runs.
     """
-    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **optimizer(2e-3, 0.1)}
+    settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **optimizer(1e-3, 0.1)}
     settings["schedule"] = "linear"
     given = {"completions": str(completions.resolve()), "batch_size": 64, "eval_batch_size": 512}
     return Job(
