@@ -380,4 +380,4 @@ class MemorizationTracker(Callback):
 
 
 def _n_correct(group: Sequence[Trajectory]) -> int:
-    return sum(t.grade is not None and t.grade.correct for t in group)
+    return sum(t.is_correct for t in group)

@@ -116,12 +116,14 @@ def test_the_house_stays_simple() -> None:
     assert found.file_circles == []
     # `reproduce` is a verb, and trains through the command line as its users do
     assert found.room_circles == [["surefoot.cli", "surefoot.reproduce"]]
-    # 42 rooms, 225 arrows, 11 floors and 444 lines at most when last pinned; the ranking of provers from stored labels
-    # had brought five of the arrows, the pav study, which reads a model's own probabilities, two. A paper brings one
-    # room below `reproduce` and some five arrows: raise the bounds by that in its commit, and say there what more it
-    # brings and why. Floors stay: a room that lies higher than `cli` and `reproduce` has its code in the wrong place.
+    # 43 rooms, 238 arrows, 11 floors and 446 lines at most when last pinned; the ranking of provers from stored labels
+    # had brought five of the arrows, the pav study, which reads a model's own probabilities, two, and the study of
+    # incorrect synthetic data nine: it reads completions, values and a model as pav does, and builds pairs. A paper
+    # brings one room below `reproduce` and some five arrows: raise the bounds by that in its commit, and say there what
+    # more it brings and why. Floors stay: a room that lies higher than `cli` and `reproduce` has its code in the wrong
+    # place.
     assert found.rooms <= 43
-    assert found.arrows <= 230
+    assert found.arrows <= 240
     assert found.floors <= 11
     assert found.largest[0][0] <= 450, found.largest[0]
 

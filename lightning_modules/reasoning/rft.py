@@ -59,7 +59,7 @@ class RFT(SFT):
         chosen = correct_completions(trajectories, self.max_per_problem, self.global_step, self.distinct)
         counts = torch.tensor(
             [
-                sum(t.grade is not None and t.grade.correct for t in trajectories),
+                sum(t.is_correct for t in trajectories),
                 len({t.problem.id for t in chosen}),
                 len(trajectories),
                 len(batch["problem"]),

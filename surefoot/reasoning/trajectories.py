@@ -63,6 +63,11 @@ class Trajectory:
     reward_parts: dict[str, float] = field(default_factory=dict)  # by reward function, unweighted
 
     @property
+    def is_correct(self) -> bool:
+        """Whether its answer was graded, and as correct."""
+        return self.grade is not None and self.grade.correct
+
+    @property
     def total_reward(self) -> float:
         """The sum of the rewards of what the policy did; spans that were given to it do not count."""
         return self.learned_sum(self.rewards)

@@ -102,11 +102,16 @@ def test_what_cannot_be_ranked_ends_in_one_line(
         "fewer": (labelled(0.6, 0.4, problems=5), "fewer are of other completions than the policy's"),
         "uncounted": ([replace(t, value_counts=()) for t in own], "does not say how many attempts"),
         "single": (labelled(1.0, 0.0, n=1), "single has values of n = 1: the noise of the best of 1"),
-        "mixed": (mixed, "mixed has labels of 2 provers, of another model"),
+        "another": (
+            [replace(t, policy='{"model": "a"}', prover='{"model": "b"}') for t in own],
+            "another holds no values of the policy that sampled the completions: those are of a prover with another",
+        ),
+        "mixed": (mixed, "mixed has labels of several provers, of another model"),
         "unlabelled": ([replace(t, values=()) for t in own], "unlabelled has 0 values for 3 prefixes"),
     }
     for name, (trajectories, message) in cases.items():
-        _refused(capsys, [str(policy), str(write(tmp_path / name, trajectories, 9))], tmp_path, message)
+        first = [] if name == "another" else [str(policy)]
+        _refused(capsys, [*first, str(write(tmp_path / name, trajectories, 9))], tmp_path, message)
     alike = write(tmp_path / "alike", own[::2])
     _refused(capsys, [str(alike)], tmp_path, "no two completions take different steps from the same state")
     _refused(capsys, [str(policy), "--k", "16"], tmp_path, "the noise of the best of 16 is known from n = 32")

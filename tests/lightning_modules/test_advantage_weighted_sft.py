@@ -129,7 +129,7 @@ def test_values_of_several_provers_are_refused(tmp_path: Path) -> None:
     trajectories = [damaged([1.0, 1.0, 0.0]) for _ in range(2)]
     for t, name in zip(trajectories, ("a", "b"), strict=True):
         t.prover = f'{{"model": "{name}"}}'
-    with pytest.raises(DataError, match="labels of 2 provers, of another model"):
+    with pytest.raises(DataError, match="labels of several provers, of another model"):
         LabelledTrajectoriesDataModule(stored(tmp_path / "labels", trajectories)).trajectories()
 
 

@@ -294,19 +294,26 @@ def prover(name: str, n: int = 4, **more: Any) -> str:
 def test_labels_of_several_provers_are_not_learned_together(tmp_path: Path) -> None:
     """Unless they differ in how many were sampled, and by what; outcomes are nobody's labels."""
     mixed = written(tmp_path / "mixed", prover("a"), prover("b"))
-    with pytest.raises(DataError, match="mixed has labels of 2 provers, of another model"):
+    with pytest.raises(DataError, match="mixed has labels of several provers, of another model"):
         LabelledCompletionsDataModule(mixed).judged("train")
     LabelledCompletionsDataModule(mixed, judge="outcome").judged("train")
     alike = written(tmp_path / "alike", prover("a"), "", prover("a", n=8, engine="VLLMEngine"))
     data = LabelledCompletionsDataModule(alike, val_share=0, test_share=0)
     assert data.prover() == prover("a")
     apart = [written(tmp_path / name, prover(name)) for name in ("a", "b")]
-    with pytest.raises(DataError, match=r"a and .*b has labels of 2 provers"):
+    with pytest.raises(DataError, match=r"a and .*b has labels of several provers"):
         LabelledCompletionsDataModule(apart).judged("train")
     both = LabelledCompletionsDataModule([apart[0], alike], val_share=0, test_share=0)
     assert (len(both.judged("train")), both.prover()) == (8, prover("a"))
     with pytest.raises(ConfigError, match="at least one folder"):
         LabelledCompletionsDataModule([])
+    written_over, moved = (
+        [json.dumps({**json.loads(prover(model)), "contents": {"model": held}}) for model, held in of]
+        for of in ((("latest", "x"), ("latest", "y")), (("latest", "x"), ("/runs/0", "x")))
+    )
+    with pytest.raises(DataError, match="of another model"):
+        LabelledCompletionsDataModule(written(tmp_path / "over", *written_over)).judged("train")
+    LabelledCompletionsDataModule(written(tmp_path / "moved", *moved)).judged("train")
     odd = written(tmp_path / "odd", "not json", prover("a"))
     with pytest.raises(DataError, match="of another description and model and sampling"):
         LabelledCompletionsDataModule(odd).judged("train")

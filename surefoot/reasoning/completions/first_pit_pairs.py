@@ -165,9 +165,7 @@ def _begins(tokens: Tokens, beginning: Tokens) -> bool:
 
 def _correct(completions: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
     """Return each problem's correct completions; truncated ones are left out."""
-    return group_by_problem(
-        t for t in completions if t.grade is not None and t.grade.correct and t.finish_reason == "stop"
-    )
+    return group_by_problem(t for t in completions if t.is_correct and t.finish_reason == "stop")
 
 
 def _wrong(completions: Iterable[Trajectory]) -> list[Trajectory]:

@@ -89,7 +89,7 @@ def pair_completions(
 
     def pair(shards: Sequence[Path]) -> dict[str, float]:
         continuations = [t for shard in shards for t in read_shard(shard)]
-        given = [*completions, *(t for t in continuations if t.grade is not None and t.grade.correct)]
+        given = [*completions, *(t for t in continuations if t.is_correct)]
         pairs, left_out = builder(given, pairing.seed), builder.left_out(given, pairing.seed)
         if not pairs:
             raise DataError(f"{source} gives no pairs: {_reasons(completions, left_out)}.")

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from surefoot.errors import ConfigError
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.storage.contents import differing_contents
+from surefoot.reasoning.values import have_other_models
 
 __all__ = ("check_prompt", "describe_policy", "differing_settings")
 
@@ -41,13 +42,10 @@ def differing_settings(first: str, second: str) -> list[str]:
     if not first or not second:
         return []
     one, other = json.loads(first), json.loads(second)
-    held, held_too = one.get("contents") or {}, other.get("contents") or {}
-    known = held.keys() & held_too.keys()
-    models_differ = bool(differing_contents(held, held_too)) if known else one.get("model") != other.get("model")
-    return ["model"] * models_differ + ["sampling"] * (_sampling(one) != _sampling(other))
+    return ["model"] * have_other_models(one, other) + ["sampling"] * (_sampling(one) != _sampling(other))
 
 
-def _sampling(settings: Mapping[str, dict[str, object]]) -> dict[str, object]:
+def _sampling(settings: Mapping[str, Any]) -> dict[str, object]:
     return {name: value for name, value in (settings.get("sampling") or {}).items() if name not in _BUDGET}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surefoot.errors import ConfigError, DataError
+from surefoot.reasoning.completions.policies import differing_settings
 from surefoot.reasoning.completions.store import RECORD, read_trajectories
 from surefoot.reasoning.credit import RankedProver, attempts_behind_values, rank_provers
 from surefoot.reasoning.trajectories import Trajectory
@@ -30,13 +31,15 @@ def rank_labels(labels: Sequence[Path], policy: Path | None = None, ks: Sequence
 
     Raises:
         ConfigError: If there are no labels.
-        DataError: If the labels cannot be read or compared, see `rank_provers`, or were stopped by how attempts ended.
+        DataError: If the labels cannot be read or compared, see `rank_provers`, were stopped by how attempts ended, or
+            the policy's own are another's.
     """
     folders = list(dict.fromkeys(map(Path, labels)))
     if not folders or any(k < 1 for k in ks):
         raise ConfigError(f"expected folders of labels and k of at least 1, got {len(folders)} and {list(ks)}.")
     own = folders[0] if policy is None else Path(policy)
     found = {folder: _read(folder) for folder in dict.fromkeys([own, *folders])}
+    _check_own(found[own], own)
     for folder in folders:
         _warn_of_common_draws(folder, own)
     provers = {
@@ -58,6 +61,20 @@ def _read(folder: Path) -> list[Trajectory]:
     single_prover((t.prover for t in found), folder)
     attempts_behind_values(found, str(folder))
     return found
+
+
+def _check_own(labelled: Sequence[Trajectory], folder: Path) -> None:
+    """Refuse values as the policy's own that another one has given, as far as rows record it.
+
+    Raises:
+        DataError: If it has.
+    """
+    for sampled, valued in dict.fromkeys((t.policy, t.prover) for t in labelled):
+        if differing := differing_settings(sampled, valued):
+            raise DataError(
+                f"{folder} holds no values of the policy that sampled the completions: those are of a prover with"
+                f" another {' and '.join(differing)}. Name the policy's own labels with --policy."
+            )
 
 
 def _known(trajectories: Sequence[Trajectory], folder: Path) -> list[int]:

@@ -35,7 +35,7 @@ def correct_completions(
     """
     kept: list[Trajectory] = []
     for problem, group in group_by_problem(trajectories).items():
-        chosen = [t for t in group if t.grade is not None and t.grade.correct and t.finish_reason == "stop"]
+        chosen = [t for t in group if t.is_correct and t.finish_reason == "stop"]
         if distinct:
             chosen = distinct_completions(chosen)
         if len(chosen) > max_per_problem:

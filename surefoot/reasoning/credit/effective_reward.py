@@ -51,6 +51,11 @@ class EffectiveRewardAdvantage(CreditAssigner):
         """
         if not 0 <= alpha < float("inf") or k < 1:
             raise ConfigError(f"expected alpha >= 0 and k >= 1, got {alpha} and {k}.")
+        if scale == "group" and baseline == "none":
+            raise ConfigError(
+                "scale group divides by the spread around the group's mean, which baseline none does not subtract: set"
+                " baseline group, or scale none."
+            )
         check_epsilon(epsilon)
         self.alpha, self.k, self.bonus = alpha, k, bonus
         self.baseline, self.scale, self.epsilon = baseline, scale, epsilon

@@ -15,8 +15,8 @@ def prover_values(trajectory: Trajectory, k: int) -> list[float]:
     """Return the values of a prover that takes the best of k attempts, from the values of one.
 
     Sampled values with at least k attempts give unbiased estimates, see `best_of_k_estimate`, where their number was
-    fixed and not stopped by what was sampled; others count as exact. Numbers that differ within a completion tell of
-    such a stop, which a warning says.
+    fixed and not stopped by what was sampled; others count as exact. Warnings tell of numbers that differ within a
+    completion, as where attempts were stopped, and of fewer attempts than k.
 
     Args:
         trajectory: With values.
@@ -28,6 +28,12 @@ def prover_values(trajectory: Trajectory, k: int) -> list[float]:
     if k == 1:
         return list(trajectory.values)
     counts = trajectory.value_counts or [0] * len(trajectory.values)
+    if 0 < (least := min((n for n in counts if n), default=0)) < k:
+        warnings.warn(
+            f"values of the best of {k} are made of {least} attempts, and are too low: label with n of at least {k}, or"
+            f" take k up to {least}.",
+            stacklevel=2,
+        )
     if len({n for n in counts if n}) > 1:
         warnings.warn(
             "the attempts behind values differ in number, as where they stop early (half_width, first_pit): values of"

@@ -104,10 +104,9 @@ class BeamSearch(Search):
         width, before = sampling.n // self.n_subtrees, self.verifier.n_scored_tokens
         pools: dict[tuple[int, int], list[Trajectory]] = {}
         going = [_Beginning(p, subtree) for p in range(len(problems)) for subtree in range(self.n_subtrees)]
-        step = replace(sampling, n=width * self.n_children)
         try:
             while going:
-                grown = self._grow(policy, problems, going, step, seed_of)
+                grown = self._grow(policy, problems, going, sampling, seed_of)
                 _end([b.so_far for b in grown if b.so_far.finish_reason != "step"], policy, sampling)
                 self.verifier.extend(policy, [b.so_far for b in grown], seed_of)
                 check_values([b.so_far for b in grown], self.verifier)
@@ -118,7 +117,6 @@ class BeamSearch(Search):
                     _Beginning(*pool, t) for pool, found in pools.items() for t in found if t.finish_reason == "step"
                 ]
                 pools = {pool: [t for t in found if t.finish_reason != "step"] for pool, found in pools.items()}
-                step = replace(sampling, n=self.n_children)
         finally:
             self.verifier.forget()
         self.counts.scored_tokens += self.verifier.n_scored_tokens - before
@@ -132,24 +130,27 @@ class BeamSearch(Search):
         policy: Policy,
         problems: Sequence[Problem],
         beginnings: Sequence[_Beginning],
-        step: Sampling,
+        sampling: Sampling,
         seed_of: SeedOf,
     ) -> list[_Grown]:
-        """Return each beginning with ``step.n`` next steps, with the values that are known of it."""
-        starts, samplings, seeds = [], [], []
+        """Return each beginning with as many next steps as it gets, with the values that are known of it."""
+        starts, samplings, origins, seeds = [], [], [], []
         seen: Counter[tuple[int, ...]] = Counter()  # beginnings that are the same go on differently
         for b in beginnings:
             problem = problems[b.problem]
             given, prompt = (b.so_far.completion, b.so_far.prompt) if b.so_far else ((), None)
             starts.append(Start(problem, given, b.problem, prompt))
-            samplings.append(replace(step, stop=(*step.stop, self.separator), max_tokens=step.max_tokens - len(given)))
+            begun = bool(given) and not self._is_empty(policy.model.decode(given))
+            n = self.n_children if begun else self.n_children * sampling.n // self.n_subtrees
+            stop, left = (*sampling.stop, self.separator), sampling.max_tokens - len(given)
+            samplings.append(replace(sampling, n=n, stop=stop, max_tokens=left))
+            origins += [b] * n
             same = (b.problem, b.subtree, *given)
             copies = (seen[same],) if seen[same] else ()
             seen[same] += 1
             seeds.append(seed_of(problem.id, "step", b.subtree, derive_seed(*given), *copies))
         sampled = policy.sample(starts, samplings, seeds)
-        ends = policy.engine.stops(with_stops(step, policy.prompt, policy.model))
-        origins = [b for b in beginnings for _ in range(step.n)]
+        ends = policy.engine.stops(with_stops(sampling, policy.prompt, policy.model))
         grown = [
             _Grown(b.problem, b.subtree, self._joined(policy, b.so_far, t, ends))
             for b, t in zip(origins, sampled, strict=True)
@@ -163,7 +164,8 @@ class BeamSearch(Search):
     def _joined(self, policy: Policy, beginning: Trajectory | None, grown: Trajectory, ends: Sampling) -> Trajectory:
         """Return a sampled step with what it goes on from as one completion that the policy wrote.
 
-        White space alone is no step of its own: it belongs to the one before, whose value is asked for again.
+        Separators alone are no step of their own, as in `split_spans`: they belong to the one before, whose value is
+        asked for again, and at the beginning to the one after.
         """
         new = policy.model.decode(grown.completion[grown.n_given :])
         spans, values, counts, logprobs = list[Span](), list[float](), list[int](), list[float]()
@@ -171,7 +173,7 @@ class BeamSearch(Search):
             spans, values, counts = list(beginning.spans), list(beginning.values), list(beginning.value_counts)
             logprobs = list(beginning.behaviour_logprobs)
         start = grown.n_given
-        if spans and not new.strip():
+        if spans and (self._is_empty(new) or self._is_empty(policy.model.decode(grown.completion[:start]))):
             start, values, counts = spans.pop().start, values[:-1], counts[:-1]
         return replace(
             grown,
@@ -182,6 +184,9 @@ class BeamSearch(Search):
             values=values,
             value_counts=counts,
         )
+
+    def _is_empty(self, text: str) -> bool:
+        return not text.replace(self.separator, "")
 
     def _reason(self, policy: Policy, grown: Trajectory, new: str, ends: Sampling) -> Literal["stop", "length", "step"]:
         """Return why a step ended: the answer has, or it cannot go on, or a separator was written."""

@@ -11,7 +11,13 @@ from surefoot.reasoning.values.judged import (
     value_logits,
 )
 from surefoot.reasoning.values.judged_texts import JudgedText, judged_solution, judged_until_an_error, tokenised
-from surefoot.reasoning.values.label_source import LabelledTraining, LabelSource, prompt_template, single_prover
+from surefoot.reasoning.values.label_source import (
+    LabelledTraining,
+    LabelSource,
+    have_other_models,
+    prompt_template,
+    single_prover,
+)
 from surefoot.reasoning.values.learned import LearnedValues
 from surefoot.reasoning.values.monte_carlo import MonteCarloValues, Prefix, prefixes_of
 from surefoot.reasoning.values.step_classifier import StepClassifierValues
@@ -40,6 +46,7 @@ __all__ = (
     "best_of_k_estimate",
     "check_labels",
     "check_values",
+    "have_other_models",
     "judged_sequence",
     "judged_solution",
     "judged_until_an_error",

@@ -1,16 +1,18 @@
 """Whose labels a value model learns from: what sampled them, and how its problems were put."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from surefoot.errors import DataError
 from surefoot.reasoning.trajectories import Trajectory
+from surefoot.storage.contents import differing_contents
 from surefoot.storage.json_files import read_json, write_json
 
-__all__ = ("LabelSource", "LabelledTraining", "prompt_template", "single_prover")
+__all__ = ("LabelSource", "LabelledTraining", "have_other_models", "prompt_template", "single_prover")
 
 #: File of a run folder that holds it.
 _FILE = "labels.json"
@@ -132,25 +134,41 @@ def single_prover(described: Iterable[str], where: object) -> str:
     Raises:
         DataError: If they are of several provers.
     """
-    found: dict[str, str] = {}
-    for text in dict.fromkeys(described):
-        if text:
-            found.setdefault(json.dumps(_prover(text), sort_keys=True), text)
-    if len(found) > 1:
-        first, second = (_prover(text) for text in list(found.values())[:2])
-        differing = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
-        raise DataError(
-            f"{where} has labels of {len(found)} provers, of another {' and '.join(differing)}: values of different"
-            " policies are not learned or compared together, keep them in folders of their own."
-        )
-    return next(iter(found.values()), "")
+    known = [text for text in dict.fromkeys(described) if text]
+    for first, second in combinations(map(_prover, known), 2):
+        if differing := _differing(first, second):
+            raise DataError(
+                f"{where} has labels of several provers, of another {' and '.join(differing)}: values of different"
+                " policies are not learned or compared together, keep them in folders of their own."
+            )
+    return next(iter(known), "")
 
 
-def _prover(described: str) -> dict[str, object]:
-    """Return the settings that make a prover another one; what its paths hold is not known of all."""
+def have_other_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two policies have different models, by what their paths hold; by settings where that is not known.
+
+    Args:
+        one: Settings of what samples, with ``model`` and, where they were recorded, ``contents`` of its paths.
+        other: The same of the other.
+    """
+    held, held_too = one.get("contents") or {}, other.get("contents") or {}
+    if held.keys() & held_too.keys():
+        return bool(differing_contents(held, held_too))
+    return bool(one.get("model") != other.get("model"))
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return the settings in which two provers differ."""
+    others = {*first, *second} - {"model", "contents"}
+    differing = {name for name in others if first.get(name) != second.get(name)}
+    return sorted(differing | ({"model"} if have_other_models(first, second) else set()))
+
+
+def _prover(described: str) -> dict[str, Any]:
+    """Return the settings that make a prover another one."""
     try:
         settings = dict(json.loads(described))
     except (TypeError, ValueError):
         return {"description": described}
     sampling = {n: v for n, v in dict(settings.get("sampling") or {}).items() if n != "n"}
-    return {n: v for n, v in settings.items() if n not in ("engine", "contents")} | {"sampling": sampling}
+    return {n: v for n, v in settings.items() if n != "engine"} | {"sampling": sampling}

@@ -36,7 +36,7 @@ from surefoot.reproduce.pav.studies import (
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
 
-__all__ = ("best_threshold", "is_right", "measure_policies", "on_track", "prepare_reinforcement", "sampled_with")
+__all__ = ("best_threshold", "measure_policies", "on_track", "prepare_reinforcement", "sampled_with")
 
 ROLLOUTS = "rollouts"  # many from each prefix, beside verifiers
 FIRST_PIT = 0.5  # value from which on a loss is looked for
@@ -142,7 +142,7 @@ def write_on_track(seed: int, out: Path) -> None:
 
 def write_outcomes(seed: int, out: Path) -> None:
     """Write completions again, with 1 as the value of each prefix of those with a right answer, and 0 of others."""
-    _write_again("sampled", "outcomes", seed, out, lambda t: [float(is_right(t))] * (1 + len(t.spans)))
+    _write_again("sampled", "outcomes", seed, out, lambda t: [float(t.is_correct)] * (1 + len(t.spans)))
 
 
 def write_exact_values(seed: int, out: Path) -> None:
@@ -154,11 +154,6 @@ def write_exact_values(seed: int, out: Path) -> None:
         return trajectory.values
 
     _write_again("held_out", "exact", seed, out, values)
-
-
-def is_right(trajectory: Trajectory) -> bool:
-    """Return whether a completion's answer is right."""
-    return trajectory.grade is not None and trajectory.grade.correct
 
 
 def _write_again(
@@ -221,7 +216,7 @@ def verifier_rows(seed: int, name: str, out: Path) -> Rows:
             "correlation_of_values": _correlation(values, true_values),
             "correlation_of_advantages": _correlation(steps, true_steps),
             "auroc_right_so_far": ranking(values, right),
-            "auroc_right_answer": ranking(ends, torch.tensor([float(is_right(t)) for t in judged])),
+            "auroc_right_answer": ranking(ends, torch.tensor([float(t.is_correct) for t in judged])),
             "rollouts": _rollouts(labels, seed, out),
         }
     ]
@@ -245,8 +240,8 @@ def outcome_error_rows(seed: int, out: Path) -> Rows:
             [t for t in own if len(t.spans) > step] for own in (completions[:half], completions[half:])
         )
         for name, score in scores.items() if chosen_on and measured_on else ():
-            threshold = best_threshold([(score(t)[step], is_right(t)) for t in chosen_on])
-            wrong = [(score(t)[step] >= threshold) != is_right(t) for t in measured_on]
+            threshold = best_threshold([(score(t)[step], t.is_correct) for t in chosen_on])
+            wrong = [(score(t)[step] >= threshold) != t.is_correct for t in measured_on]
             rows.append(
                 {"seed": seed, "step": step + 1, "score": name, "error": sum(wrong) / len(wrong), "n": len(wrong)}
             )

@@ -7,7 +7,7 @@ from surefoot.reasoning.completions.store import read_trajectories
 from surefoot.reasoning.metrics import pass_at_k
 from surefoot.reproduce.jobs import Result, measure_rows, run_named_jobs, seconds_of
 from surefoot.reproduce.language_models import ENGINE, completions_of, model_of, run_verb
-from surefoot.reproduce.pav.arithmetic import is_right, prepare_reinforcement
+from surefoot.reproduce.pav.arithmetic import prepare_reinforcement
 from surefoot.reproduce.pav.studies import SAMPLING, Size, data, reinforcement
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
@@ -57,7 +57,7 @@ def pass_rows(seed: int, size: Size, method: str, run: int, job: str, out: Path)
     run_verb("generate", settings | {"data": problems, "split": "test", "problems_per_shard": 64}, folder)
     correct: dict[str, list[bool]] = {}
     for t in read_trajectories(folder):
-        correct.setdefault(t.problem.id, []).append(is_right(t))
+        correct.setdefault(t.problem.id, []).append(t.is_correct)
     counts = [2**i for i in range(size.n_pass.bit_length()) if 2**i <= size.n_pass]
     return [
         {

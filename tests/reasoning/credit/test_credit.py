@@ -121,6 +121,8 @@ def test_effective_rewards() -> None:
     assert plain[0].tolist() == pytest.approx([0.22, 0.22, 2.28])
     degenerate = EffectiveRewardAdvantage(alpha=2, k=1, bonus="value", baseline="none")(pair)
     assert [a.tolist() for a in degenerate] == [pytest.approx([1.4, 1.4, 3.0]), pytest.approx([1.0, 0.0, 0.0])]
+    with pytest.raises(ConfigError, match="scale group divides by the spread around the group's mean"):
+        EffectiveRewardAdvantage(baseline="none", scale="group")
     scaled = EffectiveRewardAdvantage(alpha=2, k=2, scale="group", epsilon=0)(pair)
     deviation = torch.tensor([0.22, 2.28, 0.0, -1.5]).std().item()
     assert scaled[0][2].item() == pytest.approx(2.03 / deviation, rel=1e-5)

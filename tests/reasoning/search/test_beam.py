@@ -20,6 +20,7 @@ from surefoot.reasoning.problems import Problem
 from surefoot.reasoning.prompts import PlainPrompt
 from surefoot.reasoning.rollouts import HFEngine, Sampling, SeedOf
 from surefoot.reasoning.search import BeamSearch, BestOfN
+from surefoot.reasoning.sequences import split_spans
 from surefoot.reasoning.trajectories import Trajectory
 from surefoot.reasoning.values import LearnedValues, MonteCarloValues, ValueEstimator
 from surefoot.training.seeds import derive_seed
@@ -71,13 +72,13 @@ def naive_beam(policy: Policy, problem: Problem, search: BeamSearch, width: int,
     """One problem, one beginning and one child at a time; all children of all beginnings in one list."""
     ends = {*policy.model.stop_token_ids, policy.prompt.end_ids(policy.model)[-1]}
     beams: list[tuple[list[int], list[float], bool]] = [([], [value_of("")], False)]
-    first = True
     while any(not done for *_, done in beams):
         pool = [b for b in beams if b[2]]
         for tokens, values, done in beams:
             if done:
                 continue
-            n = width * search.n_children if first else search.n_children
+            begun = policy.model.decode(tokens).replace(search.separator, "") if tokens else ""
+            n = search.n_children if begun else width * search.n_children
             left = SAMPLING.max_tokens - len(tokens)
             sampling = replace(SAMPLING, n=n, max_tokens=left, stop=(search.separator,))
             seed = seed_of(problem.id, "step", subtree, derive_seed(*tokens))
@@ -89,9 +90,9 @@ def naive_beam(policy: Policy, problem: Problem, search: BeamSearch, width: int,
                 seen.append(ids)
                 new = policy.model.decode(ids[len(tokens) :])
                 over = ids[-1] in ends or search.separator not in new or len(ids) == SAMPLING.max_tokens
-                known = values[:-1] if not new.strip() and len(values) > 1 else values
+                blank = not new.replace(search.separator, "")
+                known = values[:-1] if (blank or not begun) and len(values) > 1 else values
                 pool.append((ids, [*known, value_of(policy.model.decode(ids))], over))
-        first = False
 
         def worth(beam: tuple[list[int], list[float], bool]) -> float:
             before, after = beam[1][-2:]
@@ -113,6 +114,7 @@ def test_it_is_the_search_of_each_problem_alone(policy: Policy, separator: str, 
     assert max(len(t.spans) for t in found) > 2
     for t in found:
         assert "".join(t.steps) == t.text
+        assert (t.spans, t.steps) == split_spans(t.completion, policy.model.decode, separator, t.text), "as in training"
         assert len(t.steps) == len(t.spans) == len(t.values) - 1
         assert t.grade is not None
         assert t.n_given == 0
