@@ -56,4 +56,6 @@ class BigBenchMistakeDataModule(JudgedDataModule):
                 where = f"{path}, row {i + 1}"
                 question, answer = first_field(row, ["input"], where), first_answer(row, ["target"], where)
                 problem = Problem(f"{task}-{i}", question, answer)
-                yield problem.id, judged_until_an_error(problem, row.get("steps"), row.get("mistake_index"), where)
+                outcome = float(str(row["answer"]).strip() == answer.strip()) if "answer" in row else None
+                steps, error = row.get("steps"), row.get("mistake_index")
+                yield problem.id, judged_until_an_error(problem, steps, error, where, outcome)

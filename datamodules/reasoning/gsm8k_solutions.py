@@ -53,5 +53,6 @@ class GSM8KSolutionsDataModule(JudgedDataModule):
                 if not isinstance(given, Mapping) or not isinstance(given.get("is_correct"), bool):
                     raise DataError(f"{where} has no judged solution of {solver}.")
                 steps = first_field(given, ["solution"], f"{where}, {solver}").split("\n")
-                values = [*[None] * (len(steps) - 1), float(given["is_correct"])]
-                yield problem.id, judged_solution(problem, steps, values, f"{where}, {solver}")
+                outcome = float(given["is_correct"])
+                values = [*[None] * (len(steps) - 1), outcome]
+                yield problem.id, judged_solution(problem, steps, values, f"{where}, {solver}", outcome=outcome)

@@ -22,7 +22,7 @@ class JudgedDataModule(RecordsDataModule):
 
     def __init__(
         self,
-        balanced: bool = True,
+        balanced: bool = False,
         val_share: float = 0.1,
         test_share: float = 0.1,
         **loading: Any,
@@ -30,7 +30,8 @@ class JudgedDataModule(RecordsDataModule):
         """Initialize the data.
 
         Args:
-            balanced: Weigh training prefixes with values below and from 1/2 so that both halves count alike.
+            balanced: Weigh training prefixes with values below and from 1/2 so that both halves count alike. What is
+                learned then ranks prefixes, and is no probability: the rarer half is overrated.
             val_share: Share of the problems that is held out for validation.
             test_share: Share that is held out for the test; 1 for data that are only tested on.
             loading: Arguments of `RecordsDataModule`.

@@ -39,7 +39,9 @@ class ProcessBenchDataModule(JudgedDataModule):
             question, label = first_field(row, ["problem"], where), row.get("label")
             if not isinstance(label, int):
                 raise DataError(f"{where}: the label is {label!r}: expected the number of a step, or -1.")
-            solution = judged_until_an_error(
-                Problem(str(row.get("id", i)), question, ""), row.get("steps"), None if label == -1 else label, where
-            )
-            yield question, solution
+            right = row.get("final_answer_correct")
+            if right is not None and not isinstance(right, bool):
+                raise DataError(f"{where}: final_answer_correct is {right!r}: expected true or false.")
+            problem, error = Problem(str(row.get("id", i)), question, ""), None if label == -1 else label
+            outcome = None if right is None else float(right)
+            yield question, judged_until_an_error(problem, row.get("steps"), error, where, outcome)

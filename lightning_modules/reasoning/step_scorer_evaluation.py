@@ -80,7 +80,7 @@ class StepScorerEvaluation(LightningModule):
     def _score(self, batch: dict[str, Any]) -> None:
         given, values = self._values(batch)
         rows = [
-            (value, label, n, int(index), weight > 0)
+            (value, label, n, int(index), weight > 0, -1.0 if j.outcome is None else j.outcome)
             for index, j, own in zip(batch["index"], given, values, strict=True)
             for n, (value, label, weight) in enumerate(zip(own, j.values, j.weights, strict=True), 1)
             if label is not None

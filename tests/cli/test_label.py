@@ -233,7 +233,7 @@ def test_an_interrupted_folder_is_not_gone_on_with_otherwise(
     [
         (["--separator", "@@"], "has the separator '@@'"),
         (["--separator", ""], "separator must not be empty"),
-        (["--sampling.max_tokens", "2"], "leaves nothing of max_tokens 2"),
+        (["--sampling.max_tokens", "2"], "leaves the prover nothing of max_tokens 2"),
         (["--completions", "nowhere"], "nowhere does not exist"),
         (["--prompt.init_args.template", "{question}?"], "after another prompt, which ends"),
         (["--half_width", "0.7"], "half_width must be in (0, 0.5)"),

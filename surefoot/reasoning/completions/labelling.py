@@ -13,7 +13,7 @@ from surefoot.reasoning.completions.store import read_column, read_columns, read
 from surefoot.reasoning.policy import Policy
 from surefoot.reasoning.sequences import split_spans
 from surefoot.reasoning.trajectories import Trajectory
-from surefoot.reasoning.values import MonteCarloValues, steps_of
+from surefoot.reasoning.values import MonteCarloValues, prefixes_of, steps_of
 from surefoot.statistics import proportion_interval
 from surefoot.storage.json_files import read_json, write_json
 from surefoot.training.seeds import derive_seed
@@ -23,6 +23,8 @@ __all__ = ("Labelling", "label_completions")
 
 #: What is counted of the engine.
 _TAKEN = ("prefix_queries", "prefix_hits", "prefill_computed", "generated_tokens")
+#: What is counted of completions whose grading took too long or failed.
+_UNGRADED = "sampled_ungraded"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def label_completions(
         DataError: If the completions cannot be read, are not graded, or none has the separator.
     """
     problems, separator = _rows_by_problem(source, labelling.per_problem), labelling.separator
-    _check_separator(source, separator)
+    _check_separator(source, separator, [row for own in problems for row in own])
     size = labelling.problems_per_shard
     parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     rows = [[row for problem in part for row in problem] for part in parts]
@@ -101,37 +103,66 @@ def label_completions(
 
     described = describe_policy(identity)
 
-    def label(i: int) -> list[Trajectory]:
-        found = list(read_trajectories(source, rows[i]))
+    def ready() -> None:
+        prover.ready()
+        if decode is None:  # nothing is sampled where a later shard would be refused
+            long = _rows_longer_than(estimator.sampling.max_tokens, source, [row for own in rows for row in own])
+            found = cut(list(read_trajectories(source, long)))
+            estimator.check_lengths([len(p.tokens) for t in found for p in prefixes_of(t)])
+
+    def cut(found: list[Trajectory]) -> list[Trajectory]:
         if decode is None:
-            check_prompt(found[0], prover)
             prover.cut_into_steps([t for t in found if not t.spans], separator)
         else:
             _cut(found, decode, separator)
+        return found
+
+    def label(i: int) -> list[Trajectory]:
+        found = cut(list(read_trajectories(source, rows[i])))
+        if decode is None:
+            check_prompt(found[0], prover)
         write_json(counts_file(folder.shards[i]), _estimate(estimator, prover, found, labelling.seed))
         return [replace(t, prover=described) for t in found]
 
     try:
-        return folder.write(label, lambda _: None, prover.ready, _summarise, progress)
+        return folder.write(label, lambda _: None, ready, _summarise, progress)
     finally:
         prover.close()
 
 
 def _estimate(estimator: MonteCarloValues, prover: Policy, found: Sequence[Trajectory], seed: int) -> dict[str, int]:
     """Fill in values, and return what reading prompts and prefixes, and sampling from them, took."""
-    before, naive = prover.engine.statistics(), estimator.n_prefix_tokens
+    before, naive, ungraded = prover.engine.statistics(), estimator.n_prefix_tokens, estimator.n_ungraded
     estimator(prover, found, lambda *parts: derive_seed(seed, *parts))
     took = prover.engine.statistics().since(before)
     counts = {name: getattr(took, name) for name in _TAKEN}
-    return counts | {"prefill_naive": estimator.n_prefix_tokens - naive}
+    return counts | {"prefill_naive": estimator.n_prefix_tokens - naive, _UNGRADED: estimator.n_ungraded - ungraded}
 
 
-def _check_separator(source: Path, separator: str) -> None:
-    """Raise a `DataError` if no completion has steps: neither cut ones nor the separator."""
+def _check_separator(source: Path, separator: str, rows: Sequence[int]) -> None:
+    """Raise a `DataError` if no completion of some rows has steps: neither cut ones nor text around a separator."""
+    texts, chosen = read_column(source, "text"), set(rows)
     has_spans = "span_ends" in read_completions(source).column_names
-    cut = has_spans and any(read_column(source, "span_ends"))
-    if not cut and not any(separator in text for text in read_column(source, "text")):
-        raise DataError(f"no completion in {source} has the separator {separator!r}: they are of one step each.")
+    ends = read_column(source, "span_ends") if has_spans else [()] * len(texts)
+    cut = (len(ends[row]) > 1 if ends[row] else separator in _inside(texts[row], separator) for row in chosen)
+    if not any(cut):
+        raise DataError(
+            f"no completion in {source} has the separator {separator!r} between two steps: they are of one step each."
+        )
+
+
+def _inside(text: str, separator: str) -> str:
+    """Return a text without the separators that it begins and ends with, which end no step."""
+    while text.startswith(separator):
+        text = text.removeprefix(separator)
+    while text.endswith(separator):
+        text = text.removesuffix(separator)
+    return text
+
+
+def _rows_longer_than(n_tokens: int, source: Path, rows: Sequence[int]) -> list[int]:
+    lengths = list(map(len, read_column(source, "completion_ids")))
+    return [row for row in rows if lengths[row] > n_tokens]
 
 
 def _rows_by_problem(source: Path, per_problem: int | None) -> list[list[int]]:
@@ -200,4 +231,5 @@ def _prefill(shards: Sequence[Path]) -> dict[str, float]:
         "prefill_computed": float(totals["prefill_computed"]),
         "prefill_naive": float(totals["prefill_naive"]),
         "generated_tokens": float(totals["generated_tokens"]),
+        _UNGRADED: float(totals[_UNGRADED]),
     }

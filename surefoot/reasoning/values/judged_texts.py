@@ -20,6 +20,7 @@ class JudgedText(NamedTuple):
     steps: Sequence[str]  # which together are the solution, separators included
     values: Sequence[float | None]  # after each step, in [0, 1]; none where nobody has judged it
     weights: Sequence[float]  # of each step in the loss; 0 where another solution that begins alike counts its label
+    outcome: float | None = None  # 1 where its answer is right, 0 where it is wrong; none where nobody knows
 
 
 def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judged:
@@ -53,10 +54,9 @@ def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judge
         if value is not None:
             ends[n_tokens] = (value, weight, n)
     values, weights, n_steps = zip(*ends.values(), strict=True)
-    question = judged.problem.question
-    return Judged(
-        prompt.prompt_ids(judged.problem, model), ids, list(ends), values, weights, n_steps, question=question
-    )
+    prompt_ids, question = prompt.prompt_ids(judged.problem, model), judged.problem.question
+    found = Judged(prompt_ids, ids, list(ends), values, weights, n_steps, question=question)
+    return found._replace(outcome=judged.outcome)
 
 
 def judged_solution(
@@ -65,6 +65,7 @@ def judged_solution(
     values: Sequence[float | None],
     where: str,
     weights: Sequence[float] | None = None,
+    outcome: float | None = None,
 ) -> JudgedText:
     """Return a solution of which each step is a line.
 
@@ -75,6 +76,7 @@ def judged_solution(
         values: After each step; none where nobody has judged it.
         where: File and row, for errors.
         weights: Of each step in the loss; by default all count alike, 0 for a label that another solution counts.
+        outcome: 1 where the answer is right, 0 where it is wrong.
 
     Raises:
         DataError: If there are no steps, or they are no texts.
@@ -94,10 +96,13 @@ def judged_solution(
         raise DataError(f"{where} has no steps.")
     last = len(kept) - 1
     texts = [text if i == last else f"{text}\n" for i, (text, _, _) in enumerate(kept)]
-    return JudgedText(problem, texts, [value for _, value, _ in kept], [weight for _, _, weight in kept])
+    values, weights = [value for _, value, _ in kept], [weight for _, _, weight in kept]
+    return JudgedText(problem, texts, values, weights, outcome)
 
 
-def judged_until_an_error(problem: Problem, steps: object, error: object, where: str) -> JudgedText:
+def judged_until_an_error(
+    problem: Problem, steps: object, error: object, where: str, outcome: float | None = None
+) -> JudgedText:
     """Return a solution whose steps are worth 1 before the first wrong one, which is worth 0.
 
     Later ones are not judged.
@@ -107,13 +112,15 @@ def judged_until_an_error(problem: Problem, steps: object, error: object, where:
         steps: Their texts.
         error: Number of the first wrong step from 0; none where all are right.
         where: File and row, for errors.
+        outcome: 1 where the answer is right, 0 where it is wrong.
 
     Raises:
         DataError: If there are no steps, or the number is none of a step.
     """
     n = len(steps) if isinstance(steps, Sequence) else 0
     if error is None:
-        return judged_solution(problem, steps, [1.0] * n, where)
+        return judged_solution(problem, steps, [1.0] * n, where, outcome=outcome)
     if not isinstance(error, int) or isinstance(error, bool) or not 0 <= error < n:
         raise DataError(f"{where}: the first wrong step is {error!r}, of {n} steps.")
-    return judged_solution(problem, steps, [*[1.0] * error, 0.0, *[None] * (n - error - 1)], where)
+    values = [*[1.0] * error, 0.0, *[None] * (n - error - 1)]
+    return judged_solution(problem, steps, values, where, outcome=outcome)

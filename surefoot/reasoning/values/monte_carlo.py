@@ -112,6 +112,9 @@ class MonteCarloValues(ValueEstimator):
         #: Tokens of all prefixes whose values were asked for, prompts included, those that come twice counted twice:
         #: what a model reads that goes on from one after the other.
         self.n_prefix_tokens = 0
+        #: Completions of which nobody knows whether they are right: their grading took too long, or failed. They count
+        #: as wrong.
+        self.n_ungraded = 0
 
     def __call__(self, policy: Policy, trajectories: Sequence[Trajectory], seed_of: SeedOf) -> None:
         """Fill in ``values`` and ``value_counts``; arguments and errors are those of `extend`."""
@@ -145,6 +148,7 @@ class MonteCarloValues(ValueEstimator):
             tallies |= known
             self.n_prefix_tokens += sum(len(p.prompt) + len(p.tokens) for p in own[len(known) :])
         problems = {p: t.problem for t, own in zip(trajectories, prefixes, strict=True) for p in own}
+        self.check_lengths([len(p.tokens) for p in problems if p not in tallies])
         wrong = [own for t, own in zip(trajectories, prefixes, strict=True) if t.grade and not t.grade.correct]
         self._sample(prover, problems, tallies, wrong, seed_of)
         for t, own in zip(trajectories, prefixes, strict=True):
@@ -209,7 +213,7 @@ class MonteCarloValues(ValueEstimator):
         new = [p for p in problems if p not in found]
         order = sorted(new, key=lambda p: (p.prompt, p.tokens, p.problem), reverse=True)
         found |= {prefix: _Tally() for prefix in order}
-        samplings = {p: replace(self.sampling, max_tokens=self._left(p)) for p in order}
+        samplings = {p: replace(self.sampling, max_tokens=self.sampling.max_tokens - len(p.tokens)) for p in order}
         going, done = order, 0
         while going and done < self.sampling.n:
             n = min(self.per_round, self.sampling.n - done)
@@ -219,6 +223,7 @@ class MonteCarloValues(ValueEstimator):
                 assert t.grade is not None
                 tally = found[going[t.group]]
                 tally.n, tally.n_correct = tally.n + 1, tally.n_correct + t.grade.correct
+                self.n_ungraded += t.grade.status in ("timeout", "error")
                 self._n_sampled_tokens += t.n_sampled
             if self.first_pit is not None and done == 0:
                 chosen = {p for own in wrong for p in _until_the_pit(own, found, self.first_pit)}
@@ -228,14 +233,18 @@ class MonteCarloValues(ValueEstimator):
                 half_width = self.half_width
                 going = [p for p in going if not found[p].is_settled(half_width)]
 
-    def _left(self, prefix: Prefix) -> int:
-        left = self.sampling.max_tokens - len(prefix.tokens)
-        if left < 1:
+    def check_lengths(self, n_tokens: Sequence[int]) -> None:
+        """Refuse prefixes of so many tokens after which a completion could have none.
+
+        Raises:
+            ConfigError: If one is too long.
+        """
+        if (longest := max(n_tokens, default=0)) >= self.sampling.max_tokens:
+            hint = "its tokenizer may need more than the policy's, give it more" if self.retokenise else "give it more"
             raise ConfigError(
-                f"a prefix of {len(prefix.tokens)} tokens leaves nothing of max_tokens {self.sampling.max_tokens}:"
-                " give the prover as many as the completions had."
+                f"a prefix of {longest} tokens leaves the prover nothing of max_tokens {self.sampling.max_tokens}:"
+                f" {hint}, as many as completions may have."
             )
-        return left
 
 
 def _known_tallies(trajectory: Trajectory, prefixes: Sequence[Prefix]) -> dict[Prefix, _Tally]:

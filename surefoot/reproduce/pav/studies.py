@@ -179,7 +179,7 @@ def verifier(seed: int, size: Size, name: str, completions: Path, out: Path) -> 
     """
     settings = {"language_model": model_of(f"pretrained_seed{seed}", out), **optimizer(1e-3, 0.1)}
     settings["schedule"] = "linear"
-    given = {"completions": str(completions.resolve()), "batch_size": 64, "eval_batch_size": 512}
+    given = {"completions": str(completions.resolve()), "balanced": True, "batch_size": 64, "eval_batch_size": 512}
     return Job(
         f"{name}_seed{seed}",
         {

@@ -165,7 +165,7 @@ def test_sampling_stops_where_the_interval_is_narrow(policy: Policy) -> None:
 def test_what_a_prover_cannot_go_on_from_is_refused(policy: Policy) -> None:
     problem, _ = problem_of(policy, "a\n")
     long = trajectory(policy, problem, "a\nb\n1")
-    with pytest.raises(ConfigError, match="a prefix of 4 tokens leaves nothing of max_tokens 4"):
+    with pytest.raises(ConfigError, match="a prefix of 4 tokens leaves the prover nothing of max_tokens 4"):
         MonteCarloValues(Sampling(n=2, max_tokens=4))(policy, [long], seed_of)
     long.text = "other"
     with pytest.raises(ConfigError, match="another tokenizer's"):
