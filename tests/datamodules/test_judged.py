@@ -1,12 +1,16 @@
 """Judged solutions in public layouts: small files by hand, the real ones, and what is damaged."""
 
 import json
+import operator
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Fit
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_reasoning import tiny_reasoning
 from tiny_tokenizers import byte_level, model_with
 
@@ -112,6 +116,53 @@ def test_steps_that_were_rated_before_people_gave_up_are_kept(tmp_path: Path) ->
     ]
     row = {"question": {"problem": "?"}, "label": {"steps": steps, "finish_reason": "give_up"}}
     assert read(PRM800KDataModule([write(tmp_path / "a.jsonl", row)], **ALL)) == [(["a"], [1.0])]
+
+
+def test_alternatives_without_text_are_left_out(tmp_path: Path) -> None:
+    """Where one is chosen, the path goes on without it, and is not given again where it ends there."""
+    good, bad, wrong = {"text": "a", "rating": 1}, {"text": "b", "rating": -1}, {"text": " \n", "rating": -1}
+    first, blank = {"completions": [good], "chosen_completion": 0}, {"completions": [bad, wrong]}
+    after = {"completions": [{"text": "c", "rating": 1}], "chosen_completion": 0}
+    beside, path, alone = (["a\n", "b"], [1.0, 0.0], [1, 1]), (["a\n", "c"], [1.0, 1.0], [0, 1]), (["a"], [1.0], [1])
+    for found, steps in (
+        ([beside], [first, blank]),
+        ([beside], [first, blank | {"chosen_completion": 1}]),
+        ([beside], [first, blank | {"human_completion": wrong}]),
+        ([beside, path], [first, blank | {"chosen_completion": 1}, after]),
+        ([beside, path], [first, blank | {"human_completion": wrong}, after]),
+        ([alone], [{"completions": [wrong], "chosen_completion": 0}, first, {"completions": [wrong]}, after]),
+        ([], [{"completions": [wrong]}]),
+    ):
+        row = {"question": {"problem": "?"}, "label": {"steps": steps}}
+        judged = [j for _, j in PRM800KDataModule([write(tmp_path / "a.jsonl", row)]).read()]
+        assert [(j.steps, j.values, j.weights) for j in judged] == found
+
+
+def alternatives(texts: list[str]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """A step's alternatives, up to three, with any ratings."""
+    ratings = st.sampled_from([1, 0, -1, None])
+    return st.lists(st.fixed_dictionaries({"text": st.sampled_from(texts), "rating": ratings}), max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.tuples(*map(alternatives, (["a", "b"], ["", " \n\t"], ["", " "]))), max_size=4), data=st.data()
+)
+def test_white_space_changes_nothing(
+    steps: list[tuple[list[dict[str, Any]], ...]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Steps and alternatives of white space, before, between and after the others."""
+    path, tight, wide = tmp_path_factory.mktemp("rows") / "a.jsonl", list[object](), list[object]()
+    for texts, before, after in steps:
+        chosen = data.draw(st.sampled_from([*range(len(texts)), None]))
+        human = data.draw(st.sampled_from([None, {"text": "c"}]))
+        wide += [{"completions": before, "chosen_completion": 0}] if before else []
+        for way, completions, shift in ((tight, texts, 0), (wide, [*before, *texts, *after], len(before))):
+            number = None if chosen is None else chosen + shift
+            way.append({"completions": completions, "chosen_completion": number, "human_completion": human})
+    rows = [{"question": {"problem": "?"}, "label": {"steps": way}} for way in (tight, wide)]
+    without, with_blanks = (list(PRM800KDataModule([write(path, row)]).read()) for row in rows)
+    assert without == with_blanks
 
 
 def test_real_chains_of_thought(data_root: Path) -> None:
@@ -227,13 +278,53 @@ def test_damage_is_named_with_its_row(
         make(path, **ALL).judged("train")
 
 
+JUNK: list[Any] = [None, True, 1.5, 3, -1, "b\nc", [1], {"x": 1}]
+_STEP = ("label", "steps", 0)
+FITTING: list[tuple[tuple[str | int, ...], list[Any]]] = [
+    (("question",), []),
+    (("question", "problem"), ["b\nc"]),
+    (("label",), []),
+    (("label", "steps"), []),
+    (_STEP, [{"x": 1}]),  # nothing was rated
+    ((*_STEP, "completions"), []),
+    ((*_STEP, "completions", 1), []),
+    ((*_STEP, "completions", 1, "text"), ["b\nc"]),
+    ((*_STEP, "completions", 1, "rating"), [None, -1]),
+    ((*_STEP, "chosen_completion"), [None]),
+    (("label", "steps", 1, "completions"), [None]),
+    (("label", "steps", 1, "human_completion"), [None]),
+    (("label", "steps", 1, "human_completion", "text"), ["b\nc"]),
+    (("label", "steps", 1, "human_completion", "rating"), [None, -1]),
+]
+
+
+@pytest.mark.parametrize(("keys", "fitting"), FITTING)
+def test_all_of_a_rated_row_has_its_type(keys: tuple[str | int, ...], fitting: list[Any], tmp_path: Path) -> None:
+    """Three completions, of which none has the number 3."""
+    completion = {"text": "a", "rating": 1}
+    steps = [
+        {"completions": [completion] * 3, "chosen_completion": 0, "human_completion": None},
+        {"completions": [], "chosen_completion": None, "human_completion": completion},
+    ]
+    good = {"question": {"problem": "?"}, "label": {"steps": steps}}
+    for junk in JUNK:
+        row = json.loads(json.dumps(good))
+        reduce(operator.getitem, keys[:-1], row)[keys[-1]] = junk
+        data = PRM800KDataModule([write(tmp_path / "x.jsonl", good, row)], **ALL)
+        if junk in fitting:
+            data.judged("train")
+            continue
+        with pytest.raises(DataError, match=r"^[^\n]*x\.jsonl, row 2[^\n]*\Z"):
+            data.judged("train")
+
+
 def test_other_errors(tmp_path: Path, data_root: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         ProcessBenchDataModule(tmp_path / "none.jsonl").judged("train")
     rated = {"question": {"problem": "?"}, "label": {"steps": [{"completions": [{"text": "a", "rating": 3}]}]}}
     with pytest.raises(DataError, match=r"row 1, step 1: the rating is 3"):
         PRM800KDataModule([write(tmp_path / "a.jsonl", rated)]).judged("train")
-    with pytest.raises(DataError, match="the question is str: expected an object"):
+    with pytest.raises(DataError, match=r"question is '\?': expected an object"):
         PRM800KDataModule([write(tmp_path / "b.jsonl", {"question": "?", "label": {}})]).judged("train")
     with pytest.raises(ConfigError, match="at least one path"):
         PRM800KDataModule([])
