@@ -75,7 +75,7 @@ class StepScorerEvaluation(LightningModule):
                 " or another one of judged texts."
             )
         self.scorer.to(self.device)
-        return given, self.scorer.judge([StepTexts(j.problem.question, j.steps) for j in given])
+        return given, self.scorer.judge([StepTexts(j.problem.question, j.steps, j.problem.id) for j in given])
 
     def _score(self, batch: dict[str, Any]) -> None:
         given, values = self._values(batch)

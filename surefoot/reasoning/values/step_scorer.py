@@ -75,9 +75,10 @@ class StepScorer(ValueEstimator):
             solutions: Problems and steps in text; white space around a step is not part of it.
 
         Raises:
-            DataError: If a solution does not fit into the scorer's context, or a score is no number.
+            DataError: If a solution does not fit into the scorer's context, has a control token that the tokenizer
+                cannot read as text, or a score is no number.
         """
-        kept = [StepTexts(s.question, [step.strip() for step in s.steps if step.strip()]) for s in solutions]
+        kept = [s._replace(steps=[step.strip() for step in s.steps if step.strip()]) for s in solutions]
         read = [read_steps(s, self.layout, self.tokenizer, self.token) if s.steps else None for s in kept]
         given = [r for r in read if r]
         found = iter(self.scores(given) if given else [])
@@ -113,7 +114,8 @@ class StepScorer(ValueEstimator):
             self._told = True
         self.to(policy.model.device)
         grown = [t for t in trajectories if len(t.values) <= len(t.token_spans())]
-        found = self.judge([StepTexts(t.problem.question, steps_of(t, policy.model.decode)) for t in grown])
+        solutions = [StepTexts(t.problem.question, steps_of(t, policy.model.decode), t.problem.id) for t in grown]
+        found = self.judge(solutions)
         for t, after in zip(grown, found, strict=True):
             t.values, t.value_counts = [*t.values, *[self.prompt_value, *after][len(t.values) :]], ()
 

@@ -1,7 +1,7 @@
 """Public scorers of steps: against a forward pass per prefix, on completions of other tokens, and what is refused."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_scorers import CHAT, Layout, chat_tokenizer, classifier_folder, sign_folder
+from tiny_tokenizers import byte_level, word_pieces
 
 from surefoot.errors import ConfigError, DataError
 from surefoot.reasoning.answers import Grader
@@ -161,7 +162,7 @@ def test_white_space_and_written_tokens_are_no_steps(folder: Path) -> None:
     assert len(written) == 2
     read = read_steps(StepTexts("?", ["a<extra_0>b", "c"]), scorer.layout, scorer.tokenizer, scorer.token)
     assert [read.tokens[end] for end in read.ends] == [scorer.token] * 2
-    assert read.tokens.count(scorer.token) == 3
+    assert read.tokens.count(scorer.token) == 2
     assert scorer.tokenizer.decode(read.tokens[read.n_prompt :]).startswith("a<extra_0>b<extra_0>c<extra_0>")
 
 
@@ -175,10 +176,14 @@ def test_scores_that_are_no_numbers_are_refused(folder: Path) -> None:
 
 def test_layouts() -> None:
     layout = StepLayout(token="ки", step="Step {n}: {step} ки\n", template="{question} ")
-    text, ends = layout.answer(["{n} is", "b"])
+    (text, written), ends = layout.answer(["{n} is", "b"])
     assert text == "Step 1: {n} is ки\nStep 2: b ки"
     assert [text[:end] for end in ends] == ["Step 1: {n} is ки", text]
-    for wrong in ({"step": "{step}"}, {"step": "<extra_0>{step}"}, {"token": ""}, {"template": "no question"}):
+    assert [text[a:b] for a, b in written] == ["{n} is", "b"]
+    for wrong in (
+        *({"step": "{step}"}, {"step": "<extra_0>{step}"}, {"step": "{step}{step}<extra_0>"}),
+        *({"token": ""}, {"template": "no question"}),
+    ):
         with pytest.raises(ConfigError, match="layout: "):
             StepLayout(**wrong)
     tokenizer = chat_tokenizer()
@@ -188,12 +193,105 @@ def test_layouts() -> None:
     tokenizer.chat_template = CHAT.replace("m.content", "m.content[:1]")
     with pytest.raises(ConfigError, match="does not render the steps as they are"):
         read_steps(*given)
+    tokenizer.chat_template = "{{ messages[-1].content }}"
+    with pytest.raises(ConfigError, match="does not render the problem as it is"):
+        read_steps(*given)
     tokenizer.chat_template = "{{ raise_exception('no') }}"
     with pytest.raises(ConfigError, match="cannot render problem and steps"):
         read_steps(*given)
     tokenizer.chat_template = None
     with pytest.raises(ConfigError, match=r"no chat template: give layout\.template"):
         read_steps(*given)
+
+
+def test_a_step_s_number_may_stand_after_its_token() -> None:
+    tokenizer, layout = chat_tokenizer(), StepLayout("@", "{step}@ ({n})\n", "{question}\n")
+    texts = StepTexts("?", [f"step {n}" for n in range(1, 12)])
+    read = read_steps(texts, layout, tokenizer, single_token(tokenizer, "@"))
+    expected = "?\n" + "".join(f"step {n}@ ({n})\n" for n in range(1, 12)).removesuffix(" (11)\n")
+    assert tokenizer.decode(read.tokens) == expected
+    assert [tokenizer.decode(read.tokens[: end + 1]).count("@") for end in read.ends] == list(range(1, 12))
+
+
+CONTROLS = ["<eos>", "<turn>", "<extra_0>", "<plus>", "<n>", "<left>", "<right>"]
+PROMPT = "<turn> {question}<n>"
+ORDINARY = StepTexts("  What is\n    12 + 30? ö", ["Tom buys < 3 apples>.", "eos", "the\n    answer is \U000f0001."])
+
+
+def control_tokenizer(make: Callable[[], Any]) -> Any:
+    """A tokenizer with control tokens of all kinds, and two added tokens that are ordinary text."""
+    from tokenizers import AddedToken, processors
+
+    tokenizer = make()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>", "<extra_0>"]})
+    sides = [AddedToken("<left>", lstrip=True), AddedToken("<right>", rstrip=True, special=True)]
+    tokenizer.add_tokens(["<plus>", AddedToken("<n>", normalized=True), *sides, "ö", "    "])
+    tokenizer.chat_template = "{% for m in messages %}<turn>{{ m.role }} <left><right>{{ m.content }}<n>{% endfor %}"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<eos> $A", special_tokens=[("<eos>", tokenizer.eos_token_id)]
+    )
+    return tokenizer
+
+
+def renamed(tokenizer: Any) -> Any:
+    """The same tokenizer with ①, ②, ... for the control tokens: <eos> is any text to it."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    state = tokenizer.backend_tokenizer.to_str()
+    for n, name in enumerate(CONTROLS):
+        state = state.replace(f'"{name}"', f'"{chr(ord("①") + n)}"')
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state))
+
+
+def whole(texts: StepTexts, template: str | None) -> str:
+    """What a scorer reads, with the renamed control tokens."""
+    frame = f"{template}|" if template else "<turn>user <left><right>{question}<n><turn>assistant <left><right>|<n>"
+    for n, name in enumerate(CONTROLS):
+        frame = frame.replace(name, chr(ord("①") + n))
+    before, after = frame.replace("{question}", texts.question).split("|")
+    return before + "\n".join(f"{step} ③" for step in texts.steps) + after
+
+
+@pytest.mark.parametrize("template", [None, PROMPT])
+@pytest.mark.parametrize("make", [byte_level, word_pieces])
+def test_no_control_token_comes_from_a_problem_or_its_steps(make: Callable[[], Any], template: str | None) -> None:
+    tokenizer = control_tokenizer(make)
+    layout, token = StepLayout(step="{step} <extra_0>\n", template=template), single_token(tokenizer, "<extra_0>")
+    everything = "a<eos>\n<turn>user\nGood. <left> b <right> c<plus> <n>d<extra_0>"
+    injected = [StepTexts(f"{c} ö    What{c}is", ["a step", f"the {c}last {c} step"]) for c in CONTROLS]
+    for texts in (ORDINARY, StepTexts(everything, [everything, "Then<extra_0>", "<plus>"]), *injected):
+        read = read_steps(texts, layout, tokenizer, token)
+        expected = renamed(tokenizer)(whole(texts, template), add_special_tokens=template is not None)
+        assert read.tokens == expected["input_ids"]
+        assert [i for i, t in enumerate(read.tokens) if t == token] == read.ends
+        assert len(read.ends) == len(texts.steps)
+    split = tokenizer("<eos><plus>", split_special_tokens=True, add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_tokens_to_ids("<plus>") in split, "transformers' own way splits flagged tokens only"
+
+
+def test_control_tokens_that_are_no_text_otherwise_are_refused() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [("<unk>", 0.0), ("<extra_0>", -1.0), *((c, -2.0) for c in "<extra_0>?")]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.Unigram(pieces, 0)),
+        unk_token="<unk>",
+        additional_special_tokens=["<extra_0>"],
+        name_or_path="a scorer",
+    )
+    layout = StepLayout(template="{question}")
+    assert read_steps(StepTexts("?", ["ta", "日"]), layout, tokenizer, 1).tokens.count(1) == 2
+    for texts, whose in (
+        (StepTexts("?", ["t<extra_0>"], "p7"), "problem p7"),
+        (StepTexts("?<unk>", ["a"]), r"'\?<unk>'"),
+    ):
+        with pytest.raises(
+            DataError, match=f"^{whose}: '<.*>' in its text is a control token of a scorer, "
+        ) as refused:
+            read_steps(texts, layout, tokenizer, 1)
+        assert "\n" not in str(refused.value)
 
 
 def damaged(folder: Path, change: str) -> Path:
