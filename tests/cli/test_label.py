@@ -130,6 +130,7 @@ def test_the_prefill_is_reported(completions: Path, tmp_path: Path, capsys: pyte
     printed = capsys.readouterr().out
     assert f"prefill_naive            {found['prefill_naive']:.3f}" in printed
     assert "prefix_hit_rate          0.000" in printed
+    assert "sampled_ungraded         0.000" in printed
     (out / "summary.json").unlink()
     next(out.glob("*.counts.json")).unlink()
     label(completions, tmp_path, "a")
@@ -261,6 +262,34 @@ def test_rows_without_the_columns_of_later_versions_are_labelled(completions: Pa
 def test_only_the_first_completions_of_each_problem(completions: Path, tmp_path: Path) -> None:
     found = rows(label(completions, tmp_path, "a", "--per_problem", "2"))
     assert [(r["problem_index"], r["sample"]) for r in found] == [(p, s) for p in range(10) for s in range(2)]
+
+
+def test_a_separator_at_the_end_alone_cuts_nothing(
+    completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [replace(t, spans=(), steps=(), text="@@4@@@@") for t in read_trajectories(completions)]
+    folder = ShardedFolder(tmp_path / "ends", "search", {}, [10], [len(found)])
+    folder.write(lambda _: found, lambda _: None, lambda: None, lambda _: {})
+    with pytest.raises(SystemExit):
+        label(tmp_path / "ends", tmp_path, "a", "--separator", "@@")
+    assert "has the separator '@@' between two steps: they are of one step each" in capsys.readouterr().err
+
+
+def test_a_prefix_that_leaves_nothing_is_refused_before_anything_is_sampled(
+    completions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = list(read_trajectories(completions))
+    for t in found:
+        t.spans, t.steps = [Span(0, 1), Span(1, len(t.completion))] if len(t.completion) > 1 else [], ()
+    last = found[-1]
+    last.spans = [Span(0, len(last.completion) - 1), Span(len(last.completion) - 1, len(last.completion))]
+    assert len(last.completion) == 24, "as long as they may be"
+    folder = ShardedFolder(tmp_path / "cut", "search", {}, [10], [len(found)])
+    folder.write(lambda _: found, lambda _: None, lambda: None, lambda _: {})
+    with pytest.raises(SystemExit):
+        label(tmp_path / "cut", tmp_path, "a", "--sampling.max_tokens", "23", "--problems_per_shard", "1")
+    assert "a prefix of 23 tokens leaves the prover nothing of max_tokens 23: give it more" in capsys.readouterr().err
+    assert not list((tmp_path / "a").glob("*.arrow"))
 
 
 def test_completions_that_are_cut_keep_their_steps(completions: Path, tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ def test_process_bench(tmp_path: Path) -> None:
         (["It is 2."], [1.0]),
         (["One and one.\n", "That is 3.\n", "So 3."], [1.0, 0.0, None]),
     ]
+    assert [j.outcome for j in data.judged("train")] == [None, None]
+    graded = [row | {"final_answer_correct": False}, right | {"final_answer_correct": True}]
+    data = ProcessBenchDataModule(write(tmp_path / "graded.jsonl", *graded), **ALL)
+    assert {len(j.steps): j.outcome for j in data.judged("train") if isinstance(j, JudgedText)} == {3: 0.0, 1: 1.0}
 
 
 def test_math_shepherd(tmp_path: Path) -> None:
@@ -166,7 +170,9 @@ def test_white_space_changes_nothing(
 
 
 def test_real_chains_of_thought(data_root: Path) -> None:
-    data = BigBenchMistakeDataModule(data_root / "big_bench_mistake", test_share=0.2, val_share=0.1, seed=1)
+    data = BigBenchMistakeDataModule(
+        data_root / "big_bench_mistake", balanced=True, test_share=0.2, val_share=0.1, seed=1
+    )
     sizes = {split: len(data.judged(split)) for split in ("train", "val", "test")}
     assert sizes == {"train": 1530, "val": 219, "test": 437}
     weighted: dict[bool, float] = {True: 0.0, False: 0.0}
@@ -180,6 +186,9 @@ def test_real_chains_of_thought(data_root: Path) -> None:
     assert weighted[True] == pytest.approx(weighted[False]), "both halves count alike"
     one = BigBenchMistakeDataModule(data_root / "big_bench_mistake", tasks=["word_sorting"], **ALL)
     assert len(one.judged("train")) == 300
+    outcomes = [j.outcome for j in one.judged("train")]
+    assert (outcomes.count(1.0), outcomes.count(0.0)) == (45, 255), "answers against targets, whatever steps are"
+    assert {w for j in one.judged("train") for w in j.weights} == {1.0}
 
 
 def test_real_solutions_of_gsm8k(data_root: Path) -> None:
@@ -189,6 +198,7 @@ def test_real_solutions_of_gsm8k(data_root: Path) -> None:
     shares = [float(j.values[-1] or 0) for j in found]
     assert 0.2 < sum(shares) / len(shares) < 0.6
     assert all(v is None for j in found for v in j.values[:-1])
+    assert [j.outcome for j in found] == shares
     split = GSM8KSolutionsDataModule(
         data_root / "gsm8k", solvers=["6b_finetuning", "175b_verification"], test_share=0.5
     )

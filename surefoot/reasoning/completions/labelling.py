@@ -93,7 +93,7 @@ def label_completions(
         DataError: If the completions cannot be read, are not graded, or none has the separator.
     """
     problems, separator = _rows_by_problem(source, labelling.per_problem), labelling.separator
-    _check_separator(source, separator, [row for own in problems for row in own])
+    _check_separator(source, separator)
     size = labelling.problems_per_shard
     parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     rows = [[row for problem in part for row in problem] for part in parts]
@@ -139,13 +139,12 @@ def _estimate(estimator: MonteCarloValues, prover: Policy, found: Sequence[Traje
     return counts | {"prefill_naive": estimator.n_prefix_tokens - naive, _UNGRADED: estimator.n_ungraded - ungraded}
 
 
-def _check_separator(source: Path, separator: str, rows: Sequence[int]) -> None:
-    """Raise a `DataError` if no completion of some rows has steps: neither cut ones nor text around a separator."""
-    texts, chosen = read_column(source, "text"), set(rows)
+def _check_separator(source: Path, separator: str) -> None:
+    """Raise a `DataError` if no completion has steps: neither cut ones nor text around a separator."""
+    texts = read_column(source, "text")
     has_spans = "span_ends" in read_completions(source).column_names
     ends = read_column(source, "span_ends") if has_spans else [()] * len(texts)
-    cut = (len(ends[row]) > 1 if ends[row] else separator in _inside(texts[row], separator) for row in chosen)
-    if not any(cut):
+    if not any(cut or separator in _inside(text, separator) for cut, text in zip(ends, texts, strict=True)):
         raise DataError(
             f"no completion in {source} has the separator {separator!r} between two steps: they are of one step each."
         )
