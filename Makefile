@@ -40,9 +40,11 @@ ifdef SUREFOOT_DATA
 	$(BIN)/python benchmarks/constant_solution.py --out $(BENCH)
 	$(BIN)/python benchmarks/smollm2_gsm8k.py --out $(BENCH)/smollm2_gsm8k.json
 	$(BIN)/python benchmarks/smollm2_verifiers.py --out $(BENCH)/smollm2_verifiers.json
+	$(BIN)/python benchmarks/preference_pairs.py --out $(BENCH)/preference_pairs.json
 else
 	@echo "SUREFOOT_DATA=FOLDER make bench also runs what needs CIFAR-10, GSM8K and BIG-Bench Mistake:"
-	@echo "  benchmarks/constant_solution.py, benchmarks/smollm2_gsm8k.py and benchmarks/smollm2_verifiers.py"
+	@echo "  benchmarks/constant_solution.py, benchmarks/smollm2_gsm8k.py, benchmarks/smollm2_verifiers.py"
+	@echo "  and benchmarks/preference_pairs.py"
 endif
 	@echo "written to $(BENCH). Beside peers, in an environment of their own:"
 	@echo "  python benchmarks/reasoning.py --peers PYTHON_WITH_TRL_1.16 --out $(BENCH)/reasoning.json"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+NEED_DATA = ("constant_solution", "smollm2_gsm8k", "smollm2_verifiers", "preference_pairs")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -21,7 +22,7 @@ def test_every_benchmark_is_run_or_named(data: list[str]) -> None:
     run = set(re.findall(r"^\.venv/bin/python (benchmarks/\w+\.py)", printed, flags=re.MULTILINE))
     named = set(re.findall(r"benchmarks/\w+\.py", printed)) - run
     peers = {"benchmarks/private_linear.py"}
-    need_data = {f"benchmarks/{name}.py" for name in ("constant_solution", "smollm2_gsm8k", "smollm2_verifiers")}
+    need_data = {f"benchmarks/{name}.py" for name in NEED_DATA}
     assert named == peers | (set() if data else need_data)
     assert run | named == {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")}
     assert "--peers" in printed

@@ -100,27 +100,16 @@ def label_completions(
     folder = ShardedFolder(
         out, "label", {**identity, **asdict(labelling)}, [len(p) for p in parts], [len(r) for r in rows]
     )
-
     described = describe_policy(identity)
 
     def ready() -> None:
         prover.ready()
         if decode is None:  # nothing is sampled where a later shard would be refused
-            long = _rows_longer_than(estimator.sampling.max_tokens, source, [row for own in rows for row in own])
-            found = cut(list(read_trajectories(source, long)))
-            estimator.check_lengths([len(p.tokens) for t in found for p in prefixes_of(t)])
-
-    def cut(found: list[Trajectory]) -> list[Trajectory]:
-        if decode is None:
-            prover.cut_into_steps([t for t in found if not t.spans], separator)
-        else:
-            _cut(found, decode, separator)
-        return found
+            _check_lengths(source, [row for own in rows for row in own], prover, estimator, separator)
 
     def label(i: int) -> list[Trajectory]:
-        found = cut(list(read_trajectories(source, rows[i])))
-        if decode is None:
-            check_prompt(found[0], prover)
+        found = list(read_trajectories(source, rows[i]))
+        _cut(found, decode or prover, separator)
         write_json(counts_file(folder.shards[i]), _estimate(estimator, prover, found, labelling.seed))
         return [replace(t, prover=described) for t in found]
 
@@ -159,9 +148,18 @@ def _inside(text: str, separator: str) -> str:
     return text
 
 
-def _rows_longer_than(n_tokens: int, source: Path, rows: Sequence[int]) -> list[int]:
+def _check_lengths(
+    source: Path, rows: Sequence[int], prover: Policy, estimator: MonteCarloValues, separator: str
+) -> None:
+    """Refuse completions of which a prefix leaves the prover no tokens.
+
+    Raises:
+        ConfigError: If one does.
+    """
     lengths = list(map(len, read_column(source, "completion_ids")))
-    return [row for row in rows if lengths[row] > n_tokens]
+    long = list(read_trajectories(source, [row for row in rows if lengths[row] > estimator.sampling.max_tokens]))
+    _cut(long, prover, separator)
+    estimator.check_lengths([len(p.tokens) for t in long for p in prefixes_of(t)])
 
 
 def _rows_by_problem(source: Path, per_problem: int | None) -> list[list[int]]:
@@ -175,23 +173,34 @@ def _rows_by_problem(source: Path, per_problem: int | None) -> list[list[int]]:
     return list(rows_of.values())
 
 
-def _cut(completions: Sequence[Trajectory], decode: Callable[[Sequence[int]], str], separator: str) -> None:
-    """Fill in spans and steps as a tokenizer reads the tokens, which a prover with another one cannot do.
+def _cut(completions: Sequence[Trajectory], reader: Policy | Callable[[Sequence[int]], str], separator: str) -> None:
+    """Fill in spans and steps where they are missing.
+
+    Args:
+        completions: What is cut.
+        reader: The prover; or what returns the text of token ids, where the prover has another tokenizer.
+        separator: What ends a step.
 
     Raises:
-        ConfigError: If it reads other texts than the completions'.
+        ConfigError: If the prover has another prompt than the completions, or texts are read otherwise than they were
+            written.
     """
+    if isinstance(reader, Policy):
+        if completions:
+            check_prompt(completions[0], reader)
+        reader.cut_into_steps([t for t in completions if not t.spans], separator)
+        return
     for t in completions:
-        written = decode(t.completion)
+        written = reader(t.completion)
         if not written.startswith(t.text):
             raise ConfigError(
                 f"the tokenizer reads {written[:40]!r} from a completion of problem {t.problem.id}, which is"
                 f" {t.text[:40]!r}: give the one that the completions were sampled with."
             )
         if not t.spans:
-            t.spans, t.steps = split_spans(t.completion, decode, separator, t.text)
+            t.spans, t.steps = split_spans(t.completion, reader, separator, t.text)
         elif len(t.steps) != len(t.spans):
-            t.steps = steps_of(t, decode)
+            t.steps = steps_of(t, reader)
 
 
 def _summarise(shards: Sequence[Path]) -> dict[str, float]:
