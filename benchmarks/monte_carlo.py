@@ -249,7 +249,10 @@ def search_through(engine: RolloutEngine, given: Task, run: Path, repeats: int) 
 
         return again
 
-    batches = {"all problems at once": [given.problems], "problem by problem": [[p] for p in given.problems]}
+    batches: dict[str, list[Sequence[Problem]]] = {
+        "all problems at once": [given.problems],
+        "problem by problem": [[p] for p in given.problems],
+    }
     found: dict[str, object] = {
         f"{n} beam(s)": compare({name: way(n, own) for name, own in batches.items()}, repeats) for n in (1, 4)
     }
