@@ -105,7 +105,7 @@ def test_outcomes_and_tokens_are_learned(judge: str, completions: Path, fit: Fit
 
 
 def test_both_halves_weigh_alike_and_no_problem_is_on_two_sides(completions: Path) -> None:
-    data = LabelledCompletionsDataModule(completions, val_share=0.2, test_share=0.3)
+    data = LabelledCompletionsDataModule(completions, balanced=True, val_share=0.2, test_share=0.3)
     train = data.judged("train")
     weighed = [(v >= 0.5, w) for j in train for v, w in zip(j.values, j.weights, strict=True)]
     high, low = (sum(w for above, w in weighed if above == half) for half in (True, False))
@@ -114,6 +114,8 @@ def test_both_halves_weigh_alike_and_no_problem_is_on_two_sides(completions: Pat
     assert [len(p) for p in prompts] == [30, 12, 18]
     assert len(set.union(*prompts)) == 60
     assert {w for j in data.judged("val") for w in j.weights} == {1.0}
+    plain = LabelledCompletionsDataModule(completions, val_share=0.2, test_share=0.3)
+    assert {w for j in plain.judged("train") for w in j.weights} == {1.0}, "values that are probabilities"
 
 
 @pytest.mark.parametrize(
