@@ -56,6 +56,8 @@ class BigBenchMistakeDataModule(JudgedDataModule):
                 where = f"{path}, row {i + 1}"
                 question, answer = first_field(row, ["input"], where), first_answer(row, ["target"], where)
                 problem = Problem(f"{task}-{i}", question, answer)
-                outcome = float(str(row["answer"]).strip() == answer.strip()) if "answer" in row else None
+                given = row.get("answer")  # null where no answer was found
+                is_right = given is not None and str(given).strip() == answer.strip()
+                outcome = float(is_right) if "answer" in row else None
                 steps, error = row.get("steps"), row.get("mistake_index")
                 yield problem.id, judged_until_an_error(problem, steps, error, where, outcome)

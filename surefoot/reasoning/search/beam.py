@@ -140,8 +140,9 @@ class BeamSearch(Search):
             problem = problems[b.problem]
             given, prompt = (b.so_far.completion, b.so_far.prompt) if b.so_far else ((), None)
             starts.append(Start(problem, given, b.problem, prompt))
-            begun = bool(given) and not self._is_empty(policy.model.decode(given))
-            n = self.n_children if begun else self.n_children * sampling.n // self.n_subtrees
+            n = self.n_children
+            if not self._has_begun(policy, b.so_far):
+                n *= sampling.n // self.n_subtrees
             stop, left = (*sampling.stop, self.separator), sampling.max_tokens - len(given)
             samplings.append(replace(sampling, n=n, stop=stop, max_tokens=left))
             origins += [b] * n
@@ -173,7 +174,7 @@ class BeamSearch(Search):
             spans, values, counts = list(beginning.spans), list(beginning.values), list(beginning.value_counts)
             logprobs = list(beginning.behaviour_logprobs)
         start = grown.n_given
-        if spans and (self._is_empty(new) or self._is_empty(policy.model.decode(grown.completion[:start]))):
+        if spans and (self._is_empty(new) or not self._has_begun(policy, beginning)):
             start, values, counts = spans.pop().start, values[:-1], counts[:-1]
         return replace(
             grown,
@@ -184,6 +185,12 @@ class BeamSearch(Search):
             values=values,
             value_counts=counts,
         )
+
+    def _has_begun(self, policy: Policy, so_far: Trajectory | None) -> bool:
+        """Return whether there is more of an answer than separators, which are of its first step."""
+        if so_far is None or len(so_far.spans) > 1:
+            return so_far is not None
+        return not self._is_empty(policy.model.decode(so_far.completion))
 
     def _is_empty(self, text: str) -> bool:
         return not text.replace(self.separator, "")

@@ -54,9 +54,8 @@ def tokenised(judged: JudgedText, model: LanguageModel, prompt: Prompt) -> Judge
         if value is not None:
             ends[n_tokens] = (value, weight, n)
     values, weights, n_steps = zip(*ends.values(), strict=True)
-    prompt_ids, question = prompt.prompt_ids(judged.problem, model), judged.problem.question
-    found = Judged(prompt_ids, ids, list(ends), values, weights, n_steps, question=question)
-    return found._replace(outcome=judged.outcome)
+    asked, question, outcome = prompt.prompt_ids(judged.problem, model), judged.problem.question, judged.outcome
+    return Judged(asked, ids, list(ends), values, weights, n_steps, question=question, outcome=outcome)
 
 
 def judged_solution(

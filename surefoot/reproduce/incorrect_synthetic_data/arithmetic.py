@@ -18,20 +18,27 @@ from surefoot.reproduce.incorrect_synthetic_data.multipliers import multiplier_r
 from surefoot.reproduce.incorrect_synthetic_data.studies import (
     EDIT_DPO,
     FEW_ATTEMPTS,
+    LABELS,
+    LABELS_ONCE,
+    PAIRS,
     PER_STEP_DPO,
     RANDOM_DPO,
+    SAMPLES,
     SFT,
     SHARED_PREFIX,
     ScalingSize,
     SyntheticData,
     fine_tuning,
+    folder,
     learning,
+    pits,
+    policy,
     problems,
     rft,
     sampling,
     weighted,
 )
-from surefoot.reproduce.jobs import Job, component, measure_rows, run_calls, run_jobs, seconds_of
+from surefoot.reproduce.jobs import Job, measure_rows, run_calls, run_jobs, seconds_of
 from surefoot.reproduce.language_models import ENGINE, completions_of, model_of, run_verb
 from surefoot.reproduce.results import Rows
 from surefoot.reproduce.running import Measured
@@ -43,7 +50,6 @@ __all__ = ("measure_arithmetic",)
 N_TESTED, ATTEMPTS = 10, 5
 #: How often the teacher of the last part writes a true line that does not advance its solution.
 SPURIOUS_RATE = 0.3
-LABELS, LABELS_ONCE, SAMPLES, PAIRS = "labels", "labels_once", "samples", "pairs"
 
 
 class Arm(NamedTuple):
@@ -123,29 +129,25 @@ def _sample_and_label(sampled: Sequence[SyntheticData], size: ScalingSize, out: 
 def sample(given: SyntheticData, size: ScalingSize, out: Path) -> None:
     """Write solutions of a policy's training problems."""
     settings = {"data": problems(given, size), "split": "train", "sampling": sampling(size.n_samples)}
-    run_verb("generate", _policy(given, out) | settings | {"problems_per_shard": 512}, _folder(SAMPLES, given, out))
+    run_verb("generate", _policy(given, out) | settings | {"problems_per_shard": 512}, folder(SAMPLES, given, out))
 
 
 def label(given: SyntheticData, name: str, n_rollouts: int, size: ScalingSize, out: Path) -> None:
     """Write the first solutions of each problem again, with values of their steps."""
-    completions = {"completions": str(_folder(SAMPLES, given, out)), "per_problem": size.n_labelled}
+    completions = {"completions": str(folder(SAMPLES, given, out)), "per_problem": size.n_labelled}
     settings = _policy(given, out) | completions | {"sampling": sampling(n_rollouts), "problems_per_shard": 128}
-    run_verb("label", settings, _folder(name, given, out))
+    run_verb("label", settings, folder(name, given, out))
 
 
 def pair(given: SyntheticData, out: Path) -> None:
     """Write pairs that share what comes before a pit; what goes on rightly from there is sampled."""
-    builder = component("FirstPitPairs", form="shared_prefix", max_per_problem=4)
-    settings = {"completions": str(_folder(LABELS, given, out)), "builder": builder, "sampling": sampling(8)}
-    run_verb("pairs", _policy(given, out) | settings, _folder(PAIRS, given, out))
+    settings = {"completions": str(folder(LABELS, given, out)), "sampling": sampling(8)}
+    settings["builder"] = pits("shared_prefix")
+    run_verb("pairs", _policy(given, out) | settings, folder(PAIRS, given, out))
 
 
 def _policy(given: SyntheticData, out: Path) -> dict[str, Any]:
-    return {"model": model_of(f"sft_{given.name}_seed{given.seed}", out), "engine": ENGINE}
-
-
-def _folder(name: str, given: SyntheticData, out: Path) -> Path:
-    return completions_of(f"{name}_{given.name}", given.seed, out)
+    return {"model": policy(given, out), "engine": ENGINE}
 
 
 def _described(arm: Arm) -> dict[str, Any]:
@@ -166,10 +168,10 @@ def errors_of(arm: Arm, size: ScalingSize, out: Path) -> dict[str, float]:
 
 def _tested(arm: Arm, size: ScalingSize, n: int, temperature: float, out: Path) -> Iterator[Trajectory]:
     """Yield solutions of the test problems, which are sampled unless they are there."""
-    folder = completions_of(f"test{n}_{arm.job.name.removesuffix(f'_seed{arm.given.seed}')}", arm.given.seed, out)
+    tested = completions_of(f"test{n}_{arm.job.name.removesuffix(f'_seed{arm.given.seed}')}", arm.given.seed, out)
     settings = {"model": model_of(arm.job.name, out), "engine": ENGINE, "sampling": sampling(n, temperature)}
-    run_verb("generate", settings | {"data": problems(arm.given, size), "problems_per_shard": 512}, folder)
-    return read_trajectories(folder)
+    run_verb("generate", settings | {"data": problems(arm.given, size), "problems_per_shard": 512}, tested)
+    return read_trajectories(tested)
 
 
 def shares_of_steps(solutions: Sequence[Trajectory]) -> dict[str, float]:
@@ -188,7 +190,7 @@ def shares_of_steps(solutions: Sequence[Trajectory]) -> dict[str, float]:
 def step_rows(given: SyntheticData, out: Path) -> Rows:
     """Return the values and advantages of steps by their number, in right and in wrong solutions."""
     found: dict[tuple[bool, int], list[tuple[float, float]]] = {}
-    for t in read_trajectories(_folder(LABELS, given, out)):
+    for t in read_trajectories(folder(LABELS, given, out)):
         for step, worth in enumerate(zip(t.values[1:], progress(t), strict=True), 1):
             found.setdefault((t.is_correct, step), []).append(worth)
     return [
@@ -207,10 +209,10 @@ def step_rows(given: SyntheticData, out: Path) -> Rows:
 
 def pit_rows(given: SyntheticData, out: Path) -> Rows:
     """Return how many pits are at each step, and how many of these are the first step that is wrong."""
-    model = PretrainedLanguageModel(_policy(given, out)["model"]["init_args"]["name"])
-    labelled = read_trajectories(_folder(LABELS, given, out))
+    model = PretrainedLanguageModel(policy(given, out)["init_args"]["name"])
+    labelled = list(read_trajectories(folder(LABELS, given, out)))
     questions = {t.problem.id: t.problem.question for t in labelled}
-    pairs = FirstPitPairs(max_per_problem=4)(read_trajectories(_folder(LABELS, given, out)), seed=0)
+    pairs = FirstPitPairs(**pits()["init_args"])(labelled, seed=0)
     counts, first_wrong = Counter[int](), Counter[int]()
     for pair in pairs:
         assert pair.record is not None
@@ -227,11 +229,11 @@ def pit_rows(given: SyntheticData, out: Path) -> Rows:
 
 def cost_rows(given: SyntheticData, size: ScalingSize, out: Path) -> Rows:
     """Return the tokens that were sampled of a policy, by what they are for."""
-    completions = list(read_trajectories(_folder(SAMPLES, given, out)))
+    completions = list(read_trajectories(folder(SAMPLES, given, out)))
     labelled = [t for t in completions if t.sample < size.n_labelled]
     tokens = {
         "samples": sum(len(t.completion) for t in completions),
         "labelled samples": sum(len(t.completion) for t in labelled),
-        "values": read_json(_folder(LABELS, given, out) / "summary.json")["generated_tokens"],
+        "values": read_json(folder(LABELS, given, out) / "summary.json")["generated_tokens"],
     }
     return [{"seed": given.seed, "n": given.n, "what": what, "tokens": n} for what, n in tokens.items()]

@@ -55,7 +55,7 @@ def measure_star_graphs(size: GraphSize, out: Path, seeds: Sequence[int]) -> Ite
     starts = [(seed, epochs) for seed in seeds for epochs in size.epochs]
     _, sampling = run_calls(sample_and_label, {start: (*start, size, out) for start in starts})
     methods = {
-        (*start, method): make(*start, size, out)
+        (*start, method): make(*start, out)
         for start in starts
         for method, make in {RFT: _rft, PER_STEP_DPO: _per_step_dpo}.items()
     }
@@ -107,7 +107,7 @@ def _stored(name: str, seed: int, epochs: int, out: Path) -> Path:
     return completions_of(f"graphs_{name}_epoch{epochs}", seed, out)
 
 
-def _rft(seed: int, epochs: int, size: GraphSize, out: Path) -> Job:
+def _rft(seed: int, epochs: int, out: Path) -> Job:
     """Return the run that goes on with right paths of its own."""
     samples = str(_stored("samples", seed, epochs, out).resolve())
     data = component("CompletionsDataModule", completions=samples, max_per_problem=4, distinct=False, batch_size=BATCH)
@@ -115,7 +115,7 @@ def _rft(seed: int, epochs: int, size: GraphSize, out: Path) -> Job:
     return _job(f"graphs_rft_epoch{epochs}_seed{seed}", seed, "SFT", policy, data, 2, 3e-4, component("ModelExporter"))
 
 
-def _per_step_dpo(seed: int, epochs: int, size: GraphSize, out: Path) -> Job:
+def _per_step_dpo(seed: int, epochs: int, out: Path) -> Job:
     """Return the run that prefers paths to the node with which others were lost."""
     labels, builder = str(_stored("labels", seed, epochs, out).resolve()), component("FirstPitPairs", max_per_problem=4)
     data = component("PreferencesDataModule", completions=labels, builder=builder, batch_size=BATCH)

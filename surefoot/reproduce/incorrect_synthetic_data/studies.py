@@ -12,14 +12,21 @@ __all__ = (
     "EDIT_DPO",
     "FEW_ATTEMPTS",
     "FIRST_SEED",
+    "LABELS",
+    "LABELS_ONCE",
+    "PAIRS",
     "PER_STEP_DPO",
     "RANDOM_DPO",
+    "SAMPLES",
     "SFT",
     "SHARED_PREFIX",
     "ScalingSize",
     "SyntheticData",
     "fine_tuning",
+    "folder",
     "learning",
+    "pits",
+    "policy",
     "problems",
     "rft",
     "sampling",
@@ -33,8 +40,12 @@ FIRST_SEED = 200
 SFT, PER_STEP_DPO, RANDOM_DPO, EDIT_DPO = "SFT", "per-step DPO", "DPO, random pairs", "DPO, distant pairs"
 #: Per-step DPO otherwise.
 SHARED_PREFIX, FEW_ATTEMPTS = "per-step DPO, shared prefix", "per-step DPO, one attempt"
+#: What is stored of a data set: solutions of its policy, these with values of their steps, with values of one attempt
+#: each, and pairs of them.
+SAMPLES, LABELS, LABELS_ONCE, PAIRS = "samples", "labels", "labels_once", "pairs"
 #: Solutions or pairs of an optimizer step, and tokens of a solution.
 BATCH, MAX_TOKENS = 32, 64
+PAIRS_OF_A_PROBLEM = 4
 
 
 class ScalingSize(NamedTuple):
@@ -94,6 +105,21 @@ def sampling(n: int, temperature: float = 1.0) -> dict[str, Any]:
     return {"n": n, "temperature": temperature, "max_tokens": MAX_TOKENS}
 
 
+def folder(name: str, given: SyntheticData, out: Path) -> Path:
+    """Return where something is stored of a data set."""
+    return completions_of(f"{name}_{given.name}", given.seed, out)
+
+
+def policy(given: SyntheticData, out: Path) -> dict[str, Any]:
+    """Return the policy that was made of the teacher's solutions."""
+    return model_of(f"sft_{given.name}_seed{given.seed}", out)
+
+
+def pits(form: str = "full") -> dict[str, Any]:
+    """Return what pairs solutions up to their first pit with right ones."""
+    return component("FirstPitPairs", form=form, max_per_problem=PAIRS_OF_A_PROBLEM)
+
+
 def fine_tuning(given: SyntheticData, size: ScalingSize) -> Job:
     """Return the run that makes the policy of the teacher's solutions."""
     data = problems(given, size, batch_size=BATCH, eval_batch_size=512)
@@ -110,7 +136,7 @@ def rft(given: SyntheticData, size: ScalingSize, kept: int, out: Path) -> Job:
         kept: Most solutions of a problem.
         out: Folder of runs.
     """
-    samples = str(completions_of(f"samples_{given.name}", given.seed, out).resolve())
+    samples = str(folder(SAMPLES, given, out).resolve())
     data = component("CompletionsDataModule", completions=samples, max_per_problem=kept)
     n_steps = 2 * size.epochs[given.n] * -(-given.n // BATCH)
     steps = {"max_steps": n_steps, "max_epochs": -1, "check_val_every_n_epoch": None, "val_check_interval": n_steps}
@@ -128,29 +154,27 @@ def learning(method: str, given: SyntheticData, size: ScalingSize, out: Path, be
         beta: Of DPO.
     """
     builders = {
-        PER_STEP_DPO: ("labels", component("FirstPitPairs", max_per_problem=4)),
-        FEW_ATTEMPTS: ("labels_once", component("FirstPitPairs", max_per_problem=4)),
-        RANDOM_DPO: ("labels", component("RandomPairs", max_per_problem=4)),
-        EDIT_DPO: ("labels", component("EditDistancePairs", max_per_problem=4)),
+        PER_STEP_DPO: (LABELS, pits()),
+        FEW_ATTEMPTS: (LABELS_ONCE, pits()),
+        RANDOM_DPO: (LABELS, component("RandomPairs", max_per_problem=PAIRS_OF_A_PROBLEM)),
+        EDIT_DPO: (LABELS, component("EditDistancePairs", max_per_problem=PAIRS_OF_A_PROBLEM)),
     }
     if method == SHARED_PREFIX:
-        pairs: dict[str, Any] = {"pairs": str(completions_of(f"pairs_{given.name}", given.seed, out).resolve())}
+        pairs: dict[str, Any] = {"pairs": str(folder(PAIRS, given, out).resolve())}
     else:
         stored, builder = builders[method]
-        folder = completions_of(f"{stored}_{given.name}", given.seed, out)
-        pairs = {"completions": str(folder.resolve()), "builder": builder}
-    data, name = component("PreferencesDataModule", **pairs), f"{slug(method)}_beta{beta:g}_{given.name}"
-    policy = model_of(f"sft_{given.name}_seed{given.seed}", out)
-    return _job(name, given, "DPO", policy, _evaluated(data, given, size), {"max_epochs": 1}, 3e-5, beta=beta)
+        pairs = {"completions": str(folder(stored, given, out).resolve()), "builder": builder}
+    data = _evaluated(component("PreferencesDataModule", **pairs), given, size)
+    name, steps = f"{slug(method)}_beta{beta:g}_{given.name}", {"max_epochs": 1}
+    return _job(name, given, "DPO", policy(given, out), data, steps, 3e-5, beta=beta)
 
 
 def weighted(given: SyntheticData, size: ScalingSize, k: int, out: Path) -> Job:
     """Return the run that weighs the steps of a policy's solutions by their advantages for the best of k attempts."""
-    labels = str(completions_of(f"labels_{given.name}", given.seed, out).resolve())
+    labels = str(folder(LABELS, given, out).resolve())
     data = _evaluated(component("LabelledTrajectoriesDataModule", completions=labels), given, size)
-    policy = model_of(f"sft_{given.name}_seed{given.seed}", out)
     name, steps = f"weighted_k{k}_{given.name}", {"max_epochs": 1}
-    return _job(name, given, "AdvantageWeightedSFT", policy, data, steps, 3e-4, beta=0.3, k=k)
+    return _job(name, given, "AdvantageWeightedSFT", policy(given, out), data, steps, 3e-4, beta=0.3, k=k)
 
 
 def _untrained(given: SyntheticData) -> dict[str, Any]:

@@ -233,18 +233,18 @@ def outcome_error_rows(seed: int, out: Path) -> Rows:
     for t in completions:
         t.spans, t.steps = split_spans(t.completion, decode, "\n", t.text)
     LearnedValues(folder_of(f"{JUDGE}_seed{seed}", out)).predict(completions)
-    scores = {"Q": EffectiveReward(alpha=0), "Q + alpha A": EffectiveReward(alpha=ALPHA, k=K)}
     half, rows = len(completions) // 2, []
-    for step in range(max(len(t.spans) for t in completions)):
-        chosen_on, measured_on = (
-            [t for t in own if len(t.spans) > step] for own in (completions[:half], completions[half:])
-        )
-        for name, score in scores.items() if chosen_on and measured_on else ():
-            threshold = best_threshold([(score(t)[step], t.is_correct) for t in chosen_on])
-            wrong = [(score(t)[step] >= threshold) != t.is_correct for t in measured_on]
-            rows.append(
-                {"seed": seed, "step": step + 1, "score": name, "error": sum(wrong) / len(wrong), "n": len(wrong)}
+    for name, score in {"Q": EffectiveReward(alpha=0), "Q + alpha A": EffectiveReward(alpha=ALPHA, k=K)}.items():
+        scored = [(score(t), t.is_correct) for t in completions]
+        for step in range(max(len(scores) for scores, _ in scored)):
+            chosen_on, measured_on = (
+                [(scores[step], right) for scores, right in own if len(scores) > step]
+                for own in (scored[:half], scored[half:])
             )
+            if chosen_on and measured_on:
+                threshold, n = best_threshold(chosen_on), len(measured_on)
+                error = sum((value >= threshold) != right for value, right in measured_on) / n
+                rows.append({"seed": seed, "step": step + 1, "score": name, "error": error, "n": n})
     return rows
 
 

@@ -138,7 +138,7 @@ def arithmetic_q_beam_above_best_of_n_by_the_same_values(results: Results) -> Pe
     return _over_widths(results, "beam, Q") - _over_widths(results, "best of N, process")
 
 
-@claim(source="section 4.1", unit="accuracy", criterion=reported("added after the run"))
+@claim(source="section 4.1", unit="accuracy", criterion=reported("added after an earlier run"))
 def arithmetic_best_of_n_by_progress_less_by_last_value(results: Results) -> PerSeed:
     """Best of N by what all steps are worth together, less that by the last value of the same verifier (4 to 16)."""
     by_progress = _over_widths(results, "best of N, process", "best_progress")
@@ -213,7 +213,7 @@ def other_baselines(results: Results) -> Keys:
     over=other_baselines,
     source="section 5: what search adds to the scores",
     unit="accuracy",
-    criterion=reported("added after the run"),
+    criterion=reported("added after an earlier run"),
 )
 def arithmetic_q_beam_less_samples(
     results: Results, selection: str, how: str, widths: Sequence[int], beams: str

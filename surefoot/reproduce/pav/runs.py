@@ -40,7 +40,7 @@ PROTOCOL = (
         " stays so: this is the policy, which errs though it knows what is right. Verifiers begin with the weights"
         " before that, since a model that cannot check a step learns nothing from 100,000 rollouts: 8,192 completions"
         " with four rollouts from each prefix, in 1,030 steps; the outcomes of 102,400, which are as many tokens, each"
-        " at all steps of its completion, in 1,600 steps; 1,024 completions with rollouts of all steps or of first"
+        " at all steps of its completion, in 1,280 steps; 1,024 completions with rollouts of all steps or of first"
         " pits, in 520 steps. The oracle is the policy itself: all that it may write with a probability of 1e-5 or more"
         " is enumerated. Its advantages are what a verifier's are compared with; where they correlate by less than .5,"
         " nothing is searched or reinforced. Beams sample three steps from each beginning; the weight of the advantage"
